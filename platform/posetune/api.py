@@ -1,0 +1,216 @@
+"""What a trainable must offer, and all that a trainable may import of the platform.
+
+A trainable is a class that follows `Trainable`. The platform finds it by name
+(`package.module:Class`, as written in the sweep file), gives it a frozen configuration and a
+`TrialContext`, and calls `start`, then `epoch` again and again, `save` after each epoch and
+`export` and `draw` after the last. It runs in this process (`posetune train`) or as a Ray actor
+without noticing which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+__all__ = [
+    "BadInputError",
+    "Evaluation",
+    "Importer",
+    "Metric",
+    "Predictor",
+    "Progress",
+    "Stage",
+    "StoreSummary",
+    "Trainable",
+    "TrialContext",
+    "TrialFailedError",
+    "silent",
+]
+
+
+class BadInputError(ValueError):
+    """Something the user gave cannot be used. Shown as one line, without a traceback; exit code 2.
+
+    The message says what was wrong, the value, where it came from and what to do.
+    """
+
+
+class TrialFailedError(RuntimeError):
+    """A trial cannot go on and must not be tried again: it diverged or collapsed. Says why."""
+
+
+class Progress(Protocol):
+    """Receives how far a long piece of work has come."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Say that `done` of `total` units are finished; `note` is a short text for the line."""
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    """Ignore progress (the default `Progress`)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a trainable reports every epoch."""
+
+    unit: str
+    mode: Literal["min", "max"]
+    help: str
+
+
+@dataclass(frozen=True)
+class Importer:
+    """One data format of `posetune data import`."""
+
+    summary: str
+    needs_file: bool
+    """Whether the format reads a file or folder, named on the command line."""
+    options: type[BaseModel]
+    """The options the format takes; forbids others, so that a misplaced option is named."""
+    run: Callable[[Path | None, Path, Any, Progress], None]
+    """`run(file, out, options, progress)` makes the store `out`; raises `BadInputError`."""
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What is in a store, for people and for lineage."""
+
+    digest: str
+    """Changes with any byte of the data."""
+    rows: Mapping[str, int]
+    """Rows of each split."""
+    facts: Mapping[str, str]
+    """What to print: format, layout, image size, licence, ..."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A shared pre-computation: built once for all trials whose key is equal.
+
+    The key is the digest of `name`, `reads`, `seed`, the store's digest and the source text of
+    the modules in `sources`.
+    """
+
+    name: str
+    reads: Mapping[str, Any]
+    """The configuration fields that change the product (JSON values)."""
+    sources: Sequence[str]
+    """Names of the modules whose source changes the product."""
+    seed: int
+    build: Callable[[Path, Progress], None]
+    """`build(folder, progress)` writes the product's files into the empty `folder`."""
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """Where and with what one trial runs."""
+
+    store: Path
+    seed: int
+    work: Path
+    """A scratch folder of this trial alone."""
+    products: Mapping[str, Path] = field(default_factory=dict)
+    """The verified folder of each stage that `Trainable.stages` named."""
+    device: str = "cpu"
+    threads: int = 1
+    max_epochs: int = 1
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of an exported model on one split of a store."""
+
+    metrics: Mapping[str, float]
+    baselines: Mapping[str, float]
+    """The trivial baselines on the same frames, same unit as the main metric."""
+    records: Mapping[str, NDArray[Any]]
+    """One array per column, one entry per frame."""
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG files by name."""
+
+
+class Predictor(Protocol):
+    """An exported model, ready to use."""
+
+    image_size: int
+    """S: the model takes square images of this side, in pixels."""
+    joint_names: Sequence[str]
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return root-centred poses (N, J, 3) with mean bone length 1 for images (N, S, S, 3).
+
+        Poses are in camera axes: x right, y down, z away from the camera.
+        """
+
+
+class Trainable(Protocol):
+    """One kind of model that the platform can search over."""
+
+    config_model: ClassVar[type[BaseModel]]
+    """Frozen, bounded, documented; every field may be searched or fixed by its dotted name."""
+    metrics: ClassVar[Mapping[str, Metric]]
+    """Every metric that `epoch` returns."""
+
+    @classmethod
+    def importers(cls) -> Mapping[str, Importer]:
+        """Return the data formats that `posetune data import` offers, by name."""
+
+    @classmethod
+    def describe_store(cls, store: Path) -> StoreSummary:
+        """Say what is in a store; raises `BadInputError` if it is not one."""
+
+    @classmethod
+    def draw_store(cls, store: Path, out: Path) -> None:
+        """Write a contact sheet of a store as the PNG file `out`."""
+
+    @classmethod
+    def stages(cls, config: Any, store: Path) -> Sequence[Stage]:
+        """Return the shared pre-computations that a trial with this configuration needs."""
+
+    @classmethod
+    def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
+        """Return the trivial baselines on validation, in the objective's unit, by name.
+
+        `products` are finished stage products; an empty mapping is returned when the stage that
+        holds the baselines is not among them.
+        """
+
+    def start(self, config: Any, context: TrialContext) -> None:
+        """Build everything for one trial. May be called again for another trial."""
+
+    def epoch(self) -> Mapping[str, float]:
+        """Train one epoch, validate, and return every metric of `metrics`.
+
+        Raises:
+            TrialFailedError: the trial diverged or collapsed.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write everything that an exact continuation needs into the empty `folder`."""
+
+    def load(self, folder: Path) -> None:
+        """Continue exactly from what `save` wrote; called after `start`."""
+
+    def export(self, folder: Path) -> None:
+        """Write inference weights (safetensors) and what loads them into the empty `folder`."""
+
+    def draw(self, folder: Path) -> None:
+        """Write figures of the trial's present state (PNG) into the empty `folder`."""
+
+    @classmethod
+    def evaluate(
+        cls, exported: Path, store: Path, split: str, progress: Progress = silent
+    ) -> Evaluation:
+        """Evaluate an exported model on a split."""
+
+    @classmethod
+    def load_model(cls, exported: Path) -> Predictor:
+        """Load what `export` wrote."""

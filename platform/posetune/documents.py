@@ -1,0 +1,106 @@
+"""YAML files with a memory of their lines, so that an error can say where it is.
+
+PyYAML takes the last of two equal keys in silence and forgets positions; both matter in a file
+that decides how GPU-weeks are spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from posetune.api import BadInputError
+
+__all__ = ["Document", "Key", "describe_errors", "read_document"]
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed YAML mapping and the line of each of its keys."""
+
+    source: str
+    """The file's path, for messages."""
+    text: str
+    content: dict[str, Any]
+    lines: Mapping[Key, int]
+
+    def at(self, key: Key) -> str:
+        """Return `file:line: key` for the nearest key that is in the file."""
+        known = key
+        while known and known not in self.lines:
+            known = known[:-1]
+        place = f"{self.source}:{self.lines[known]}" if known else self.source
+        name = ".".join(str(part) for part in key)
+        return f"{place}: {name}" if name else place
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML mapping.
+
+    Raises:
+        BadInputError: no such file, not YAML, not a mapping, or a key stands twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: cannot be read as text ({error})") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise BadInputError(f"{path}{line}: not valid YAML: {problem}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise BadInputError(f"{path}: must be a YAML mapping (key: value), see search_spaces/")
+    lines: dict[Key, int] = {}
+    _index(root, (), lines, str(path))
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInputError(f"{path}: not valid YAML: {error}") from error
+    return Document(str(path), text, content, lines)
+
+
+def _index(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for name_node, value in node.value:
+            name = str(name_node.value)
+            line = name_node.start_mark.line + 1
+            if (*key, name) in lines:
+                first = lines[(*key, name)]
+                raise BadInputError(
+                    f"{source}:{line}: key {name!r} stands twice (first in line {first}); "
+                    "keep one of them"
+                )
+            lines[(*key, name)] = line
+            _index(value, (*key, name), lines, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            lines[(*key, i)] = item.start_mark.line + 1
+            _index(item, (*key, i), lines, source)
+
+
+def describe_errors(error: ValidationError, document: Document, below: Key = ()) -> str:
+    """Return one line for each fault that pydantic found: place, key, fault and value."""
+    described = []
+    for fault in error.errors(include_url=False):
+        key = (*below, *(part for part in fault["loc"] if not str(part).startswith("kind:")))
+        value = fault.get("input")
+        shown = "" if fault["type"] in ("missing", "extra_forbidden") else f", got {value!r}"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "no such key"
+        elif fault["type"] == "missing":
+            message = "is missing"
+        described.append(f"{document.at(key)}: {message}{shown}")
+    return "\n".join(dict.fromkeys(described))

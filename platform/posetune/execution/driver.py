@@ -1,0 +1,230 @@
+"""Runs a sweep: the main path of the platform.
+
+`run_sweep` opens the study (which refuses, continues or starts the sweep), starts Ray, and lets
+Tune's loop turn with our two adapters until nothing is left. All that Tune keeps of its own goes
+into a throw-away folder; the same command again builds everything from the study.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from posetune.api import BadInputError, Trainable
+from posetune.execution.checkpoints import drop_orphans
+from posetune.execution.trial import Assignment
+from posetune.home import Home
+from posetune.spec import Resources
+from posetune.study.sweep import Attempt, SweepRun
+
+__all__ = ["MAX_ATTEMPTS", "Stopping", "run_sweep"]
+
+MAX_ATTEMPTS = 4
+"""A trial whose worker died this often in one driver's life is told FAILED."""
+
+OBJECT_STORE_BYTES = 128 * 1024**2
+"""Trials and stages exchange files, not objects; Ray would take 30 % of the memory."""
+
+
+class Stopping:
+    """Whether and why the sweep should stop before its end."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.asked_by_user = False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into a clean stop; a second SIGINT interrupts at once."""
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            self.reason = f"stopped by {signal.Signals(number).name}"
+            self.asked_by_user = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The store that a sweep runs on."""
+
+    store: Path
+    digest: str
+
+
+def run_sweep(
+    run: SweepRun,
+    trainable: type[Trainable],
+    *,
+    data: Data,
+    home: Home,
+    address: str | None = None,
+    stopping: Stopping | None = None,
+) -> str:
+    """Run what is left of a sweep and return why it ended.
+
+    Args:
+        run: the opened sweep; closed before this returns.
+        trainable: the class that the sweep file names.
+        data: the store.
+        home: where checkpoints and products go.
+        address: a Ray cluster to join; a local one is started without.
+        stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
+    """
+    stopping = stopping or Stopping()
+    try:
+        drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
+        with stopping.on_signals():
+            if run.left and not run.spent:
+                with _ray(address, run.spec.resources):
+                    _tune(run, trainable, data=data, home=home, stopping=stopping)
+        reason = stopping.reason or run.spent or "finished"
+    except BaseException as error:
+        run.close(f"{type(error).__name__}: {error}")
+        raise
+    run.close(reason)
+    return reason
+
+
+def _tune(
+    run: SweepRun, trainable: type[Trainable], *, data: Data, home: Home, stopping: Stopping
+) -> None:
+    from ray import tune
+
+    from posetune.execution.actor import TrialActor
+    from posetune.execution.scheduler import StudyScheduler
+    from posetune.execution.searcher import StudySearcher
+
+    def assign(attempt: Attempt) -> Assignment:
+        return Assignment(
+            sweep=run.name,
+            trial=attempt.trial,
+            attempt=attempt.number,
+            seed=attempt.seed,
+            params=attempt.params,
+            spec=run.spec,
+            store=data.store,
+            storage=home.storage,
+            store_digest=data.digest,
+            checkpoints=attempt.checkpoints,
+        )
+
+    def stop_now() -> str:
+        return stopping.reason or run.spent
+
+    resources = run.spec.resources
+    slots = _slots(resources)
+    trial_class = tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu})
+    home.storage.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="tune-", dir=home.storage))
+    try:
+        tune.Tuner(
+            trial_class,
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(run, slots=slots, stopping=stop_now),
+                scheduler=StudyScheduler(run, trainable, assign=assign, storage=home.storage),
+                num_samples=run.left,
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(scratch),
+                stop=_stopper(stop_now),
+                failure_config=tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stopper(stop_now: Callable[[], str]) -> Any:
+    from ray.tune import Stopper
+
+    class StopSweep(Stopper):
+        """Stops the whole sweep, never a single trial: that would bypass the scheduler."""
+
+        def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return bool(stop_now())
+
+        def __reduce__(self) -> Any:
+            return (object, ())
+
+    return StopSweep()
+
+
+_RAY_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextmanager
+def _ray(address: str | None, resources: Resources) -> Iterator[None]:
+    """Join or start Ray, and leave it."""
+    os.environ.update({k: os.environ.get(k, v) for k, v in _RAY_ENVIRONMENT.items()})
+    import logging
+
+    import ray
+
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        options["address"] = address
+    else:
+        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    ray.init(**options)
+    try:
+        if _slots(resources) < 1:
+            raise BadInputError(
+                f"resources: one trial asks for cpu {resources.cpu:g} and gpu {resources.gpu:g}, "
+                f"the cluster has {_shown(ray.cluster_resources())}; lower `resources` in the "
+                "sweep file or use a larger cluster"
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _slots(resources: Resources) -> int:
+    """Return how many trials fit the cluster at once."""
+    import ray
+
+    have = ray.cluster_resources()
+    slots = have.get("CPU", 0.0) / resources.cpu
+    if resources.gpu:
+        slots = min(slots, have.get("GPU", 0.0) / resources.gpu)
+    return int(slots + 1e-9)
+
+
+def _shown(have: Mapping[str, float]) -> str:
+    return f"cpu {have.get('CPU', 0):g} and gpu {have.get('GPU', 0):g}"

@@ -1,0 +1,132 @@
+"""All of a trial, without Ray: stages, the newest whole checkpoint, epochs, checkpoints.
+
+A trial obtains its shared stages itself, in its slot. Tasks of their own before it would need a
+slot too, which Tune holds for the actor that it keeps for reuse (tried: the two waited for each
+other); and the slots that wait for one stage build the others meanwhile.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posetune.api import Progress, Trainable, TrialContext, silent
+from posetune.execution.checkpoints import newest_intact, trial_folder, write_checkpoint
+from posetune.spec import Scalar, SweepSpec, configure
+from posetune.stages.cache import StageCache, stage_key
+from posetune.study.journal import CheckpointRecord
+
+__all__ = ["Assignment", "EpochResult", "StageProduct", "TrialRun"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial's process needs to know; plain values that travel to any node."""
+
+    sweep: str
+    trial: int
+    attempt: int
+    seed: int
+    params: Mapping[str, Scalar]
+    spec: SweepSpec
+    store: Path
+    store_digest: str
+    storage: Path
+    checkpoints: tuple[CheckpointRecord, ...]
+    """To continue from, newest first."""
+
+
+@dataclass(frozen=True)
+class StageProduct:
+    """A shared stage as a trial found it."""
+
+    key: str
+    folder: Path
+    trained: bool
+    """Whether this trial trained it; otherwise it was there already."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch's outcome."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+    """Training, validation and checkpoint together."""
+    checkpoint: CheckpointRecord
+    stages: Mapping[str, StageProduct]
+    """The shared stages that the trial stands on."""
+
+
+class TrialRun:
+    """A trial under way in this process."""
+
+    def __init__(
+        self, trainable: Trainable, assignment: Assignment, progress: Progress = silent
+    ) -> None:
+        self.trainable = trainable
+        self.assignment = assignment
+        spec = assignment.spec
+        config = configure(trainable.config_model, spec.fixed, assignment.params)
+        self.stages = _obtain_stages(trainable, config, assignment, progress)
+        self._work = tempfile.TemporaryDirectory(prefix=f"posetune-{assignment.trial}-")
+        context = TrialContext(
+            store=assignment.store,
+            seed=assignment.seed,
+            work=Path(self._work.name),
+            products={name: stage.folder for name, stage in self.stages.items()},
+            device="cuda" if spec.resources.gpu > 0 else "cpu",
+            threads=max(1, int(spec.resources.cpu)),
+            max_epochs=spec.pruner.max_epochs,
+            progress=progress,
+        )
+        trainable.start(config, context)
+        found = newest_intact(assignment.storage, assignment.checkpoints)
+        self.epoch = 0
+        if found is not None:
+            record, folder = found
+            trainable.load(folder / "state")
+            self.epoch = record.epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.assignment.spec.pruner.max_epochs
+
+    def next_epoch(self) -> EpochResult:
+        """Train one epoch, validate and checkpoint."""
+        started = time.monotonic()
+        metrics = dict(self.trainable.epoch())
+        self.epoch += 1
+        record = write_checkpoint(
+            self.trainable,
+            self.assignment.storage,
+            trial_folder(self.assignment.sweep, self.assignment.trial),
+            attempt=self.assignment.attempt,
+            epoch=self.epoch,
+            last=self.finished,
+        )
+        seconds = time.monotonic() - started
+        return EpochResult(self.epoch, metrics, seconds, record, self.stages)
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        self._work.cleanup()
+
+
+def _obtain_stages(
+    trainable: Trainable, config: Any, assignment: Assignment, progress: Progress
+) -> dict[str, StageProduct]:
+    stages = trainable.stages(config, assignment.store)
+    keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
+    wanted = [(stage, keys[stage.name]) for stage in stages]
+    products = StageCache(assignment.storage).obtain_all(wanted, progress)
+    return {
+        name: StageProduct(keys[name], product.folder, product.trained)
+        for name, product in products.items()
+    }

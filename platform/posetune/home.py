@@ -1,0 +1,100 @@
+"""Where things live: the study database, storage and tracking.
+
+Each has an embedded default under one folder, the home. Every command resolves its addresses
+here and nowhere else; below this line nobody reads the environment for them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from posetune.api import BadInputError
+
+__all__ = ["DEFAULT_HOME", "Home", "check_name"]
+
+DEFAULT_HOME = "runs"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Home(BaseModel):
+    """The three addresses that every command uses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: Path
+    """Absolute; holds what has no address of its own."""
+    database: str
+    """SQLAlchemy URL of the study database."""
+    storage: Path
+    """Absolute folder for checkpoints and stage products, seen by every node."""
+    tracking: str
+    """MLflow tracking URI."""
+    artifacts: Path
+    """Where runs keep their artefacts when tracking is the embedded SQLite store."""
+
+    @classmethod
+    def resolve(cls, folder: Path | None = None) -> Home:
+        """Resolve the addresses from `folder` (or POSETUNE_HOME, or `runs`) and the environment.
+
+        POSETUNE_DATABASE, POSETUNE_STORAGE and MLFLOW_TRACKING_URI override the defaults.
+
+        Raises:
+            BadInputError: an address is of a kind that is not supported.
+        """
+        home = Path(folder or os.environ.get("POSETUNE_HOME") or DEFAULT_HOME).expanduser()
+        home = home.absolute()
+        database = os.environ.get("POSETUNE_DATABASE") or f"sqlite:///{home / 'study.db'}"
+        storage = os.environ.get("POSETUNE_STORAGE") or str(home / "storage")
+        if "://" in storage:
+            raise BadInputError(
+                f"POSETUNE_STORAGE={storage}: storage must be a folder that every node sees; "
+                "give its path."
+            )
+        return cls(
+            folder=home,
+            database=_database_url(database),
+            storage=Path(storage).expanduser().absolute(),
+            tracking=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            artifacts=home / "mlartifacts",
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables under which another process resolves the same addresses."""
+        return {
+            "POSETUNE_HOME": str(self.folder),
+            "POSETUNE_DATABASE": self.database,
+            "POSETUNE_STORAGE": str(self.storage),
+            "MLFLOW_TRACKING_URI": self.tracking,
+        }
+
+
+def _database_url(address: str) -> str:
+    scheme, separator, rest = address.partition("://")
+    if not separator:  # a plain path means an SQLite file
+        return f"sqlite:///{Path(address).expanduser().absolute()}"
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        return f"postgresql+psycopg://{rest}"
+    if scheme == "sqlite":
+        return address
+    raise BadInputError(
+        f"POSETUNE_DATABASE: {scheme}:// is not supported; give an SQLite file or postgresql://..."
+    )
+
+
+def check_name(name: str) -> str:
+    """Return a sweep's name if it can be one (it names folders too).
+
+    Raises:
+        BadInputError: it could escape its folder, or holds characters that not every system takes.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise BadInputError(
+            f"--name {name!r}: a sweep's name takes 1 to 64 letters, digits, '_', '-' and '.', "
+            "starts with a letter or digit and has no '..'."
+        )
+    return name

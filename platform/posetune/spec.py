@@ -1,0 +1,344 @@
+"""The sweep file: frozen models in which everything is checked before anything is spent.
+
+`load_sweep` is the way in: file -> `Sweep`, with the trainable found, every searched and fixed
+field held against the trainable's configuration model, and each error naming file, line and key.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from posetune.api import BadInputError, Trainable
+from posetune.documents import Document, Key, describe_errors, read_document
+
+__all__ = [
+    "DEFAULT_TRAINABLE",
+    "Choice",
+    "FloatRange",
+    "IntRange",
+    "Parameter",
+    "Scalar",
+    "SweepSpec",
+    "configure",
+    "default_params",
+    "load_sweep",
+    "load_trainable",
+]
+
+DEFAULT_TRAINABLE = "selfpose.trainable:SelfPose"
+Scalar: TypeAlias = bool | int | float | str
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class FloatRange(_Frozen):
+    """A real number between two bounds, both included."""
+
+    bounds: tuple[float, float] = Field(alias="float")
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> FloatRange:
+        _check_range(self.bounds, self.log)
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other")
+        return self
+
+    @property
+    def corners(self) -> tuple[Scalar, ...]:
+        """The values whose validity implies that of all."""
+        return self.bounds
+
+
+class IntRange(_Frozen):
+    """A whole number between two bounds, both included."""
+
+    bounds: tuple[int, int] = Field(alias="int")
+    log: bool = False
+    step: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> IntRange:
+        _check_range(self.bounds, self.log)
+        if self.log and self.step != 1:
+            raise ValueError("log and step exclude each other")
+        return self
+
+    @property
+    def corners(self) -> tuple[Scalar, ...]:
+        """The values whose validity implies that of all."""
+        low, high = self.bounds
+        return (low, high - (high - low) % self.step)
+
+
+class Choice(_Frozen):
+    """One of a list of values."""
+
+    values: tuple[Scalar, ...] = Field(alias="choice", min_length=1)
+
+    @model_validator(mode="after")
+    def _has_no_value_twice(self) -> Choice:
+        if len({(type(v), v) for v in self.values}) < len(self.values):
+            raise ValueError(f"a value stands twice in {list(self.values)}")
+        return self
+
+    @property
+    def corners(self) -> tuple[Scalar, ...]:
+        """The values whose validity implies that of all."""
+        return self.values
+
+
+def _check_range(bounds: tuple[float, float], log: bool) -> None:
+    low, high = bounds
+    if not low < high:
+        raise ValueError(f"must be [low, high] with low < high, got [{low}, {high}]")
+    if log and low <= 0:
+        raise ValueError(f"log needs bounds above 0, got [{low}, {high}]")
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, FloatRange | IntRange | Choice):
+        return {FloatRange: "kind:float", IntRange: "kind:int", Choice: "kind:choice"}[type(value)]
+    kinds = [k for k in ("float", "int", "choice") if isinstance(value, dict) and k in value]
+    return f"kind:{kinds[0]}" if len(kinds) == 1 else None
+
+
+Parameter: TypeAlias = Annotated[
+    Annotated[FloatRange, Tag("kind:float")]
+    | Annotated[IntRange, Tag("kind:int")]
+    | Annotated[Choice, Tag("kind:choice")],
+    Discriminator(
+        _kind,
+        custom_error_type="parameter",
+        custom_error_message="must be {float: [low, high]}, {int: [low, high]} or {choice: [...]}",
+    ),
+]
+
+
+class Objective(_Frozen):
+    """What is optimised."""
+
+    metric: str
+    mode: Literal["min", "max"]
+
+
+class Sampler(_Frozen):
+    """How the next trial's parameters are drawn."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class Pruner(_Frozen):
+    """When a trial is cut, and how long one may last."""
+
+    name: Literal["asha", "none"] = "asha"
+    max_epochs: int = Field(ge=1, description="Epochs of a complete trial.")
+    grace_epochs: int = Field(1, ge=1, description="First rung, in epochs.")
+    reduction_factor: int = Field(3, ge=2, description="Each rung keeps the best 1 in this many.")
+
+    @model_validator(mode="after")
+    def _grace_comes_first(self) -> Pruner:
+        if self.grace_epochs > self.max_epochs:
+            raise ValueError(
+                f"grace_epochs ({self.grace_epochs}) is more than max_epochs ({self.max_epochs})"
+            )
+        return self
+
+
+class Resources(_Frozen):
+    """What one trial takes of the cluster."""
+
+    cpu: float = Field(1, gt=0, description="Cores; also the trial's threads.")
+    gpu: float = Field(0, ge=0, description="GPUs; a fraction shares one.")
+
+
+class Budget(_Frozen):
+    """When the sweep ends: whichever comes first."""
+
+    trials: int = Field(ge=1)
+    gpu_hours: float | None = Field(None, gt=0, description="Training time times `resources.gpu`.")
+    wall_hours: float | None = Field(None, gt=0, description="Time with a driver at work.")
+
+
+class SweepSpec(_Frozen):
+    """A sweep file."""
+
+    trainable: str = Field(DEFAULT_TRAINABLE, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    store: str | None = Field(None, description="Prepared data; --store overrides.")
+    objective: Objective
+    search: dict[str, Parameter] = Field(min_length=1)
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    sampler: Sampler = Sampler()
+    pruner: Pruner
+    resources: Resources = Resources()
+    budget: Budget
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the file as JSON values in which equal sweeps are equal."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
+    """Read and check a sweep file.
+
+    Raises:
+        BadInputError: naming file, line and key.
+    """
+    document = read_document(path)
+    try:
+        spec = SweepSpec.model_validate(document.content)
+    except ValidationError as error:
+        raise BadInputError(describe_errors(error, document)) from error
+    try:
+        trainable = load_trainable(spec.trainable)
+    except BadInputError as error:
+        raise BadInputError(f"{document.at(('trainable',))}: {error}") from error
+    spec = spec.model_copy(update={"fixed": _flatten(spec.fixed)})
+    _check_against_trainable(spec, trainable, document)
+    return spec, trainable, document
+
+
+def load_trainable(name: str) -> type[Trainable]:
+    """Import the class that `package.module:Class` names.
+
+    Raises:
+        BadInputError: there is no such module or class, or it does not offer what `Trainable` asks.
+    """
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise BadInputError(
+            f"trainable {name}: no module {error.name!r}; is its package installed?"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        raise BadInputError(f"trainable {name}: {module_name} has no class {class_name!r}")
+    offered = ("config_model", "metrics", "stages", "start", "epoch", "save", "load", "export")
+    missing = [attribute for attribute in offered if not hasattr(found, attribute)]
+    if missing:
+        raise BadInputError(
+            f"trainable {name}: is no trainable, it lacks {', '.join(missing)} "
+            "(see posetune.api.Trainable)"
+        )
+    return found
+
+
+def configure(
+    model: type[BaseModel], fixed: Mapping[str, Any], params: Mapping[str, Any]
+) -> BaseModel:
+    """Build a trainable's configuration from dotted names.
+
+    Raises:
+        ValidationError: a name or value is not of the model.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in {**fixed, **params}.items():
+        *parents, leaf = name.split(".")
+        level = nested
+        for parent in parents:
+            level = level.setdefault(parent, {})
+            if not isinstance(level, dict):
+                raise TypeError(f"{name}: {parent} has a value of its own")
+        level[leaf] = value
+    return model.model_validate(nested)
+
+
+def default_params(spec: SweepSpec, model: type[BaseModel]) -> dict[str, Scalar]:
+    """Return the searched parameters of trial 0: the defaults, or the nearest in the space."""
+    config = configure(model, spec.fixed, {}).model_dump()
+    return {name: _nearest(p, _lookup(config, name)) for name, p in spec.search.items()}
+
+
+def _nearest(parameter: FloatRange | IntRange | Choice, default: Any) -> Scalar:
+    if isinstance(parameter, Choice):
+        equal = [v for v in parameter.values if v == default and type(v) is type(default)]
+        numbers = [v for v in parameter.values if isinstance(v, int | float)]
+        if equal or not numbers or not isinstance(default, int | float):
+            return (equal or list(parameter.values))[0]
+        return min(numbers, key=lambda v: abs(v - default))
+    low, high = parameter.bounds
+    clipped = min(max(default, low), high) if isinstance(default, int | float) else low
+    if parameter.step is not None:
+        steps = min(round((clipped - low) / parameter.step), int((high - low) / parameter.step))
+        clipped = low + steps * parameter.step
+    return int(clipped) if isinstance(parameter, IntRange) else float(clipped)
+
+
+def _lookup(config: Mapping[str, Any], name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _check_against_trainable(
+    spec: SweepSpec, trainable: type[Trainable], document: Document
+) -> None:
+    model = trainable.config_model
+    for name in spec.search:
+        if name in spec.fixed:
+            raise BadInputError(
+                f"{document.at(('search', name))}: is searched and also fixed; keep one of them"
+            )
+    for name, value in spec.fixed.items():
+        _check_field(model, {name: value}, document, ("fixed", name))
+    _check_field(model, spec.fixed, document, ("fixed",))
+    for name, parameter in spec.search.items():
+        for corner in parameter.corners:
+            _check_field(model, {**spec.fixed, name: corner}, document, ("search", name))
+    metric = trainable.metrics.get(spec.objective.metric)
+    if metric is None:
+        offered = ", ".join(name for name in trainable.metrics if name.startswith("val/"))
+        raise BadInputError(
+            f"{document.at(('objective', 'metric'))}: {spec.trainable} does not report "
+            f"{spec.objective.metric!r}; it reports {offered or ', '.join(trainable.metrics)}"
+        )
+    if metric.mode != spec.objective.mode:
+        raise BadInputError(
+            f"{document.at(('objective', 'mode'))}: {spec.objective.metric} is better when "
+            f"{'lower' if metric.mode == 'min' else 'higher'}: write mode: {metric.mode}"
+        )
+
+
+def _check_field(
+    model: type[BaseModel], values: Mapping[str, Any], document: Document, key: Key
+) -> None:
+    try:
+        configure(model, values, {})
+    except TypeError as error:
+        raise BadInputError(f"{document.at(key)}: {error}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = f"{model.__name__} has no such field"
+        shown = values.get(str(key[-1]), fault.get("input"))
+        raise BadInputError(f"{document.at(key)}: {message}, got {shown!r}") from error

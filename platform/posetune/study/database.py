@@ -1,0 +1,116 @@
+"""Opens the study database and runs transactions on it.
+
+SQLite runs in WAL mode with full synchronisation: a committed event survives a power cut, and
+readers (`posetune show`, the tracker) never block the driver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+
+from posetune.api import BadInputError
+from posetune.study import schema
+
+__all__ = ["Database", "open_database"]
+
+T = TypeVar("T")
+
+RETRY_S = 60.0
+"""How long a transaction is tried again while the database is busy or away."""
+
+
+class Database:
+    """A study database; hand it to `journal`, `sweep` and `view`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def address(self) -> str:
+        """The address without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A consistent view for reading."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def write(self, change: Callable[[Connection], T]) -> T:
+        """Run `change` in one transaction; try again while the database is busy or away."""
+        deadline = time.monotonic() + RETRY_S
+        pause = 0.05
+        while True:
+            try:
+                with self.engine.begin() as connection:
+                    return change(connection)
+            except OperationalError:
+                if time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 5.0)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def open_database(address: str, *, create: bool = True) -> Database:
+    """Open the study database, making the tables if need be.
+
+    Args:
+        address: SQLAlchemy URL, as in `Home.database`.
+        create: make a database that is not there; otherwise that is an error.
+
+    Raises:
+        BadInputError: it cannot be reached, is no study, is damaged, or is of another version.
+    """
+    url = make_url(address)
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and url.database:
+        if not create and not Path(url.database).exists():
+            raise BadInputError(
+                f"no study database at {url.database}: nothing has run under this home yet "
+                "(posetune sweep FILE --name NAME starts one)"
+            )
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    try:
+        schema.metadata.create_all(engine)
+        with engine.begin() as connection:
+            version = connection.execute(select(schema.about.c.version)).scalar()
+            if version is None:
+                connection.execute(insert(schema.about).values(version=schema.VERSION))
+                version = schema.VERSION
+    except OperationalError as error:
+        raise BadInputError(f"study database {shown}: cannot be opened ({error.orig})") from error
+    except (DatabaseError, SQLAlchemyError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise BadInputError(
+            f"study database {shown}: is damaged or no study ({cause}); restore it from a backup, "
+            "or move it away to start afresh"
+        ) from error
+    if version != schema.VERSION:
+        raise BadInputError(
+            f"study database {shown}: has tables of version {version}, this posetune reads "
+            f"{schema.VERSION}; use the posetune that wrote it, or another --home"
+        )
+    return Database(engine)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

@@ -1,0 +1,158 @@
+"""Reads and appends the events of one sweep: plain functions over a connection.
+
+Nothing is decided here; `sweep` decides and calls these inside its transactions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select
+
+from posetune.spec import Scalar
+from posetune.study import schema
+
+__all__ = [
+    "CheckpointRecord",
+    "TrialRecord",
+    "append",
+    "find_sweep",
+    "read_driven_seconds",
+    "read_once",
+    "read_reports",
+    "read_trials",
+]
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A committed checkpoint."""
+
+    attempt: int
+    epoch: int
+    folder: str
+    """Below the storage folder."""
+    digest: str
+    bytes: int
+
+
+@dataclass
+class TrialRecord:
+    """A trial as its events tell it."""
+
+    id: int
+    number: int
+    params: dict[str, Scalar]
+    seed: int
+    attempt: int = 0
+    """Number of the newest attempt; 0 before the first."""
+    epoch: int = 0
+    """Epochs reported."""
+    value: float | None = None
+    """The objective at the last report."""
+    decisions: dict[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    state: str | None = None
+    """COMPLETE, PRUNED or FAILED once told."""
+    reason: str = ""
+    checkpoints: list[CheckpointRecord] = field(default_factory=list)
+
+
+def append(connection: Connection, table: Any, values: Mapping[str, Any]) -> int:
+    """Append one event and return its id; `at` is now."""
+    result = connection.execute(insert(table).values(at=time.time(), **values))
+    key = result.inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def find_sweep(connection: Connection, name: str) -> RowMapping | None:
+    """Return the sweep's row, or None."""
+    query = select(schema.sweep).where(schema.sweep.c.name == name)
+    return connection.execute(query).mappings().one_or_none()
+
+
+def read_reports(connection: Connection, sweep_id: int) -> list[RowMapping]:
+    """Return (number, epoch, value, decision, seconds) of all reports in order of arrival."""
+    r, t = schema.report, schema.trial
+    query = (
+        select(t.c.number, r.c.epoch, r.c.value, r.c.decision, r.c.seconds)
+        .join(t, t.c.id == r.c.trial_id)
+        .where(t.c.sweep_id == sweep_id)
+        .order_by(r.c.id)
+    )
+    return list(connection.execute(query).mappings())
+
+
+def read_trials(connection: Connection, sweep_id: int) -> list[TrialRecord]:
+    """Return all trials by number, with their reports, newest attempt, checkpoints and end."""
+    trials = {
+        row.number: TrialRecord(row.id, row.number, row.params, row.seed)
+        for row in connection.execute(
+            select(schema.trial)
+            .where(schema.trial.c.sweep_id == sweep_id)
+            .order_by(schema.trial.c.number)
+        )
+    }
+    by_id = {record.id: record for record in trials.values()}
+    for row in read_reports(connection, sweep_id):
+        record = trials[row["number"]]
+        record.epoch, record.value = row["epoch"], row["value"]
+        record.decisions[row["epoch"]] = row["decision"]
+        record.seconds += row["seconds"]
+    for row in _of_sweep(connection, schema.attempt, sweep_id):
+        by_id[row["trial_id"]].attempt = row["number"]
+    for row in _of_sweep(connection, schema.checkpoint, sweep_id):
+        by_id[row["trial_id"]].checkpoints.append(
+            CheckpointRecord(
+                row["attempt"], row["epoch"], row["folder"], row["digest"], row["bytes"]
+            )
+        )
+    for row in _of_sweep(connection, schema.told, sweep_id):
+        record = by_id[row["trial_id"]]
+        record.state, record.reason = row["state"], row["reason"]
+    return list(trials.values())
+
+
+def _of_sweep(connection: Connection, table: Any, sweep_id: int) -> list[RowMapping]:
+    query = (
+        select(table)
+        .join(schema.trial, schema.trial.c.id == table.c.trial_id)
+        .where(schema.trial.c.sweep_id == sweep_id)
+        .order_by(table.c.at, next(iter(table.primary_key)))
+    )
+    return list(connection.execute(query).mappings())
+
+
+def read_once(connection: Connection, sweep_id: int) -> tuple[set[tuple[int, str]], bool]:
+    """Return the (trial number, stage) pairs recorded, and whether baselines are."""
+    use, trial, event = schema.stage_use, schema.trial, schema.sweep_event
+    query = (
+        select(trial.c.number, use.c.stage)
+        .join(trial, trial.c.id == use.c.trial_id)
+        .where(use.c.sweep_id == sweep_id)
+    )
+    uses = {(row.number, row.stage) for row in connection.execute(query)}
+    baselines = select(event.c.id).where(event.c.sweep_id == sweep_id, event.c.kind == "baselines")
+    return uses, connection.execute(baselines).first() is not None
+
+
+def read_driven_seconds(connection: Connection, sweep_id: int) -> float:
+    """Return for how long drivers have been at work, from their starts to their last events."""
+    event, report, trial = schema.sweep_event, schema.report, schema.trial
+    of_sweep = event.c.sweep_id == sweep_id
+    starts = select(event.c.at).where(of_sweep, event.c.kind == "started")
+    stops = select(event.c.at).where(of_sweep, event.c.kind == "stopped")
+    reports = select(report.c.at).join(trial, trial.c.id == report.c.trial_id)
+    reports = reports.where(trial.c.sweep_id == sweep_id)
+    marks = [(at, True) for at in connection.execute(starts).scalars()]
+    marks += [(at, False) for at in connection.execute(stops.union_all(reports)).scalars()]
+    driven, begun, last = 0.0, 0.0, 0.0
+    for at, is_start in sorted(marks):
+        if is_start:
+            driven += last - begun
+            begun = at
+        last = at
+    return driven + last - begun

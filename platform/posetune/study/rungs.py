@@ -1,0 +1,78 @@
+"""ASHA's rungs as a pure function of the reports in their order of arrival.
+
+Ray Tune keeps its rungs in memory and loses them with the driver. Here they can be rebuilt at any
+time by replaying the reports. The decisions are those of Ray's `AsyncHyperBandScheduler` with one
+bracket (a test holds them equal): a report that reaches a rung is compared with the quantile of the
+values that arrived there before it, then recorded; ties go on; not-a-number is never recorded.
+
+Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 2020).
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import math
+
+from posetune.spec import Pruner
+
+__all__ = ["Decision", "Rungs", "rung_epochs"]
+
+
+class Decision(enum.StrEnum):
+    """What becomes of a trial after a report."""
+
+    CONTINUE = "continue"
+    PRUNE = "prune"
+    COMPLETE = "complete"
+
+
+def rung_epochs(pruner: Pruner) -> list[int]:
+    """Return the epochs at which trials are compared, ascending, below `max_epochs`.
+
+    Whole-number arithmetic: Ray's floating-point logarithm loses the top rung for some settings
+    (243 epochs, factor 3).
+    """
+    if pruner.name == "none":
+        return []
+    epochs, epoch = [], pruner.grace_epochs
+    while epoch < pruner.max_epochs:
+        epochs.append(epoch)
+        epoch *= pruner.reduction_factor
+    return epochs
+
+
+class Rungs:
+    """The rungs of one sweep; feed it every report once, in order."""
+
+    def __init__(self, pruner: Pruner, mode: str) -> None:
+        self.max_epochs = pruner.max_epochs
+        self.keep = 1 / pruner.reduction_factor
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.records: dict[int, list[float]] = {epoch: [] for epoch in rung_epochs(pruner)}
+        """For each rung its values, sorted, best first (negated where higher is better)."""
+
+    def report(self, epoch: int, value: float | None) -> Decision:
+        """Record a trial's value after `epoch` and decide.
+
+        Args:
+            epoch: 1 for the first. Reports come after every epoch, so rungs are met exactly.
+            value: the objective, or None where it was not a number.
+        """
+        if epoch >= self.max_epochs:
+            return Decision.COMPLETE
+        record = self.records.get(epoch)
+        if record is None or value is None:
+            return Decision.CONTINUE
+        signed = self.sign * value
+        cut = bool(record) and signed > _quantile(record, self.keep)
+        bisect.insort(record, signed)
+        return Decision.PRUNE if cut else Decision.CONTINUE
+
+
+def _quantile(values: list[float], share: float) -> float:
+    """Interpolate linearly in sorted `values`, as `numpy.percentile` does."""
+    position = share * (len(values) - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (values[high] - values[low]) * (position - low)

@@ -1,0 +1,100 @@
+"""Optuna's sampler, rebuilt in memory from the study's events.
+
+The Optuna study is a cache: feed it the events in order and it stands as it stood. A sampler
+reopened with the same seed would repeat its first draws, so every ask has a sampler of its own,
+seeded by (sweep seed, trial number); all parameters of a trial are drawn in that one ask. The
+draws are then a function of the events alone, and a killed sweep continues with the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec
+
+__all__ = ["SearchMemory", "distributions", "seed_for"]
+
+
+def seed_for(sweep_seed: int, number: int, purpose: str) -> int:
+    """Return a 31-bit seed that depends on all three and on nothing else."""
+    text = f"{sweep_seed}/{number}/{purpose}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
+    """Return the search space in Optuna's terms, in the file's order."""
+    return {name: _distribution(parameter) for name, parameter in spec.search.items()}
+
+
+def _distribution(parameter: FloatRange | IntRange | Choice) -> BaseDistribution:
+    if isinstance(parameter, FloatRange):
+        low, high = parameter.bounds
+        return FloatDistribution(low, high, log=parameter.log, step=parameter.step)
+    if isinstance(parameter, IntRange):
+        first, last = parameter.corners
+        return IntDistribution(int(first), int(last), log=parameter.log, step=parameter.step)
+    return CategoricalDistribution(parameter.values)
+
+
+class SearchMemory:
+    """What the sampler knows: every trial with its parameters, reports and end.
+
+    Trials are numbered from 0 without holes, here and in Optuna.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._spec = spec
+        self._space = distributions(spec)
+        self._storage = InMemoryStorage()
+        minimize = spec.objective.mode == "min"
+        direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
+        self._study = optuna.create_study(direction=direction, storage=self._storage)
+
+    def ask(self, number: int) -> dict[str, Scalar]:
+        """Draw the parameters of trial `number`, which runs from now on."""
+        seed = seed_for(self._spec.sampler.seed, number, "sampler")
+        self._study.sampler = self._sampler(seed)
+        trial = self._study.ask(self._space)
+        return dict(trial.params)
+
+    def add(self, params: Mapping[str, Scalar]) -> None:
+        """Add the next trial with parameters that are known, running."""
+        self._study.add_trial(
+            create_trial(state=TrialState.RUNNING, params=dict(params), distributions=self._space)
+        )
+
+    def report(self, number: int, epoch: int, value: float | None) -> None:
+        """Add a report."""
+        if value is not None:
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+                self._study._study_id, number
+            )
+            self._storage.set_trial_intermediate_value(trial_id, epoch, value)
+
+    def tell(self, number: int, state: str, value: float | None) -> None:
+        """End a trial: COMPLETE, PRUNED or FAILED."""
+        ended = {
+            "COMPLETE": TrialState.COMPLETE,
+            "PRUNED": TrialState.PRUNED,
+            "FAILED": TrialState.FAIL,
+        }[state]
+        self._study.tell(number, value if state == "COMPLETE" else None, state=ended)
+
+    def _sampler(self, seed: int) -> BaseSampler:
+        if self._spec.sampler.name == "random":
+            return RandomSampler(seed=seed)
+        return TPESampler(seed=seed)

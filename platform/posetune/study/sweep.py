@@ -1,0 +1,339 @@
+"""The sweep as its driver sees it: asks, reports, decisions and reconciliation, without Ray.
+
+`SweepRun` holds in memory what it needs for the next decision and can rebuild all of it from the
+database. Each method appends one event in one transaction, and only then changes the memory; the
+caller acts on what is returned. So a driver may be killed between any two lines: the next one,
+started by the same command, opens the sweep and stands where the last commit left it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from posetune.api import BadInputError
+from posetune.spec import Scalar, SweepSpec
+from posetune.study import journal, schema
+from posetune.study.database import Database
+from posetune.study.journal import CheckpointRecord, TrialRecord
+from posetune.study.lease import Lease
+from posetune.study.rungs import Decision, Rungs
+from posetune.study.sampler import SearchMemory, seed_for
+
+__all__ = ["Attempt", "Opening", "StaleAttemptError", "SweepRun"]
+
+T = TypeVar("T")
+
+
+class StaleAttemptError(RuntimeError):
+    """A report came from an attempt that has been replaced; it is not counted."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a sweep is opened with."""
+
+    name: str
+    spec: SweepSpec
+    source: str
+    """The sweep file's text."""
+    store: str
+    store_digest: str
+    provenance: Mapping[str, Any]
+    defaults: Mapping[str, Scalar]
+    """The parameters of trial 0."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One go at a trial."""
+
+    trial: int
+    number: int
+    seed: int
+    params: Mapping[str, Scalar]
+    checkpoints: tuple[CheckpointRecord, ...]
+    """Committed checkpoints to continue from, newest first."""
+
+
+class SweepRun:
+    """A sweep under way; one driver at a time."""
+
+    def __init__(self, database: Database, opening: Opening) -> None:
+        """Start the sweep, or continue it where its events end.
+
+        Raises:
+            BadInputError: the sweep exists with another file or store, or has a live driver.
+        """
+        self.name = opening.name
+        self.spec = opening.spec
+        self._database = database
+        self._defaults = dict(opening.defaults)
+        with database.reading() as connection:
+            row = journal.find_sweep(connection, opening.name)
+        if row is None:
+            self.id = database.write(lambda connection: _create(connection, opening))
+        else:
+            _check_unchanged(dict(row), opening)
+            self.id = int(row["id"])
+        self.has_baselines = False
+        self.lease = Lease(database, self.id, self.name)
+        self._rebuild()
+        self._append(schema.sweep_event, {"kind": "started", "data": {}}, of_sweep=True)
+        self._reconcile()
+
+    # -- what the searcher asks ------------------------------------------------------------
+
+    def next_trial(self) -> TrialRecord | None:
+        """Return the next trial to run: open ones first, then a new one; None when none is left."""
+        if self._waiting:
+            return self.trials[self._waiting.pop(0)]
+        number = len(self.trials)
+        if number >= self.spec.budget.trials:
+            return None
+        if number == 0:
+            params = self._defaults
+            self._memory.add(params)
+        else:
+            params = self._memory.ask(number)
+        seed = seed_for(self.spec.sampler.seed, number, "trial")
+        values = {"number": number, "params": params, "seed": seed}
+        identity = self._append(schema.trial, values, of_sweep=True)
+        self.trials.append(TrialRecord(identity, number, dict(params), seed))
+        return self.trials[number]
+
+    @property
+    def left(self) -> int:
+        """Trials still to be handed out."""
+        return len(self._waiting) + self.spec.budget.trials - len(self.trials)
+
+    def begin_attempt(self, number: int) -> Attempt:
+        """Begin the next attempt of a trial; reports of older ones are refused from now on."""
+        trial = self.trials[number]
+        values = {
+            "trial_id": trial.id,
+            "number": trial.attempt + 1,
+            "from_epoch": trial.epoch,
+        }
+        self._append(schema.attempt, values)
+        trial.attempt += 1
+        newest_first = tuple(reversed(trial.checkpoints))
+        return Attempt(number, trial.attempt, trial.seed, trial.params, newest_first)
+
+    # -- what the scheduler reports --------------------------------------------------------
+
+    def report(
+        self,
+        number: int,
+        attempt: int,
+        *,
+        epoch: int,
+        metrics: Mapping[str, float],
+        seconds: float,
+        checkpoint: CheckpointRecord | None,
+    ) -> Decision:
+        """Commit a report with its rung decision and checkpoint; return the decision.
+
+        An epoch that was reported before (it was trained again after its checkpoint was lost)
+        keeps its stored value and decision; only the checkpoint is new.
+
+        Raises:
+            StaleAttemptError: the attempt has been replaced.
+        """
+        trial = self.trials[number]
+        if attempt != trial.attempt or trial.state is not None:
+            raise StaleAttemptError(f"trial {number}: attempt {attempt} has been replaced")
+        known = trial.decisions.get(epoch)
+        value = metrics.get(self.spec.objective.metric, math.nan)
+        objective = float(value) if math.isfinite(value) else None
+        decision = Decision(known) if known else self._rungs.report(epoch, objective)
+
+        def commit(connection: Connection) -> None:
+            if known is None:
+                row = {
+                    "trial_id": trial.id,
+                    "attempt": attempt,
+                    "epoch": epoch,
+                    "value": objective,
+                    "metrics": {k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
+                    "decision": decision.value,
+                    "seconds": seconds,
+                }
+                journal.append(connection, schema.report, row)
+            if checkpoint is not None:
+                row = {"trial_id": trial.id, **vars(checkpoint)}
+                journal.append(connection, schema.checkpoint, row)
+
+        self._write(commit)
+        if checkpoint is not None:
+            trial.checkpoints.append(checkpoint)
+        if known is None:
+            trial.epoch, trial.value = epoch, objective
+            trial.decisions[epoch] = decision.value
+            trial.seconds += seconds
+            self._trained_seconds += seconds
+            self._memory.report(number, epoch, objective)
+        return decision
+
+    def finish(self, number: int) -> None:
+        """Tell the end that the last report decided: COMPLETE or PRUNED."""
+        trial = self.trials[number]
+        decision = trial.decisions[trial.epoch]
+        if decision == Decision.PRUNE:
+            reason = f"cut by ASHA at epoch {trial.epoch}"
+            self._tell(trial, "PRUNED", reason)
+        elif trial.value is None:
+            self._tell(trial, "FAILED", f"{self.spec.objective.metric} was not a number")
+        else:
+            self._tell(trial, "COMPLETE", f"ran its {trial.epoch} epochs")
+
+    def fail(self, number: int, reason: str) -> None:
+        """Tell that a trial failed for good."""
+        self._tell(self.trials[number], "FAILED", reason)
+
+    def stage_used(self, number: int, stage: str, *, key: str, trained: bool) -> None:
+        """Record which stage product a trial used, and whether it was trained for it."""
+        trial = self.trials[number]
+        values = {"trial_id": trial.id, "stage": stage, "key": key, "trained": int(trained)}
+        if (number, stage) not in self._stages_used:
+            self._append(schema.stage_use, values, of_sweep=True)
+            self._stages_used.add((number, stage))
+
+    def baselines(self, baselines: Mapping[str, float]) -> None:
+        """Record the trivial baselines on validation, once."""
+        if baselines and not self.has_baselines:
+            values = {"kind": "baselines", "data": dict(baselines)}
+            self._append(schema.sweep_event, values, of_sweep=True)
+            self.has_baselines = True
+
+    def release_checkpoints(self, number: int) -> list[CheckpointRecord]:
+        """Return the checkpoints of a trial that nothing needs any more.
+
+        An open trial keeps its newest two (the newest may turn out broken), a complete one its
+        last, which holds the model; a trial that was cut or failed keeps none.
+        """
+        trial = self.trials[number]
+        kept = {None: 2, "COMPLETE": 1}.get(trial.state, 0)
+        released = trial.checkpoints[: len(trial.checkpoints) - kept]
+        trial.checkpoints = trial.checkpoints[len(released) :]
+        return released
+
+    @property
+    def spent(self) -> str:
+        """Which limit of the budget is spent; empty while none is."""
+        budget, resources = self.spec.budget, self.spec.resources
+        gpu_hours = self._trained_seconds * resources.gpu / 3600
+        if budget.gpu_hours is not None and gpu_hours >= budget.gpu_hours:
+            return f"the budget of {budget.gpu_hours:g} GPU-hours is spent"
+        wall_hours = (self._driven_before + time.time() - self._opened) / 3600
+        if budget.wall_hours is not None and wall_hours >= budget.wall_hours:
+            return f"the budget of {budget.wall_hours:g} hours is spent"
+        return ""
+
+    def close(self, reason: str) -> None:
+        """Record why the driver stops, and give the lease back."""
+        values = {"kind": "stopped", "data": {"reason": reason}}
+        self._append(schema.sweep_event, values, of_sweep=True)
+        self.lease.release()
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _rebuild(self) -> None:
+        self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode)
+        self._memory = SearchMemory(self.spec)
+        with self._database.reading() as connection:
+            self.trials = journal.read_trials(connection, self.id)
+            reports = journal.read_reports(connection, self.id)
+            self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
+            self._driven_before = journal.read_driven_seconds(connection, self.id)
+        for trial in self.trials:
+            self._memory.add(trial.params)
+        for row in reports:
+            self._rungs.report(row["epoch"], row["value"])
+            self._memory.report(row["number"], row["epoch"], row["value"])
+        for trial in self.trials:
+            if trial.state is not None:
+                self._memory.tell(trial.number, trial.state, trial.value)
+        self._waiting = [trial.number for trial in self.trials if trial.state is None]
+        self._opened = time.time()
+        self._trained_seconds = sum(trial.seconds for trial in self.trials)
+
+    def _reconcile(self) -> None:
+        """Tell the trials whose end was decided but not told when the last driver died."""
+        for number in list(self._waiting):
+            trial = self.trials[number]
+            if trial.decisions.get(trial.epoch, Decision.CONTINUE) != Decision.CONTINUE:
+                self._waiting.remove(number)
+                self.finish(number)
+
+    def _tell(self, trial: TrialRecord, state: str, reason: str) -> None:
+        values = {
+            "trial_id": trial.id,
+            "state": state,
+            "epoch": trial.epoch,
+            "value": trial.value,
+            "reason": reason,
+        }
+        self._append(schema.told, values)
+        trial.state, trial.reason = state, reason
+        self._memory.tell(trial.number, state, trial.value)
+
+    def _append(self, table: Any, values: dict[str, Any], *, of_sweep: bool = False) -> int:
+        row = {**values, "sweep_id": self.id} if of_sweep else values
+        return self._write(lambda connection: journal.append(connection, table, row))
+
+    def _write(self, change: Callable[[Connection], T]) -> T:
+        def guarded(connection: Connection) -> T:
+            self.lease.check(connection)
+            return change(connection)
+
+        return self._database.write(guarded)
+
+
+def _create(connection: Connection, opening: Opening) -> int:
+    values = {
+        "name": opening.name,
+        "spec": opening.spec.canonical(),
+        "source": opening.source,
+        "store": opening.store,
+        "store_digest": opening.store_digest,
+        "provenance": dict(opening.provenance),
+    }
+    return journal.append(connection, schema.sweep, values)
+
+
+def _check_unchanged(row: Mapping[str, Any], opening: Opening) -> None:
+    """Refuse to continue a sweep with another file or other data; a larger budget is welcome."""
+    old, new = row["spec"], opening.spec.canonical()
+    changed = [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted({*old, *new} - {"store", "budget"})
+        if old.get(name) != new.get(name)
+    ]
+    shrunk = [
+        f"budget.{name}: {before} -> {new['budget'].get(name)}"
+        for name, before in old["budget"].items()
+        if _less(new["budget"].get(name), before)
+    ]
+    if changed or shrunk:
+        raise BadInputError(
+            f"sweep {opening.name}: was started with another file; only its budget may grow.\n  "
+            + "\n  ".join(changed + shrunk)
+            + "\nGive the file it was started with, or another --name."
+        )
+    if row["store_digest"] != opening.store_digest:
+        raise BadInputError(
+            f"sweep {opening.name}: its store has changed: it was started on {row['store']} with "
+            f"digest {row['store_digest'][:12]}, {opening.store} has {opening.store_digest[:12]}. "
+            "Give the store it was started with, or another --name."
+        )
+
+
+def _less(after: float | None, before: float | None) -> bool:
+    """Whether a limit shrank; None is no limit."""
+    return after is not None and (before is None or after < before)

@@ -1,0 +1,192 @@
+"""The sweep as a reader sees it: states derived from the events, trials ranked.
+
+A trial that was not told is RUNNING while its sweep has a live driver and INTERRUPTED, that is
+resumable, when it has none; so no state has to be written when a driver dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection, RowMapping, func, select
+
+from posetune.api import BadInputError
+from posetune.spec import Scalar, SweepSpec
+from posetune.study import journal, schema
+from posetune.study.database import Database
+from posetune.study.journal import CheckpointRecord
+from posetune.study.lease import is_live
+
+__all__ = ["StageUse", "SweepView", "TrialView", "list_sweeps", "read_sweep"]
+
+SweepState = Literal["RUNNING", "COMPLETE", "INTERRUPTED", "FAILED"]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial."""
+
+    number: int
+    state: str
+    """RUNNING, COMPLETE, PRUNED, FAILED or INTERRUPTED."""
+    params: dict[str, Scalar]
+    epochs: int
+    value: float | None
+    """The objective at the last reported epoch."""
+    seconds: float
+    attempts: int
+    seed: int
+    reason: str
+    mlflow_run_id: str | None
+    checkpoint: CheckpointRecord | None = None
+    """The newest committed one."""
+
+
+@dataclass(frozen=True)
+class StageUse:
+    """How often a shared stage was trained, and how often a trial found it ready."""
+
+    trained: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """One sweep."""
+
+    id: int
+    name: str
+    state: SweepState
+    spec: SweepSpec
+    source: str
+    store: str
+    store_digest: str
+    provenance: dict[str, Any]
+    started: float
+    trials: tuple[TrialView, ...]
+    baselines: dict[str, float]
+    stages: dict[str, StageUse] = field(default_factory=dict)
+    stopped: str = ""
+    """Why the last driver stopped."""
+
+    @property
+    def ranked(self) -> list[TrialView]:
+        """The trials with a value, best first: those that went further come first."""
+        sign = 1 if self.spec.objective.mode == "min" else -1
+        judged = [t for t in self.trials if t.value is not None and t.state != "FAILED"]
+        return sorted(judged, key=lambda t: (-t.epochs, sign * (t.value or 0.0), t.number))
+
+    @property
+    def best(self) -> TrialView | None:
+        """The best trial among those that went furthest."""
+        return next(iter(self.ranked), None)
+
+
+def list_sweeps(database: Database) -> list[SweepView]:
+    """Return all sweeps, newest first."""
+    with database.reading() as connection:
+        query = select(schema.sweep).order_by(schema.sweep.c.id.desc())
+        return [_view(connection, row) for row in connection.execute(query).mappings().all()]
+
+
+def read_sweep(database: Database, name: str) -> SweepView:
+    """Return one sweep.
+
+    Raises:
+        BadInputError: there is no sweep of this name.
+    """
+    with database.reading() as connection:
+        row = journal.find_sweep(connection, name)
+        if row is None:
+            query = select(schema.sweep.c.name).order_by(schema.sweep.c.id.desc()).limit(10)
+            known = ", ".join(connection.execute(query).scalars())
+            raise BadInputError(
+                f"no sweep {name!r} in {database.address}; "
+                + (f"there is {known}" if known else "it holds none yet")
+            )
+        return _view(connection, row)
+
+
+def _view(connection: Connection, row: RowMapping) -> SweepView:
+    spec = SweepSpec.model_validate(row["spec"])
+    live = _has_live_driver(connection, row["id"])
+    runs = _run_ids(connection, row["id"])
+    trials = tuple(
+        TrialView(
+            number=t.number,
+            state=t.state or ("RUNNING" if live else "INTERRUPTED"),
+            params=t.params,
+            epochs=t.epoch,
+            value=t.value,
+            seconds=t.seconds,
+            attempts=t.attempt,
+            seed=t.seed,
+            reason=t.reason,
+            mlflow_run_id=runs.get(t.id),
+            checkpoint=t.checkpoints[-1] if t.checkpoints else None,
+        )
+        for t in journal.read_trials(connection, row["id"])
+    )
+    events = _events(connection, row["id"])
+    return SweepView(
+        id=row["id"],
+        name=row["name"],
+        state=_state(trials, spec.budget.trials, live),
+        spec=spec,
+        source=row["source"],
+        store=row["store"],
+        store_digest=row["store_digest"],
+        provenance=row["provenance"],
+        started=row["at"],
+        trials=trials,
+        baselines=events.get("baselines", {}),
+        stages=_stage_uses(connection, row["id"]),
+        stopped="" if live else events.get("stopped", {}).get("reason", "the driver died"),
+    )
+
+
+def _state(trials: Iterable[TrialView], budget: int, live: bool) -> SweepState:
+    if live:
+        return "RUNNING"
+    states = [trial.state for trial in trials]
+    if len(states) < budget or "INTERRUPTED" in states:
+        return "INTERRUPTED"
+    return "FAILED" if set(states) == {"FAILED"} else "COMPLETE"
+
+
+def _has_live_driver(connection: Connection, sweep_id: int) -> bool:
+    row = connection.execute(
+        select(schema.lease).where(schema.lease.c.sweep_id == sweep_id)
+    ).one_or_none()
+    return row is not None and is_live(row.host, row.pid, row.pid_started, row.expires)
+
+
+def _run_ids(connection: Connection, sweep_id: int) -> dict[int, str]:
+    table = schema.tracked_run
+    query = select(table.c.trial_id, table.c.run_id).where(
+        table.c.sweep_id == sweep_id, table.c.trial_id.is_not(None)
+    )
+    return {row.trial_id: row.run_id for row in connection.execute(query.order_by(table.c.id))}
+
+
+def _events(connection: Connection, sweep_id: int) -> dict[str, Any]:
+    """Return the newest data of each kind of event."""
+    table = schema.sweep_event
+    query = select(table.c.kind, table.c.data).where(table.c.sweep_id == sweep_id)
+    return {row.kind: row.data for row in connection.execute(query.order_by(table.c.id))}
+
+
+def _stage_uses(connection: Connection, sweep_id: int) -> dict[str, StageUse]:
+    table = schema.stage_use
+    query = (
+        select(table.c.stage, func.count(), func.sum(table.c.trained))
+        .where(table.c.sweep_id == sweep_id)
+        .group_by(table.c.stage)
+        .order_by(table.c.stage)
+    )
+    return {
+        stage: StageUse(trained=int(trained), reused=int(uses - trained))
+        for stage, uses, trained in connection.execute(query)
+    }

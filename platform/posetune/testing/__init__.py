@@ -1,0 +1,1 @@
+"""For whoever adds a trainable: `toy` is a complete small one to start from."""

@@ -1,0 +1,185 @@
+"""A complete trainable that finishes in milliseconds, for tests and as an example to start from.
+
+It descends a noisy bowl: `x` is the learning rate, `depth` selects a shared stage (the bowl's
+floor). Its model answers every image with one constant pose.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import load_file, save_file
+
+from posetune.api import (
+    BadInputError,
+    Evaluation,
+    Importer,
+    Metric,
+    Progress,
+    Stage,
+    StoreSummary,
+    TrialContext,
+    TrialFailedError,
+    silent,
+)
+from posetune.digest import digest_json
+
+__all__ = ["Toy", "ToyConfig"]
+
+
+class ToyConfig(BaseModel):
+    """The toy's fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    x: float = Field(0.3, ge=0.0, le=2.0, description="Learning rate.")
+    depth: int = Field(4, ge=1, le=16, description="Which shared stage to use.")
+    epoch_s: float = Field(0.0, ge=0.0, description="Seconds an epoch takes at least.")
+    stage_s: float = Field(0.0, ge=0.0, description="Seconds the stage takes at least.")
+    fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
+
+
+class ToyImport(BaseModel):
+    """Options of the toy's data format."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int = Field(8, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class ToyPredictor:
+    """One constant pose for every image."""
+
+    joint_names = ("root", "left", "right")
+
+    def __init__(self, pose_j3: NDArray[np.float32], image_size: int) -> None:
+        self.pose_j3 = pose_j3
+        self.image_size = image_size
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (N, 3, 3) for (N, S, S, 3)."""
+        return np.repeat(self.pose_j3[None], len(images), axis=0)
+
+
+class Toy:
+    """See the module."""
+
+    config_model: ClassVar[type[BaseModel]] = ToyConfig
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "val/error_mm": Metric("mm", "min", "Distance from the bowl's floor."),
+        "train/step": Metric("", "max", "Steps done."),
+    }
+
+    @classmethod
+    def importers(cls) -> Mapping[str, Importer]:
+        """Return the one format: a store made of nothing."""
+        return {"toy": Importer("A store made of nothing.", False, ToyImport, _import)}
+
+    @classmethod
+    def describe_store(cls, store: Path) -> StoreSummary:
+        """Read the store's only file."""
+        try:
+            content = json.loads((store / "toy.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInputError(f"{store}: is no toy store ({error})") from error
+        return StoreSummary(digest_json(content), {"val": 1}, {"format": "toy"})
+
+    @classmethod
+    def draw_store(cls, store: Path, out: Path) -> None:
+        """Write an empty picture."""
+        _draw(out)
+
+    @classmethod
+    def stages(cls, config: ToyConfig, store: Path) -> Sequence[Stage]:
+        """Return the bowl's floor for a depth."""
+
+        def build(folder: Path, progress: Progress) -> None:
+            time.sleep(config.stage_s)
+            (folder / "floor.json").write_text(json.dumps(abs(config.depth - 6) / 10))
+            progress(1, 1)
+
+        return [Stage("floor", {"depth": config.depth}, ["posetune.testing.toy"], 0, build)]
+
+    @classmethod
+    def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
+        """Return the value of doing nothing."""
+        return {"start": 2.0}
+
+    def start(self, config: ToyConfig, context: TrialContext) -> None:
+        """Stand at the bowl's rim."""
+        self.config, self.context = config, context
+        self.generator = np.random.default_rng(context.seed)
+        self.position = np.full(3, 2.0)
+        self.steps = 0
+        floor = context.products["floor"] / "floor.json"
+        self.floor = float(json.loads(floor.read_text(encoding="utf-8")))
+
+    def epoch(self) -> Mapping[str, float]:
+        """Descend ten noisy steps."""
+        time.sleep(self.config.epoch_s)
+        if self.config.x > self.config.fail_above:
+            raise TrialFailedError(f"diverged: x = {self.config.x:g}")
+        for _ in range(10):
+            noise = self.generator.normal(0, 0.05, 3)
+            self.position = self.position - 0.1 * self.config.x * (self.position + noise)
+            self.steps += 1
+            self.context.progress(self.steps, 10 * self.context.max_epochs)
+        error = float(np.linalg.norm(self.position)) + self.floor
+        return {"val/error_mm": error, "train/step": float(self.steps)}
+
+    def save(self, folder: Path) -> None:
+        """Write position, steps and the generator's state."""
+        save_file({"position": self.position}, folder / "toy.safetensors")
+        state = {"steps": self.steps, "generator": self.generator.bit_generator.state}
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        self.position = load_file(folder / "toy.safetensors")["position"]
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        self.steps = state["steps"]
+        self.generator.bit_generator.state = state["generator"]
+
+    def export(self, folder: Path) -> None:
+        """Write the constant pose."""
+        pose = np.array([[0, 0, 0], [-1, 0, 0], [1, 0, 0]], np.float32)
+        save_file({"pose": pose}, folder / "model.safetensors")
+
+    def draw(self, folder: Path) -> None:
+        """Write one picture."""
+        _draw(folder / "toy.png")
+
+    @classmethod
+    def evaluate(
+        cls, exported: Path, store: Path, split: str, progress: Progress = silent
+    ) -> Evaluation:
+        """Return nothing worth comparing: the pose is constant."""
+        records: dict[str, NDArray[Any]] = {"error_mm": np.zeros(1)}
+        return Evaluation({f"{split}/error_mm": 0.0}, {}, records)
+
+    @classmethod
+    def load_model(cls, exported: Path) -> ToyPredictor:
+        """Read what `export` wrote."""
+        return ToyPredictor(load_file(exported / "model.safetensors")["pose"], image_size=8)
+
+
+def _import(file: Path | None, out: Path, options: ToyImport, progress: Progress) -> None:
+    out.mkdir(parents=True)
+    (out / "toy.json").write_text(json.dumps(options.model_dump()), encoding="utf-8")
+    progress(1, 1)
+
+
+def _draw(out: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1, 1))
+    figure.add_subplot().plot([0, 1], [0, 1])
+    figure.savefig(out)
