@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 __all__ = [
     "BadInputError",
+    "Cost",
     "Evaluation",
     "Importer",
     "Metric",
@@ -137,6 +138,20 @@ class Evaluation:
     """PNG files by name."""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What one trial takes, from a measured step."""
+
+    epoch_s: float
+    """Seconds of an epoch with its validation, on the device and threads asked about."""
+    stages_s: Mapping[str, float]
+    """Seconds to build each of its stages."""
+    checkpoint_bytes: int
+    """Size of what `save` writes."""
+    model_bytes: int
+    """Size of what `export` writes."""
+
+
 class Predictor(Protocol):
     """An exported model, ready to use."""
 
@@ -182,6 +197,10 @@ class Trainable(Protocol):
         `products` are finished stage products; an empty mapping is returned when the stage that
         holds the baselines is not among them.
         """
+
+    @classmethod
+    def forecast(cls, config: Any, context: TrialContext) -> Cost:
+        """Measure one step and say what a trial takes; no stage products are given or needed."""
 
     def start(self, config: Any, context: TrialContext) -> None:
         """Build everything for one trial. May be called again for another trial."""

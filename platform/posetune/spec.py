@@ -71,7 +71,7 @@ class IntRange(_Frozen):
 
     bounds: tuple[int, int] = Field(alias="int")
     log: bool = False
-    step: int = Field(1, ge=1)
+    step: int = Field(1, ge=1, strict=True)
 
     @model_validator(mode="after")
     def _is_a_range(self) -> IntRange:
@@ -142,16 +142,18 @@ class Sampler(_Frozen):
     """How the next trial's parameters are drawn."""
 
     name: Literal["tpe", "random"] = "tpe"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, strict=True)
 
 
 class Pruner(_Frozen):
     """When a trial is cut, and how long one may last."""
 
     name: Literal["asha", "none"] = "asha"
-    max_epochs: int = Field(ge=1, description="Epochs of a complete trial.")
-    grace_epochs: int = Field(1, ge=1, description="First rung, in epochs.")
-    reduction_factor: int = Field(3, ge=2, description="Each rung keeps the best 1 in this many.")
+    max_epochs: int = Field(ge=1, strict=True, description="Epochs of a complete trial.")
+    grace_epochs: int = Field(1, ge=1, strict=True, description="First rung, in epochs.")
+    reduction_factor: int = Field(
+        3, ge=2, strict=True, description="Each rung keeps the best 1 in this many."
+    )
 
     @model_validator(mode="after")
     def _grace_comes_first(self) -> Pruner:
@@ -165,16 +167,20 @@ class Pruner(_Frozen):
 class Resources(_Frozen):
     """What one trial takes of the cluster."""
 
-    cpu: float = Field(1, gt=0, description="Cores; also the trial's threads.")
-    gpu: float = Field(0, ge=0, description="GPUs; a fraction shares one.")
+    cpu: float = Field(1, gt=0, strict=True, description="Cores; also the trial's threads.")
+    gpu: float = Field(0, ge=0, strict=True, description="GPUs; a fraction shares one.")
 
 
 class Budget(_Frozen):
     """When the sweep ends: whichever comes first."""
 
-    trials: int = Field(ge=1)
-    gpu_hours: float | None = Field(None, gt=0, description="Training time times `resources.gpu`.")
-    wall_hours: float | None = Field(None, gt=0, description="Time with a driver at work.")
+    trials: int = Field(ge=1, strict=True)
+    gpu_hours: float | None = Field(
+        None, gt=0, strict=True, description="Training time times `resources.gpu`."
+    )
+    wall_hours: float | None = Field(
+        None, gt=0, strict=True, description="Time with a driver at work."
+    )
 
 
 class SweepSpec(_Frozen):

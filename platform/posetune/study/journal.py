@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select
+from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from posetune.spec import Scalar
 from posetune.study import schema
@@ -21,9 +21,14 @@ __all__ = [
     "append",
     "find_sweep",
     "read_driven_seconds",
+    "read_lives",
+    "read_metrics",
     "read_once",
     "read_reports",
+    "read_stage_keys",
+    "read_tracked",
     "read_trials",
+    "record_tracked",
 ]
 
 
@@ -156,3 +161,70 @@ def read_driven_seconds(connection: Connection, sweep_id: int) -> float:
             begun = at
         last = at
     return driven + last - begun
+
+
+def read_metrics(
+    connection: Connection, sweep_id: int, *, number: int, after: int = 0
+) -> list[RowMapping]:
+    """Return (epoch, metrics, seconds, at) of a trial's reports later than epoch `after`."""
+    r, t = schema.report, schema.trial
+    query = (
+        select(r.c.epoch, r.c.metrics, r.c.seconds, r.c.at)
+        .join(t, t.c.id == r.c.trial_id)
+        .where(t.c.sweep_id == sweep_id, t.c.number == number, r.c.epoch > after)
+        .order_by(r.c.epoch)
+    )
+    return list(connection.execute(query).mappings())
+
+
+def read_lives(connection: Connection, sweep_id: int) -> list[RowMapping]:
+    """Return (number, asked, ended) of all trials: the ended in the order of their end, first."""
+    t, end = schema.trial, schema.told
+    query = (
+        select(t.c.number, t.c.at.label("asked"), end.c.at.label("ended"))
+        .outerjoin(end, end.c.trial_id == t.c.id)
+        .where(t.c.sweep_id == sweep_id)
+        .order_by(end.c.at.is_(None), end.c.at, t.c.number)
+    )
+    return list(connection.execute(query).mappings())
+
+
+def read_stage_keys(connection: Connection, sweep_id: int) -> dict[int, dict[str, str]]:
+    """Return for each trial number the key of each stage product that it used."""
+    use, t = schema.stage_use, schema.trial
+    query = (
+        select(t.c.number, use.c.stage, use.c.key)
+        .join(t, t.c.id == use.c.trial_id)
+        .where(use.c.sweep_id == sweep_id)
+    )
+    keys: dict[int, dict[str, str]] = {}
+    for row in connection.execute(query):
+        keys.setdefault(row.number, {})[row.stage] = row.key
+    return keys
+
+
+def read_tracked(connection: Connection, sweep_id: int, tracking: str) -> dict[int | None, str]:
+    """Return the run of each trial number, and of the sweep under None, in one tracking store."""
+    run, t = schema.tracked_run, schema.trial
+    query = (
+        select(t.c.number, run.c.run_id)
+        .select_from(run.outerjoin(t, t.c.id == run.c.trial_id))
+        .where(run.c.sweep_id == sweep_id, run.c.tracking == tracking)
+        .order_by(run.c.id)
+    )
+    return {row.number: row.run_id for row in connection.execute(query)}
+
+
+def record_tracked(
+    connection: Connection, sweep_id: int, *, number: int | None, tracking: str, run_id: str
+) -> None:
+    """Record which run shows a trial (or the sweep: None) in one tracking store."""
+    run, t = schema.tracked_run, schema.trial
+    owner = select(t.c.id).where(t.c.sweep_id == sweep_id, t.c.number == number)
+    trial_id = None if number is None else connection.execute(owner).scalar_one()
+    same = run.c.trial_id.is_(None) if trial_id is None else run.c.trial_id == trial_id
+    connection.execute(
+        delete(run).where(run.c.sweep_id == sweep_id, run.c.tracking == tracking, same)
+    )
+    values = {"sweep_id": sweep_id, "trial_id": trial_id, "tracking": tracking, "run_id": run_id}
+    append(connection, run, values)

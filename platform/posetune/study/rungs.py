@@ -10,9 +10,9 @@ Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 
 
 from __future__ import annotations
 
-import bisect
 import enum
-import math
+
+import numpy as np
 
 from posetune.spec import Pruner
 
@@ -47,10 +47,10 @@ class Rungs:
 
     def __init__(self, pruner: Pruner, mode: str) -> None:
         self.max_epochs = pruner.max_epochs
-        self.keep = 1 / pruner.reduction_factor
-        self.sign = 1.0 if mode == "min" else -1.0
+        self.percentile = (1 - 1 / pruner.reduction_factor) * 100
+        self.sign = -1.0 if mode == "min" else 1.0
         self.records: dict[int, list[float]] = {epoch: [] for epoch in rung_epochs(pruner)}
-        """For each rung its values, sorted, best first (negated where higher is better)."""
+        """For each rung its values in order of arrival, negated where lower is better."""
 
     def report(self, epoch: int, value: float | None) -> Decision:
         """Record a trial's value after `epoch` and decide.
@@ -64,15 +64,7 @@ class Rungs:
         record = self.records.get(epoch)
         if record is None or value is None:
             return Decision.CONTINUE
-        signed = self.sign * value
-        cut = bool(record) and signed > _quantile(record, self.keep)
-        bisect.insort(record, signed)
+        reward = self.sign * value
+        cut = bool(record) and reward < np.percentile(record, self.percentile)
+        record.append(reward)
         return Decision.PRUNE if cut else Decision.CONTINUE
-
-
-def _quantile(values: list[float], share: float) -> float:
-    """Interpolate linearly in sorted `values`, as `numpy.percentile` does."""
-    position = share * (len(values) - 1)
-    low = math.floor(position)
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (position - low)

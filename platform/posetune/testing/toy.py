@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from posetune.api import (
     BadInputError,
+    Cost,
     Evaluation,
     Importer,
     Metric,
@@ -112,6 +113,11 @@ class Toy:
     def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
         """Return the value of doing nothing."""
         return {"start": 2.0}
+
+    @classmethod
+    def forecast(cls, config: ToyConfig, context: TrialContext) -> Cost:
+        """Return what the fields say."""
+        return Cost(config.epoch_s, {"floor": config.stage_s}, 1000, 200)
 
     def start(self, config: ToyConfig, context: TrialContext) -> None:
         """Stand at the bowl's rim."""

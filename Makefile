@@ -1,0 +1,45 @@
+# `make sweep` runs the main job and `make test` passes the tests; both do all the set-up first.
+# Nothing but Python 3.11 or newer and make is needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test lint check bench
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## Make .venv with the pinned versions; does nothing when it is there.
+
+$(READY): pyproject.toml cluster/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "posetune needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V); give PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint cluster/constraints.txt --editable . --group dev
+	@touch $@
+
+sweep: setup ## The main job: a procedural store, a sweep on it, the best promoted as candidate.
+	$(BIN)/posetune data import --format procedural --image-size 64 --level plain --limit 2000 --out data/procedural
+	$(BIN)/posetune sweep search_spaces/selfpose/quickstart.yaml --name quickstart
+	$(BIN)/posetune promote quickstart --model selfpose
+	$(BIN)/posetune show quickstart
+	@echo "Where to look next: $(BIN)/posetune ui  (curves and artefacts), README.md  (your own data)"
+
+test: setup ## All tests.
+	$(BIN)/python -m pytest
+
+lint: setup ## Format, style, types, import contracts.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint ## Lint and the fast tests.
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: setup ## Measure the hot pieces against their naive twins.
+	$(BIN)/python -m pytest tests/benchmarks --override-ini python_files='bench_*.py' -s

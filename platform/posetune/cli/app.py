@@ -1,0 +1,26 @@
+"""The list of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from posetune.cli import data, results, sweep, train
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Sweeps of complete pose-network trainings: scheduled by Ray, searched by Optuna, "
+    "recorded by MLflow, none of them lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data", help="Make stores and look at them.")
+app.command("train")(train.train)
+app.command("check")(sweep.check)
+app.command("sweep")(sweep.sweep)
+app.command("submit")(sweep.submit)
+app.command("show")(results.show)
+app.command("track")(results.track)
+app.command("promote")(results.promote)
+app.command("ui")(results.ui)

@@ -1,0 +1,137 @@
+"""`posetune data`: make stores and look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from posetune.api import BadInputError, Importer
+from posetune.cli.options import JsonOption
+from posetune.cli.screen import console, print_json, progress_bar
+from posetune.spec import DEFAULT_TRAINABLE
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+TrainableOption = Annotated[
+    str, typer.Option("--trainable", help="Whose data format (package.module:Class).")
+]
+
+
+@app.command("import")
+def import_(
+    out: Annotated[Path, typer.Option("--out", help="The store to make.")],
+    format_: Annotated[str, typer.Option("--format", help="The data's format, e.g. mocap17.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="File or folder to read.", show_default=False),
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images, in pixels.")] = None,
+    views: Annotated[int | None, typer.Option(help="Cameras per frame.")] = None,
+    level: Annotated[str | None, typer.Option(help="plain, clothes or rooms.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Frames per split.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default all cores.")] = None,
+    trainable: TrainableOption = DEFAULT_TRAINABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a store from data as you have it.
+
+    The same command again continues where it stopped; a finished store is left as it is.
+
+      posetune data import --format procedural --out data/procedural
+
+      posetune data import mocap17.h5 --format mocap17 --image-size 64 --views 1 --out data/mocap
+    """
+    from posetune.spec import load_trainable
+
+    found = load_trainable(trainable)
+    importer = _importer(found.importers(), format_, file)
+    given = {
+        "image_size": image_size,
+        "views": views,
+        "level": level,
+        "limit": limit,
+        "seed": seed,
+        "workers": workers,
+    }
+    options = _options(importer, format_, {k: v for k, v in given.items() if v is not None})
+    with progress_bar(f"import {format_}", quiet=as_json) as progress:
+        importer.run(file, out, options, progress)
+    summary = found.describe_store(out)
+    if as_json:
+        print_json({"store": str(out), "digest": summary.digest, "rows": dict(summary.rows)})
+        return
+    rows = ", ".join(f"{split} {count}" for split, count in summary.rows.items())
+    console.print(f"store {out}: {rows}")
+    console.print(f"Next: posetune data info {out}")
+
+
+@app.command("info")
+def info(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="Where to save the contact sheet [STORE/contact_sheet.png]."),
+    ] = None,
+    trainable: TrainableOption = DEFAULT_TRAINABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what is in a store, and save a contact sheet with the joints over the images.
+
+    posetune data info data/procedural
+    """
+    from rich.table import Table
+
+    from posetune.spec import load_trainable
+
+    found = load_trainable(trainable)
+    summary = found.describe_store(store)
+    sheet = sheet or store / "contact_sheet.png"
+    found.draw_store(store, sheet)
+    if as_json:
+        print_json(
+            {
+                "digest": summary.digest,
+                "rows": dict(summary.rows),
+                "facts": dict(summary.facts),
+                "contact_sheet": str(sheet),
+            }
+        )
+        return
+    table = Table(show_header=False, title=str(store), title_justify="left")
+    for split, count in summary.rows.items():
+        table.add_row(split, f"{count} rows")
+    for name, value in summary.facts.items():
+        table.add_row(name, value)
+    table.add_row("digest", summary.digest)
+    table.add_row("contact sheet", str(sheet))
+    console.print(table)
+
+
+def _importer(importers: Any, name: str, file: Path | None) -> Importer:
+    importer: Importer | None = importers.get(name)
+    if importer is None:
+        known = "; ".join(f"{n}: {i.summary}" for n, i in importers.items())
+        raise BadInputError(f"--format {name}: unknown; there is {known}")
+    if importer.needs_file and file is None:
+        raise BadInputError(f"--format {name}: reads a file; name it: data import FILE ...")
+    if file is not None and not importer.needs_file:
+        raise BadInputError(f"--format {name}: reads no file, got {file}; leave it out")
+    return importer
+
+
+def _options(importer: Importer, name: str, given: dict[str, Any]) -> Any:
+    try:
+        return importer.options(**given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        option = "--" + str(fault["loc"][0]).replace("_", "-") if fault["loc"] else "options"
+        if fault["type"] == "extra_forbidden":
+            raise BadInputError(f"{option}: --format {name} has no such option") from error
+        message = fault["msg"].removeprefix("Value error, ")
+        raise BadInputError(f"{option}: {message}, got {fault['input']!r}") from error

@@ -1,0 +1,109 @@
+"""The live table of a sweep under way, read from the driver's own memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from posetune.cli.screen import LINE_EVERY_S, console
+from posetune.report.tables import format_params, format_seconds
+from posetune.study.journal import TrialRecord
+from posetune.study.sweep import SweepRun
+
+__all__ = ["live_table"]
+
+ROWS = 12
+
+
+@contextmanager
+def live_table(run: SweepRun, *, quiet: bool) -> Iterator[None]:
+    """Show the sweep while it runs; on no terminal, a line whenever a trial ends."""
+    if quiet:
+        yield
+        return
+    board = _Board(run)
+    if console.is_terminal:
+        with Live(get_renderable=board.render, console=console, refresh_per_second=2):
+            yield
+        return
+    done = threading.Event()
+    thread = threading.Thread(target=board.print_lines, args=(done,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class _Board:
+    def __init__(self, run: SweepRun) -> None:
+        self._run = run
+        self._started = time.monotonic()
+        self._epochs_before = sum(trial.epoch for trial in run.trials)
+
+    def render(self) -> RenderableType:
+        trials = list(self._run.trials)
+        shown = sorted(trials, key=lambda t: (t.state is not None, -t.number))[:ROWS]
+        table = Table("trial", "state", "epoch", self._run.spec.objective.metric, "params")
+        for trial in sorted(shown, key=lambda t: t.number):
+            table.add_row(*self._row(trial))
+        return Group(table, Text(self.summary()))
+
+    def summary(self) -> str:
+        run = self._run
+        told = [t for t in run.trials if t.state is not None]
+        best = self._best()
+        shown = "none yet" if best is None else f"{best.value:.2f} (trial {best.number})"
+        elapsed = format_seconds(time.monotonic() - self._started)
+        return (
+            f"{run.name}: {len(told)} of {run.spec.budget.trials} trials ended, best so far "
+            f"{shown}, {elapsed} elapsed, {self._left()} left"
+        )
+
+    def print_lines(self, done: threading.Event) -> None:
+        """Print each trial's end, and the summary now and then."""
+        printed = {trial.number for trial in self._run.trials if trial.state is not None}
+        last = time.monotonic()
+        while True:
+            finished = done.wait(0.5)
+            ended = [t for t in list(self._run.trials) if t.state and t.number not in printed]
+            for trial in ended:
+                printed.add(trial.number)
+                number, state, epoch, value, params = self._row(trial)
+                console.print(f"trial {number} {state} at epoch {epoch}: {value}  {params}")
+            if ended or time.monotonic() - last > LINE_EVERY_S:
+                last = time.monotonic()
+                console.print(self.summary())
+            if finished:
+                return
+
+    def _row(self, trial: TrialRecord) -> tuple[str, str, str, str, str]:
+        state = trial.state or ("RUNNING" if trial.epoch else "STARTING")
+        value = "-" if trial.value is None else f"{trial.value:.2f}"
+        epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
+        return str(trial.number), state, epoch, value, format_params(trial.params)
+
+    def _best(self) -> TrialRecord | None:
+        sign = 1 if self._run.spec.objective.mode == "min" else -1
+        judged = [t for t in self._run.trials if t.value is not None and t.state != "FAILED"]
+        return min(judged, key=lambda t: (-t.epoch, sign * (t.value or 0.0)), default=None)
+
+    def _left(self) -> str:
+        """Guess from the epochs per trial and per second so far."""
+        run = self._run
+        told = [t for t in run.trials if t.state is not None]
+        trained = sum(t.epoch for t in run.trials)
+        fresh = trained - self._epochs_before
+        if not told or not fresh:
+            return "? s"
+        per_trial = sum(t.epoch for t in told) / len(told)
+        missing = max(0.0, per_trial * run.spec.budget.trials - trained)
+        return format_seconds(missing / fresh * (time.monotonic() - self._started))

@@ -1,0 +1,117 @@
+"""`posetune show`, `track`, `promote` and `ui`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.screen import console, print_json
+
+__all__ = ["promote", "show", "track", "ui"]
+
+SweepArgument = Annotated[str, typer.Argument(metavar="NAME", help="A sweep's name.")]
+
+
+def show(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A sweep's name.", show_default=False)
+    ] = None,
+    home: HomeOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="Show every trial.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all sweeps, or one with its trials, baselines and shared stages.
+
+    posetune show
+
+    posetune show first --json
+    """
+    from posetune.home import Home
+    from posetune.report.tables import as_json as view_json
+    from posetune.report.tables import sweep_list, sweep_tables
+    from posetune.study.database import open_database
+    from posetune.study.view import list_sweeps, read_sweep
+
+    database = open_database(Home.resolve(home).database, create=False)
+    if name is None:
+        views = list_sweeps(database)
+        if as_json:
+            print_json({"sweeps": [view_json(view) for view in views]})
+        else:
+            console.print(sweep_list(views))
+            console.print("Next: posetune show NAME")
+        return
+    view = read_sweep(database, name)
+    if as_json:
+        print_json(view_json(view))
+        return
+    console.print(sweep_tables(view, most=len(view.trials) if all_ else 20))
+
+
+def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Bring MLflow up to date with a sweep; twice changes nothing.
+
+    posetune track first
+    """
+    from posetune.home import Home
+    from posetune.study.database import open_database
+    from posetune.tracking.projection import ship
+
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database, create=False)
+    report = ship(database, name, resolved)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        console.print(f"MLflow at {resolved.tracking} is up to date with {name}: {report}")
+
+
+def promote(
+    name: SweepArgument,
+    model: Annotated[str, typer.Option("--model", help="The registered model's name.")],
+    alias: Annotated[
+        str, typer.Option("--alias", help="The alias to move; `candidate` has no gate.")
+    ] = "candidate",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register the best complete trial of a sweep and point an alias at it.
+
+    posetune promote first --model selfpose
+    """
+    from posetune.home import Home
+    from posetune.spec import load_trainable
+    from posetune.study.database import open_database
+    from posetune.study.view import read_sweep
+    from posetune.tracking.registry import promote as register
+
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database, create=False)
+    trainable = load_trainable(read_sweep(database, name).spec.trainable)
+    promotion = register(database, resolved, name, model=model, alias=alias, trainable=trainable)
+    if as_json:
+        print_json(asdict(promotion))
+        return
+    console.print(
+        f"{model} version {promotion.version} is {model}@{alias}: trial {promotion.trial} of "
+        f"{name}, {promotion.value:.2f} on validation (no gate was asked)"
+    )
+    console.print(f'Next: mlflow.pyfunc.load_model("{promotion.uri}"), posetune ui')
+
+
+def ui(
+    home: HomeOption = None,
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on this home; Ctrl-C ends it.
+
+    posetune ui --port 5001
+    """
+    from posetune.home import Home
+    from posetune.tracking.ui import serve_ui
+
+    raise typer.Exit(serve_ui(Home.resolve(home), host=host, port=port))

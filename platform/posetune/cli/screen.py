@@ -1,0 +1,79 @@
+"""What is shown on a terminal: progress lines and tables. Machines read `--json` instead."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from posetune.api import Progress, silent
+
+__all__ = ["console", "print_json", "progress_bar"]
+
+console = Console(stderr=True, highlight=False)
+"""For people; standard output is for results."""
+
+LINE_EVERY_S = 10.0
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(value, indent=1, default=str))
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """Show how far a long piece of work is; on no terminal, a line every ten seconds."""
+    if quiet:
+        yield silent
+    elif not console.is_terminal:
+        yield _Lines(title)
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TaskProgressColumn(show_speed=True),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bars(*columns, console=console) as bars:
+            task = bars.add_task(title, total=None, note="")
+
+            def update(done: int, total: int, note: str = "") -> None:
+                bars.update(task, completed=done, total=total, note=note)
+
+            yield update
+
+
+class _Lines:
+    """Progress as plain lines, for logs."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._started = time.monotonic()
+        self._last = self._started
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S or done >= total:
+            self._last = now
+            seconds = now - self._started
+            left = seconds / done * (total - done) if done else 0.0
+            console.print(
+                f"{self._title}: {done}/{total} after {seconds:.0f} s, {left:.0f} s left {note}"
+            )

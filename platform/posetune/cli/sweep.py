@@ -1,0 +1,185 @@
+"""`posetune check`, `sweep` and `submit`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posetune.cli.options import HomeOption, JsonOption, NameOption, StoreOption, SweepFile
+from posetune.cli.screen import console, print_json
+
+__all__ = ["check", "submit", "sweep"]
+
+TRACKER_S = 8.0
+"""How long the end of a sweep waits for MLflow; what is missing then is shipped by `track`."""
+
+
+def check(
+    file: SweepFile,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a sweep file and print its plan, without spending anything.
+
+    posetune check search_spaces/selfpose/quickstart.yaml
+    """
+    from posetune.cli.stores import find_store
+    from posetune.execution.plan import plan_sweep
+    from posetune.report.tables import format_seconds
+    from posetune.spec import load_sweep
+
+    spec, trainable, _ = load_sweep(file)
+    path, summary = find_store(spec, trainable, store)
+    plan = plan_sweep(spec, trainable, store=path, store_digest=summary.digest)
+    if as_json:
+        print_json(asdict(plan))
+        return
+    stages = ", ".join(f"{name} {count}" for name, count in plan.stages.items())
+    low, high = plan.seconds
+    console.print(f"{file}: good")
+    console.print(f"trials: {plan.trials}, {plan.slots} at a time on this machine")
+    console.print(f"distinct stages: {stages or 'none'} ({format_seconds(plan.stages_s)} in all)")
+    console.print(
+        f"epochs: about {plan.epochs[0]} if ASHA cuts as in the textbook, at most "
+        f"{plan.epochs[1]}; {plan.epoch_s:.2f} s each, from one measured step"
+    )
+    console.print(f"time: {format_seconds(low)} to {format_seconds(high)} on this machine")
+    console.print(f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints and models")
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}")
+    console.print(f"Next: posetune sweep {file} --name NAME")
+
+
+def sweep(
+    file: SweepFile,
+    name: NameOption = None,
+    store: StoreOption = None,
+    home: HomeOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster to join; 'auto' on a cluster's node [a local one]."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the trials of one sweep until its budget is spent.
+
+    The same command again continues it: open trials go first, from their last checkpoint.
+
+      posetune sweep search_spaces/selfpose/quickstart.yaml --name first
+    """
+    from posetune.cli.live import live_table
+    from posetune.cli.stores import find_store
+    from posetune.execution.driver import Data, Stopping, run_sweep
+    from posetune.home import Home, check_name
+    from posetune.provenance import collect
+    from posetune.report.tables import as_json as view_json
+    from posetune.report.tables import sweep_tables
+    from posetune.spec import default_params, load_sweep
+    from posetune.study.database import open_database
+    from posetune.study.sweep import Opening, SweepRun
+    from posetune.study.view import read_sweep
+
+    name = check_name(name or file.stem)
+    spec, trainable, document = load_sweep(file)
+    path, summary = find_store(spec, trainable, store)
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database)
+    opening = Opening(
+        name=name,
+        spec=spec,
+        source=document.text,
+        store=str(path),
+        store_digest=summary.digest,
+        provenance=collect(),
+        defaults=default_params(spec, trainable.config_model),
+    )
+    run = SweepRun(database, opening)
+    from posetune.tracking.projection import Tracker
+
+    tracker = Tracker(database, name, resolved)
+    tracker.start()
+    stopping = Stopping()
+    try:
+        with live_table(run, quiet=as_json):
+            run_sweep(
+                run,
+                trainable,
+                data=Data(path, summary.digest),
+                home=resolved,
+                address=address,
+                stopping=stopping,
+            )
+    finally:
+        shipped = tracker.stop(TRACKER_S)
+    view = read_sweep(database, name)
+    if as_json:
+        print_json(view_json(view))
+    else:
+        console.print(sweep_tables(view))
+    home_flag = f" --home {home}" if home else ""
+    if not shipped:
+        console.print(f"MLflow is behind; bring it up to date: posetune track {name}{home_flag}")
+    if view.state == "INTERRUPTED":
+        console.print(f"{view.stopped}; the same command again continues it")
+        raise typer.Exit(130 if stopping.asked_by_user else 0)
+    if view.state == "FAILED":
+        reasons = sorted({trial.reason for trial in view.trials})
+        console.print("every trial failed: " + "; ".join(reasons[:3]))
+        raise typer.Exit(1)
+    console.print(
+        f"Next: posetune show {name}{home_flag}, posetune promote {name} --model selfpose"
+        f"{home_flag}, posetune ui{home_flag}"
+    )
+
+
+def submit(
+    file: SweepFile,
+    address: Annotated[str, typer.Option(help="The head's job server, e.g. http://head:8265.")],
+    name: NameOption = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="The store's path on the cluster.")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="The home on the cluster: a folder that every node sees."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show the job's output.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a sweep to a Ray cluster as a job.
+
+    The file is checked here first; the packages travel with it. The same name again re-attaches
+    while the job runs, and continues the sweep when it has ended. A token is read from
+    RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+
+      posetune submit sweep.yaml --address http://head:8265 --name big --store /data/h36m --follow
+    """
+    from posetune.execution.jobs import Shipment, follow_job, submit_sweep
+    from posetune.home import Home, check_name
+    from posetune.spec import load_sweep
+
+    spec, _, document = load_sweep(file)
+    shipment = Shipment(
+        name=check_name(name or file.stem),
+        source=document.text,
+        trainable=spec.trainable,
+        store=(store or Path(spec.store or "data")).absolute(),
+        home=Home.resolve(home),
+    )
+    with console.status(f"waiting for {address}"):
+        job = submit_sweep(shipment, address)
+    if as_json:
+        print_json(asdict(job))
+    else:
+        verb = "runs already as" if job.attached else "was submitted as"
+        console.print(f"sweep {shipment.name} {verb} job {job.job_id}; dashboard {address}")
+    if follow:
+        raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="")))
+    if not as_json:
+        console.print(
+            f"Next: the same command with --follow, or posetune show {shipment.name} "
+            f"--home {shipment.home.folder} where that folder is seen"
+        )

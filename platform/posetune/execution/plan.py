@@ -1,0 +1,135 @@
+"""What a sweep will take: trials, distinct stages, time and disk, before anything is spent.
+
+The cost of a trial comes from one measured step of the default configuration. How many epochs ASHA
+leaves is simulated with trials of random, constant rank; a sampler that learns sends later trials
+further, so the truth lies between that and no pruning at all.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from posetune.api import Cost, Trainable, TrialContext
+from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec, configure, default_params
+from posetune.stages.cache import stage_key
+from posetune.study.rungs import Decision, Rungs
+
+__all__ = ["Plan", "plan_sweep", "simulated_epochs"]
+
+SIMULATIONS = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A forecast."""
+
+    trials: int
+    slots: int
+    """Trials at a time, on this machine."""
+    stages: dict[str, int]
+    """Distinct products of each stage, for a random draw of all trials."""
+    epochs: tuple[int, int]
+    """With the textbook share of pruning, and with none."""
+    epoch_s: float
+    stages_s: float
+    seconds: tuple[float, float]
+    """From start to end on this machine, for the two numbers of epochs."""
+    disk_bytes: int
+    """Checkpoints and models at most."""
+    warnings: tuple[str, ...] = ()
+
+
+def plan_sweep(
+    spec: SweepSpec, trainable: type[Trainable], *, store: Path, store_digest: str
+) -> Plan:
+    """Measure one step and forecast the sweep on this machine."""
+    slots = max(1, int((os.cpu_count() or 1) / spec.resources.cpu))
+    cost = _measure(spec, trainable, store)
+    stages = _distinct_stages(spec, trainable, store=store, store_digest=store_digest)
+    stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
+    trials = spec.budget.trials
+    epochs = (simulated_epochs(spec), trials * spec.pruner.max_epochs)
+    at_once = min(slots, trials)
+    complete = trials if spec.pruner.name == "none" else math.ceil(trials / 2)
+    disk = (2 * slots + complete) * cost.checkpoint_bytes + complete * cost.model_bytes
+    return Plan(
+        trials=trials,
+        slots=slots,
+        stages=stages,
+        epochs=epochs,
+        epoch_s=cost.epoch_s,
+        stages_s=stages_s,
+        seconds=tuple((n * cost.epoch_s + stages_s) / at_once for n in epochs),  # type: ignore[arg-type]
+        disk_bytes=disk,
+        warnings=tuple(
+            f"stage {name} is distinct for every trial: a searched field changes it, so nothing "
+            "is shared"
+            for name, count in stages.items()
+            if count == trials > 1
+        ),
+    )
+
+
+def simulated_epochs(spec: SweepSpec) -> int:
+    """Return the mean number of epochs that ASHA trains when trials have random, constant ranks."""
+    generator = random.Random(0)
+    total = 0
+    for _ in range(SIMULATIONS):
+        rungs = Rungs(spec.pruner, "min")
+        for _ in range(spec.budget.trials):
+            rank, epoch, decision = generator.random(), 0, Decision.CONTINUE
+            while decision == Decision.CONTINUE:
+                epoch += 1
+                decision = rungs.report(epoch, rank)
+            total += epoch
+    return round(total / SIMULATIONS)
+
+
+def _measure(spec: SweepSpec, trainable: type[Trainable], store: Path) -> Cost:
+    config = configure(
+        trainable.config_model, spec.fixed, default_params(spec, trainable.config_model)
+    )
+    with tempfile.TemporaryDirectory(prefix="posetune-check-") as work:
+        context = TrialContext(
+            store=store,
+            seed=0,
+            work=Path(work),
+            device="cuda" if spec.resources.gpu > 0 else "cpu",
+            threads=max(1, int(spec.resources.cpu)),
+            max_epochs=spec.pruner.max_epochs,
+        )
+        return trainable.forecast(config, context)
+
+
+def _distinct_stages(
+    spec: SweepSpec, trainable: type[Trainable], *, store: Path, store_digest: str
+) -> dict[str, int]:
+    generator = random.Random(spec.sampler.seed)
+    keys: dict[str, set[str]] = {}
+    draws = [default_params(spec, trainable.config_model)]
+    draws += [_draw(spec, generator) for _ in range(spec.budget.trials - 1)]
+    for params in draws:
+        config = configure(trainable.config_model, spec.fixed, params)
+        for stage in trainable.stages(config, store):
+            keys.setdefault(stage.name, set()).add(stage_key(stage, store_digest))
+    return {name: len(found) for name, found in keys.items()}
+
+
+def _draw(spec: SweepSpec, generator: random.Random) -> dict[str, Scalar]:
+    return {name: _draw_one(parameter, generator) for name, parameter in spec.search.items()}
+
+
+def _draw_one(parameter: FloatRange | IntRange | Choice, generator: random.Random) -> Scalar:
+    if isinstance(parameter, Choice):
+        return generator.choice(parameter.values)
+    low, high = parameter.bounds
+    if isinstance(parameter, IntRange):
+        return generator.randrange(int(low), int(high) + 1, parameter.step)
+    if parameter.log:
+        return math.exp(generator.uniform(math.log(low), math.log(high)))
+    return generator.uniform(low, high)

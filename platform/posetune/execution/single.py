@@ -1,0 +1,98 @@
+"""One trial in this process, without Ray: how a trainable is debugged, tested and profiled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from posetune.api import BadInputError, Progress, Trainable, silent
+from posetune.digest import digest_json
+from posetune.execution.checkpoints import drop_checkpoints
+from posetune.execution.trial import Assignment, EpochResult, TrialRun
+from posetune.spec import Scalar, SweepSpec
+from posetune.study.journal import CheckpointRecord
+
+__all__ = ["SingleTrial", "train_single"]
+
+
+@dataclass(frozen=True)
+class SingleTrial:
+    """What to train."""
+
+    name: str
+    spec: SweepSpec
+    params: Mapping[str, Scalar]
+    seed: int
+    store: Path
+    store_digest: str
+    storage: Path
+    record: Path
+    """A JSON file that remembers the newest checkpoint, so that the same command continues."""
+
+
+def train_single(
+    trial: SingleTrial,
+    trainable: type[Trainable],
+    *,
+    on_epoch: Callable[[EpochResult], None],
+    progress: Progress = silent,
+) -> Path:
+    """Train to the last epoch, continuing from the newest checkpoint; return the model's folder.
+
+    Raises:
+        BadInputError: the record is of another configuration.
+    """
+    identity = digest_json([trial.spec.canonical(), dict(trial.params), trial.store_digest])
+    checkpoints = _read_record(trial.record, identity)
+    # A sweep's name starts with a letter or digit, so this folder can never be one's.
+    assignment = Assignment(
+        sweep=f".train-{trial.name}",
+        trial=0,
+        attempt=1,
+        seed=trial.seed,
+        params=trial.params,
+        spec=trial.spec,
+        store=trial.store,
+        store_digest=trial.store_digest,
+        storage=trial.storage,
+        checkpoints=tuple(reversed(checkpoints)),
+    )
+    run = TrialRun(trainable(), assignment, progress)
+    try:
+        while not run.finished:
+            result = run.next_epoch()
+            checkpoints.append(result.checkpoint)
+            _write_record(trial.record, identity, checkpoints[-2:])
+            drop_checkpoints(trial.storage, checkpoints[:-2])
+            checkpoints = checkpoints[-2:]
+            on_epoch(result)
+    finally:
+        run.close()
+    return trial.storage / checkpoints[-1].folder / "model"
+
+
+def _read_record(path: Path, identity: str) -> list[CheckpointRecord]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        checkpoints = [CheckpointRecord(**values) for values in record["checkpoints"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path}: damaged ({error}); delete it, or give --fresh") from error
+    if record["identity"] != identity:
+        raise BadInputError(
+            f"{path}: belongs to another configuration, seed or store; give --fresh to start "
+            "again, or another --name"
+        )
+    return checkpoints
+
+
+def _write_record(path: Path, identity: str, checkpoints: list[CheckpointRecord]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"identity": identity, "checkpoints": [asdict(c) for c in checkpoints]}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,143 @@
+"""A sweep as a table for people and as one object for machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from posetune.study.view import SweepView, TrialView
+
+__all__ = ["as_json", "format_params", "format_seconds", "sweep_list", "sweep_tables"]
+
+STATE_STYLES = {"COMPLETE": "green", "FAILED": "red", "INTERRUPTED": "yellow", "RUNNING": "cyan"}
+
+
+def as_json(view: SweepView) -> dict[str, Any]:
+    """Return the object that `posetune show NAME --json` prints."""
+    best = view.best
+    return {
+        "name": view.name,
+        "state": view.state,
+        "stopped": view.stopped,
+        "objective": view.spec.objective.model_dump(),
+        "budget": view.spec.budget.model_dump(),
+        "trials": [_trial_json(trial) for trial in view.trials],
+        "best": _trial_json(best) if best else None,
+        "baselines": view.baselines,
+        "stages": {
+            name: {"trained": use.trained, "reused": use.reused}
+            for name, use in view.stages.items()
+        },
+        "store": view.store,
+        "store_digest": view.store_digest,
+        "provenance": view.provenance,
+    }
+
+
+def _trial_json(trial: TrialView) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "params": trial.params,
+        "epochs": trial.epochs,
+        "value": trial.value,
+        "mlflow_run_id": trial.mlflow_run_id,
+        "seconds": round(trial.seconds, 3),
+        "attempts": trial.attempts,
+        "seed": trial.seed,
+        "reason": trial.reason,
+    }
+
+
+def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
+    """Return the leaderboard, the baselines beside the best, and what to do next."""
+    counts: dict[str, int] = {}
+    for trial in view.trials:
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    head = Text.assemble(
+        f"sweep {view.name}: ",
+        (view.state, STATE_STYLES.get(view.state, "")),
+        f" ({view.stopped})" if view.stopped and view.state != "COMPLETE" else "",
+        f"; {len(view.trials)} of {view.spec.budget.trials} trials: {states or 'none yet'}",
+    )
+    parts: list[RenderableType] = [head, _leaderboard(view, most), _comparison(view)]
+    if view.stages:
+        shared = ", ".join(
+            f"{name} trained {use.trained} times, reused {use.reused}"
+            for name, use in view.stages.items()
+        )
+        parts.append(Text(f"shared stages: {shared}"))
+    return Group(*parts)
+
+
+def sweep_list(views: list[SweepView]) -> Table:
+    """Return one line per sweep."""
+    table = Table("sweep", "state", "trials", "best", "objective", "store")
+    for view in views:
+        best = view.best
+        table.add_row(
+            view.name,
+            Text(view.state, STATE_STYLES.get(view.state, "")),
+            f"{sum(t.state in ('COMPLETE', 'PRUNED', 'FAILED') for t in view.trials)}"
+            f"/{view.spec.budget.trials}",
+            f"{best.value:.2f} (trial {best.number})" if best and best.value is not None else "-",
+            view.spec.objective.metric,
+            view.store,
+        )
+    return table
+
+
+def _leaderboard(view: SweepView, most: int) -> Table:
+    names = list(view.spec.search)
+    table = Table("trial", "state", "epochs", view.spec.objective.metric, "time", *names)
+    ranked = view.ranked
+    rest = [t for t in view.trials if t not in ranked]
+    for trial in [*ranked, *rest][:most]:
+        table.add_row(
+            str(trial.number),
+            Text(trial.state, STATE_STYLES.get(trial.state, "")),
+            f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+            "-" if trial.value is None else f"{trial.value:.2f}",
+            format_seconds(trial.seconds),
+            *(format_params({n: trial.params[n]}, names=False) for n in names),
+        )
+    if len(view.trials) > most:
+        table.caption = f"{len(view.trials) - most} more: posetune show {view.name} --all"
+    return table
+
+
+def _comparison(view: SweepView) -> Table:
+    """Return the best trial among the trivial baselines, in order."""
+    best = view.best
+    rows = [(f"baseline: {name}", value) for name, value in view.baselines.items()]
+    if best is not None and best.value is not None:
+        rows.append((f"best: trial {best.number} after {best.epochs} epochs", best.value))
+    default = next((t for t in view.trials if t.number == 0 and t.value is not None), None)
+    if default is not None and default is not best and default.value is not None:
+        rows.append((f"defaults: trial 0 after {default.epochs} epochs", default.value))
+    sign = 1 if view.spec.objective.mode == "min" else -1
+    table = Table(f"{view.spec.objective.metric} on validation", "value")
+    for name, value in sorted(rows, key=lambda row: sign * row[1]):
+        style = "bold" if name.startswith("best") else ""
+        table.add_row(Text(name, style), Text(f"{value:.1f}", style))
+    return table
+
+
+def format_params(params: dict[str, Any], *, names: bool = True) -> str:
+    """Return parameters in a short form."""
+    shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in params.items()}
+    return " ".join(f"{k}={v}" if names else v for k, v in shown.items())
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in the largest units that matter."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

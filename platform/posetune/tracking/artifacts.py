@@ -1,0 +1,79 @@
+"""The files that MLflow keeps: of a sweep its file and provenance, of a complete trial its model.
+
+A checkpoint's `state/` is never uploaded: it is for resuming, large, and stays in storage, where
+the run's tags say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from sqlalchemy import RowMapping
+
+from posetune.digest import digest_json
+from posetune.home import Home
+from posetune.spec import Objective
+from posetune.study.view import SweepView, TrialView
+from posetune.tracking.connection import patiently
+
+__all__ = ["ABSENT", "draw_learning_curve", "sweep_files", "trial_parts", "upload"]
+
+ABSENT = "absent"
+"""Said of a trial whose checkpoint is not (or no longer) in the storage folder."""
+
+
+def sweep_files(view: SweepView) -> tuple[str, dict[str, str]]:
+    """Return the files of the sweep's own run, by name, and a digest of them all."""
+    files = {
+        "sweep.yaml": view.source,
+        "provenance.json": json.dumps(view.provenance, indent=2, sort_keys=True),
+    }
+    return digest_json(files), files
+
+
+def trial_parts(home: Home, trial: TrialView) -> tuple[str, list[Path]]:
+    """Return the folders to upload of a complete trial, and what names their content."""
+    if trial.checkpoint is None:
+        return ABSENT, []
+    folder = home.storage / trial.checkpoint.folder
+    parts = [folder / name for name in ("model", "figures") if (folder / name).is_dir()]
+    return (trial.checkpoint.digest, parts) if parts else (ABSENT, [])
+
+
+def upload(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    texts: Mapping[str, str] | None = None,
+    folders: Sequence[Path] = (),
+    figures: Mapping[str, Figure] | None = None,
+) -> None:
+    """Upload files to a run; what is there under the same name is replaced."""
+    for name, text in (texts or {}).items():
+        patiently(lambda n=name, t=text: client.log_text(run_id, t, n))  # type: ignore[misc]
+    for folder in folders:
+        patiently(lambda f=folder: client.log_artifacts(run_id, str(f), f.name))  # type: ignore[misc]
+    for name, figure in (figures or {}).items():
+        patiently(lambda n=name, f=figure: client.log_figure(run_id, f, n))  # type: ignore[misc]
+
+
+def draw_learning_curve(
+    objective: Objective, reports: Sequence[RowMapping], baselines: Mapping[str, float]
+) -> Figure:
+    """Draw the objective over the epochs, with the baselines beside it."""
+    points = [(r["epoch"], r["metrics"].get(objective.metric)) for r in reports]
+    known = [(epoch, value) for epoch, value in points if value is not None]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(*zip(*known, strict=True), marker="o", markersize=3, label="this trial")
+    for i, (name, value) in enumerate(baselines.items()):
+        axes.axhline(value, color=f"C{i + 1}", linestyle="--", linewidth=1, label=name)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(objective.metric)
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    return figure

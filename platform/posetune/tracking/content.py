@@ -1,0 +1,223 @@
+"""What MLflow is to show of a sweep: pure functions of the study, so that shipping can be repeated.
+
+Everything here is the same however often and whenever it is computed from the same events; that
+is why the times of metrics and ends of runs are those of the events.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mlflow.entities import Metric
+from pydantic import ValidationError
+from sqlalchemy import RowMapping
+
+from posetune.digest import digest_json
+from posetune.home import Home
+from posetune.spec import configure, load_trainable
+from posetune.study.view import SweepView, TrialView
+from posetune.tracking.naming import entity_key, param_value, tag_value
+
+__all__ = [
+    "CLOSED",
+    "SECONDS_METRIC",
+    "SWEEP_TAG",
+    "TRIAL_TAG",
+    "best_complete",
+    "describe_sweep",
+    "experiment_name",
+    "report_metrics",
+    "run_status",
+    "sweep_identity",
+    "sweep_metrics",
+    "sweep_tags",
+    "trial_params",
+    "trial_tags",
+]
+
+SWEEP_TAG = "posetune.sweep_id"
+TRIAL_TAG = "posetune.trial"
+SECONDS_METRIC = "time/epoch_s"
+"""Is part of every report, also of one whose objective was not a number."""
+
+CLOSED = ("COMPLETE", "PRUNED", "FAILED")
+_STATUS = {
+    "RUNNING": "RUNNING",
+    "COMPLETE": "FINISHED",
+    "PRUNED": "FINISHED",
+    "FAILED": "FAILED",
+    "INTERRUPTED": "KILLED",
+}
+_PROVENANCE_TAGS = 40
+
+
+def experiment_name(view: SweepView) -> str:
+    """Return the experiment that shows a sweep: one for all sweeps of a trainable.
+
+    They report the same metrics and params, so its page compares them in one table and one chart,
+    where each sweep is one parent row; with an experiment per sweep it could not.
+    """
+    return f"posetune/{view.spec.trainable}"
+
+
+def sweep_identity(view: SweepView) -> str:
+    """Return what tells this sweep from any other, in this database or another."""
+    return digest_json([view.name, view.started])[:16]
+
+
+def run_status(state: str) -> str:
+    """Return MLflow's status for the state of a trial or sweep."""
+    return _STATUS[state]
+
+
+def best_complete(view: SweepView) -> TrialView | None:
+    """Return the best trial among those that ran all their epochs."""
+    return next((trial for trial in view.ranked if trial.state == "COMPLETE"), None)
+
+
+# -- a trial ---------------------------------------------------------------------------------
+
+
+def trial_tags(
+    view: SweepView, trial: TrialView, *, stages: Mapping[str, str], home: Home
+) -> dict[str, str]:
+    """Return the tags of a trial's run."""
+    tags = {
+        "posetune.sweep": view.name,
+        "posetune.state": trial.state.lower(),
+        "posetune.reason": trial.reason,
+        "posetune.epochs": trial.epochs,
+        "posetune.attempts": trial.attempts,
+        "posetune.seed": trial.seed,
+        "posetune.store_digest": view.store_digest,
+    }
+    if trial.checkpoint is not None:
+        tags |= {
+            "posetune.checkpoint.uri": (home.storage / trial.checkpoint.folder).as_uri(),
+            "posetune.checkpoint.epoch": trial.checkpoint.epoch,
+            "posetune.checkpoint.digest": trial.checkpoint.digest,
+            "posetune.checkpoint.bytes": trial.checkpoint.bytes,
+        }
+    tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in stages.items()}
+    return {name: tag_value(value) for name, value in tags.items()}
+
+
+def trial_params(view: SweepView, trial: TrialView) -> dict[str, str]:
+    """Return the resolved configuration of a trial by dotted name.
+
+    Where the trainable's fields have changed since the sweep: what the sweep file says of it.
+    """
+    model = load_trainable(view.spec.trainable).config_model
+    config: dict[str, Any]
+    try:
+        config = configure(model, view.spec.fixed, trial.params).model_dump(mode="json")
+    except (ValidationError, TypeError):
+        config = {**view.spec.fixed, **trial.params}
+    return {entity_key(name): param_value(value) for name, value in _flatten(config).items()}
+
+
+def report_metrics(reports: Iterable[RowMapping]) -> list[Metric]:
+    """Return the metrics of reports, one step per epoch; what is not a number is left out."""
+    metrics = []
+    for report in reports:
+        values = {entity_key(name): value for name, value in report["metrics"].items()}
+        values[SECONDS_METRIC] = report["seconds"]
+        metrics += [
+            Metric(name, float(value), _milliseconds(report["at"]), report["epoch"])
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        ]
+    return metrics
+
+
+# -- the sweep -------------------------------------------------------------------------------
+
+
+def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
+    """Return the tags of the sweep's own run."""
+    best = best_complete(view)
+    tags: dict[str, Any] = {
+        "posetune.sweep": view.name,
+        "posetune.state": view.state.lower(),
+        "posetune.reason": view.stopped,
+        "posetune.objective": f"{view.spec.objective.metric} ({view.spec.objective.mode})",
+        "posetune.trials": len(view.trials),
+        "posetune.store": view.store,
+        "posetune.store_digest": view.store_digest,
+        "mlflow.note.content": describe_sweep(view, home),
+    }
+    if best is not None:
+        tags |= {"posetune.best_trial": best.number, "posetune.best_value": best.value}
+    provenance = _flatten(view.provenance)
+    short = {k: v for k, v in provenance.items() if len(str(v)) <= 200}
+    for name, value in list(short.items())[:_PROVENANCE_TAGS]:
+        tags[entity_key(f"posetune.{name}")] = value
+        if name.rpartition(".")[2] == "commit":
+            tags["mlflow.source.git.commit"] = value
+    return {name: tag_value(value) for name, value in tags.items()}
+
+
+def sweep_metrics(view: SweepView, lives: Sequence[RowMapping]) -> list[Metric]:
+    """Return the best value so far, one step per ended trial, and the baselines at step 0."""
+    unit = load_trainable(view.spec.trainable).metrics[view.spec.objective.metric].unit
+    metrics = [
+        Metric(
+            entity_key(f"baseline/{name}_{unit}".rstrip("_")), value, _milliseconds(view.started), 0
+        )
+        for name, value in view.baselines.items()
+    ]
+    better = min if view.spec.objective.mode == "min" else max
+    name = entity_key(f"best/{view.spec.objective.metric}")
+    trials = {trial.number: trial for trial in view.trials}
+    best = None
+    for step, life in enumerate(lives, start=1):
+        trial = trials.get(life["number"])
+        if trial is None or trial.state != "COMPLETE" or trial.value is None:
+            continue
+        best = trial.value if best is None else better(best, trial.value)
+        metrics.append(Metric(name, best, _milliseconds(life["ended"]), step))
+    return metrics
+
+
+def describe_sweep(view: SweepView, home: Home) -> str:
+    """Return the Markdown that the sweep's run opens with."""
+    metric, mode = view.spec.objective.metric, view.spec.objective.mode
+    best = best_complete(view)
+    rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
+    if best is not None:
+        rows.insert(0, f"| **best: trial {best.number}** | **{best.value:.4g}** |")
+    states = Counter(trial.state.lower() for trial in view.trials)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    parts = [
+        f"| | {metric} ({'lower' if mode == 'min' else 'higher'} is better) |\n|---|---:|\n"
+        + "\n".join(rows or ["| no trial is complete yet | |"]),
+        f"{len(view.trials)} of {view.spec.budget.trials} trials: {counts or 'none yet'}.",
+    ]
+    if best is not None:
+        shown = ", ".join(f"`{name}` = {value}" for name, value in best.params.items())
+        parts.append(f"Parameters of trial {best.number}: {shown}.")
+    command = ["posetune", "sweep", "sweep.yaml", "--name", view.name, "--store", view.store]
+    command += ["--home", str(home.folder)]
+    parts.append(
+        "`sweep.yaml` is among this run's artifacts. This continues the sweep, and repeats it "
+        f"under another name:\n\n```\n{shlex.join(command)}\n```"
+    )
+    return "\n\n".join(parts)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,210 @@
+"""The runs of one sweep in MLflow: each found or made once, and written only where it differs.
+
+A run is recognised by two tags, the sweep's identity and the trial's number; the sweep's own run
+has no number. What was logged to a run that is found is learned from MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+
+from posetune.tracking.connection import patiently
+from posetune.tracking.content import SECONDS_METRIC, SWEEP_TAG, TRIAL_TAG
+
+__all__ = ["HeldRun", "SweepRuns"]
+
+# MLflow takes 1,000 metrics, 100 params, 100 tags and 1,000 of all together in one call.
+_METRICS, _PARAMS = 800, 100
+_PAGE = 1000
+_DATASET_DIGEST_CHARACTERS = 36
+
+
+@dataclass
+class HeldRun:
+    """What MLflow is known to hold of one run."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+    params: set[str] = field(default_factory=set)
+    metrics: set[str] = field(default_factory=set)
+    step: int = 0
+    """The last step whose metrics are logged."""
+    has_data: bool = False
+
+
+class SweepRuns:
+    """The runs of one sweep; key None is the sweep's own, the others are trial numbers."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        *,
+        identity: str,
+        recorded: Mapping[int | None, str],
+    ) -> None:
+        """Find the runs that there are.
+
+        Args:
+            client: of the tracking store.
+            experiment_id: where the runs are.
+            identity: `content.sweep_identity`.
+            recorded: the run of each key, where the study knows one.
+        """
+        self.client = client
+        self.experiment_id = experiment_id
+        self.identity = identity
+        self.recorded = recorded
+        self.done: Counter[str] = Counter()
+        """What was done: runs created, metric values logged."""
+        self.held = self._find(f"tags.`{SWEEP_TAG}` = '{identity}'")
+
+    def open(
+        self, key: int | None, name: str, *, started: float, parent: HeldRun | None = None
+    ) -> HeldRun:
+        """Return the run, made if there is none yet."""
+        if key in self.held:
+            return self.held[key]
+        tags = {SWEEP_TAG: self.identity}
+        if key is not None:
+            tags[TRIAL_TAG] = str(key)
+            # Another process may have made it since `__init__`.
+            same = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+            self.held |= self._find(same)
+            if key in self.held:
+                return self.held[key]
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent.run_id
+        # Not `patiently`: where the answer is lost the run may be there, so it is looked for.
+        run = self.client.create_run(
+            self.experiment_id, start_time=int(started * 1000), tags=tags, run_name=name
+        )
+        self.done["created"] += 1
+        self.held[key] = HeldRun(run.info.run_id, run.info.status, dict(run.data.tags))
+        return self.held[key]
+
+    def forget(self, key: int) -> None:
+        """Let go of a run that will not change any more."""
+        del self.held[key]
+
+    def log(
+        self,
+        held: HeldRun,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log what is new, in as few calls as MLflow's limits allow, tags last.
+
+        Args:
+            held: the run.
+            metrics: none of them logged before, by ascending step.
+            params: all of them; those the run has are left as they are.
+            tags: all that may have changed.
+        """
+        new_params = [Param(k, v) for k, v in (params or {}).items() if k not in held.params]
+        new_tags = [RunTag(k, v) for k, v in (tags or {}).items() if held.tags.get(k) != v]
+        if not (metrics or new_params or new_tags):
+            return
+        calls = max(1, math.ceil(len(metrics) / _METRICS), math.ceil(len(new_params) / _PARAMS))
+        for i in range(calls):
+            batch = {
+                "metrics": metrics[i * _METRICS : (i + 1) * _METRICS],
+                "params": new_params[i * _PARAMS : (i + 1) * _PARAMS],
+                "tags": new_tags if i == calls - 1 else [],
+            }
+            patiently(lambda b=batch: self.client.log_batch(held.run_id, **b))  # type: ignore[misc]
+        held.params |= {param.key for param in new_params}
+        held.metrics |= {metric.key for metric in metrics}
+        held.tags |= {tag.key: tag.value for tag in new_tags}
+        held.step = max([held.step, *(metric.step for metric in metrics)])
+        self.done["values"] += len(metrics)
+
+    def log_data(self, held: HeldRun, store: str, digest: str) -> None:
+        """Log the store as the run's dataset, once."""
+        if held.has_data:
+            return
+        data = Dataset(
+            name=Path(store).name or store,
+            digest=digest[:_DATASET_DIGEST_CHARACTERS],
+            source_type="local",
+            source=json.dumps({"uri": store}),
+        )
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        patiently(lambda: self.client.log_inputs(held.run_id, inputs))
+        held.has_data = True
+
+    def set_status(self, held: HeldRun, status: str, ended: float | None) -> None:
+        """Set the run's status; `ended` is when it ended, now if None."""
+        if held.status == status:
+            return
+        run_id, end = held.run_id, None if ended is None else int(ended * 1000)
+        if status == "RUNNING":
+            patiently(lambda: self.client.update_run(run_id, status))
+        else:
+            patiently(lambda: self.client.set_terminated(run_id, status, end))
+        held.status = status
+
+    def _find(self, query: str) -> dict[int | None, HeldRun]:
+        found: dict[int | None, list[Run]] = {}
+        for run in self._search(query):
+            tag = run.data.tags.get(TRIAL_TAG)
+            found.setdefault(None if tag is None else int(tag), []).append(run)
+        held = {}
+        for key, runs in found.items():
+            # Of two (a request to make one was answered too late) the recorded one is kept.
+            runs.sort(key=lambda run: (run.info.run_id != self.recorded.get(key), run.info.run_id))
+            for surplus in runs[1:]:
+                self.client.delete_run(surplus.info.run_id)
+            held[key] = self._learn(key, runs[0])
+        return held
+
+    def _learn(self, number: int | None, run: Run) -> HeldRun:
+        tags = dict(run.data.tags)
+        if tags.get("posetune.state") in ("complete", "pruned", "failed") and number is not None:
+            step = int(tags["posetune.epochs"])  # the tags of an end come after all metrics
+        elif number is not None:
+            step = self._last_step(run, [SECONDS_METRIC])
+        else:
+            step = self._last_step(run, [m for m in run.data.metrics if m.startswith("best/")])
+        return HeldRun(
+            run_id=run.info.run_id,
+            status=run.info.status,
+            tags=tags,
+            params=set(run.data.params),
+            metrics=set(run.data.metrics),
+            step=step,
+            has_data=bool(run.inputs and run.inputs.dataset_inputs),
+        )
+
+    def _last_step(self, run: Run, names: Iterable[str]) -> int:
+        steps = [0]
+        for name in names:
+            history = patiently(
+                lambda n=name: self.client.get_metric_history(run.info.run_id, n)  # type: ignore[misc]
+            )
+            steps += [metric.step for metric in history]
+        return max(steps)
+
+    def _search(self, query: str) -> Iterator[Run]:
+        token = None
+        while True:
+            page = patiently(
+                lambda t=token: self.client.search_runs(  # type: ignore[misc]
+                    [self.experiment_id], query, max_results=_PAGE, page_token=t
+                )
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return

@@ -1,0 +1,110 @@
+"""Opens MLflow's UI on a home."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.tracking.connection import UI_HOST, UI_PORT, connect, is_server, public_address
+
+__all__ = ["serve_ui"]
+
+START_S = 120.0
+
+
+def serve_ui(home: Home, *, host: str = UI_HOST, port: int = UI_PORT) -> int:
+    """Serve the UI until interrupted; where tracking is a server already, say where it is.
+
+    Args:
+        home: whose tracking to show.
+        host: address to bind; anything but loopback shows the runs to the network.
+        port: TCP port.
+
+    Returns:
+        The exit code: 0 when interrupted.
+
+    Raises:
+        BadInputError: the port is taken.
+    """
+    if is_server(home):
+        _say(f"MLflow runs at {public_address(home.tracking)}")
+        return 0
+    _check_free(host, port)
+    connect(home)  # makes the store, before the server's processes race to do so
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", host, "--port", str(port)]
+    # Addresses may hold passwords: they go through the environment, not the command line.
+    environment = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": home.tracking,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": home.artifacts.as_uri(),
+        "MLFLOW_ARTIFACTS_DESTINATION": home.artifacts.as_uri(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+    }
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    url = f"http://{host}:{port}"
+    log = home.folder / "mlflow-ui.log"
+    _say(f"starting MLflow on {url} ...")
+    # SIGTERM ends us as Ctrl-C does, so that no server is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with log.open("w", encoding="utf-8") as out:
+        server = subprocess.Popen(  # in a session of its own: it is several processes
+            command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        return _attend(server, url, log)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _end(server)
+
+
+def _attend(server: subprocess.Popen[bytes], url: str, log: Path) -> int:
+    """Say when the server answers, then wait until it ends."""
+    deadline = time.monotonic() + START_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urlopen(f"{url}/health", timeout=5):
+                _say(f"MLflow runs at {url} (Ctrl-C ends it)")
+                break
+        except (URLError, OSError):
+            time.sleep(0.2)
+    code = server.wait()
+    _say(f"MLflow ended with code {code}; what it said is in {log}")
+    return 1
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)
+            return
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise BadInputError(
+            f"--port {port}: cannot be served on {host} ({error.strerror}); give another --port"
+        ) from error
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

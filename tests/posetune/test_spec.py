@@ -1,0 +1,130 @@
+"""The sweep file: what is good is read, what is bad is refused with file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from posetune.api import BadInputError
+from posetune.spec import SweepSpec, configure, default_params, load_sweep
+from posetune.testing.toy import ToyConfig
+
+GOOD = """\
+trainable: posetune.testing.toy:Toy
+store: somewhere
+objective: {metric: val/error_mm, mode: min}
+search:
+  x: {float: [0.01, 1], log: true}
+  depth: {int: [2, 8], step: 2}
+fixed: {epoch_s: 0}
+pruner: {name: asha, max_epochs: 9}
+budget: {trials: 4}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "sweep.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_a_good_file_survives_the_way_through_json(tmp_path: Path) -> None:
+    spec, _, _ = load_sweep(written(tmp_path, GOOD))
+    assert SweepSpec.model_validate(spec.canonical()) == spec
+
+
+def test_trial_0_has_the_defaults(tmp_path: Path) -> None:
+    spec, trainable, _ = load_sweep(written(tmp_path, GOOD))
+    defaults = ToyConfig()
+    assert default_params(spec, trainable.config_model) == {
+        "x": defaults.x,
+        "depth": defaults.depth,
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "nearest"),
+    [
+        ("{int: [6, 12], step: 3}", 6),
+        ("{int: [1, 3]}", 3),
+        ("{choice: [2, 5, 9]}", 5),
+        ("{choice: [4, 8]}", 4),
+    ],
+)
+def test_a_default_outside_the_space_becomes_the_nearest(
+    tmp_path: Path, space: str, nearest: int
+) -> None:
+    text = GOOD.replace("{int: [2, 8], step: 2}", space)
+    spec, trainable, _ = load_sweep(written(tmp_path, text))
+    assert default_params(spec, trainable.config_model)["depth"] == nearest
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "words"),
+    [
+        ("budget:", "budgets:", 9, "budgets: no such key"),
+        ("{trials: 4}", "{trials: many}", 9, "budget.trials"),
+        ("{trials: 4}", "{trials: 0}", 9, "budget.trials"),
+        ("{trials: 4}", "{trials: true}", 9, "budget.trials"),
+        ("{trials: 4}", "{}", 9, "budget.trials: is missing"),
+        ("x: {float: [0.01, 1], log: true}", "x: {float: [1, 0.01]}", 5, "low < high"),
+        ("x: {float: [0.01, 1], log: true}", "x: {float: [0, 1], log: true}", 5, "above 0"),
+        ("x: {float: [0.01, 1], log: true}", "x: {flot: [0.01, 1]}", 5, "search.x: must be"),
+        ("x: {float: [0.01, 1], log: true}", "x: {float: [0.01, 7]}", 5, "got 7.0"),
+        ("x: {float: [0.01, 1], log: true}", "y: {float: [0.01, 1]}", 5, "no such field"),
+        ("fixed: {epoch_s: 0}", "fixed: {epoch_s: -1}", 7, "fixed.epoch_s"),
+        ("fixed: {epoch_s: 0}", "fixed: {x: 0.5}", 5, "also fixed"),
+        ("fixed: {epoch_s: 0}", "fixed: {epoch_s: 0, epoch_s: 1}", 7, "stands twice"),
+        ("val/error_mm", "val/nothing", 3, "does not report"),
+        ("mode: min", "mode: max", 3, "better when lower"),
+        ("toy:Toy", "toy:Boy", 1, "no class 'Boy'"),
+        ("posetune.testing.toy:Toy", "no_such_package:Toy", 1, "no module"),
+        ("max_epochs: 9", "max_epochs: 9, grace_epochs: 10", 8, "more than max_epochs"),
+        ("  depth: {int: [2, 8], step: 2}", "  depth: {int: [2, 8]", 7, "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_line(
+    tmp_path: Path, before: str, after: str, line: int, words: str
+) -> None:
+    assert before in GOOD
+    file = written(tmp_path, GOOD.replace(before, after, 1))
+    with pytest.raises(BadInputError) as caught:
+        load_sweep(file)
+    assert f"{file}:{line}" in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "just words", "[1, 2]", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(BadInputError):
+        load_sweep(written(tmp_path, content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no such file"):
+        load_sweep(tmp_path / "none.yaml")
+
+
+def test_dotted_names_become_nested_fields() -> None:
+    from pydantic import BaseModel
+
+    class Inner(BaseModel):
+        depth: int = 1
+
+    class Outer(BaseModel):
+        flow: Inner = Inner()
+
+    assert configure(Outer, {}, {"flow.depth": 7}).model_dump() == {"flow": {"depth": 7}}
+
+
+def test_every_search_space_of_the_project_is_good(repository: Path) -> None:
+    files = sorted((repository / "search_spaces").rglob("*.yaml"))
+    assert {file.name for file in files} >= {
+        "quickstart.yaml",
+        "loss_weights.yaml",
+        "flow_depth.yaml",
+        "full.yaml",
+    }
+    for file in files:
+        load_sweep(file)
