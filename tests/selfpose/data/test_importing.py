@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from posetune.api import BadInputError, silent
+from selfpose.data import importing, store
+from selfpose.data.cameras import CAMERAS, FOCAL_PX, FRAME_PX
+from selfpose.data.procedural import IMPORTER, ProceduralOptions
+from selfpose.data.store import Store, open_store
+
+MakeStore = Callable[..., Store]
+
+IMPORT_SCRIPT = """
+import sys
+from pathlib import Path
+from posetune.api import silent
+from selfpose.data import store
+from selfpose.data.procedural import IMPORTER, ProceduralOptions
+from selfpose.data import drawing, importing
+
+if __name__ == "__main__":
+    importing.SHARD_ROWS = int(sys.argv[2])
+    options = ProceduralOptions(image_size=32, level="plain", limit=400, workers=2)
+    IMPORTER.run(None, Path(sys.argv[1]), options, silent)
+"""
+
+
+def _import(out: Path, **changes: Any) -> None:
+    settings = {"image_size": 32, "level": "plain", "limit": 40, "workers": 1, **changes}
+    IMPORTER.run(None, out, ProceduralOptions.model_validate(settings), silent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["plain", "rooms"])
+def test_the_same_seed_gives_the_same_store_whatever_the_workers(
+    tmp_path: Path, make_store: MakeStore, level: str
+) -> None:
+    digests = {
+        make_store(tmp_path / f"{workers}", level=level, limit=100, workers=workers).digest
+        for workers in (1, 2)
+    }
+    other = make_store(tmp_path / "other", level=level, limit=100, seed=1)
+
+    assert len(digests) == 1
+    assert other.digest not in digests
+
+
+def test_projected_3d_joints_are_the_2d_joints_up_to_the_crop(plain_store: Store) -> None:
+    split = plain_store.split("train")
+    frame_nj2 = split.joints_3d[..., :2] / split.joints_3d[..., 2:] * FOCAL_PX + FRAME_PX / 2
+
+    for pixels_j2, crop_j2 in zip(frame_nj2, split.joints_2d, strict=True):
+        spread = np.ptp(pixels_j2, axis=0).argmax()  # the crop is a square: one scale, one shift
+        scale = np.ptp(crop_j2[:, spread]) / np.ptp(pixels_j2[:, spread])
+        shift = crop_j2[0] - scale * pixels_j2[0]
+        np.testing.assert_allclose(scale * pixels_j2 + shift, crop_j2, atol=1e-3)
+        assert 1.25 <= 2 / (scale * np.ptp(pixels_j2, axis=0).max()) <= 1.45 + 1e-3
+        assert np.abs((crop_j2.min(0) + crop_j2.max(0)) / 2).max() <= 2 * 0.04 + 1e-3
+    assert np.abs(split.joints_2d).max() < 1
+
+
+def test_3d_joints_are_in_camera_axes_in_front_of_the_camera(plain_store: Store) -> None:
+    split = plain_store.split("val")
+    heads, ankles = split.joints_3d[:, 10], split.joints_3d[:, 3]
+
+    assert (split.joints_3d[..., 2] > 2500).all()
+    assert (heads[:, 1] < ankles[:, 1]).all()  # y points down
+    world = split.joints_3d @ CAMERAS[0].world_to_camera_33 + CAMERAS[0].position_mm
+    assert world[:, [3, 6], 2].min(axis=1) == pytest.approx(90, abs=0.5)
+    assert np.abs(world[:, 0, :2]).max() <= 901
+
+
+def test_train_and_prior_share_no_motion_and_looks_differ_between_groups(
+    plain_store: Store,
+) -> None:
+    motions = {name: set(plain_store.split(name).motion.tolist()) for name in importing.SPLITS}
+    subjects = {
+        name: set(plain_store.split(name).subject.tolist()) for name in ("train", "val", "test")
+    }
+
+    for first, second in (("train", "prior"), ("train", "val"), ("train", "test"), ("val", "test")):
+        assert not motions[first] & motions[second]
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not subjects[first] & subjects[second]
+
+
+def test_views_repeat_each_frame_for_every_camera(tmp_path: Path, make_store: MakeStore) -> None:
+    stored = make_store(tmp_path / "views", views=3, limit=8)
+    split = stored.split("train")
+
+    assert len(split) == len(stored.split("prior")) == 24
+    np.testing.assert_array_equal(split.camera, np.tile([0, 1, 2], 8))
+    one_frame = [
+        split.joints_3d[i] @ camera.world_to_camera_33 + camera.position_mm
+        for i, camera in enumerate(CAMERAS[:3])
+    ]
+    np.testing.assert_allclose(one_frame[0], one_frame[1], atol=0.1)
+    np.testing.assert_allclose(one_frame[0], one_frame[2], atol=0.1)
+
+
+def test_masks_agree_with_the_picture_on_level_plain(plain_store: Store) -> None:
+    split = plain_store.split("train")
+    rows = np.arange(len(split))
+    masks = split.masks(rows)
+    assert masks is not None
+    lit = split.images(rows).max(axis=-1) > 8
+
+    assert (lit == (masks > 8)).mean() > 0.99
+    assert (lit[masks == 0] == 0).all()
+    assert 0.03 < (masks > 127).mean() < 0.5
+
+
+def test_joints_lie_on_the_drawn_person(plain_store: Store) -> None:
+    split = plain_store.split("test")
+    masks = split.masks(np.arange(len(split)))
+    assert masks is not None
+    size = masks.shape[1]
+    pixel = np.rint((split.joints_2d + 1) * (size - 1) / 2).astype(int)
+    rows = np.arange(len(split))[:, None]
+
+    assert (masks[rows, pixel[..., 1], pixel[..., 0]] > 60).mean() > 0.97
+
+
+def test_a_finished_store_of_the_same_import_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    _import(out)
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    notes: list[str] = []
+
+    options = ProceduralOptions(image_size=32, level="plain", limit=40, workers=2)
+    IMPORTER.run(None, out, options, lambda done, total, note="": notes.append(note))
+
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+    assert "already made" in notes[-1]
+
+
+def test_a_store_made_with_other_options_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    _import(out)
+    digest = open_store(out).digest
+
+    with pytest.raises(BadInputError, match=r"made with seed = 0, asked for 3"):
+        _import(out, seed=3)
+    assert open_store(out).digest == digest
+
+
+def test_a_folder_that_is_no_store_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+
+    with pytest.raises(BadInputError, match="not a store"):
+        _import(tmp_path / "letters")
+
+
+class _StopError(Exception):
+    pass
+
+
+def _stop_after(rows: int) -> Callable[..., None]:
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done >= rows:
+            raise _StopError
+
+    return progress
+
+
+def test_an_interrupted_import_continues_with_its_whole_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "SHARD_ROWS", 16)
+    out, whole = tmp_path / "store", tmp_path / "undisturbed"
+    options = ProceduralOptions(image_size=32, level="plain", limit=40, workers=1)
+    with pytest.raises(_StopError):
+        IMPORTER.run(None, out, options, _stop_after(36))
+    assert not out.exists()
+    kept = tmp_path / "store.partial" / "train" / "00000.arrow"
+    stamp = kept.stat().st_mtime_ns
+
+    notes: list[str] = []
+    IMPORTER.run(None, out, options, lambda done, total, note="": notes.append(note))
+    IMPORTER.run(None, whole, options, silent)
+
+    assert notes[0] == "continuing with 2 whole shards"
+    assert (out / "train" / "00000.arrow").stat().st_mtime_ns == stamp
+    assert open_store(out).digest == open_store(whole).digest
+    once = _at_once(tmp_path / "once", monkeypatch)
+    rows = np.arange(40)[::-1]
+    for name in ("train", "val", "test"):
+        in_pieces = open_store(out).split(name)
+        np.testing.assert_array_equal(in_pieces.images(rows), once.split(name).images(rows))
+        np.testing.assert_array_equal(in_pieces.joints_3d, once.split(name).joints_3d)
+    assert sorted(file.name for file in out.iterdir()) == [
+        *("metadata.json", "prior", "test", "train", "val")
+    ]
+    assert not (tmp_path / "store.partial").exists()
+
+
+def _at_once(out: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(importing, "SHARD_ROWS", 4096)
+    _import(out)
+    return open_store(out)
+
+
+def test_left_overs_of_other_options_are_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "SHARD_ROWS", 16)
+    out = tmp_path / "store"
+    options = ProceduralOptions(image_size=32, level="plain", limit=40, workers=1)
+    with pytest.raises(_StopError):
+        IMPORTER.run(None, out, options, _stop_after(36))
+
+    notes: list[str] = []
+    other = options.model_copy(update={"seed": 5})
+    IMPORTER.run(None, out, other, lambda done, total, note="": notes.append(note))
+
+    assert notes[0] == "left-overs of a different import removed"
+    assert open_store(out).metadata.seed == 5
+
+
+@pytest.mark.slow
+def test_an_import_killed_in_the_middle_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    script = tmp_path / "import_store.py"
+    script.write_text(IMPORT_SCRIPT, encoding="utf-8")
+    out, whole = tmp_path / "store", tmp_path / "undisturbed"
+    command = [sys.executable, str(script), str(out), "64"]
+    killed = subprocess.Popen(command)
+    journal = tmp_path / "store.partial" / "import.json"
+    deadline = time.monotonic() + 60
+    while len(_whole_shards(journal)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = _children(killed.pid)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not out.exists()
+    assert 2 <= len(_whole_shards(journal)) < 28
+    assert _all_end(children)
+
+    subprocess.run(command, check=True, timeout=120)
+    subprocess.run([*command[:2], str(whole), "64"], check=True, timeout=120)
+
+    assert open_store(out).digest == open_store(whole).digest
+    for file in (file for file in whole.rglob("*.arrow")):
+        assert (out / file.relative_to(whole)).read_bytes() == file.read_bytes()
+
+
+def _whole_shards(journal: Path) -> dict[str, Any]:
+    try:
+        shards: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))["shards"]
+    except (OSError, ValueError):
+        return {}
+    return shards
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+    return [int(child) for child in text.split()]
+
+
+def _all_end(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_two_imports_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with (
+        importing._exclusive(tmp_path / "store.partial"),
+        pytest.raises(BadInputError, match="another import is at work"),
+    ):
+        _import(tmp_path / "store")
+
+
+def test_too_small_a_disk_is_told_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+
+    with pytest.raises(BadInputError, match="MB are free; make space, or use --limit"):
+        _import(tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shards_before", [0, 2])
+def test_a_disk_that_fills_up_leaves_nothing_usable_and_can_be_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards_before: int
+) -> None:
+    monkeypatch.setattr(importing, "SHARD_ROWS", 16)
+    real, calls = store._HashingFile.write, 0
+
+    def write(self: Any, data: Any) -> int:
+        nonlocal calls
+        calls += self.size == 0
+        if calls > shards_before:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(store._HashingFile, "write", write)
+        with pytest.raises(BadInputError, match="no space left on the disk") as caught:
+            _import(tmp_path / "store")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+    assert (tmp_path / "store.partial").exists() == (shards_before > 0)
+
+    _import(tmp_path / "store")
+    assert len(open_store(tmp_path / "store").split("train")) == 40
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+
+    with pytest.raises(BadInputError, match=r"file/store.partial: cannot be written"):
+        _import(tmp_path / "file" / "store")
+
+
+@pytest.mark.parametrize("wrong", [{"image_size": 50}, {"views": 5}, {"level": "x"}, {"size": 1}])
+def test_options_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ProceduralOptions.model_validate(wrong)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selfpose.data.kinematics import LAYOUT, LIMITS_DEG, bone_lengths, limit_angles, pose_joints
+from selfpose.data.motions import choose_frames, half_of
+from selfpose.data.procedural import ACTIVITIES, ProceduralOptions, make_corpus, make_motion
+from selfpose.data.seeding import generator
+
+SPLITS = ("train", "prior", "val", "test")
+CHILDREN, PARENTS = np.asarray(LAYOUT.limbs).T
+
+
+def _bend_deg(joints: np.ndarray, *names: str) -> np.ndarray:
+    """Return the angle between two limbs that follow each other, 0 when straight."""
+    a, b, c = (joints[:, LAYOUT.joints.index(name)] for name in names)
+    first, second = b - a, c - b
+    cosine = (first * second).sum(-1) / np.linalg.norm(first, axis=-1)
+    return np.degrees(np.arccos(np.clip(cosine / np.linalg.norm(second, axis=-1), -1, 1)))
+
+
+@pytest.mark.parametrize("activity", ACTIVITIES)
+def test_bones_keep_their_length_in_motion(activity: str) -> None:
+    joints = make_motion(activity, "anna", seed=0, rng=generator("a", activity)).astype(float)
+    lengths = np.linalg.norm(joints[:, CHILDREN] - joints[:, PARENTS], axis=-1)
+
+    np.testing.assert_allclose(lengths, np.broadcast_to(lengths[0], lengths.shape), rtol=1e-4)
+    mirrored = [LAYOUT.mirror[child] for child in CHILDREN]
+    np.testing.assert_allclose(lengths[0], lengths[0][np.asarray(mirrored) - 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("activity", ACTIVITIES)
+@pytest.mark.parametrize("number", range(4))
+def test_elbows_and_knees_stay_within_their_limits(activity: str, number: int) -> None:
+    joints = make_motion(activity, "anna", seed=0, rng=generator("b", number)).astype(float)
+
+    for side in ("left", "right"):
+        elbow = _bend_deg(joints, f"{side}_shoulder", f"{side}_elbow", f"{side}_wrist")
+        knee = _bend_deg(joints, f"{side}_hip", f"{side}_knee", f"{side}_ankle")
+        assert elbow.min() >= 1.9 and elbow.max() <= 145.1  # noqa: PT018
+        assert knee.min() >= 0.9 and knee.max() <= 140.1  # noqa: PT018
+
+
+def test_knees_bend_to_the_back_and_elbows_to_the_front() -> None:
+    lengths = bone_lengths(1600, np.random.default_rng(0))
+    angles = {name: np.radians([60.0]) for name in ("left_knee", "left_elbow")}
+    joints = pose_joints(lengths, {"heading": np.zeros(1), **angles})[0]
+    at = dict(zip(LAYOUT.joints, joints, strict=True))
+
+    assert at["left_ankle"][0] < at["left_knee"][0] - 100  # the body looks along +x
+    assert at["left_wrist"][0] > at["left_elbow"][0] + 100
+    assert at["left_hip"][1] > at["right_hip"][1]
+
+
+def test_angles_are_held_within_the_limits() -> None:
+    wild = {name: np.radians([-400.0, 400.0]) for name in LIMITS_DEG}
+
+    for name, track in limit_angles(wild).items():
+        np.testing.assert_allclose(np.degrees(track), LIMITS_DEG[name])
+
+
+def test_turning_the_heading_turns_the_whole_body() -> None:
+    lengths = bone_lengths(1600, np.random.default_rng(0))
+    heading = np.asarray([0.0, 1.2])
+    joints = pose_joints(lengths, {"heading": heading, "lean": np.full(2, 0.3)})
+    cos, sin = np.cos(1.2), np.sin(1.2)
+    turn = np.asarray([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+    np.testing.assert_allclose(joints[1], joints[0] @ turn.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("activity", ACTIVITIES)
+def test_motion_is_continuous_and_stands_on_the_floor(activity: str) -> None:
+    joints = make_motion(activity, "anna", seed=0, rng=generator("c", activity))
+    step = np.linalg.norm(np.diff(joints, axis=0), axis=-1)
+
+    assert step.max() < 600  # mm in a tenth of a second
+    np.testing.assert_allclose(joints[:, [3, 6], 2].min(axis=1), 90, atol=0.01)
+
+
+def test_a_limit_of_500_leaves_every_activity_enough_for_a_macro_average() -> None:
+    corpus = make_corpus(ProceduralOptions(limit=500))
+    for split in SPLITS:
+        motions = [motion for motion in corpus.motions if motion.split == split]
+        chosen = choose_frames([len(motion.frame_f) for motion in motions], 500)
+        activity = np.concatenate(
+            [motion.activity_f[frames] for motion, frames in zip(motions, chosen, strict=True)]
+        )
+        assert np.bincount(activity).min() >= 100
+        of_motion = [int(motion.activity_f[0]) for motion in motions]
+        assert np.bincount(of_motion).min() >= 3
+
+
+def test_training_motions_fall_into_their_half_by_their_name() -> None:
+    corpus = make_corpus(ProceduralOptions(limit=50))
+
+    for motion in corpus.motions:
+        if motion.split in ("train", "prior"):
+            assert half_of(motion.name) == motion.split
+    assert len({motion.name for motion in corpus.motions}) == len(corpus.motions)
+
+
+def test_people_head_in_all_directions() -> None:
+    corpus = make_corpus(ProceduralOptions(limit=2000))
+    joints = np.stack([motion.joints_fj3[0] for motion in corpus.motions]).astype(float)
+    left = joints[:, 4] - joints[:, 1]
+    heading = np.degrees(np.arctan2(left[:, 1], left[:, 0]))
+
+    assert np.histogram(heading, 4, (-180, 180))[0].min() > len(heading) / 8

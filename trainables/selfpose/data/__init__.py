@@ -1,0 +1,22 @@
+"""The store that feeds the model, and what makes it.
+
+An importer (`mocap17`, `procedural`) reads or makes motions, `importing` places cameras and crops
+and has `drawing` render people (`rendering`: `anatomy`, `body`, `looks`, `rooms`) in all cores,
+`store` writes and maps the result, `contact_sheet` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from posetune.api import Importer
+from selfpose.data import mocap17, procedural
+from selfpose.data.contact_sheet import describe, draw_contact_sheet
+from selfpose.data.store import Split, Store, open_store
+
+__all__ = ["Split", "Store", "describe", "draw_contact_sheet", "importers", "open_store"]
+
+
+def importers() -> Mapping[str, Importer]:
+    """Return the data formats, by name."""
+    return {"mocap17": mocap17.IMPORTER, "procedural": procedural.IMPORTER}

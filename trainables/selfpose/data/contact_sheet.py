@@ -1,0 +1,108 @@
+"""Show what is in a store: in words (`describe`) and as one picture (`draw_contact_sheet`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError, StoreSummary
+from selfpose.data.store import SPLITS, Split, Store, open_store
+from selfpose.skeleton import Layout
+
+__all__ = ["describe", "draw_contact_sheet"]
+
+TILE_PX = 160
+COLUMNS, ROWS = 10, 2
+"""Tiles of each split."""
+CAPTION_PX = 22
+
+_LEFT, _RIGHT, _MIDDLE = (255, 190, 40), (60, 150, 255), (240, 240, 240)
+
+
+def describe(path: Path) -> StoreSummary:
+    """Say what is in a store; raises `BadInputError` if it is not one."""
+    store = open_store(path)
+    metadata = store.metadata
+    size = sum(shard.size for shards in metadata.shards.values() for shard in shards)
+    facts = {
+        "format": metadata.format,
+        "layout": f"{metadata.layout} ({len(metadata.joints)} joints)",
+        "image size": f"{metadata.image_size} px",
+        "level": metadata.level,
+        "views": str(metadata.views),
+        "seed": str(metadata.seed),
+        "motions": str(len(metadata.motions)),
+        "subjects": str(len(metadata.subjects)),
+        "activities": ", ".join(metadata.activities),
+        "units": metadata.units,
+        "size": f"{size / 1e6:.1f} MB",
+        "licence": metadata.licence,
+    }
+    rows = {name: len(store.split(name)) for name in metadata.shards}
+    return StoreSummary(digest=store.digest, rows=rows, facts=facts)
+
+
+def draw_contact_sheet(path: Path, out_png: Path) -> None:
+    """Write a picture of a store: tiles of every split with limbs and joints drawn over them.
+
+    Left limbs are orange, right ones blue. The prior, which has no images, is drawn on black.
+    """
+    store = open_store(path)
+    strips = [strip for name in SPLITS for strip in _draw_split(store, name)]
+    picture = cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR)
+    _, png = cv2.imencode(".png", picture)
+    draft = out_png.with_name(out_png.name + ".draft")
+    try:
+        out_png.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(png.tobytes())
+        draft.replace(out_png)
+    except OSError as error:
+        raise BadInputError(f"{out_png}: cannot be written: {error.strerror}") from None
+
+
+def _draw_split(store: Store, name: str) -> list[NDArray[np.uint8]]:
+    split = store.split(name)
+    title = np.full((CAPTION_PX + 8, COLUMNS * TILE_PX, 3), 40, dtype=np.uint8)
+    _write(title, f"{name}: {len(split)} rows", size=0.55)
+    count = min(len(split), COLUMNS * ROWS)
+    chosen = (np.arange(count) * len(split) + len(split) // 2) // max(count, 1)
+    tiles = [_draw_tile(store, split, int(row)) for row in chosen]
+    blank = np.zeros((TILE_PX + CAPTION_PX, TILE_PX, 3), dtype=np.uint8)
+    tiles += [blank] * (-len(tiles) % COLUMNS)
+    lines = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
+    return [title, *(np.concatenate(line, axis=1) for line in lines)]
+
+
+def _draw_tile(store: Store, split: Split, row: int) -> NDArray[np.uint8]:
+    tile = np.zeros((TILE_PX + CAPTION_PX, TILE_PX, 3), dtype=np.uint8)
+    if split.name == "prior":
+        caption = store.metadata.motions[split.motion[row]]
+    else:
+        image = split.images([row])[0]
+        tile[:TILE_PX] = cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_LINEAR)
+        caption = store.metadata.activities[split.activity[row]]
+    size = store.metadata.image_size
+    # Resizing keeps the edges in place, so that the centre of pixel i goes to (i + 1/2) T/S - 1/2.
+    column_row_j2 = (split.joints_2d[row] + 1) * ((size - 1) / 2)
+    _draw_skeleton(tile[:TILE_PX], (column_row_j2 + 0.5) * (TILE_PX / size) - 0.5, store.layout)
+    _write(tile[TILE_PX:], caption, size=0.38)
+    return tile
+
+
+def _draw_skeleton(tile: NDArray[np.uint8], pixels_j2: NDArray[np.float32], layout: Layout) -> None:
+    """Draw limbs and joints, (J, 2) in pixels, into a square picture."""
+    pixels = (pixels_j2 * 16).astype(np.int32).tolist()  # cv2's `shift`: 4 fractional bits
+    for child, parent in layout.limbs:
+        name = layout.joints[child]
+        colour = _LEFT if "left" in name else _RIGHT if "right" in name else _MIDDLE
+        cv2.line(tile, pixels[child], pixels[parent], colour, 1, cv2.LINE_AA, 4)
+    for point in pixels:
+        cv2.circle(tile, point, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+
+
+def _write(strip: NDArray[np.uint8], text: str, *, size: float) -> None:
+    place = (4, strip.shape[0] - 7)
+    cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (230, 230, 230), 1, cv2.LINE_AA)

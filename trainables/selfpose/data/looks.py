@@ -1,0 +1,154 @@
+"""What a person wears: colours, patterns, sleeves; one look per subject, drawn once.
+
+Colours are RGB, 0..255, before lighting. Lengths along a limb are shares of the limb.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["Colour", "Fabric", "Look", "clothes_look", "plain_look"]
+
+Colour = tuple[float, float, float]
+Pattern = Literal["none", "hoops", "stripes", "checks", "spots"]
+
+_SKIN: tuple[Colour, ...] = (
+    (244, 209, 184),
+    (229, 184, 148),
+    (206, 155, 118),
+    (172, 120, 84),
+    (128, 84, 58),
+    (88, 58, 42),
+)
+_HAIR: tuple[Colour, ...] = (
+    (30, 26, 24),
+    (66, 44, 30),
+    (112, 74, 44),
+    (182, 146, 92),
+    (150, 148, 146),
+)
+_PATTERNS: tuple[Pattern, ...] = ("none", "hoops", "stripes", "checks", "spots")
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What a surface is made of: one colour, or two in a pattern."""
+
+    colour: Colour
+    second: Colour = (0.0, 0.0, 0.0)
+    pattern: Pattern = "none"
+    period_mm: float = 100.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one subject looks in all frames."""
+
+    girth: float
+    """Factor on all radii of the body."""
+    skin: Fabric
+    hair: Fabric
+    long_hair: bool
+    face: bool
+    """Whether the head shows where it looks (hair, face); otherwise it is `skin` all over."""
+    shirt: Fabric
+    left_sleeve: Fabric
+    right_sleeve: Fabric
+    left_hand: Fabric
+    right_hand: Fabric
+    left_trouser: Fabric
+    right_trouser: Fabric
+    left_shoe: Fabric
+    right_shoe: Fabric
+    sleeve_share: float
+    """The sleeve ends here: 0 shoulder, 1 elbow, 2 wrist; the rest is the hand's fabric."""
+    trouser_share: float
+    """The trouser leg ends here: 0 hip, 1 knee, 2 ankle; the rest is the hand's fabric."""
+    belt_mm: float
+    """Height above the pelvis where the shirt ends on the trunk."""
+
+
+def plain_look(rng: np.random.Generator) -> Look:
+    """Draw a look with one colour per part; left and right limbs differ."""
+    turn, bright = rng.uniform(-0.04, 0.04), rng.uniform(0.8, 1.0)
+
+    def part(hue: float, saturation: float, value: float) -> Fabric:
+        return Fabric(_hsv(hue + turn, saturation, value * bright))
+
+    left_arm, right_arm = part(0.14, 0.75, 0.95), part(0.52, 0.65, 0.9)
+    left_leg, right_leg = part(0.04, 0.75, 0.9), part(0.63, 0.6, 0.95)
+    head, trunk = part(0.85, 0.35, 1.0), part(0.33, 0.5, 0.8)
+    return Look(
+        girth=rng.uniform(0.86, 1.2),
+        skin=head,
+        hair=head,
+        long_hair=False,
+        face=False,
+        shirt=trunk,
+        left_sleeve=left_arm,
+        right_sleeve=right_arm,
+        left_hand=left_arm,
+        right_hand=right_arm,
+        left_trouser=left_leg,
+        right_trouser=right_leg,
+        left_shoe=left_leg,
+        right_shoe=right_leg,
+        sleeve_share=2.0,
+        trouser_share=2.0,
+        belt_mm=-1000.0,
+    )
+
+
+def clothes_look(rng: np.random.Generator) -> Look:
+    """Draw a dressed look: left and right limbs are alike, patterns make false edges."""
+    gain = rng.uniform(0.85, 1.08)
+    skin = Fabric(_scaled(_SKIN[rng.integers(len(_SKIN))], gain))
+    hair = Fabric(_scaled(_HAIR[rng.integers(len(_HAIR))], rng.uniform(0.7, 1.2)))
+    shirt = Fabric(
+        _cloth(rng),
+        second=_cloth(rng),
+        pattern=_PATTERNS[rng.integers(len(_PATTERNS))],
+        period_mm=rng.uniform(70.0, 170.0),
+    )
+    legs, shoes = Fabric(_trousers(rng)), Fabric(_scaled(_cloth(rng), 0.7))
+    return Look(
+        girth=rng.uniform(0.86, 1.25),
+        skin=skin,
+        hair=hair,
+        long_hair=bool(rng.random() < 0.4),
+        face=True,
+        shirt=shirt,
+        left_sleeve=shirt,
+        right_sleeve=shirt,
+        left_hand=skin,
+        right_hand=skin,
+        left_trouser=legs,
+        right_trouser=legs,
+        left_shoe=shoes,
+        right_shoe=shoes,
+        sleeve_share=float(rng.choice([0.3, 0.6, 0.9, 1.4, 1.95])),
+        trouser_share=float(rng.choice([0.6, 0.9, 1.5, 1.9, 1.95])),
+        belt_mm=float(rng.choice([-20.0, 10.0, 60.0])),
+    )
+
+
+def _cloth(rng: np.random.Generator) -> Colour:
+    return _hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.25, 0.95))
+
+
+def _trousers(rng: np.random.Generator) -> Colour:
+    return _hsv(rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.15, 0.75))
+
+
+def _hsv(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
+    return (255 * red, 255 * green, 255 * blue)
+
+
+def _scaled(colour: Colour, factor: float) -> Colour:
+    red, green, blue = (min(255.0, channel * factor) for channel in colour)
+    return (red, green, blue)

@@ -1,0 +1,19 @@
+"""Random generators that depend on what is drawn, never on the order of the work."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+__all__ = ["generator"]
+
+
+def generator(*key: str | int) -> np.random.Generator:
+    """Return the generator of one thing, named by its key.
+
+    Equal keys give equal generators in any process, so a frame looks the same however many
+    workers there are and after any interruption.
+    """
+    digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))

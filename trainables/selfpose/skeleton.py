@@ -1,0 +1,72 @@
+"""Joint layouts: which joints there are, how they hang together, which mirror which.
+
+Everything that depends on the order of joints reads it from a `Layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["H36M_17", "LAYOUTS", "Layout"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The joints of one kind of body and the limbs between them."""
+
+    name: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+    """Parent of each joint; -1 for the root. A parent stands before its children."""
+    mirror: tuple[int, ...]
+    """For each joint, the same joint of the other side (itself for those in the middle)."""
+    root: int
+    head: int
+    """The joint whose distance to the root in 2D sets a pose's size (method: `h`)."""
+    bone_ratios: tuple[float, ...]
+    """Length of each limb over the mean limb length, in the order of `limbs`."""
+
+    @property
+    def limbs(self) -> tuple[tuple[int, int], ...]:
+        """(child, parent) of each limb, in the order of the children."""
+        return tuple((j, p) for j, p in enumerate(self.parents) if p >= 0)
+
+
+# The 17 joints that Human3.6M papers use (indices 0,1,2,3,6,7,8,12,13,14,15,17,18,19,25,26,27 of
+# its 32; VideoPose3D, ElePose). The bone ratios are measured from motion-capture data.
+H36M_17 = Layout(
+    name="h36m17",
+    joints=(
+        "pelvis",
+        "right_hip",
+        "right_knee",
+        "right_ankle",
+        "left_hip",
+        "left_knee",
+        "left_ankle",
+        "spine",
+        "thorax",
+        "neck",
+        "head",
+        "left_shoulder",
+        "left_elbow",
+        "left_wrist",
+        "right_shoulder",
+        "right_elbow",
+        "right_wrist",
+    ),
+    parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
+    mirror=(0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13),
+    root=0,
+    head=10,
+    bone_ratios=(
+        *(0.5181, 1.7371, 1.7229),
+        *(0.5181, 1.7371, 1.7229),
+        *(0.9209, 0.9879, 0.4481, 0.4450),
+        *(0.5746, 1.0812, 0.9652),
+        *(0.5746, 1.0812, 0.9652),
+    ),
+)
+
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (H36M_17,)}
