@@ -314,12 +314,10 @@ def _check_against_trainable(
             raise BadInputError(
                 f"{document.at(('search', name))}: is searched and also fixed; keep one of them"
             )
-    for name, value in spec.fixed.items():
-        _check_field(model, {name: value}, document, ("fixed", name))
-    _check_field(model, spec.fixed, document, ("fixed",))
+    _check_fields(model, spec.fixed, document, section="fixed")
     for name, parameter in spec.search.items():
         for corner in parameter.corners:
-            _check_field(model, {**spec.fixed, name: corner}, document, ("search", name))
+            _check_fields(model, {**spec.fixed, name: corner}, document, section="search")
     metric = trainable.metrics.get(spec.objective.metric)
     if metric is None:
         offered = ", ".join(name for name in trainable.metrics if name.startswith("val/"))
@@ -334,17 +332,28 @@ def _check_against_trainable(
         )
 
 
-def _check_field(
-    model: type[BaseModel], values: Mapping[str, Any], document: Document, key: Key
+def _check_fields(
+    model: type[BaseModel], values: Mapping[str, Any], document: Document, *, section: str
 ) -> None:
+    """Hold dotted names and values against a trainable's fields; blame the key at fault."""
     try:
         configure(model, values, {})
     except TypeError as error:
-        raise BadInputError(f"{document.at(key)}: {error}") from error
+        raise BadInputError(f"{document.at((section,))}: {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = f"{model.__name__} has no such field"
-        shown = values.get(str(key[-1]), fault.get("input"))
-        raise BadInputError(f"{document.at(key)}: {message}, got {shown!r}") from error
+        # A fault between fields names none: the section is to blame, and the message has values.
+        name = next((n for n in values if n == field or n.startswith(f"{field}.")), field)
+        key = _key(document, section, name) if name else (section,)
+        shown = f", got {values.get(name, fault.get('input'))!r}" if name else ""
+        raise BadInputError(f"{document.at(key)}: {message}{shown}") from error
+
+
+def _key(document: Document, section: str, name: str) -> Key:
+    """Return where a dotted name stands in the file: as it is, or as nested mappings."""
+    dotted = (section, name)
+    return dotted if dotted in document.lines else (section, *name.split("."))

@@ -1,0 +1,119 @@
+"""Stage products: built once however many ask, verified when read, rebuilt when broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from posetune.api import Progress, Stage
+from posetune.stages.cache import StageCache, stage_key
+
+
+def stage(counter: Path, *, depth: int = 4, seed: int = 0) -> Stage:
+    def build(folder: Path, progress: Progress) -> None:
+        with counter.open("a") as file:
+            file.write(f"{depth}\n")
+        (folder / "depth.json").write_text(json.dumps(depth))
+
+    return Stage("flow", {"depth": depth}, ["posetune.digest"], seed, build)
+
+
+def built(counter: Path) -> int:
+    return len(counter.read_text().splitlines()) if counter.exists() else 0
+
+
+def test_the_key_depends_on_what_the_stage_reads_and_on_nothing_else(tmp_path: Path) -> None:
+    key = stage_key(stage(tmp_path / "a"), "data")
+    assert key == stage_key(stage(tmp_path / "b"), "data")
+    assert key != stage_key(stage(tmp_path / "a", depth=8), "data")
+    assert key != stage_key(stage(tmp_path / "a", seed=1), "data")
+    assert key != stage_key(stage(tmp_path / "a"), "other data")
+
+
+def test_a_product_is_built_once_and_then_found(tmp_path: Path) -> None:
+    counter, cache = tmp_path / "count", StageCache(tmp_path)
+    first = cache.obtain(stage(counter), "k")
+    second = cache.obtain(stage(counter), "k")
+    assert (first.trained, second.trained, built(counter)) == (True, False, 1)
+    assert json.loads((second.folder / "depth.json").read_text()) == 4
+
+
+@pytest.mark.parametrize("harm", ["change", "delete", "manifest"])
+def test_a_broken_product_is_moved_aside_and_built_again(tmp_path: Path, harm: str) -> None:
+    counter, cache = tmp_path / "count", StageCache(tmp_path)
+    folder = cache.obtain(stage(counter), "k").folder
+    if harm == "change":
+        (folder / "depth.json").write_text("5")
+    elif harm == "delete":
+        (folder / "depth.json").unlink()
+    else:
+        (folder.parent / "product.json").write_text("{")
+    again = cache.obtain(stage(counter), "k")
+    assert again.trained
+    assert json.loads((again.folder / "depth.json").read_text()) == 4
+    assert list((tmp_path / "stages" / "flow").glob("*.broken"))
+
+
+def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path: Path) -> None:
+    def fail(folder: Path, progress: Progress) -> None:
+        (folder / "half").write_text("written")
+        raise RuntimeError("no power")
+
+    cache = StageCache(tmp_path)
+    with pytest.raises(RuntimeError, match="no power"):
+        cache.obtain(Stage("flow", {}, [], 0, fail), "k")
+    assert list((tmp_path / "stages" / "flow").iterdir()) == []
+    assert cache.obtain(stage(tmp_path / "count"), "k").trained
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from posetune.api import Stage
+from posetune.stages.cache import StageCache
+
+root, seconds = Path(sys.argv[1]), float(sys.argv[2])
+
+def build(folder, progress):
+    with (root / "count").open("a") as file:
+        file.write("x\\n")
+    time.sleep(seconds)
+    (folder / "product").write_text("whole")
+
+print(StageCache(root).obtain(Stage("flow", {}, [], 0, build), "k").trained)
+"""
+
+
+def start_builder(root: Path, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(root), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_of_many_processes_one_builds(tmp_path: Path) -> None:
+    processes = [start_builder(tmp_path, 0.5) for _ in range(6)]
+    said = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert sorted(said) == ["False"] * 5 + ["True"]
+    assert built(tmp_path / "count") == 1
+
+
+@pytest.mark.slow
+def test_the_claim_of_a_killed_builder_is_taken_over(tmp_path: Path) -> None:
+    first = start_builder(tmp_path, 60)
+    deadline = time.monotonic() + 30
+    while built(tmp_path / "count") == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = start_builder(tmp_path, 0)
+    assert second.communicate(timeout=30)[0].strip() == "True"

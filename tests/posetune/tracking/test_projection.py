@@ -1,0 +1,450 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from sqlalchemy import select
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.study import schema
+from posetune.study.view import read_sweep
+from posetune.tracking import connection, projection
+from posetune.tracking.projection import Projection, Tracker, ship
+
+Shown = dict[str, Any]
+Read = Callable[[Home], dict[str, Shown]]
+
+
+def comparable(runs: dict[str, Shown]) -> dict[str, Shown]:
+    """Leave out what must differ between two stores."""
+    kept = {}
+    for name, run in runs.items():
+        tags = {k: v for k, v in run["tags"].items() if k != "mlflow.parentRunId"}
+        kept[name] = {**run, "tags": tags, "id": ""}
+    return kept
+
+
+def test_states_are_those_of_the_table(scene: Any, shown: Read) -> None:
+    scene.run_all()
+    ship(scene.database, "first", scene.home)
+    runs = shown(scene.home)
+
+    states = {n: (r["status"], r["tags"]["posetune.state"]) for n, r in runs.items()}
+    assert states == {
+        "first": ("FINISHED", "complete"),
+        "first-000": ("FINISHED", "complete"),
+        "first-001": ("FINISHED", "pruned"),
+        "first-002": ("FAILED", "failed"),
+        "first-003": ("FINISHED", "complete"),
+    }
+    assert runs["first-002"]["tags"]["posetune.reason"] == "diverged: x = 9"
+    assert runs["first-001"]["tags"]["posetune.epochs"] == "1"
+
+
+def test_every_trial_is_one_child_with_params_curve_and_tags(scene: Any, shown: Read) -> None:
+    scene.run_all()
+    report = ship(scene.database, "first", scene.home)
+    runs = shown(scene.home)
+    child = runs["first-003"]
+
+    assert report.created == 5
+    assert report.run_id == runs["first"]["id"]
+    assert child["tags"]["mlflow.parentRunId"] == runs["first"]["id"]
+    assert child["params"]["x"] == str(read_sweep(scene.database, "first").trials[3].params["x"])
+    assert set(child["params"]) == {"x", "depth", "epoch_s", "stage_s", "fail_above"}
+    assert [(s, v) for s, v, _ in child["history"]["val/error_mm"]] == [
+        (1, 6.0),
+        (2, 5.0),
+        (3, 4.0),
+        (4, 3.0),
+    ]
+    assert child["tags"]["posetune.stage.floor"] == "1" * 64
+    assert child["tags"]["posetune.attempts"] == "1"
+    assert child["tags"]["posetune.checkpoint.uri"].startswith("file:///")
+    assert child["data"] == ["d" * 36]
+
+
+def test_the_sweeps_run_tells_the_result_beside_the_baselines(scene: Any, shown: Read) -> None:
+    scene.run_all()
+    ship(scene.database, "first", scene.home)
+    parent = shown(scene.home)["first"]
+
+    assert parent["files"] == ["provenance.json", "sweep.yaml"]
+    assert [v for _, v, _ in parent["history"]["best/val/error_mm"]] == [5.0, 3.0]
+    assert [v for _, v, _ in parent["history"]["baseline/mean_shape_mm"]] == [9.0]
+    assert parent["tags"]["mlflow.source.git.commit"] == "abc123"
+    assert parent["tags"]["posetune.code.dirty"] == "True"
+    note = parent["tags"]["mlflow.note.content"]
+    assert "**best: trial 3** | **3**" in note
+    assert "| baseline: mean_shape | 9 |" in note
+    assert "posetune sweep sweep.yaml --name first --store" in note
+
+
+def test_complete_trials_have_model_and_figures_but_never_the_state(
+    scene: Any, shown: Read
+) -> None:
+    scene.run_all()
+    ship(scene.database, "first", scene.home)
+    runs = shown(scene.home)
+
+    assert runs["first-000"]["files"] == [
+        "figures/learning_curve.png",
+        "figures/toy.png",
+        "model/model.safetensors",
+    ]
+    assert runs["first-001"]["files"] == []
+
+
+def test_the_embedded_store_keeps_artifacts_under_the_home(scene: Any) -> None:
+    scene.run_all()
+    report = ship(scene.database, "first", scene.home)
+
+    experiment = MlflowClient(scene.home.tracking).get_experiment(report.experiment_id)
+    assert experiment.artifact_location == scene.home.artifacts.as_uri()
+    assert experiment.name == "posetune/posetune.testing.toy:Toy"
+
+
+def test_shipping_twice_changes_nothing(scene: Any, shown: Read) -> None:
+    scene.run_all()
+    ship(scene.database, "first", scene.home)
+    before = shown(scene.home)
+    again = ship(scene.database, "first", scene.home)
+
+    assert shown(scene.home) == before
+    assert (again.created, again.values, again.uploads) == (0, 0, 0)
+
+
+def test_an_up_to_date_projection_calls_mlflow_no_more(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.run_all()
+    calls: list[str] = []
+    kept = Projection(scene.database, "first", scene.home)
+    kept.advance()
+    kept._runs.client = _Faulty(kept._runs.client, calls, at=-1)
+    kept.advance()
+
+    assert calls == []
+
+
+def test_a_pass_makes_one_call_per_trial_with_news(scene: Any) -> None:
+    run = scene.open()
+    tracked = Projection(scene.database, "first", scene.home)
+    number, attempt = scene.begin(run)
+    tracked.advance()
+    calls: list[str] = []
+    tracked._runs.client = _Faulty(tracked._runs.client, calls, at=-1)
+    scene.epoch(run, number, attempt, value=5.0)
+    scene.epoch(run, number, attempt, value=4.0)
+    tracked.advance()
+
+    assert calls == ["log_batch"]
+
+
+def test_shipping_step_by_step_equals_shipping_at_the_end(
+    scene: Any, shown: Read, other_home: Callable[[str], Home]
+) -> None:
+    run = scene.open()
+    live = Projection(scene.database, "first", scene.home)
+    for value in (5.0, 8.0, 3.0, 4.0):
+        number, attempt = scene.begin(run)
+        live.advance()
+        while scene.epoch(run, number, attempt, value=value).value == "continue":
+            live.advance()
+        run.finish(number)
+    run.baselines({"mean_shape": 9.0})
+    run.close("finished")
+    live.advance()
+    end = other_home("end")
+    ship(scene.database, "first", end)
+
+    assert comparable(shown(scene.home)) == comparable(shown(end))
+
+
+class _Faulty:
+    """A client that dies at its n-th writing call, before or after it takes effect."""
+
+    WRITES = ("create_run", "log_batch", "log_inputs", "log_artifacts", "log_figure", "log_text")
+    ENDS = ("set_terminated", "update_run")
+
+    def __init__(self, client: Any, calls: list[str], *, at: int, after: bool = False) -> None:
+        self._client, self._calls, self._at, self._after = client, calls, at, after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in (*self.WRITES, *self.ENDS):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._calls.append(name)
+            dies = len(self._calls) - 1 == self._at
+            if dies and not self._after:
+                raise ConnectionError("died before")
+            result = method(*args, **kwargs)
+            if dies:
+                raise ConnectionError("died after")
+            return result
+
+        return call
+
+
+@pytest.mark.slow
+def test_dying_at_any_write_leaves_nothing_twice_and_nothing_out(
+    scene: Any, shown: Read, other_home: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = scene.open()
+    scene.run_trial(run, 5.0)
+    scene.run_trial(run, 8.0)
+    run.close("stopped")
+    whole = other_home("whole")
+    calls: list[str] = []
+
+    def dying(at: int, *, after: bool, log: list[str]) -> Callable[[Home], Any]:
+        return lambda home: _Faulty(connection.connect(home), log, at=at, after=after)
+
+    monkeypatch.setattr(projection, "connect", dying(-1, after=False, log=calls))
+    ship(scene.database, "first", whole)
+    expected = comparable(shown(whole))
+    assert {"create_run", "log_batch", "set_terminated", "log_figure"} <= set(calls)
+
+    # Dying after a call is dying before the next; only a run that was made is also recorded.
+    moments = [(at, after) for at in range(len(calls)) for after in (False, True)]
+    for at, after in [m for m in moments if not m[1] or calls[m[0]] == "create_run"]:
+        home = other_home(f"{at}-{after}")
+        monkeypatch.setattr(projection, "connect", dying(at, after=after, log=[]))
+        with pytest.raises(ConnectionError):
+            Projection(scene.database, "first", home).advance()
+        monkeypatch.setattr(projection, "connect", connection.connect)
+        ship(scene.database, "first", home)
+        assert comparable(shown(home)) == expected, (at, calls[at], after)
+
+
+def test_of_two_runs_of_one_trial_one_is_kept(scene: Any, shown: Read) -> None:
+    run = scene.open()
+    number, attempt = scene.begin(run)
+    ship(scene.database, "first", scene.home)
+    first = shown(scene.home)["first-000"]
+    client = MlflowClient(scene.home.tracking)
+    tags = {k: first["tags"][k] for k in ("posetune.sweep_id", "posetune.trial")}
+    experiment = client.get_run(first["id"]).info.experiment_id
+    client.create_run(experiment, tags=tags, run_name="late answer")
+    scene.epoch(run, number, attempt, value=5.0)
+    ship(scene.database, "first", scene.home)
+
+    assert set(shown(scene.home)) == {"first", "first-000"}
+    assert shown(scene.home)["first-000"]["id"] == first["id"]
+
+
+def test_the_study_knows_the_runs_without_credentials(
+    scene: Any, shown: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.run_all()
+    ship(scene.database, "first", scene.home)
+    runs = shown(scene.home)
+
+    trials = read_sweep(scene.database, "first").trials
+    assert [t.mlflow_run_id for t in trials] == [runs[f"first-00{i}"]["id"] for i in range(4)]
+    with scene.database.reading() as connected:
+        rows = connected.execute(select(schema.tracked_run.c.tracking)).scalars().all()
+    assert len(rows) == 5
+    assert connection.public_address("http://me:secret@host:5000") == "http://host:5000"
+
+
+def test_a_store_that_was_wiped_is_filled_again(
+    scene: Any, shown: Read, other_home: Callable[[str], Home]
+) -> None:
+    scene.run_all()
+    ship(scene.database, "first", scene.home)
+    client = MlflowClient(scene.home.tracking)
+    for run in shown(scene.home).values():
+        client.delete_run(run["id"])
+    ship(scene.database, "first", scene.home)
+
+    runs = shown(scene.home)
+    assert len(runs) == 5
+    trials = read_sweep(scene.database, "first").trials
+    assert trials[2].mlflow_run_id == runs["first-002"]["id"]
+
+
+def test_values_that_are_no_numbers_are_left_out(scene: Any, shown: Read) -> None:
+    run = scene.open()
+    number, attempt = scene.begin(run)
+    scene.epoch(run, number, attempt, value=math.nan)
+    scene.epoch(run, number, attempt, value=2.0)
+    ship(scene.database, "first", scene.home)
+    ship(scene.database, "first", scene.home)
+
+    history = shown(scene.home)["first-000"]["history"]
+    assert [step for step, *_ in history["val/error_mm"]] == [2]
+    assert [step for step, *_ in history["time/epoch_s"]] == [1, 2]
+
+
+def test_trials_left_open_are_killed_and_run_again_on_resume(scene: Any, shown: Read) -> None:
+    run = scene.open()
+    number, attempt = scene.begin(run)
+    scene.epoch(run, number, attempt, value=5.0)
+    ship(scene.database, "first", scene.home)
+    live = shown(scene.home)
+    run.close("stopped by SIGINT")
+    ship(scene.database, "first", scene.home)
+    stopped = shown(scene.home)
+    run = scene.open()
+    number, attempt = scene.begin(run)
+    ship(scene.database, "first", scene.home)
+    again = shown(scene.home)
+
+    assert {n: r["status"] for n, r in live.items()} == dict.fromkeys(live, "RUNNING")
+    assert {n: r["status"] for n, r in stopped.items()} == dict.fromkeys(live, "KILLED")
+    assert stopped["first"]["tags"]["posetune.reason"] == "stopped by SIGINT"
+    assert {n: r["status"] for n, r in again.items()} == dict.fromkeys(live, "RUNNING")
+    assert {n: r["id"] for n, r in again.items()} == {n: r["id"] for n, r in live.items()}
+    assert again["first-000"]["tags"]["posetune.attempts"] == "2"
+
+
+_DRIVER = """
+import json, sys, time
+from posetune.spec import SweepSpec
+from posetune.study.database import open_database
+from posetune.study.sweep import Opening, SweepRun
+address, spec = sys.argv[1], json.loads(sys.argv[2])
+opening = Opening(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
+                  store_digest="d" * 64, provenance={}, defaults={"x": 0.3, "depth": 4})
+run = SweepRun(open_database(address), opening)
+trial = run.next_trial()
+attempt = run.begin_attempt(trial.number)
+run.report(trial.number, attempt.number, epoch=1, metrics={"val/error_mm": 5.0}, seconds=1.0,
+           checkpoint=None)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_a_driver_killed_outright_are_killed(
+    scene: Any, shown: Read, sweep_spec: dict[str, Any]
+) -> None:
+    command = [sys.executable, "-c", _DRIVER, scene.home.database, json.dumps(sweep_spec)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "ready\n"
+        ship(scene.database, "first", scene.home)
+        live = shown(scene.home)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    ship(scene.database, "first", scene.home)
+    dead = shown(scene.home)
+
+    assert {r["status"] for r in live.values()} == {"RUNNING"}
+    assert {r["status"] for r in dead.values()} == {"KILLED"}
+    assert {n: r["id"] for n, r in dead.items()} == {n: r["id"] for n, r in live.items()}
+    assert dead["first-000"]["history"] == live["first-000"]["history"]
+
+
+def test_a_sweep_of_which_every_trial_failed_has_failed(scene: Any, shown: Read) -> None:
+    run = scene.open()
+    for _ in range(4):
+        number, _ = scene.begin(run)
+        run.fail(number, "diverged")
+    run.close("finished")
+    ship(scene.database, "first", scene.home)
+
+    assert {r["status"] for r in shown(scene.home).values()} == {"FAILED"}
+
+
+@pytest.mark.slow
+def test_a_tracker_ships_beside_the_driver_and_to_the_end(
+    scene: Any, shown: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "PERIOD_S", 0.05)
+    run = scene.open()
+    tracker = Tracker(scene.database, "first", scene.home)
+    tracker.start()
+    scene.run_trial(run, 5.0)
+    deadline = time.monotonic() + 20
+    while "first-000" not in shown(scene.home) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert shown(scene.home)["first"]["status"] == "RUNNING"
+    for value in (8.0, 3.0, 4.0):
+        scene.run_trial(run, value)
+    run.close("finished")
+
+    assert tracker.stop(20.0)
+    assert tracker.error == ""
+    assert {r["status"] for r in shown(scene.home).values()} == {"FINISHED"}
+    assert shown(scene.home)["first"]["tags"]["posetune.state"] == "complete"
+
+
+def test_a_tracker_without_mlflow_says_so_and_lets_the_driver_end(scene: Any) -> None:
+    run = scene.open()
+    scene.run_trial(run, 5.0)
+    away = scene.home.model_copy(update={"tracking": "http://me:secret@127.0.0.1:9"})
+    tracker = Tracker(scene.database, "first", away)
+    tracker.start()
+    started = time.monotonic()
+
+    assert not tracker.stop(1.8)
+    assert time.monotonic() - started < 2.5
+    assert "127.0.0.1" in tracker.error
+    assert "secret" not in tracker.error
+    with pytest.raises(BadInputError, match=r"MLflow at http://127\.0\.0\.1:9: .*nothing is lost"):
+        ship(scene.database, "first", away)
+
+
+@pytest.mark.slow
+def test_a_process_ends_while_mlflow_hangs(scene: Any) -> None:
+    scene.run_all()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        port = silent.getsockname()[1]
+        script = (
+            "import sys\n"
+            "from posetune.home import Home\n"
+            "from posetune.study.database import open_database\n"
+            "from posetune.tracking.projection import Tracker\n"
+            "home = Home.model_validate_json(sys.argv[1])\n"
+            "tracker = Tracker(open_database(home.database), 'first', home)\n"
+            "tracker.start()\n"
+            "sys.exit(7 if not tracker.stop(1.0) else 0)\n"
+        )
+        home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{port}"})
+        started = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-c", script, home.model_dump_json()],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert ended.returncode == 7
+    assert ended.stderr == ""
+    assert time.monotonic() - started < 15
+
+
+def test_two_shippers_at_once_make_each_run_once(scene: Any, shown: Read) -> None:
+    scene.run_all()
+    threads = [
+        threading.Thread(target=ship, args=(scene.database, "first", scene.home)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(shown(scene.home)) == 5
+
+
+def test_the_package_and_the_cli_do_not_import_mlflow() -> None:
+    script = "import sys, posetune.tracking; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
