@@ -12,8 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from posetune.api import BadInputError
 from posetune.study import schema
@@ -21,6 +36,8 @@ from posetune.study import schema
 __all__ = ["Database", "open_database"]
 
 T = TypeVar("T")
+
+CREATE_ATTEMPTS = 5
 
 RETRY_S = 60.0
 """How long a transaction is tried again while the database is busy or away."""
@@ -74,23 +91,24 @@ def open_database(address: str, *, create: bool = True) -> Database:
     """
     url = make_url(address)
     shown = url.render_as_string(hide_password=True)
+    nothing_yet = BadInputError(
+        f"no study at {shown}: nothing has run under this home yet "
+        "(posetune sweep FILE --name NAME starts one)"
+    )
     if url.get_backend_name() == "sqlite" and url.database:
         if not create and not Path(url.database).exists():
-            raise BadInputError(
-                f"no study database at {url.database}: nothing has run under this home yet "
-                "(posetune sweep FILE --name NAME starts one)"
-            )
+            raise nothing_yet
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     try:
-        schema.metadata.create_all(engine)
-        with engine.begin() as connection:
+        if create:
+            _create_tables(engine)
+        elif not inspect(engine).has_table(schema.about.name):
+            raise nothing_yet
+        with engine.connect() as connection:
             version = connection.execute(select(schema.about.c.version)).scalar()
-            if version is None:
-                connection.execute(insert(schema.about).values(version=schema.VERSION))
-                version = schema.VERSION
     except OperationalError as error:
         raise BadInputError(f"study database {shown}: cannot be opened ({error.orig})") from error
     except (DatabaseError, SQLAlchemyError) as error:
@@ -105,6 +123,22 @@ def open_database(address: str, *, create: bool = True) -> Database:
             f"{schema.VERSION}; use the posetune that wrote it, or another --home"
         )
     return Database(engine)
+
+
+def _create_tables(engine: Engine) -> None:
+    """Make the tables that are missing; another process may be doing the same at this moment."""
+    for attempt in range(CREATE_ATTEMPTS):
+        try:
+            schema.metadata.create_all(engine)
+            with engine.begin() as connection:
+                if connection.execute(select(schema.about.c.version)).scalar() is None:
+                    connection.execute(insert(schema.about).values(version=schema.VERSION))
+        except (OperationalError, ProgrammingError, IntegrityError):
+            if attempt == CREATE_ATTEMPTS - 1:
+                raise
+            time.sleep(0.2 * (attempt + 1))
+        else:
+            return
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

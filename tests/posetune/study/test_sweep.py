@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,13 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"no database at all" * 100)
     with pytest.raises(BadInputError, match="damaged or no study"):
         open_database(f"sqlite:///{file}")
+
+
+def test_processes_that_create_a_database_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'study.db'}"
+    code = f"from posetune.study.database import open_database; open_database({address!r})"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(6)]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 6
 
 
 def test_an_unknown_sweep_names_those_there_are(database: Database) -> None:

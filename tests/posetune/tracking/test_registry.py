@@ -41,10 +41,11 @@ def test_the_best_complete_trial_becomes_a_version_with_lineage(finished: Any) -
     assert version.tags["posetune.sweep"] == "first"
     assert version.tags["posetune.trial"] == "3"
     assert version.tags["posetune.store_digest"] == promotion.data_digest == "d" * 64
-    logged = client.get_logged_model(version.model_id)
+    logged = client.get_logged_model(version.tags["posetune.model_id"])
     assert (str(logged.status), logged.source_run_id) == ("READY", promotion.run_id)
     run = client.get_run(promotion.run_id)
     assert run.info.status == "FINISHED"
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "selfpose", "version": 1}]
     assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
 
 
@@ -57,7 +58,7 @@ def test_the_same_trial_again_keeps_its_version(finished: Any) -> None:
     assert again == first
     assert other.version == 1
     assert len(client.search_model_versions("name = 'selfpose'")) == 1
-    assert client.get_model_version_by_alias("selfpose", "champion").version == "1"
+    assert client.get_model_version_by_alias("selfpose", "champion").version == 1
 
 
 def test_a_promotion_cut_before_its_version_takes_the_same_logged_model(
@@ -84,19 +85,19 @@ def test_the_alias_moves_to_a_better_trial(scene: Any) -> None:
     assert (first.trial, first.version) == (0, 1)
     assert (second.trial, second.version) == (1, 2)
     client = MlflowClient(scene.home.tracking)
-    assert client.get_model_version_by_alias("selfpose", "candidate").version == "2"
+    assert client.get_model_version_by_alias("selfpose", "candidate").version == 2
 
 
 def test_the_saved_model_holds_no_pickle_and_its_code(finished: Any) -> None:
     promotion = promoted(finished)
     client = MlflowClient(finished.home.tracking)
     version = client.get_model_version("selfpose", str(promotion.version))
-    folder = Path(client.get_logged_model(version.model_id).artifact_location.removeprefix("file:"))
-    files = {p.relative_to(Path("/") / folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    folder = Path(version.source.removeprefix("file://"))
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pyc"))]
     assert "code/posetune/testing/toy.py" in files
-    assert [n for n in files if n.startswith("artifacts/")] == ["artifacts/model.safetensors"]
+    assert [n for n in files if n.startswith("artifacts/")] == ["artifacts/model/model.safetensors"]
     requirements = (folder / "requirements.txt").read_text().split()
     assert any(line.startswith("torch==") for line in requirements)
     assert not any(line.startswith("ray") or "+" in line for line in requirements)

@@ -1,0 +1,102 @@
+"""The commands: what they print, what they refuse, what they never import too early."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+COMMANDS = ["data", "data import", "data info", "train", "check", "sweep", "submit", "show"]
+COMMANDS += ["track", "promote", "ui"]
+
+
+def test_help_imports_neither_torch_nor_ray_nor_mlflow() -> None:
+    code = (
+        "import sys\n"
+        "from posetune.cli.app import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'sqlalchemy', 'cv2'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    from typer.testing import CliRunner
+
+    from posetune.cli.app import app
+
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    if command != "data":
+        assert f"posetune {command}" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sweep", "none.yaml", "--name", "a"], "none.yaml: no such file"),
+        (["sweep", "{file}", "--name", "../a"], "a sweep's name takes"),
+        (["sweep", "{file}", "--name", "a", "--store", "nowhere"], "no store at nowhere"),
+        (["check", "{file}", "--store", "{file}"], "is no toy store"),
+        (["train", "{file}", "--set", "y=1"], "--set y: no such field"),
+        (["train", "{file}", "--set", "x=9"], "--set x: "),
+        (["train", "{file}", "--set", "x"], "must be KEY=VALUE"),
+        (["show", "a"], "nothing has run under this home yet"),
+        (["promote", "a", "--model", "m"], "nothing has run under this home yet"),
+        (["data", "import", "--format", "none", "--out", "s"], "there is"),
+        (["data", "import", "--format", "mocap17", "--out", "s"], "reads a file"),
+        (["data", "import", "no.h5", "--format", "mocap17", "--out", "s"], "no.h5"),
+        (["data", "info", "nowhere"], "nowhere"),
+        (["submit", "{file}", "--address", "http://127.0.0.1:9", "--name", "a"], "no Ray job"),
+        (["sweep"], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    posetune: Run, toy_sweep: Callable[..., Path], arguments: list[str], words: str
+) -> None:
+    file = toy_sweep()
+    result = posetune(*(argument.format(file=file) for argument in arguments))
+    assert result.returncode == 2
+    assert words in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_check_prints_the_plan(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+    result = posetune("check", toy_sweep(trials=9, max_epochs=9, epoch_s=2.0), "--json")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert plan["trials"] == 9
+    assert 1 < plan["stages"]["floor"] <= 4
+    assert 9 < plan["epochs"][0] < plan["epochs"][1] == 81
+    assert plan["seconds"][0] < plan["seconds"][1]
+    assert plan["epoch_s"] == 2.0
+
+
+@pytest.mark.slow
+def test_a_single_trial_continues_where_it_stopped(
+    posetune: Run, toy_sweep: Callable[..., Path]
+) -> None:
+    file = toy_sweep(max_epochs=4)
+    whole = posetune("train", file, "--name", "whole", "--json")
+    assert whole.returncode == 0, whole.stderr
+    epochs = json.loads(whole.stdout)["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4]
+    again = posetune("train", file, "--name", "whole", "--json")
+    assert json.loads(again.stdout)["epochs"] == []
+    other = posetune("train", file, "--name", "whole", "--set", "x=0.9")
+    assert other.returncode == 2
+    assert "--fresh" in other.stderr
+    fresh = posetune("train", file, "--name", "whole", "--fresh", "--json")
+    values = [epoch["val/error_mm"] for epoch in json.loads(fresh.stdout)["epochs"]]
+    assert values == [epoch["val/error_mm"] for epoch in epochs]

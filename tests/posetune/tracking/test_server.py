@@ -1,0 +1,195 @@
+"""A real MLflow server on loopback, which is away at first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from mlflow import MlflowClient
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.testing.toy import Toy
+from posetune.tracking import projection
+from posetune.tracking.projection import Tracker, ship
+from posetune.tracking.registry import promote
+from posetune.tracking.ui import serve_ui
+
+Shown = dict[str, Any]
+Read = Callable[[Home], dict[str, Shown]]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Server:
+    """An MLflow server that can be started and killed again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.folder / 'server.db'}",
+            "MLFLOW_ARTIFACTS_DESTINATION": (self.folder / "server-artifacts").as_uri(),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+        wait_for(f"{self.url}/health")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def wait_for(url: str) -> bytes:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urlopen(url, timeout=5) as answer:
+                return bytes(answer.read())
+        except (URLError, OSError):
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+def comparable(runs: dict[str, Shown]) -> dict[str, Shown]:
+    kept = {}
+    for name, run in runs.items():
+        tags = {k: v for k, v in run["tags"].items() if k != "mlflow.parentRunId"}
+        kept[name] = {**run, "tags": tags, "id": ""}
+    return kept
+
+
+@pytest.mark.slow
+def test_a_server_that_was_away_ends_like_one_that_never_was(
+    scene: Any,
+    shown: Read,
+    other_home: Callable[[str], Home],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(projection, "PERIOD_S", 0.1)
+    monkeypatch.setattr(projection, "LONGEST_PAUSE_S", 0.2)
+    home = scene.home.model_copy(update={"tracking": server.url})
+    run = scene.open()
+    run.baselines({"mean_shape": 9.0})
+    tracker = Tracker(scene.database, "first", home)
+    tracker.start()
+    scene.run_trial(run, 5.0)
+    deadline = time.monotonic() + 30
+    while not tracker.error and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "127.0.0.1" in tracker.error
+
+    server.start()
+    number, attempt = scene.begin(run)
+    scene.epoch(run, number, attempt, value=4.0)
+    while "first-001" not in shown(home) and time.monotonic() < deadline + 30:
+        time.sleep(0.1)
+    server.kill()
+    scene.epoch(run, number, attempt, value=3.5)
+    run.fail(number, "diverged")
+    time.sleep(0.5)
+    server.start()
+    scene.run_trial(run, 8.0)
+    scene.run_trial(run, 3.0)
+    run.close("finished")
+    assert tracker.stop(60.0), tracker.error
+
+    undisturbed = other_home("undisturbed")
+    ship(scene.database, "first", undisturbed)
+    assert comparable(shown(home)) == comparable(shown(undisturbed))
+    again = ship(scene.database, "first", home)
+    assert (again.created, again.values, again.uploads) == (0, 0, 0)
+    assert again.page.startswith(f"{server.url}/#/experiments/")
+
+    promotion = promote(scene.database, home, "first", model="selfpose", trainable=Toy)
+    assert promote(scene.database, home, "first", model="selfpose", trainable=Toy) == promotion
+    client = MlflowClient(server.url)
+    version = client.get_model_version_by_alias("selfpose", "candidate")
+    assert version.source.startswith("mlflow-artifacts:/")
+    script = (
+        "import mlflow, numpy as np\n"
+        "model = mlflow.pyfunc.load_model('models:/selfpose@candidate')\n"
+        "assert model.predict(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 3, 3)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.url},
+    )
+
+
+@pytest.mark.slow
+def test_the_ui_serves_this_homes_runs_and_ends_with_it(scene: Any) -> None:
+    scene.run_all()
+    report = ship(scene.database, "first", scene.home)
+    port = free_port()
+    script = (
+        "import sys\n"
+        "from posetune.home import Home\n"
+        "from posetune.tracking.ui import serve_ui\n"
+        "sys.exit(serve_ui(Home.model_validate_json(sys.argv[1]), port=int(sys.argv[2])))\n"
+    )
+    command = [sys.executable, "-c", script, scene.home.model_dump_json(), str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ui:
+        assert ui.stdout is not None
+        assert ui.stdout.readline() == f"starting MLflow on http://127.0.0.1:{port} ...\n"
+        assert ui.stdout.readline() == f"MLflow runs at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        assert client.get_run(report.run_id).info.run_name == "first"
+        page = f"http://127.0.0.1:{port}/get-artifact?path=sweep.yaml&run_uuid={report.run_id}"
+        assert wait_for(page).startswith(b"trainable:")
+        ui.terminate()
+        assert ui.wait(timeout=20) == 0
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_the_ui_of_a_remote_server_is_where_the_server_is(
+    scene: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote = scene.home.model_copy(update={"tracking": "http://me:secret@tracking:5000"})
+
+    assert serve_ui(remote) == 0
+    assert capsys.readouterr().out == "MLflow runs at http://tracking:5000\n"
+
+
+def test_a_taken_port_is_named(scene: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInputError, match=f"--port {port}: .*give another --port"):
+            serve_ui(scene.home, port=port)
