@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import os
 import shlex
 import tempfile
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from sqlalchemy import make_url
 
@@ -64,14 +66,14 @@ def submit_sweep(shipment: Shipment, address: str) -> Job:
     while True:
         try:
             return _submit(_client(address), shipment)
+        except AuthenticationError as error:
+            raise BadInputError(
+                f"--address {address}: refuses the token (RAY_AUTH_MODE="
+                f"{os.environ.get('RAY_AUTH_MODE', 'unset')}); give the cluster's token in "
+                "RAY_AUTH_TOKEN, or name its file in RAY_AUTH_TOKEN_PATH"
+            ) from error
         except (RuntimeError, ConnectionError) as error:
             text = str(error)
-            if "401" in text or "403" in text or "Unauthorized" in text or "authentic" in text:
-                raise BadInputError(
-                    f"--address {address}: refuses the token (RAY_AUTH_MODE="
-                    f"{os.environ.get('RAY_AUTH_MODE', 'unset')}); give the cluster's token in "
-                    "RAY_AUTH_TOKEN, or name its file in RAY_AUTH_TOKEN_PATH"
-                ) from error
             is_fresh = "500" in text or "No available agent" in text
             if not is_fresh or time.monotonic() > deadline:
                 line = text.strip().splitlines()[0] if text.strip() else repr(error)
@@ -95,6 +97,7 @@ def follow_job(job: Job, address: str, show: Callable[[str], None]) -> int:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    logging.getLogger("ray").setLevel(logging.WARNING)
     if "RAY_AUTH_MODE" not in os.environ and (
         os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     ):
