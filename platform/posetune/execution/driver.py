@@ -26,10 +26,7 @@ from posetune.home import Home
 from posetune.spec import Resources
 from posetune.study.sweep import Attempt, SweepRun
 
-__all__ = ["MAX_ATTEMPTS", "Stopping", "run_sweep"]
-
-MAX_ATTEMPTS = 4
-"""A trial whose worker died this often in one driver's life is told FAILED."""
+__all__ = ["Data", "Stopping", "run_sweep"]
 
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials and stages exchange files, not objects; Ray would take 30 % of the memory."""
@@ -91,6 +88,8 @@ def run_sweep(
     """
     stopping = stopping or Stopping()
     try:
+        for trial in run.trials:
+            run.release_checkpoints(trial.number)
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.left and not run.spent:
@@ -149,7 +148,7 @@ def _tune(
                 name="sweep",
                 storage_path=str(scratch),
                 stop=_stopper(stop_now),
-                failure_config=tune.FailureConfig(max_failures=MAX_ATTEMPTS - 1),
+                failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),

@@ -56,7 +56,8 @@ def plan_sweep(
     epochs = (simulated_epochs(spec), trials * spec.pruner.max_epochs)
     at_once = min(slots, trials)
     complete = trials if spec.pruner.name == "none" else math.ceil(trials / 2)
-    disk = (2 * slots + complete) * cost.checkpoint_bytes + complete * cost.model_bytes
+    # An open trial keeps two checkpoints while it writes the third.
+    disk = (3 * slots + complete) * cost.checkpoint_bytes + complete * cost.model_bytes
     return Plan(
         trials=trials,
         slots=slots,

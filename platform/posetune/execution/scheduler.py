@@ -22,7 +22,11 @@ from posetune.execution.trial import Assignment, EpochResult
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Attempt, StaleAttemptError, SweepRun
 
-__all__ = ["StudyScheduler"]
+__all__ = ["MAX_ATTEMPTS", "StudyScheduler"]
+
+
+MAX_ATTEMPTS = 4
+"""A trial whose worker died this often is told FAILED."""
 
 
 class StudyScheduler(FIFOScheduler):
@@ -46,13 +50,16 @@ class StudyScheduler(FIFOScheduler):
         """Begin an attempt: called for a new trial, and again after its worker has died."""
         number = _number(trial)
         attempt = self._run.begin_attempt(number)
+        # The study counts, over all lives of the driver; Tune is told how many are left.
+        left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
+        trial.max_failures = trial.run_metadata.num_failures + left
         trial.set_config({NUMBER: number, ASSIGNMENT: self._assign(attempt)})
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
-        error = trial.get_error() or "its worker died"
-        last_line = str(error).strip().splitlines()[-1:]
-        self._run.trials[_number(trial)].reason = "".join(last_line)
+        record = self._run.trials[_number(trial)]
+        last_line = str(trial.get_error() or "no message").strip().splitlines()[-1]
+        record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""

@@ -45,7 +45,7 @@ class StudySearcher(Searcher):
         """Note the end of a trial; one that Tune gave up is told FAILED."""
         number = self._numbers.pop(trial_id)
         if error and self._run.trials[number].state is None:
-            self._run.fail(number, self._run.trials[number].reason or "its worker died repeatedly")
+            self._run.fail(number, self._run.trials[number].reason)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: the scheduler reports."""

@@ -5,6 +5,7 @@ Nothing is decided here; `sweep` decides and calls these inside its transactions
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ class TrialRecord:
     seed: int
     attempt: int = 0
     """Number of the newest attempt; 0 before the first."""
+    crashes: int = 0
+    """Attempts whose worker died under a living driver."""
     epoch: int = 0
     """Epochs reported."""
     value: float | None = None
@@ -107,8 +110,7 @@ def read_trials(connection: Connection, sweep_id: int) -> list[TrialRecord]:
         record.epoch, record.value = row["epoch"], row["value"]
         record.decisions[row["epoch"]] = row["decision"]
         record.seconds += row["seconds"]
-    for row in _of_sweep(connection, schema.attempt, sweep_id):
-        by_id[row["trial_id"]].attempt = row["number"]
+    _count_attempts(connection, sweep_id, by_id)
     for row in _of_sweep(connection, schema.checkpoint, sweep_id):
         by_id[row["trial_id"]].checkpoints.append(
             CheckpointRecord(
@@ -119,6 +121,22 @@ def read_trials(connection: Connection, sweep_id: int) -> list[TrialRecord]:
         record = by_id[row["trial_id"]]
         record.state, record.reason = row["state"], row["reason"]
     return list(trials.values())
+
+
+def _count_attempts(
+    connection: Connection, sweep_id: int, by_id: Mapping[int, TrialRecord]
+) -> None:
+    """Number the attempts; two with no start of a driver between them mean a dead worker."""
+    event = schema.sweep_event
+    query = select(event.c.at).where(event.c.sweep_id == sweep_id, event.c.kind == "started")
+    starts = sorted(connection.execute(query).scalars())
+    lives: dict[int, int] = {}
+    for row in _of_sweep(connection, schema.attempt, sweep_id):
+        record = by_id[row["trial_id"]]
+        record.attempt = row["number"]
+        life = bisect.bisect_right(starts, row["at"])
+        record.crashes += lives.get(record.id) == life
+        lives[record.id] = life
 
 
 def _of_sweep(connection: Connection, table: Any, sweep_id: int) -> list[RowMapping]:

@@ -55,6 +55,8 @@ class Attempt:
 
     trial: int
     number: int
+    crashes: int
+    """How often the trial's worker has died so far, in all lives of the driver."""
     seed: int
     params: Mapping[str, Scalar]
     checkpoints: tuple[CheckpointRecord, ...]
@@ -113,8 +115,12 @@ class SweepRun:
         return len(self._waiting) + self.spec.budget.trials - len(self.trials)
 
     def begin_attempt(self, number: int) -> Attempt:
-        """Begin the next attempt of a trial; reports of older ones are refused from now on."""
+        """Begin the next attempt of a trial; reports of older ones are refused from now on.
+
+        A second attempt in one driver's life means that the first one's worker died.
+        """
         trial = self.trials[number]
+        crashes = trial.crashes + (number in self._begun)
         values = {
             "trial_id": trial.id,
             "number": trial.attempt + 1,
@@ -122,8 +128,16 @@ class SweepRun:
         }
         self._append(schema.attempt, values)
         trial.attempt += 1
-        newest_first = tuple(reversed(trial.checkpoints))
-        return Attempt(number, trial.attempt, trial.seed, trial.params, newest_first)
+        trial.crashes = crashes
+        self._begun.add(number)
+        return Attempt(
+            trial=number,
+            number=trial.attempt,
+            crashes=crashes,
+            seed=trial.seed,
+            params=trial.params,
+            checkpoints=tuple(reversed(trial.checkpoints)),
+        )
 
     # -- what the scheduler reports --------------------------------------------------------
 
@@ -260,6 +274,7 @@ class SweepRun:
             if trial.state is not None:
                 self._memory.tell(trial.number, trial.state, trial.value)
         self._waiting = [trial.number for trial in self.trials if trial.state is None]
+        self._begun: set[int] = set()
         self._opened = time.time()
         self._trained_seconds = sum(trial.seconds for trial in self.trials)
 

@@ -7,6 +7,8 @@ floor). Its model answers every image with one constant pose.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +47,8 @@ class ToyConfig(BaseModel):
     epoch_s: float = Field(0.0, ge=0.0, description="Seconds an epoch takes at least.")
     stage_s: float = Field(0.0, ge=0.0, description="Seconds the stage takes at least.")
     fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
+    die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
+    die_at: str = Field("", description="The process that finds this file removes it and dies.")
 
 
 class ToyImport(BaseModel):
@@ -131,6 +135,7 @@ class Toy:
     def epoch(self) -> Mapping[str, float]:
         """Descend ten noisy steps."""
         time.sleep(self.config.epoch_s)
+        self._perhaps_die()
         if self.config.x > self.config.fail_above:
             raise TrialFailedError(f"diverged: x = {self.config.x:g}")
         for _ in range(10):
@@ -140,6 +145,14 @@ class Toy:
             self.context.progress(self.steps, 10 * self.context.max_epochs)
         error = float(np.linalg.norm(self.position)) + self.floor
         return {"val/error_mm": error, "train/step": float(self.steps)}
+
+    def _perhaps_die(self) -> None:
+        found = Path(self.config.die_at) if self.config.die_at else None
+        if found is not None and found.exists():
+            found.unlink()
+        elif self.config.x <= self.config.die_above:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def save(self, folder: Path) -> None:
         """Write position, steps and the generator's state."""

@@ -26,7 +26,10 @@ class PoseModel(PythonModel):
         self.predictor = trainable.load_model(Path(context.artifacts["model"]))
 
     def predict(
-        self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
+        self,
+        context: PythonModelContext,
+        model_input: np.ndarray,  # the one form of this type that MLflow knows
+        params: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Return root-centred poses (N, J, 3), mean bone 1, for images (N, S, S, 3), uint8."""
         return np.asarray(self.predictor(np.asarray(model_input)), dtype=np.float32)

@@ -62,6 +62,12 @@ class ShipReport:
     uploads: int
     """Runs that files were uploaded to."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.trials} trials ({self.created} runs made, {self.values} values and files of "
+            f"{self.uploads} runs sent now), {self.page}"
+        )
+
 
 def ship(database: Database, name: str, home: Home) -> ShipReport:
     """Bring MLflow up to date with a sweep; again changes nothing.

@@ -8,9 +8,11 @@ here: the version says `ungated`.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +27,15 @@ from mlflow.types import Schema, TensorSpec
 from posetune.api import BadInputError, Trainable
 from posetune.digest import digest_folder
 from posetune.home import Home
+from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
-from posetune.tracking.connection import connect, exclusive, mlflow_faults_explained
+from posetune.tracking.connection import (
+    connect,
+    exclusive,
+    mlflow_faults_explained,
+    public_address,
+)
 from posetune.tracking.content import best_complete
 from posetune.tracking.projection import ship
 
@@ -112,7 +120,9 @@ def promote(
     report = ship(database, name, home)
     with mlflow_faults_explained(home), exclusive(home, f"registry-{model}"):
         client = connect(home)
-        run_id = read_sweep(database, name).trials[trial.number].mlflow_run_id or ""
+        with database.reading() as connection:
+            runs = journal.read_tracked(connection, view.id, public_address(home.tracking))
+        run_id = runs[trial.number]
         candidate = _Candidate(view, trial, folder, digest, report.experiment_id, run_id)
         version = _find_version(client, model, candidate)
         if version is None:
@@ -191,15 +201,19 @@ def _register(
     view, trial = candidate.view, candidate.trial
     version = client.create_model_version(
         model,
-        source=f"models:/{logged.model_id}",
+        # Not `models:/<id>`, which MLflow looks up in the process's default tracking store.
+        source=logged.artifact_location,
         run_id=candidate.run_id,
         model_id=logged.model_id,
-        tags=candidate.lineage,
+        tags={**candidate.lineage, "posetune.model_id": logged.model_id},
         description=(
             f"Trial {trial.number} of sweep {view.name}: {view.spec.objective.metric} = "
             f"{trial.value:.6g} on validation. Not gated."
         ),
     )
+    # A server writes this link by itself; without one the model's page would not show the version.
+    link = json.dumps([{"name": model, "version": int(version.version)}])
+    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": link})
     return int(version.version)
 
 
@@ -226,15 +240,15 @@ def _log_model(
         tags=candidate.lineage,
         params={name: str(value) for name, value in candidate.trial.params.items()},
     )
-    status = "FAILED"
     try:
         with tempfile.TemporaryDirectory(prefix="posetune-model-") as scratch:
             folder = Path(scratch) / "model"
             _save(folder, candidate, logged, trainable)
             client.log_model_artifacts(logged.model_id, str(folder))
-        status = "READY"
-    finally:
-        client.finalize_logged_model(logged.model_id, status)
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(logged.model_id, "READY")
     output = LoggedModelOutput(logged.model_id, step=candidate.trial.epochs)
     client.log_outputs(candidate.run_id, [output])
     return client.get_logged_model(logged.model_id)
@@ -245,25 +259,27 @@ def _save(
 ) -> None:
     predictor = trainable.load_model(candidate.folder)
     side, joints = predictor.image_size, len(predictor.joint_names)
-    mlflow.pyfunc.save_model(
-        folder,
-        python_model=str(_CODE),
-        model_config={"trainable": candidate.view.spec.trainable},
-        artifacts={"model": str(candidate.folder)},
-        code_paths=_code_paths(trainable),
-        pip_requirements=_requirements(),
-        signature=ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, joints, 3))]),
-        ),
-        metadata=candidate.lineage,
-        mlflow_model=Model(
-            artifact_path=logged.artifact_location,
-            run_id=candidate.run_id,
-            model_uuid=logged.model_id,
-            model_id=logged.model_id,
-        ),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no input example is given: the signature says it all
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(_CODE),
+            model_config={"trainable": candidate.view.spec.trainable},
+            artifacts={"model": str(candidate.folder)},
+            code_paths=_code_paths(trainable),
+            pip_requirements=_requirements(),
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, joints, 3))]),
+            ),
+            metadata=candidate.lineage,
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                run_id=candidate.run_id,
+                model_uuid=logged.model_id,
+                model_id=logged.model_id,
+            ),
+        )
 
 
 def _code_paths(trainable: type[Trainable]) -> list[str]:

@@ -260,3 +260,15 @@ def test_an_unknown_sweep_names_those_there_are(database: Database) -> None:
     SweepRun(database, opening()).lease.release()
     with pytest.raises(BadInputError, match="there is s"):
         read_sweep(database, "t")
+
+
+def test_dead_workers_are_counted_over_all_lives_but_dead_drivers_are_not(
+    database: Database,
+) -> None:
+    run = SweepRun(database, opening())
+    assert run.next_trial() is not None
+    assert [run.begin_attempt(0).crashes for _ in range(3)] == [0, 1, 2]
+    run.lease.release()
+    resumed = SweepRun(database, opening())
+    assert [resumed.begin_attempt(0).crashes for _ in range(2)] == [2, 3]
+    resumed.lease.release()

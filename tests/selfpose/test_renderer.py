@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from selfpose.renderer import Profile, SkeletonRenderer, draw_skeletons, limb_brightness
+from selfpose.skeleton import H36M_17
+
+LIMBS = H36M_17.limbs
+DIM = limb_brightness(H36M_17, 0.5)
+
+
+def draw_naively(
+    joints_bj2: Tensor,
+    limbs: Sequence[tuple[int, int]],
+    *,
+    image_size: int,
+    sigma: float,
+    profile: Profile,
+    brightness: Sequence[float],
+) -> Tensor:
+    """The definition, limb by limb, differentiated by autograd."""
+    grid = torch.linspace(-1, 1, image_size, dtype=joints_bj2.dtype)
+    y, x = torch.meshgrid(grid, grid, indexing="ij")
+    m = torch.stack((x, y), dim=-1)
+    values = []
+    for (a, b), bright in zip(limbs, brightness, strict=True):
+        start = joints_bj2[:, a, None, None]
+        along = joints_bj2[:, b, None, None] - start
+        t = ((m - start) * along).sum(-1) / along.square().sum(-1).clamp(min=1e-6)
+        foot = start + t.clamp(0, 1).unsqueeze(-1) * along
+        d = ((m - foot).square().sum(-1) + 1e-6).sqrt()
+        values.append(bright * torch.exp(-(d if profile == "distance" else d**2) / sigma**2))
+    return (2 * torch.stack(values).amax(0) - 1).unsqueeze(1)
+
+
+def some_joints(count: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return 0.5 * torch.randn(count, 17, 2, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("profile", ["distance", "squared"])
+@pytest.mark.parametrize("brightness", [(1.0,) * 16, DIM])
+def test_the_fast_renderer_equals_its_naive_twin_gradients_included(
+    profile: Profile, brightness: tuple[float, ...]
+) -> None:
+    results = []
+    weight = torch.randn(3, 1, 20, 20, dtype=torch.float64, generator=torch.Generator())
+    for draw in (draw_skeletons, draw_naively):
+        joints = some_joints().requires_grad_()
+        image = draw(
+            joints, LIMBS, image_size=20, sigma=0.3, profile=profile, brightness=brightness
+        )
+        (image * weight).sum().backward()
+        assert joints.grad is not None
+        results.append((image.detach(), joints.grad))
+
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    pen = SkeletonRenderer(H36M_17, 6, sigma=0.5)
+
+    assert torch.autograd.gradcheck(pen, (some_joints(1).requires_grad_(),), eps=1e-7, atol=1e-5)
+
+
+def test_limbs_without_length_and_joints_on_pixels_have_finite_gradients() -> None:
+    joints = torch.zeros(2, 17, 2)
+    joints[1, 3:] = -1.0  # the first pixel's centre
+    joints.requires_grad_()
+    image = SkeletonRenderer(H36M_17, 9)(joints)
+    image.sum().backward()
+
+    assert image.isfinite().all()
+    assert joints.grad is not None
+    assert joints.grad.isfinite().all()
+
+
+def test_images_are_bright_on_the_limbs_and_dark_far_from_them() -> None:
+    joints = torch.full((1, 17, 2), 0.0)
+    image = SkeletonRenderer(H36M_17, 17)(joints)
+
+    assert image[0, 0, 8, 8] > 0.9
+    assert image[0, 0, 0, 0] < -0.99
+
+
+def test_x_is_the_column_and_y_the_row() -> None:
+    joints = torch.tensor([1.0, -1.0]).expand(1, 17, 2)
+    image = SkeletonRenderer(H36M_17, 8)(joints)
+
+    assert image[0, 0, 0, 7] == image.max()
+
+
+def test_side_coding_dims_the_left_limbs_only() -> None:
+    joints = torch.full((1, 17, 2), -0.9)
+    joints[0, 12:14] = 0.5  # the left arm below the elbow lies apart from the rest
+    plain = SkeletonRenderer(H36M_17, 31)(joints)[0, 0]
+    coded = SkeletonRenderer(H36M_17, 31, side_brightness=0.5)(joints)[0, 0]
+
+    assert plain.max() > 0.8
+    assert coded[20:].max() < 0.05
+    assert coded[:2, :2].max() == plain[:2, :2].max()
