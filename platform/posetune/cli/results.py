@@ -1,4 +1,4 @@
-"""`posetune show`, `track`, `promote` and `ui`."""
+"""`posetune show`, `track`, `stages`, `promote` and `ui`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 
-__all__ = ["promote", "show", "track", "ui"]
+__all__ = ["promote", "show", "stages", "track", "ui"]
 
 SweepArgument = Annotated[str, typer.Argument(metavar="NAME", help="A sweep's name.")]
 
@@ -58,6 +58,7 @@ def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = Fa
     """
     from posetune.home import Home
     from posetune.study.database import open_database
+    from posetune.tracking.connection import public_address
     from posetune.tracking.projection import ship
 
     resolved = Home.resolve(home)
@@ -66,7 +67,51 @@ def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = Fa
     if as_json:
         print_json(asdict(report))
     else:
-        console.print(f"MLflow at {resolved.tracking} is up to date with {name}: {report}")
+        address = public_address(resolved.tracking)
+        console.print(f"MLflow at {address} is up to date with {name}: {report}")
+
+
+def stages(
+    home: HomeOption = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Delete what is broken or no unfinished sweep has used."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the shared stage products, and prune them.
+
+    posetune stages --prune
+    """
+    from rich.table import Table
+
+    from posetune.home import Home
+    from posetune.report.tables import format_params, format_seconds
+    from posetune.stages.cache import StageCache
+    from posetune.study.database import open_database
+    from posetune.study.view import needed_stages
+
+    resolved = Home.resolve(home)
+    cache = StageCache(resolved.storage)
+    pruned = []
+    if prune:
+        pruned = cache.prune(needed_stages(open_database(resolved.database, create=False)))
+    entries = cache.entries()
+    if as_json:
+        print_json({"stages": [asdict(e) for e in entries], "pruned": [asdict(e) for e in pruned]})
+        return
+    table = Table("stage", "key", "state", "size", "took", "reads")
+    for entry in entries:
+        size = f"{entry.bytes / 1e6:.1f} MB"
+        reads = format_params(dict(entry.reads))
+        took = format_seconds(entry.seconds)
+        table.add_row(entry.name, entry.key[:12], entry.state, size, took, reads)
+    console.print(table)
+    total = sum(entry.bytes for entry in entries)
+    console.print(f"{len(entries)} products, {total / 1e6:.1f} MB below {cache.root}")
+    if prune:
+        freed = sum(entry.bytes for entry in pruned)
+        console.print(f"deleted {len(pruned)}, {freed / 1e6:.1f} MB")
 
 
 def promote(
@@ -86,6 +131,7 @@ def promote(
     from posetune.spec import load_trainable
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
+    from posetune.tracking.connection import public_address
     from posetune.tracking.registry import promote as register
 
     resolved = Home.resolve(home)
@@ -99,7 +145,12 @@ def promote(
         f"{model} version {promotion.version} is {model}@{alias}: trial {promotion.trial} of "
         f"{name}, {promotion.value:.2f} on validation (no gate was asked)"
     )
-    console.print(f'Next: mlflow.pyfunc.load_model("{promotion.uri}"), posetune ui')
+    console.print(
+        f"Next: posetune ui, or in Python\n"
+        f'  mlflow.set_tracking_uri("{public_address(resolved.tracking)}")\n'
+        f'  mlflow.pyfunc.load_model("{promotion.uri}")',
+        soft_wrap=True,
+    )
 
 
 def ui(

@@ -121,7 +121,10 @@ def sweep(
         console.print(sweep_tables(view))
     home_flag = f" --home {home}" if home else ""
     if not shipped:
-        console.print(f"MLflow is behind; bring it up to date: posetune track {name}{home_flag}")
+        cause = f" ({tracker.error})" if tracker.error else ""
+        console.print(
+            f"MLflow is behind{cause}; bring it up to date: posetune track {name}{home_flag}"
+        )
     if view.state == "INTERRUPTED":
         console.print(f"{view.stopped}; the same command again continues it")
         raise typer.Exit(130 if stopping.asked_by_user else 0)

@@ -10,6 +10,7 @@ is obtained; one that does not match its digest is moved aside and built again.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -18,15 +19,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from posetune.api import Progress, Stage, silent
 from posetune.digest import digest_folder, digest_json
 
-__all__ = ["Product", "StageCache", "stage_key"]
+__all__ = ["Entry", "Product", "StageCache", "stage_key"]
 
 CLAIM_S = 30.0
 """A claim that was not touched for so long belongs to a dead builder."""
@@ -45,6 +47,42 @@ class Product:
     """What `Stage.build` filled."""
     trained: bool
     """Whether this call built it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the cache."""
+
+    name: str
+    key: str
+    state: Literal["whole", "broken", "partial"]
+    folder: Path
+    bytes: int
+    built: float
+    """Seconds since the epoch."""
+    reads: Mapping[str, Any]
+    seconds: float
+    """How long it took to build."""
+
+
+def _entry(folder: Path) -> Entry:
+    key, _, rest = folder.name.partition(".")
+    manifest: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    state: Literal["whole", "broken", "partial"] = "whole" if manifest else "broken"
+    if rest:
+        state = "broken" if rest.endswith("broken") else "partial"
+    return Entry(
+        name=folder.parent.name,
+        key=key,
+        state=state,
+        folder=folder,
+        bytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        built=folder.stat().st_mtime,
+        reads=manifest.get("reads", {}),
+        seconds=manifest.get("seconds", 0.0),
+    )
 
 
 def stage_key(stage: Stage, store_digest: str) -> str:
@@ -135,6 +173,29 @@ class StageCache:
         if not intact:
             target.rename(target.with_suffix(f".{uuid.uuid4().hex[:8]}.broken"))
         return intact
+
+    def entries(self) -> list[Entry]:
+        """Return everything in the cache: products, broken ones, and what dead builders left."""
+        found = [
+            _entry(path) for path in self.root.glob("*/*") if path.suffix not in (".claim", ".dead")
+        ]
+        return sorted(found, key=lambda entry: (entry.name, -entry.built))
+
+    def prune(self, needed: Collection[str]) -> list[Entry]:
+        """Delete broken products, dead builders' leavings, and products of other keys.
+
+        Args:
+            needed: keys to keep.
+        """
+        pruned = []
+        for entry in self.entries():
+            claim = self.path(entry.name, entry.key).with_suffix(".claim")
+            if claim.exists() and not _is_dead(claim):
+                continue  # somebody builds it now
+            if entry.state != "whole" or entry.key not in needed:
+                shutil.rmtree(entry.folder, ignore_errors=True)
+                pruned.append(entry)
+        return pruned
 
     def _build(self, stage: Stage, target: Path, progress: Progress) -> None:
         partial = target.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")

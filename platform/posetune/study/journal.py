@@ -21,6 +21,7 @@ __all__ = [
     "TrialRecord",
     "append",
     "find_sweep",
+    "read_budget",
     "read_driven_seconds",
     "read_lives",
     "read_metrics",
@@ -80,6 +81,14 @@ def find_sweep(connection: Connection, name: str) -> RowMapping | None:
     """Return the sweep's row, or None."""
     query = select(schema.sweep).where(schema.sweep.c.name == name)
     return connection.execute(query).mappings().one_or_none()
+
+
+def read_budget(connection: Connection, sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the budget that the sweep was last started with: it may have grown."""
+    event = schema.sweep_event
+    query = select(event.c.data).where(event.c.sweep_id == sweep["id"], event.c.kind == "started")
+    started = connection.execute(query.order_by(event.c.id.desc()).limit(1)).scalar()
+    return dict((started or {}).get("budget") or sweep["spec"]["budget"])
 
 
 def read_reports(connection: Connection, sweep_id: int) -> list[RowMapping]:

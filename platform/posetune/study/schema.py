@@ -1,7 +1,8 @@
 """The tables of a study: the same on SQLite and PostgreSQL, append-only.
 
-Each row is an event that happened and never changes. The exception is `lease`, which says who
-drives a sweep right now. A trial's state is not stored; it follows from the events (`view`).
+Each row is an event that happened and never changes. The exceptions are `lease`, which says who
+drives a sweep right now, and `tracked_run`, a row of which is replaced when its MLflow store was
+wiped. A trial's state is not stored; it follows from the events (`view`).
 """
 
 from sqlalchemy import (

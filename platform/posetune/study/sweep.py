@@ -78,15 +78,17 @@ class SweepRun:
         self._defaults = dict(opening.defaults)
         with database.reading() as connection:
             row = journal.find_sweep(connection, opening.name)
+            budget = journal.read_budget(connection, dict(row)) if row else {}
         if row is None:
             self.id = database.write(lambda connection: _create(connection, opening))
         else:
-            _check_unchanged(dict(row), opening)
+            _check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
         self.has_baselines = False
         self.lease = Lease(database, self.id, self.name)
         self._rebuild()
-        self._append(schema.sweep_event, {"kind": "started", "data": {}}, of_sweep=True)
+        started = {"kind": "started", "data": {"budget": self.spec.budget.model_dump()}}
+        self._append(schema.sweep_event, started, of_sweep=True)
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------
@@ -322,7 +324,7 @@ def _create(connection: Connection, opening: Opening) -> int:
     return journal.append(connection, schema.sweep, values)
 
 
-def _check_unchanged(row: Mapping[str, Any], opening: Opening) -> None:
+def _check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], opening: Opening) -> None:
     """Refuse to continue a sweep with another file or other data; a larger budget is welcome."""
     old, new = row["spec"], opening.spec.canonical()
     changed = [
@@ -332,7 +334,7 @@ def _check_unchanged(row: Mapping[str, Any], opening: Opening) -> None:
     ]
     shrunk = [
         f"budget.{name}: {before} -> {new['budget'].get(name)}"
-        for name, before in old["budget"].items()
+        for name, before in budget.items()
         if _less(new["budget"].get(name), before)
     ]
     if changed or shrunk:

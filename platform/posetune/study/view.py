@@ -19,7 +19,7 @@ from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.lease import is_live
 
-__all__ = ["StageUse", "SweepView", "TrialView", "list_sweeps", "read_sweep"]
+__all__ = ["StageUse", "SweepView", "TrialView", "list_sweeps", "needed_stages", "read_sweep"]
 
 SweepState = Literal["RUNNING", "COMPLETE", "INTERRUPTED", "FAILED"]
 
@@ -109,8 +109,18 @@ def read_sweep(database: Database, name: str) -> SweepView:
         return _view(connection, row)
 
 
+def needed_stages(database: Database) -> set[str]:
+    """Return the keys of the stage products that a sweep which is not finished has used."""
+    unfinished = [v.id for v in list_sweeps(database) if v.state in ("RUNNING", "INTERRUPTED")]
+    table = schema.stage_use
+    with database.reading() as connection:
+        query = select(table.c.key).where(table.c.sweep_id.in_(unfinished))
+        return set(connection.execute(query).scalars())
+
+
 def _view(connection: Connection, row: RowMapping) -> SweepView:
-    spec = SweepSpec.model_validate(row["spec"])
+    budget = journal.read_budget(connection, dict(row))
+    spec = SweepSpec.model_validate({**row["spec"], "budget": budget})
     live = _has_live_driver(connection, row["id"])
     runs = _run_ids(connection, row["id"])
     trials = tuple(

@@ -13,12 +13,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
@@ -66,9 +68,27 @@ def connect(home: Home) -> MlflowClient:
         return MlflowClient(home.tracking)
     home.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(home, "mlflow-store"):  # two writers that both make the tables break them
+        _make_sqlite_store(home.tracking)
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
+
+
+def _make_sqlite_store(address: str) -> None:
+    """Make an SQLite store whole or not at all.
+
+    MLflow makes its tables by dozens of migrations; a process killed between two of them would
+    leave a file that no MLflow opens again.
+    """
+    url = make_url(address)
+    if url.get_backend_name() != "sqlite" or not url.database or Path(url.database).exists():
+        return
+    store = Path(url.database)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    partial = store.with_name(f".{store.name}.partial")
+    partial.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.replace(store)
 
 
 def is_server(home: Home) -> bool:

@@ -13,7 +13,7 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = ["data", "data import", "data info", "train", "check", "sweep", "submit", "show"]
-COMMANDS += ["track", "promote", "ui"]
+COMMANDS += ["track", "stages", "promote", "ui"]
 
 
 def test_help_imports_neither_torch_nor_ray_nor_mlflow() -> None:

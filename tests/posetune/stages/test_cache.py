@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,3 +118,17 @@ def test_the_claim_of_a_killed_builder_is_taken_over(tmp_path: Path) -> None:
     first.wait()
     second = start_builder(tmp_path, 0)
     assert second.communicate(timeout=30)[0].strip() == "True"
+
+
+def test_pruning_keeps_what_is_needed_and_what_is_being_built(tmp_path: Path) -> None:
+    cache = StageCache(tmp_path)
+    for key in ("needed", "old", "broken"):
+        cache.obtain(stage(tmp_path / "count"), key)
+    (cache.path("flow", "broken") / "product.json").unlink()
+    (tmp_path / "stages" / "flow" / "dead.1234.partial").mkdir()
+    (tmp_path / "stages" / "flow" / "live.1234.partial").mkdir()
+    live = {"host": socket.gethostname(), "pid": os.getpid()}
+    (tmp_path / "stages" / "flow" / "live.claim").write_text(json.dumps(live))
+    pruned = cache.prune({"needed"})
+    assert {entry.key for entry in pruned} == {"old", "broken", "dead"}
+    assert {entry.key for entry in cache.entries()} == {"needed", "live"}

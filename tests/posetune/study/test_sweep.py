@@ -220,6 +220,12 @@ def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -
     drive(database, budget={"trials": 16})
     view = read_sweep(database, "s")
     assert (len(view.trials), view.state) == (16, "COMPLETE")
+    grown = SweepRun(database, opening(budget={"trials": 20}))
+    assert grown.next_trial() is not None
+    grown.lease.release()
+    assert read_sweep(database, "s").state == "INTERRUPTED"
+    with pytest.raises(BadInputError, match=r"budget\.trials: 20 -> 16"):
+        SweepRun(database, opening(budget={"trials": 16}))
 
 
 def test_a_changed_store_is_refused(database: Database) -> None:

@@ -20,6 +20,7 @@ from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.study import schema
 from posetune.study.view import read_sweep
+from posetune.testing.toy import ToyConfig
 from posetune.tracking import connection, projection
 from posetune.tracking.projection import Projection, Tracker, ship
 
@@ -63,7 +64,7 @@ def test_every_trial_is_one_child_with_params_curve_and_tags(scene: Any, shown: 
     assert report.run_id == runs["first"]["id"]
     assert child["tags"]["mlflow.parentRunId"] == runs["first"]["id"]
     assert child["params"]["x"] == str(read_sweep(scene.database, "first").trials[3].params["x"])
-    assert set(child["params"]) == {"x", "depth", "epoch_s", "stage_s", "fail_above"}
+    assert set(child["params"]) == set(ToyConfig.model_fields)
     assert [(s, v) for s, v, _ in child["history"]["val/error_mm"]] == [
         (1, 6.0),
         (2, 5.0),

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posetune.api import BadInputError
+from selfpose.data.store import open_store
+from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
+
+CPU = torch.device("cpu")
+
+
+def test_reducing_averages_blocks_of_pixels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    expected = images.reshape(2, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+
+    assert np.abs(reduce_images(images, 4) - expected).max() <= 0.5
+    assert reduce_images(images, 8) is images
+
+
+def test_black_and_white_become_minus_one_and_one() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8).expand(1, 1, 3, 2).permute(0, 3, 1, 2)
+
+    assert images_to_input(images.permute(0, 2, 1, 3)[..., :3]).unique().tolist() == [-1.0, 1.0]
+
+
+def test_a_feed_in_memory_and_one_that_reads_the_file_give_the_same(tiny_store: Path) -> None:
+    train = open_store(tiny_store).split("train")
+    kept = open_feed(train, 32, with_masks=True, device=CPU)
+    reading = ImageFeed(train, 32, True, None, None, CPU)
+    pick = torch.tensor([5, 0, 5])
+
+    for a, b in zip(kept.fetch(pick), reading.fetch(pick), strict=True):
+        assert a is not None
+        assert b is not None
+        assert torch.equal(a, b)
+        assert a.shape[0] == 3
+
+
+def test_a_size_that_the_store_cannot_give_is_refused(tiny_store: Path) -> None:
+    with pytest.raises(BadInputError, match="give 64, 32 or 16"):
+        open_feed(open_store(tiny_store).split("train"), 128, with_masks=False, device=CPU)

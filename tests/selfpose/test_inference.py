@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posetune.api import BadInputError
+from selfpose.config import SelfPoseConfig
+from selfpose.inference import PosePredictor, build_model, export_model, load_model
+from selfpose.skeleton import H36M_17
+
+COMPLETE = SelfPoseConfig.model_validate({"image_size": 32, "width": 4, "lifting": {"width": 16}})
+LIFTING = SelfPoseConfig.model_validate({"mode": "lifting", "lifting": {"width": 16}})
+
+
+def exported(config: SelfPoseConfig, folder: Path) -> PosePredictor:
+    folder.mkdir()
+    export_model(build_model(config, H36M_17, h=0.4), config, folder)
+    return load_model(folder)
+
+
+def some_images(side: int, count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_poses_are_root_centred_with_mean_limb_length_one(tmp_path: Path) -> None:
+    poses = exported(COMPLETE, tmp_path / "model")(some_images(32))
+    limbs = np.array(H36M_17.limbs)
+    lengths = np.linalg.norm(poses[:, limbs[:, 0]] - poses[:, limbs[:, 1]], axis=-1)
+
+    assert poses.shape == (3, 17, 3)
+    assert poses.dtype == np.float32
+    np.testing.assert_array_equal(poses[:, 0], 0)
+    np.testing.assert_allclose(lengths.mean(axis=1), 1, rtol=1e-5)
+
+
+def test_a_loaded_model_predicts_what_the_exported_one_did(tmp_path: Path) -> None:
+    model = build_model(COMPLETE, H36M_17, h=0.4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    export_model(model, COMPLETE, tmp_path)
+    images = some_images(32)
+
+    np.testing.assert_array_equal(
+        load_model(tmp_path)(images), PosePredictor(model, COMPLETE)(images)
+    )
+
+
+def test_each_image_is_read_by_itself(tmp_path: Path) -> None:
+    predictor, images = exported(COMPLETE, tmp_path / "model"), some_images(32)
+
+    np.testing.assert_allclose(predictor(images)[:1], predictor(images[:1]), atol=1e-5)
+
+
+def test_images_of_twice_the_size_are_reduced_first(tmp_path: Path) -> None:
+    predictor, images = exported(COMPLETE, tmp_path / "model"), some_images(32)
+    doubled = images.repeat(2, axis=1).repeat(2, axis=2)
+
+    np.testing.assert_array_equal(predictor(doubled), predictor(images))
+
+
+def test_no_images_give_no_poses(tmp_path: Path) -> None:
+    assert exported(COMPLETE, tmp_path / "model")(some_images(32, 0)).shape == (0, 17, 3)
+
+
+@pytest.mark.parametrize(
+    "images", [some_images(48), some_images(32).astype(np.float32), some_images(32)[..., :1]]
+)
+def test_other_images_are_refused(images: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="expected uint8"):
+        exported(COMPLETE, tmp_path / "model")(images)
+
+
+def test_a_lifting_model_takes_2d_poses_and_no_images(tmp_path: Path) -> None:
+    predictor = exported(LIFTING, tmp_path / "model")
+
+    with pytest.raises(BadInputError, match="lifting mode"):
+        predictor(some_images(128))
+    assert predictor.lift(np.zeros((2, 17, 2), np.float32)).shape == (2, 17, 3)
+    with pytest.raises(BadInputError, match="2D poses"):
+        predictor.lift(np.zeros((2, 16, 2), np.float32))
+
+
+def test_lifting_does_not_depend_on_place_in_the_crop(tmp_path: Path) -> None:
+    predictor = exported(LIFTING, tmp_path / "model")
+    poses = np.random.default_rng(0).normal(size=(2, 17, 2)).astype(np.float32)
+
+    np.testing.assert_allclose(predictor.lift(poses + 0.1), predictor.lift(poses), atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["nothing", "weights", "facts"])
+def test_what_is_no_exported_model_is_refused(damage: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    if damage == "nothing":
+        folder.mkdir()
+    else:
+        exported(LIFTING, folder)
+        name = {"weights": "model.safetensors", "facts": "model.json"}[damage]
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+
+    with pytest.raises(BadInputError, match="export the trial again"):
+        load_model(folder)

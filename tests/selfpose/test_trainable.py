@@ -1,0 +1,235 @@
+"""The whole trainable on a tiny store: stages, epochs, continuation, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from posetune.api import BadInputError, TrialContext, TrialFailedError, silent
+from selfpose.config import SelfPoseConfig
+from selfpose.data.store import Split
+from selfpose.trainable import SelfPose
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "width": 4,
+    "batch_size": 4,
+    "steps_per_epoch": 3,
+    "val_frames": 16,
+    "lifting": {"width": 16},
+    "discriminator": {"width": 4, "noise": 0.2, "noise_steps": 20},
+    "flow": {"depth": 2, "hidden": 8, "steps": 5, "batch_size": 16},
+}
+COMPLETE = SelfPoseConfig.model_validate(
+    {
+        **SMALL,
+        "pretrain_keypoints": 2,
+        "pretrain_silhouette": 2,
+        "lift_prior": 4,
+        "loss_weights": {"silhouette": 1, "bone": 1},
+    }
+)
+PAPER = SelfPoseConfig.model_validate(SMALL)
+LIFTING = SelfPoseConfig.model_validate({**SMALL, "mode": "lifting"})
+
+Start = Callable[[SelfPoseConfig], SelfPose]
+
+
+@pytest.fixture
+def start(tiny_store: Path, tmp_path: Path) -> Start:
+    """Build a configuration's stages and start a trial on them."""
+
+    def started(config: SelfPoseConfig) -> SelfPose:
+        products = {}
+        for stage in SelfPose.stages(config, tiny_store):
+            products[stage.name] = tmp_path / "products" / stage.name
+            if not products[stage.name].exists():
+                products[stage.name].mkdir(parents=True)
+                stage.build(products[stage.name], silent)
+        trial = SelfPose()
+        trial.start(
+            config, TrialContext(store=tiny_store, seed=3, work=tmp_path, products=products)
+        )
+        return trial
+
+    return started
+
+
+def saved_tensors(trial: SelfPose, folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir()
+    trial.save(folder)
+    return load_file(folder / "state.safetensors")
+
+
+def assert_bitwise_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (COMPLETE, ["baselines", "flow", "keypoints", "silhouette"]),
+        (PAPER, ["baselines", "flow"]),
+        (LIFTING, ["baselines", "flow"]),
+        (LIFTING.model_copy(update={"loss_weights": {"flow": 0}}), ["baselines"]),
+    ],
+)
+def test_a_configuration_has_the_stages_it_needs(
+    config: SelfPoseConfig, expected: list[str], tiny_store: Path
+) -> None:
+    config = SelfPoseConfig.model_validate(config.model_dump())
+
+    assert [stage.name for stage in SelfPose.stages(config, tiny_store)] == expected
+
+
+def test_loss_weights_change_no_stage_and_the_flows_depth_only_its_own(tiny_store: Path) -> None:
+    def read(**changes: Any) -> dict[str, Any]:
+        config = SelfPoseConfig.model_validate(COMPLETE.model_dump() | changes)
+        return {stage.name: stage.reads for stage in SelfPose.stages(config, tiny_store)}
+
+    deeper = read(flow={**SMALL["flow"], "depth": 4})
+
+    assert read(loss_weights={"keypoint": 3, "silhouette": 2}) == read()
+    assert [name for name in deeper if deeper[name] != read()[name]] == ["flow"]
+
+
+def test_more_components_than_joints_allow_are_refused(tiny_store: Path) -> None:
+    config = SelfPoseConfig.model_validate({**SMALL, "flow": {"pca_dimensions": 40}})
+
+    with pytest.raises(BadInputError, match="give 32 or fewer"):
+        SelfPose.stages(config, tiny_store)
+
+
+@pytest.mark.parametrize("config", [COMPLETE, PAPER, LIFTING], ids=["options", "paper", "lifting"])
+def test_an_epoch_reports_every_metric_as_a_finite_number(
+    config: SelfPoseConfig, start: Start
+) -> None:
+    reported = start(config).epoch()
+
+    assert reported.keys() == SelfPose.metrics.keys()
+    assert [name for name, value in reported.items() if not np.isfinite(value)] == []
+
+
+@pytest.mark.parametrize("config", [COMPLETE, LIFTING], ids=["complete", "lifting"])
+def test_a_continued_training_gives_bitwise_the_same_weights(
+    config: SelfPoseConfig, start: Start, tmp_path: Path
+) -> None:
+    straight = start(config)
+    straight.epoch()
+    before = saved_tensors(straight, tmp_path / "first")
+    reported = straight.epoch()
+
+    continued = start(config)
+    continued.epoch()  # must leave no trace
+    continued.load(tmp_path / "first")
+
+    assert_bitwise_equal(saved_tensors(continued, tmp_path / "loaded"), before)
+    assert continued.epoch() == reported
+    assert_bitwise_equal(
+        saved_tensors(continued, tmp_path / "continued"),
+        saved_tensors(straight, tmp_path / "straight"),
+    )
+
+
+def test_the_checkpoint_of_another_configuration_is_refused(start: Start, tmp_path: Path) -> None:
+    saved_tensors(start(LIFTING), tmp_path / "state")
+
+    with pytest.raises(BadInputError, match="not a checkpoint of this configuration"):
+        start(PAPER).load(tmp_path / "state")
+
+
+@pytest.mark.parametrize("config", [COMPLETE, LIFTING], ids=["complete", "lifting"])
+def test_training_never_sees_the_joints_of_the_training_images(
+    config: SelfPoseConfig, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = start(config)
+    clean.epoch()
+    truth = {name: getattr(Split, name).func for name in ("joints_2d", "joints_3d")}
+
+    def poisoned(name: str) -> property:
+        def read(split: Split) -> Any:
+            joints = truth[name](split)
+            return np.full_like(joints, np.nan) if split.name == "train" else joints
+
+        return property(read)
+
+    for stage in ("flow", "keypoints", "silhouette"):  # baselines are no training
+        folder = tmp_path / "products" / stage
+        if folder.exists():
+            folder.rename(tmp_path / stage)
+    for name in truth:
+        monkeypatch.setattr(Split, name, poisoned(name))
+    trial = start(config)
+    trial.epoch()
+
+    assert_bitwise_equal(
+        saved_tensors(trial, tmp_path / "poisoned"), saved_tensors(clean, tmp_path / "clean")
+    )
+
+
+def test_trials_with_different_seeds_differ(start: Start, tmp_path: Path) -> None:
+    trial = start(LIFTING)
+    first = saved_tensors(trial, tmp_path / "first")
+    trial.start(LIFTING, TrialContext(**{**vars(trial._trial.context), "seed": 4}))
+
+    assert not torch.equal(
+        saved_tensors(trial, tmp_path / "second")["networks/model/lifter.shared.0.weight"],
+        first["networks/model/lifter.shared.0.weight"],
+    )
+
+
+def test_a_term_that_is_no_number_fails_the_trial(start: Start) -> None:
+    trial = start(LIFTING)
+    with torch.no_grad():
+        trial._trial.model.lifter.depths[-1].bias.fill_(torch.nan)
+
+    with pytest.raises(TrialFailedError, match="diverged in epoch 1"):
+        trial.epoch()
+
+
+def test_one_pose_for_every_frame_fails_the_trial(start: Start) -> None:
+    trial = start(PAPER)
+    trial._trial.steps = 1000
+    with torch.no_grad():
+        for parameter in trial._trial.model.phi.parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+
+    with pytest.raises(TrialFailedError, match="one and the same pose"):
+        trial._trial.validate()
+
+
+def test_a_discriminator_without_loss_fails_the_trial(start: Start) -> None:
+    trial = start(PAPER)
+
+    with pytest.raises(TrialFailedError, match="discriminator's loss"):
+        trial._trial._check_terms({"discriminator": 1e-6})
+
+
+def test_progress_is_told_from_none_to_all_steps(start: Start) -> None:
+    told: list[tuple[int, int]] = []
+    start(LIFTING)._trial.train(lambda done, total, note="": told.append((done, total)))
+
+    assert told[0] == (0, 3)
+    assert told[-1] == (3, 3)
+
+
+def test_baselines_are_read_from_their_stage_only(start: Start) -> None:
+    products = start(LIFTING)._trial.context.products
+
+    assert SelfPose.baselines(products)["mean_shape"] > 0
+    assert SelfPose.baselines({}) == {}
+
+
+def test_a_trial_draws_its_validation_frames(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    start(COMPLETE).draw(folder)
+
+    assert (folder / "validation.png").stat().st_size > 1000
