@@ -1,0 +1,261 @@
+"""The prior of 2D poses: principal components, then a normalising flow with exact likelihood.
+
+`PosePrior` is what training uses: pre-trained once on the prior's normalised poses (`fit`), then
+frozen, it says how unlikely a re-projected pose is.
+
+Shape letters: N poses, B batch, J joints, K components kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+__all__ = [
+    "FlowTraining",
+    "NormalisingFlow",
+    "PosePrior",
+    "fit_pose_prior",
+    "load_pose_prior",
+    "principal_components",
+    "save_pose_prior",
+]
+
+_WEIGHTS = "flow.safetensors"
+_FACTS = "flow.json"
+_OUTLIER_SPREAD = 3.0
+"""Standard deviation of an outlier's components, in those of the prior's."""
+
+
+class _Coupling(nn.Module):
+    """One affine coupling block behind a fixed random permutation."""
+
+    permutation: Tensor
+    inverse_permutation: Tensor
+
+    def __init__(self, dimensions: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.kept = dimensions // 2
+        self.changed = dimensions - self.kept
+        last = nn.Linear(hidden, 2 * self.changed)
+        nn.init.normal_(last.weight, std=1e-3)  # begin as the identity, up to the permutation
+        nn.init.zeros_(last.bias)
+        self.net = nn.Sequential(nn.Linear(self.kept, hidden), nn.ReLU(), last)
+        permutation = torch.randperm(dimensions, generator=generator)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("inverse_permutation", permutation.argsort())
+
+    def forward(self, x_bk: Tensor) -> tuple[Tensor, Tensor]:
+        kept, changed = torch.split(x_bk[:, self.permutation], [self.kept, self.changed], dim=1)
+        log_scale, shift = self._scale_and_shift(kept)
+        return torch.cat((kept, log_scale.exp() * changed + shift), dim=1), log_scale.sum(dim=1)
+
+    def inverse(self, z_bk: Tensor) -> Tensor:
+        kept, changed = torch.split(z_bk, [self.kept, self.changed], dim=1)
+        log_scale, shift = self._scale_and_shift(kept)
+        x_bk = torch.cat((kept, (changed - shift) * (-log_scale).exp()), dim=1)
+        return x_bk[:, self.inverse_permutation]
+
+    def _scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self.net(kept).chunk(2, dim=1)
+        return 2.0 * raw.tanh(), shift
+
+
+class NormalisingFlow(nn.Module):
+    """Affine coupling blocks: an invertible map to a standard normal."""
+
+    def __init__(
+        self, dimensions: int, depth: int, *, hidden: int = 1024, generator: torch.Generator
+    ) -> None:
+        """Build the blocks.
+
+        Args:
+            dimensions: K.
+            depth: number of coupling blocks.
+            hidden: neurons inside each block.
+            generator: draws the fixed permutations.
+        """
+        super().__init__()
+        self.dimensions, self.depth, self.hidden = dimensions, depth, hidden
+        self.blocks = nn.ModuleList(_Coupling(dimensions, hidden, generator) for _ in range(depth))
+
+    def forward(self, x_bk: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f(x) (B, K) and log |det df/dx| (B,) of points x (B, K)."""
+        log_determinant_b = x_bk.new_zeros(len(x_bk))
+        for block in self.blocks:
+            x_bk, block_log_determinant_b = block(x_bk)
+            log_determinant_b = log_determinant_b + block_log_determinant_b
+        return x_bk, log_determinant_b
+
+    def inverse(self, z_bk: Tensor) -> Tensor:
+        """Return the points x (B, K) with f(x) = z."""
+        for block in reversed(self.blocks):
+            z_bk = cast(_Coupling, block).inverse(z_bk)
+        return z_bk
+
+    def negative_log_likelihood(self, x_bk: Tensor) -> Tensor:
+        """Return .5 |f(x)|^2 - log |det df/dx| of each point (B,), nats without the constant."""
+        z_bk, log_determinant_b = self(x_bk)
+        return 0.5 * z_bk.square().sum(dim=1) - log_determinant_b
+
+
+class PosePrior(nn.Module):
+    """Principal components, whitened, and the flow on them."""
+
+    mean_d: Tensor
+    whitening_dk: Tensor
+
+    def __init__(self, mean_d: Tensor, whitening_dk: Tensor, flow: NormalisingFlow) -> None:
+        """Join the parts.
+
+        Args:
+            mean_d: mean of the flattened normalised poses (2J,).
+            whitening_dk: from centred poses to components of unit variance (2J, K).
+            flow: on K dimensions.
+        """
+        super().__init__()
+        self.register_buffer("mean_d", mean_d)
+        self.register_buffer("whitening_dk", whitening_dk)
+        self.flow = flow
+
+    def components(self, normalised_bj2: Tensor) -> Tensor:
+        """Return the whitened principal components (B, K) of normalised poses (B, J, 2)."""
+        return (normalised_bj2.flatten(1) - self.mean_d) @ self.whitening_dk
+
+    def forward(self, normalised_bj2: Tensor, *, outlier_share: float = 0.0) -> Tensor:
+        """Return the negative log-likelihood (B,), nats, of normalised poses (B, J, 2).
+
+        Far from its data the flow's likelihood falls so steeply that a few odd poses outweigh
+        all others. With `outlier_share`, the prior is a mixture in which that share of poses
+        comes from a broad Gaussian on the components.
+        """
+        components_bk = self.components(normalised_bj2)
+        likely_b = self.flow.negative_log_likelihood(components_bk)
+        if outlier_share == 0.0:
+            return likely_b
+        count = components_bk.shape[1]
+        broad_b = (components_bk / _OUTLIER_SPREAD).square().sum(dim=1) / 2
+        broad_b = broad_b + count * math.log(_OUTLIER_SPREAD)
+        return -torch.logaddexp(
+            math.log1p(-outlier_share) - likely_b, math.log(outlier_share) - broad_b
+        )
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """How the prior is trained; the defaults are ElePose's."""
+
+    depth: int = 8
+    components: int = 26
+    hidden: int = 1024
+    steps: int = 10_000
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-5
+    noise: float = 0.0
+    """Standard deviation of noise on the whitened components."""
+
+
+def principal_components(normalised_nj2: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the mean (2J,) and whitening (2J, K) of normalised poses (N, J, 2).
+
+    Directions without variance (the root's) are never among the K = `count` kept, unless there
+    are no others.
+    """
+    flat_nd = normalised_nj2.flatten(1).double()
+    mean_d = flat_nd.mean(dim=0)
+    values_d, vectors_dd = torch.linalg.eigh((flat_nd - mean_d).T @ (flat_nd - mean_d))
+    order = values_d.argsort(descending=True)[:count]
+    spread_k = (values_d[order] / len(flat_nd)).clamp(min=1e-10).sqrt()
+    return mean_d.float(), (vectors_dd[:, order] / spread_k).float()
+
+
+def fit_pose_prior(
+    normalised_nj2: Tensor,
+    training: FlowTraining,
+    *,
+    seed: int,
+    progress: Callable[[int, int, str], None],
+) -> tuple[PosePrior, float]:
+    """Fit components and flow to poses by maximum likelihood.
+
+    Args:
+        normalised_nj2: the prior's normalised poses (N, J, 2).
+        training: depth, length and rate.
+        seed: of the permutations, the noise and the order of the data; the first weights are
+            drawn from torch's global generator.
+        progress: told steps done, steps in all and the present likelihood.
+
+    Returns:
+        The prior, frozen and in evaluation mode, and the mean negative log-likelihood over the
+        last tenth of the steps, nats.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean_d, whitening_dk = principal_components(normalised_nj2, training.components)
+    flow = NormalisingFlow(
+        whitening_dk.shape[1], training.depth, hidden=training.hidden, generator=generator
+    )
+    prior = PosePrior(mean_d, whitening_dk, flow)
+    prior.to(normalised_nj2.device)
+    points_nk = prior.components(normalised_nj2)
+    optimiser = torch.optim.Adam(
+        flow.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
+    tail: list[Tensor] = []
+    for step in range(training.steps):
+        pick = torch.randint(len(points_nk), (training.batch_size,), generator=generator)
+        batch_bk = points_nk[pick.to(points_nk.device)]
+        noise_bk = torch.randn(batch_bk.shape, generator=generator).to(batch_bk.device)
+        loss = flow.negative_log_likelihood(batch_bk + training.noise * noise_bk).mean()
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        schedule.step()
+        if step >= int(0.9 * training.steps):
+            tail.append(loss.detach())
+        if step % 50 == 0:
+            progress(step, training.steps, f"likelihood {-float(loss.detach()):.2f} nats")
+    return prior.requires_grad_(False).eval(), float(torch.stack(tail).mean())
+
+
+def save_pose_prior(prior: PosePrior, folder: Path, *, loss: float) -> None:
+    """Write a prior as safetensors and JSON into `folder`.
+
+    Args:
+        prior: what `fit_pose_prior` returned.
+        folder: an existing folder.
+        loss: its final negative log-likelihood, nats.
+    """
+    save_file({k: v.contiguous() for k, v in prior.state_dict().items()}, folder / _WEIGHTS)
+    flow = prior.flow
+    facts = _Facts(flow.dimensions, flow.depth, flow.hidden, loss_nats=loss)
+    (folder / _FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
+
+
+def load_pose_prior(folder: Path) -> PosePrior:
+    """Return the frozen prior that `save_pose_prior` wrote into `folder`."""
+    facts = _Facts(**json.loads((folder / _FACTS).read_text(encoding="utf-8")))
+    weights = load_file(folder / _WEIGHTS)
+    flow = NormalisingFlow(
+        facts.dimensions, facts.depth, hidden=facts.hidden, generator=torch.Generator()
+    )
+    prior = PosePrior(weights["mean_d"], weights["whitening_dk"], flow)
+    prior.load_state_dict(weights)
+    return prior.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class _Facts:
+    dimensions: int
+    depth: int
+    hidden: int
+    loss_nats: float

@@ -1,0 +1,128 @@
+"""Images and masks on their way from the store to a network.
+
+Frames and units: images uint8 in the store, [-1, 1] for the networks; masks uint8 0 to 255 of
+foreground cover in the store, -1 (background) to 1 for the networks.
+Shape letters: N rows, B batch, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posetune.api import BadInputError
+from selfpose.data.store import Split
+
+__all__ = ["ImageFeed", "images_to_input", "masks_to_input", "open_feed", "reduce_images"]
+
+_ROWS_AT_ONCE = 1024
+_CACHE_BYTES = 4 * 2**30
+"""Up to this many bytes of (reduced) images are kept in memory, beyond that they are re-read."""
+
+
+@dataclass(frozen=True)
+class ImageFeed:
+    """Gives batches of the images of a split, and of its masks where they are asked for."""
+
+    split: Split
+    image_size: int
+    with_masks: bool
+    images_nss3: Tensor | None
+    """All images, on the device, if they fit."""
+    masks_nss: Tensor | None
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def fetch(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return images (B, 3, S, S) and masks (B, 1, S, S) or None, ready for the networks."""
+        if self.images_nss3 is not None:
+            pick = indices_b.to(self.device, non_blocking=True)
+            images, masks = self.images_nss3[pick], None
+            if self.masks_nss is not None:
+                masks = self.masks_nss[pick]
+        else:
+            rows = indices_b.numpy()
+            images = _to_device(_read_images(self.split, rows, self.image_size), self.device)
+            masks = None
+            if self.with_masks:
+                masks = _to_device(_read_masks(self.split, rows, self.image_size), self.device)
+        return images_to_input(images), None if masks is None else masks_to_input(masks)
+
+
+def open_feed(
+    split: Split, image_size: int, *, with_masks: bool, device: torch.device
+) -> ImageFeed:
+    """Prepare a split's images, reduced to `image_size`; kept in memory if they are small.
+
+    Raises:
+        BadInputError: the images cannot be reduced to that size, or have no masks.
+    """
+    stored = split.images([0]).shape[1] if len(split) else image_size
+    if stored not in (image_size, 2 * image_size, 4 * image_size):
+        raise BadInputError(
+            f"image_size: {image_size} px cannot be made from the store's {stored} px; give "
+            f"{stored}, {stored // 2} or {stored // 4}"
+        )
+    if with_masks and len(split) and split.masks([0]) is None:
+        raise BadInputError(
+            "loss_weights.silhouette and pretrain_silhouette need foreground masks, which this "
+            "store does not hold; set both to 0"
+        )
+    images = masks = None
+    if len(split) * image_size**2 * (4 if with_masks else 3) <= _CACHE_BYTES:
+        chunks = np.array_split(np.arange(len(split)), len(split) // _ROWS_AT_ONCE + 1)
+        images = _to_device(
+            np.concatenate([_read_images(split, rows, image_size) for rows in chunks]), device
+        )
+        if with_masks:
+            masks = _to_device(
+                np.concatenate([_read_masks(split, rows, image_size) for rows in chunks]), device
+            )
+    return ImageFeed(split, image_size, with_masks, images, masks, device)
+
+
+def reduce_images(images_nss: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """Average blocks of pixels until the side is `image_size`.
+
+    Args:
+        images_nss: (N, S, S) or (N, S, S, channels), uint8; S a multiple of `image_size`.
+        image_size: wanted side, pixels.
+    """
+    factor = images_nss.shape[1] // image_size
+    if factor == 1:
+        return images_nss
+    count, rest = len(images_nss), images_nss.shape[3:]
+    blocks = images_nss.reshape(count, image_size, factor, image_size, factor, *rest)
+    total = blocks.sum(axis=(2, 4), dtype=np.uint16)
+    return ((total + factor**2 // 2) // factor**2).astype(np.uint8)
+
+
+def images_to_input(images_bss3: Tensor) -> Tensor:
+    """Return images (B, 3, S, S) in [-1, 1] of uint8 images (B, S, S, 3)."""
+    return images_bss3.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def masks_to_input(masks_bss: Tensor) -> Tensor:
+    """Return masks (B, 1, S, S) in [-1, 1] of uint8 masks (B, S, S)."""
+    return masks_bss.unsqueeze(1).float() / 127.5 - 1.0
+
+
+def _read_images(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
+    return reduce_images(split.images(rows), image_size)
+
+
+def _read_masks(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
+    masks_nss = split.masks(rows)
+    if masks_nss is None:
+        raise BadInputError("the store holds no foreground masks")
+    return reduce_images(masks_nss, image_size)
+
+
+def _to_device(array: NDArray[np.uint8], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

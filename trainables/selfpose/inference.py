@@ -1,0 +1,209 @@
+"""The trained model without its training: from images, or from 2D poses, to 3D poses.
+
+An exported model is a folder with `model.safetensors` and `model.json`.
+
+Frames and units: as in `geometry`; what leaves here is in camera axes (x right, y down, z away),
+root at zero, mean limb length 1.
+Shape letters: N poses, B batch, J joints, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from posetune.api import BadInputError
+from selfpose.config import SelfPoseConfig
+from selfpose.geometry import lift, normalise_pose
+from selfpose.images import images_to_input, reduce_images
+from selfpose.networks import Lambda, Omega, Phi
+from selfpose.skeleton import LAYOUTS, Layout
+
+__all__ = [
+    "PoseModel",
+    "PosePredictor",
+    "build_model",
+    "build_omega",
+    "build_phi",
+    "export_model",
+    "load_model",
+    "unit_bones",
+]
+
+_WEIGHTS = "model.safetensors"
+_FACTS = "model.json"
+_AT_ONCE = 256
+
+
+class PoseModel(nn.Module):
+    """Phi, Omega and Lambda in a row; without the first two in lifting mode."""
+
+    def __init__(
+        self, lifter: Lambda, *, phi: Phi | None, omega: Omega | None, layout: Layout, h: float
+    ) -> None:
+        """Join the networks.
+
+        Args:
+            lifter: Lambda.
+            phi: image to skeleton, or None in lifting mode.
+            omega: skeleton to 2D pose, or None in lifting mode.
+            layout: of the joints.
+            h: the prior's mean distance from root to head, crop coordinates.
+        """
+        super().__init__()
+        self.phi, self.omega, self.lifter = phi, omega, lifter
+        self.layout, self.h = layout, h
+
+    def read(self, images_b3ss: Tensor) -> tuple[Tensor, Tensor]:
+        """Return skeletons (B, 1, S, S) and 2D poses (B, J, 2), crop coordinates, of images.
+
+        Raises:
+            BadInputError: the model was trained in lifting mode.
+        """
+        if self.phi is None or self.omega is None:
+            raise BadInputError(
+                "this model was trained in lifting mode and takes no images; give 2D poses to "
+                "`lift`, or train with mode: complete"
+            )
+        skeletons_b1ss = self.phi(images_b3ss).float()
+        return skeletons_b1ss, self.omega(skeletons_b1ss)
+
+    def lift(self, joints_bj2: Tensor) -> Tensor:
+        """Return 3D poses (B, J, 3), body frame, of 2D poses in crop coordinates."""
+        normalised_bj2 = normalise_pose(joints_bj2, self.layout.root, self.h)
+        return lift(normalised_bj2, self.lifter(normalised_bj2)[0])
+
+
+class PosePredictor:
+    """An exported model, ready to use (`posetune.api.Predictor`)."""
+
+    def __init__(self, model: PoseModel, config: SelfPoseConfig) -> None:
+        """Keep a model in evaluation mode."""
+        self.model = model.eval().requires_grad_(False)
+        self.config = config
+        self.layout = model.layout
+        self.image_size = config.image_size
+        self.joint_names: Sequence[str] = model.layout.joints
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return poses (N, J, 3) of images (N, S, S, 3); see `posetune.api.Predictor`.
+
+        Images of twice or four times the side are reduced first.
+
+        Raises:
+            BadInputError: not such images, or the model was trained in lifting mode.
+        """
+        return self.lift(self.joints_2d(images))
+
+    def joints_2d(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return 2D poses (N, J, 2), crop coordinates, of images (N, S, S, 3)."""
+        small = reduce_images(self._checked(images), self.image_size)
+        read = [
+            self.model.read(images_to_input(self._tensor(small[i : i + _AT_ONCE])))[1].cpu().numpy()
+            for i in range(0, len(small), _AT_ONCE)
+        ]
+        return np.concatenate(read) if read else np.empty((0, len(self.joint_names), 2), np.float32)
+
+    def lift(self, joints_2d: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return 3D poses (N, J, 3) of 2D poses (N, J, 2), crop coordinates.
+
+        Raises:
+            BadInputError: not such poses.
+        """
+        expected = (len(self.joint_names), 2)
+        if joints_2d.ndim != 3 or joints_2d.shape[1:] != expected:
+            raise BadInputError(f"2D poses: shape {joints_2d.shape}, expected (N, {expected})")
+        poses_nj3 = self.model.lift(self._tensor(joints_2d.astype(np.float32)))
+        return unit_bones(poses_nj3, self.layout).cpu().numpy()
+
+    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        side = self.image_size
+        sides = (side, 2 * side, 4 * side)
+        square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
+        if not square or images.shape[1] not in sides or images.dtype != np.uint8:
+            raise BadInputError(
+                f"images: got {images.dtype} {images.shape}, expected uint8 (N, {side}, {side}, 3)"
+            )
+        return images
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        device = next(self.model.parameters()).device
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def unit_bones(poses_nj3: Tensor, layout: Layout) -> Tensor:
+    """Return poses (N, J, 3) moved to root zero and scaled to mean limb length 1."""
+    centred_nj3 = poses_nj3 - poses_nj3[:, layout.root : layout.root + 1]
+    children, parents = (list(ends) for ends in zip(*layout.limbs, strict=True))
+    length_n = (centred_nj3[:, children] - centred_nj3[:, parents]).norm(dim=-1).mean(dim=1)
+    return centred_nj3 / length_n.clamp(min=1e-8)[:, None, None]
+
+
+def build_model(config: SelfPoseConfig, layout: Layout, *, h: float) -> PoseModel:
+    """Build the untrained networks of a configuration; draws from torch's global generator."""
+    joints = len(layout.joints)
+    lifter = Lambda(
+        config.lifting.width,
+        joints=joints,
+        root=layout.root,
+        head_activation=config.lifting.head_activation,
+        input_scale=config.lifting.input_scale,
+    )
+    if config.mode == "lifting":
+        return PoseModel(lifter, phi=None, omega=None, layout=layout, h=h)
+    return PoseModel(
+        lifter, phi=build_phi(config), omega=build_omega(config, layout), layout=layout, h=h
+    )
+
+
+def build_phi(config: SelfPoseConfig) -> Phi:
+    """Build Phi as a configuration has it."""
+    return Phi(config.width, image_size=config.image_size, narrowest=config.narrowest_px)
+
+
+def build_omega(config: SelfPoseConfig, layout: Layout) -> Omega:
+    """Build Omega as a configuration has it."""
+    return Omega(
+        config.width,
+        image_size=config.image_size,
+        joints=len(layout.joints),
+        map_size=config.keypoint.map_px,
+    )
+
+
+def export_model(model: PoseModel, config: SelfPoseConfig, folder: Path) -> None:
+    """Write a model into `folder`; `load_model` reads it."""
+    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    save_file(weights, folder / f".{_WEIGHTS}.partial")
+    facts = {"layout": model.layout.name, "h": model.h, "config": config.model_dump(mode="json")}
+    (folder / f".{_FACTS}.partial").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    for name in (_WEIGHTS, _FACTS):
+        (folder / f".{name}.partial").replace(folder / name)
+
+
+def load_model(exported: Path) -> PosePredictor:
+    """Load what `export_model` wrote.
+
+    Raises:
+        BadInputError: the folder holds no such model.
+    """
+    try:
+        facts = json.loads((exported / _FACTS).read_text(encoding="utf-8"))
+        config = SelfPoseConfig.model_validate(facts["config"])
+        model = build_model(config, LAYOUTS[facts["layout"]], h=float(facts["h"]))
+        model.load_state_dict(load_file(exported / _WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInputError(
+            f"{exported}: not an exported selfpose model ({type(error).__name__}: {reason}); "
+            "export the trial again"
+        ) from None
+    return PosePredictor(model, config)

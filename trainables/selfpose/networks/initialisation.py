@@ -1,0 +1,19 @@
+"""How the convolutional networks start (method: KeypointGAN's rule)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["draw_small_weights"]
+
+
+def draw_small_weights(network: nn.Module) -> None:
+    """Draw every convolution weight from N(0, .02) and set the biases to zero.
+
+    Uses torch's global generator, which the process entry seeds.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

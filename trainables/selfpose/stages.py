@@ -1,0 +1,197 @@
+"""What trials share: trained once per distinct key, then loaded by every trial as a copy.
+
+baselines    what a result is worth without learning, on the validation frames
+flow         the prior of 2D poses (components and flow)
+keypoints    Omega on drawn prior poses (complete mode, pretrain_keypoints > 0)
+silhouette   Phi on foreground masks (complete mode, pretrain_silhouette > 0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from posetune.api import BadInputError, Progress, Stage
+from selfpose.baselines import build_baselines
+from selfpose.config import SelfPoseConfig
+from selfpose.data.store import Store, open_store
+from selfpose.flow import fit_pose_prior, save_pose_prior
+from selfpose.geometry import head_distance, normalise_pose
+from selfpose.images import open_feed
+from selfpose.inference import PoseModel, build_omega, build_phi
+from selfpose.training import make_skeleton_pen, pretrain_omega, pretrain_phi, seeded
+
+__all__ = ["build_stages", "load_shared_weights", "prior_poses"]
+
+_OMEGA, _PHI = "omega.safetensors", "phi.safetensors"
+
+
+def build_stages(config: SelfPoseConfig, store_path: Path) -> Sequence[Stage]:
+    """Return the stages that a trial with this configuration needs.
+
+    Raises:
+        BadInputError: the store does not fit the configuration.
+    """
+    layout = open_store(store_path).layout
+    largest = 2 * (len(layout.joints) - 1)
+    if config.flow.pca_dimensions > largest:
+        raise BadInputError(
+            f"flow.pca_dimensions: {config.flow.pca_dimensions}, but the {len(layout.joints)} "
+            f"joints of {layout.name} have at most {largest}; give {largest} or fewer"
+        )
+    kinds = [_BASELINES]
+    if config.loss_weights.flow > 0:
+        kinds.append(_FLOW)
+    if config.mode == "complete" and config.pretrain_keypoints > 0:
+        kinds.append(_KEYPOINTS)
+    if config.mode == "complete" and config.pretrain_silhouette > 0:
+        kinds.append(_SILHOUETTE)
+    values = config.model_dump(mode="json")
+    return [
+        Stage(
+            name=kind.name,
+            reads={name: _field(values, name) for name in kind.reads},
+            sources=kind.sources,
+            seed=config.stage_seed,
+            build=partial(kind.build, config, store_path),
+        )
+        for kind in kinds
+    ]
+
+
+def load_shared_weights(model: PoseModel, products: dict[str, Path]) -> None:
+    """Copy the pre-trained weights among the products into a model's networks."""
+    for name, file, network in (
+        ("keypoints", _OMEGA, model.omega),
+        ("silhouette", _PHI, model.phi),
+    ):
+        if name in products and network is not None:
+            network.load_state_dict(load_file(products[name] / file))
+
+
+def prior_poses(store: Store) -> Tensor:
+    """Return the prior's 2D poses (N, J, 2), crop coordinates.
+
+    Raises:
+        BadInputError: there are too few to learn from.
+    """
+    poses = store.split("prior").joints_2d
+    if len(poses) < 2:
+        raise BadInputError(f"{store.root}: split prior has {len(poses)} poses; import more data")
+    return torch.tensor(poses)
+
+
+def _build_baselines(
+    config: SelfPoseConfig, store_path: Path, folder: Path, progress: Progress
+) -> None:
+    build_baselines(
+        open_store(store_path), val_frames=config.val_frames, seed=config.stage_seed, folder=folder
+    )
+    progress(1, 1)
+
+
+def _build_flow(config: SelfPoseConfig, store_path: Path, folder: Path, progress: Progress) -> None:
+    store = open_store(store_path)
+    poses_nj2 = prior_poses(store)
+    layout = store.layout
+    h = head_distance(poses_nj2, layout.root, layout.head)
+    normalised_nj2 = normalise_pose(poses_nj2, layout.root, h).to(_device())
+    with seeded(config.stage_seed):
+        prior, loss = fit_pose_prior(
+            normalised_nj2, config.flow.training(), seed=config.stage_seed, progress=progress
+        )
+    save_pose_prior(prior, folder, loss=loss)
+
+
+def _build_keypoints(
+    config: SelfPoseConfig, store_path: Path, folder: Path, progress: Progress
+) -> None:
+    store = open_store(store_path)
+    with seeded(config.stage_seed):
+        omega = build_omega(config, store.layout).to(_device())
+    pretrain_omega(
+        omega,
+        prior_poses(store).to(_device()),
+        pen=make_skeleton_pen(config, store.layout),
+        config=config,
+        generator=torch.Generator().manual_seed(config.stage_seed),
+        progress=progress,
+    )
+    _save_network(omega, folder / _OMEGA)
+
+
+def _build_silhouette(
+    config: SelfPoseConfig, store_path: Path, folder: Path, progress: Progress
+) -> None:
+    train = open_store(store_path).split("train")
+    with seeded(config.stage_seed):
+        phi = build_phi(config).to(_device())
+    pretrain_phi(
+        phi,
+        open_feed(train, config.image_size, with_masks=True, device=_device()),
+        config=config,
+        generator=torch.Generator().manual_seed(config.stage_seed),
+        progress=progress,
+    )
+    _save_network(phi, folder / _PHI)
+
+
+def _save_network(network: nn.Module, file: Path) -> None:
+    save_file({name: t.cpu().contiguous() for name, t in network.state_dict().items()}, file)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _field(values: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        values = values[name]
+    return values
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    reads: tuple[str, ...]
+    sources: tuple[str, ...]
+    build: Callable[[SelfPoseConfig, Path, Path, Progress], None]
+
+
+_STEP_SOURCES = ("selfpose.stages", "selfpose.training")
+
+_BASELINES = _Kind(
+    "baselines",
+    ("val_frames",),
+    ("selfpose.baselines", "selfpose.metrics", "selfpose.procrustes"),
+    _build_baselines,
+)
+_FLOW = _Kind(
+    "flow", ("flow",), ("selfpose.flow", "selfpose.geometry", "selfpose.stages"), _build_flow
+)
+_KEYPOINTS = _Kind(
+    "keypoints",
+    (
+        *("pretrain_keypoints", "pretrain_learning_rate", "batch_size", "gradient_clip"),
+        *("image_size", "width", "keypoint.map_px", "keypoint.jitter"),
+        *("renderer.sigma", "renderer.profile", "renderer.side_coding"),
+    ),
+    (*_STEP_SOURCES, "selfpose.networks.omega", "selfpose.renderer"),
+    _build_keypoints,
+)
+_SILHOUETTE = _Kind(
+    "silhouette",
+    (
+        *("pretrain_silhouette", "pretrain_learning_rate", "batch_size", "gradient_clip"),
+        *("image_size", "width", "narrowest_px"),
+    ),
+    (*_STEP_SOURCES, "selfpose.networks.phi", "selfpose.images"),
+    _build_silhouette,
+)

@@ -1,0 +1,138 @@
+"""The model as the platform sees it: `selfpose.trainable:SelfPose`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel
+
+from posetune.api import (
+    Cost,
+    Evaluation,
+    Importer,
+    Metric,
+    Progress,
+    Stage,
+    StoreSummary,
+    TrialContext,
+    silent,
+)
+from selfpose import data
+from selfpose.baselines import read_baselines
+from selfpose.config import SelfPoseConfig
+from selfpose.evaluation import evaluate_exported
+from selfpose.inference import PosePredictor, export_model, load_model
+from selfpose.metrics import METRICS
+from selfpose.stages import build_stages
+from selfpose.trial import Trial
+
+__all__ = ["SelfPose"]
+
+_TRAIN_METRICS = {
+    "train/adversarial": Metric("1", "min", "Phi's skeletons look drawn"),
+    "train/keypoint": Metric("1", "min", "Omega reads what was drawn"),
+    "train/flow": Metric("nats", "min", "Re-projected poses are likely under the prior"),
+    "train/reprojection_2d": Metric("1", "min", "The round trip ends at the 2D pose"),
+    "train/consistency_3d": Metric("head lengths", "min", "Lifted twice is the same pose"),
+    "train/deformation": Metric("head lengths", "min", "Differences of poses survive the trip"),
+    "train/bone": Metric("1", "min", "Bone ratios are usual; 0 if without weight"),
+    "train/silhouette": Metric("1", "min", "The pose covers the mask; 0 if without weight"),
+    "train/total": Metric("1", "min", "The weighted sum"),
+    "train/discriminator": Metric("1", "max", "D's own loss; near 0 it teaches nothing"),
+    "train/elevation_spread": Metric("rad", "max", "Spread of the predicted elevations"),
+}
+
+
+class SelfPose:
+    """Self-supervised 3D human pose from unlabelled images and unpaired 2D poses."""
+
+    config_model: ClassVar[type[BaseModel]] = SelfPoseConfig
+    metrics: ClassVar[Mapping[str, Metric]] = {**METRICS, **_TRAIN_METRICS}
+
+    _trial: Trial
+
+    @classmethod
+    def importers(cls) -> Mapping[str, Importer]:
+        """Return the data formats that can be imported, by name."""
+        return data.importers()
+
+    @classmethod
+    def describe_store(cls, store: Path) -> StoreSummary:
+        """Say what is in a store."""
+        return data.describe(store)
+
+    @classmethod
+    def draw_store(cls, store: Path, out: Path) -> None:
+        """Write a contact sheet of a store as the PNG file `out`."""
+        data.draw_contact_sheet(store, out)
+
+    @classmethod
+    def stages(cls, config: SelfPoseConfig, store: Path) -> Sequence[Stage]:
+        """Return what is trained once for all trials that agree on it; see `selfpose.stages`."""
+        return build_stages(config, store)
+
+    @classmethod
+    def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
+        """Return the trivial baselines on validation, mm, by name."""
+        return read_baselines(products["baselines"]) if "baselines" in products else {}
+
+    @classmethod
+    def forecast(cls, config: SelfPoseConfig, context: TrialContext) -> Cost:
+        """Measure a few steps and say what a trial takes."""
+        from selfpose.forecast import forecast_cost
+
+        torch.set_num_threads(context.threads)
+        return forecast_cost(config, context)
+
+    def start(self, config: SelfPoseConfig, context: TrialContext) -> None:
+        """Build the networks and open the data of one trial.
+
+        Raises:
+            BadInputError: the store does not fit the configuration.
+        """
+        torch.set_num_threads(context.threads)
+        torch.manual_seed(context.seed)
+        self._trial = Trial(config, context)
+
+    def epoch(self) -> Mapping[str, float]:
+        """Train one epoch and validate.
+
+        Raises:
+            TrialFailedError: the trial diverged or collapsed.
+        """
+        means = self._trial.train(self._trial.context.progress)
+        return {
+            **self._trial.validate(),
+            **{f"train/{name}": mean for name, mean in means.items()},
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write everything that an exact continuation needs."""
+        self._trial.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Continue exactly from what `save` wrote."""
+        self._trial.load(folder)
+
+    def export(self, folder: Path) -> None:
+        """Write inference weights and what loads them."""
+        export_model(self._trial.model, self._trial.config, folder)
+
+    def draw(self, folder: Path) -> None:
+        """Write a sheet of validation frames with true and predicted poses."""
+        self._trial.draw(folder / "validation.png")
+
+    @classmethod
+    def evaluate(
+        cls, exported: Path, store: Path, split: str, progress: Progress = silent
+    ) -> Evaluation:
+        """Evaluate an exported model on a split."""
+        return evaluate_exported(exported, store, split, progress)
+
+    @classmethod
+    def load_model(cls, exported: Path) -> PosePredictor:
+        """Load what `export` wrote."""
+        return load_model(exported)

@@ -1,0 +1,345 @@
+"""One training step, and what is trained before the first.
+
+Read `complete_losses` first: it names every term from image to 3D; `lifting_losses` holds the
+four terms that lifting mode has too. `take_step` turns terms into new weights. Nothing in a step
+waits for the device.
+
+Supervision is images (with masks, if a silhouette option is on) and the prior's 2D poses.
+Frames and units: as in `geometry` and `images`.
+Shape letters: B batch, J joints, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from selfpose.config import LossWeights, SelfPoseConfig
+from selfpose.flow import PosePrior
+from selfpose.geometry import draw_rotations, lift, normalise_pose, project, rotate, rotate_back
+from selfpose.images import ImageFeed
+from selfpose.inference import PoseModel
+from selfpose.losses import (
+    bone_loss,
+    consistency_3d_loss,
+    deformation_loss,
+    discriminator_loss,
+    keypoint_loss,
+    realness_loss,
+    reprojection_2d_loss,
+    silhouette_loss,
+)
+from selfpose.networks import D, Omega, Phi
+from selfpose.renderer import SkeletonRenderer
+from selfpose.skeleton import Layout
+
+__all__ = [
+    "Batch",
+    "Pens",
+    "complete_losses",
+    "lifting_losses",
+    "make_optimiser",
+    "make_skeleton_pen",
+    "noisy_judge",
+    "pretrain_omega",
+    "pretrain_phi",
+    "seeded",
+    "take_step",
+    "train_discriminator",
+    "weighted_sum",
+]
+
+_ADAM_BETAS = (0.5, 0.999)
+_SIDE_BRIGHTNESS = 0.5
+"""Of the left limbs with `side_coding`: as far from the right as from the background."""
+
+Terms = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """What one step of the complete mode is given."""
+
+    images_b3ss: Tensor
+    masks_b1ss: Tensor | None
+    prior_bj2: Tensor
+    """2D poses of the prior, crop coordinates, unpaired with the images."""
+    lifted_prior_bj2: Tensor | None
+    """More of them, to be lifted as if Omega had read them."""
+
+
+@dataclass(frozen=True)
+class Pens:
+    """The renderers: of skeletons, and of broad bodies to compare with a mask."""
+
+    skeleton: SkeletonRenderer
+    body: SkeletonRenderer
+
+    @classmethod
+    def of(cls, config: SelfPoseConfig, layout: Layout) -> Pens:
+        """Return the renderers of a configuration."""
+        pen = config.renderer
+        body = SkeletonRenderer(
+            layout, config.image_size, sigma=pen.silhouette_sigma, profile=pen.profile
+        )
+        return cls(make_skeleton_pen(config, layout), body)
+
+
+def make_skeleton_pen(config: SelfPoseConfig, layout: Layout) -> SkeletonRenderer:
+    """Return the renderer of skeletons of a configuration."""
+    return SkeletonRenderer(
+        layout,
+        config.image_size,
+        sigma=config.renderer.sigma,
+        profile=config.renderer.profile,
+        side_brightness=_SIDE_BRIGHTNESS if config.renderer.side_coding else 1.0,
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw first weights from torch's global generator at `seed`; put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def complete_losses(
+    batch: Batch,
+    model: PoseModel,
+    *,
+    judge: Callable[[Tensor], list[Tensor]],
+    prior: PosePrior | None,
+    pens: Pens,
+    settings: tuple[SelfPoseConfig, torch.Generator],
+) -> tuple[Terms, Tensor, Tensor]:
+    """Compute every term that Phi, Omega and Lambda minimise.
+
+    Args:
+        batch: images, masks and unpaired prior poses.
+        model: the networks, in training mode.
+        judge: D, behind its noise.
+        prior: the frozen flow, or None if its weight is 0.
+        pens: the renderers.
+        settings: the configuration, and what draws the virtual cameras.
+
+    Returns:
+        The terms, Phi's skeletons (B, 1, S, S) and the prior's, drawn (B, 1, S, S).
+    """
+    config, generator = settings
+    assert model.phi is not None  # complete mode has both
+    assert model.omega is not None
+    weights, on_cuda = config.loss_weights, batch.images_b3ss.is_cuda
+    drawn_b1ss = pens.skeleton(batch.prior_bj2)
+    with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
+        skeletons_b1ss = model.phi(batch.images_b3ss).float()
+        read_bj2, y_bj2, redraw_bj2, target_b1ss = _read_skeletons(
+            model.omega, drawn_b1ss, skeletons_b1ss, couple=config.couple_skeleton
+        )
+        terms = {}
+        if weights.adversarial > 0:
+            terms["adversarial"] = realness_loss(judge(skeletons_b1ss))
+    terms["keypoint"] = keypoint_loss(
+        read_bj2,
+        batch.prior_bj2,
+        redrawn_b1ss=pens.skeleton(redraw_bj2),
+        skeletons_b1ss=target_b1ss,
+        share=config.keypoint.redrawing_share,
+    )
+    if weights.silhouette > 0 and batch.masks_b1ss is not None:
+        terms["silhouette"] = silhouette_loss(pens.body(y_bj2), batch.masks_b1ss)
+    poses_bj2 = y_bj2.detach() if config.detach_pose else y_bj2
+    if batch.lifted_prior_bj2 is not None:
+        poses_bj2 = torch.cat((poses_bj2, batch.lifted_prior_bj2))
+    terms |= lifting_losses(poses_bj2, model, prior=prior, config=config, generator=generator)
+    return terms, skeletons_b1ss, drawn_b1ss
+
+
+def _read_skeletons(
+    omega: Omega, drawn_b1ss: Tensor, skeletons_b1ss: Tensor, *, couple: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Read drawn and Phi's skeletons in one pass (Omega normalises each image by itself).
+
+    Returns:
+        Joints of the drawn ones, joints of Phi's, and for the redrawing half of the keypoint
+        term the joints to redraw and the skeletons to compare with: unless `couple`, those
+        have no gradient for Phi.
+    """
+    count = len(drawn_b1ss)
+    if couple:
+        joints = omega(torch.cat((drawn_b1ss, skeletons_b1ss)))
+        return joints[:count], joints[count:], joints[count:], skeletons_b1ss
+    fixed_b1ss = skeletons_b1ss.detach()
+    joints = omega(torch.cat((drawn_b1ss, skeletons_b1ss, fixed_b1ss)))
+    return joints[:count], joints[count : 2 * count], joints[2 * count :], fixed_b1ss
+
+
+def lifting_losses(
+    poses_bj2: Tensor,
+    model: PoseModel,
+    *,
+    prior: PosePrior | None,
+    config: SelfPoseConfig,
+    generator: torch.Generator,
+) -> Terms:
+    """Lift, turn, project, lift again and turn back; compute the terms on the way.
+
+    Args:
+        poses_bj2: 2D poses, crop coordinates.
+        model: holds Lambda, the layout and h.
+        prior: the frozen flow, or None if its weight is 0.
+        config: weights and the kind of elevation.
+        generator: draws the virtual cameras.
+    """
+    layout = model.layout
+    normalised_bj2 = normalise_pose(poses_bj2, layout.root, model.h)
+    offsets_bj, elevation_b = model.lifter(normalised_bj2)
+    poses_bj3 = lift(normalised_bj2, offsets_bj)
+    rotations_b33 = draw_rotations(elevation_b, generator, kind=config.lifting.elevation)
+    turned_bj3 = rotate(rotations_b33, poses_bj3)
+    seen_bj2 = project(turned_bj3)
+    again_bj3 = lift(seen_bj2, model.lifter(seen_bj2)[0])
+    terms = {
+        "reprojection_2d": reprojection_2d_loss(
+            project(rotate_back(rotations_b33, again_bj3)), normalised_bj2
+        ),
+        "consistency_3d": consistency_3d_loss(turned_bj3, again_bj3),
+        "deformation": deformation_loss(poses_bj3, again_bj3, rotations_b33),
+        "elevation_spread": elevation_b.detach().std(),
+    }
+    if prior is not None:
+        terms["flow"] = prior(seen_bj2, outlier_share=config.flow.outlier_share).mean()
+    if config.loss_weights.bone > 0:
+        terms["bone"] = bone_loss(poses_bj3, layout.limbs, layout.bone_ratios)
+    return terms
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
+    """Return the sum of the terms that have a weight, each times it (Equation 12)."""
+    factors = weights.model_dump()
+    parts = [factors[name] * term for name, term in terms.items() if factors.get(name)]
+    return torch.stack(parts).sum()
+
+
+def train_discriminator(
+    judge: Callable[[Tensor], list[Tensor]], real_b1ss: Tensor, fake_b1ss: Tensor
+) -> Tensor:
+    """Return D's own loss on drawn and on Phi's skeletons, judged as one batch."""
+    count = len(real_b1ss)
+    with torch.autocast("cuda", torch.bfloat16, enabled=real_b1ss.is_cuda):
+        maps = judge(torch.cat((real_b1ss, fake_b1ss.detach())))
+    return discriminator_loss([m[:count] for m in maps], [m[count:] for m in maps])
+
+
+def make_optimiser(groups: list[tuple[nn.Module, float]]) -> torch.optim.Optimizer:
+    """Return the paper's Adam over networks, each with its own learning rate."""
+    parameters = [{"params": list(network.parameters()), "lr": rate} for network, rate in groups]
+    return torch.optim.Adam(parameters, betas=_ADAM_BETAS, fused=True)
+
+
+def take_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, clip: float) -> None:
+    """Take the gradient of `loss` in the optimiser's networks only, clip each, and step.
+
+    Each network's gradient is clipped by itself, so that a large one of Lambda's does not
+    shrink Phi's.
+    """
+    networks = [group["params"] for group in optimiser.param_groups]
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss, inputs=[p for network in networks for p in network])
+    for network in networks:
+        nn.utils.clip_grad_norm_(network, clip)
+    optimiser.step()
+
+
+def noisy_judge(
+    network: D, generator: torch.Generator, *, noise: float
+) -> Callable[[Tensor], list[Tensor]]:
+    """Return D behind instance noise of standard deviation `noise`."""
+
+    def judge(skeletons_b1ss: Tensor) -> list[Tensor]:
+        if noise > 0:
+            shift = torch.randn(
+                skeletons_b1ss.shape, generator=generator, device=skeletons_b1ss.device
+            )
+            skeletons_b1ss = skeletons_b1ss + noise * shift
+        return network(skeletons_b1ss)
+
+    return judge
+
+
+def pretrain_omega(
+    omega: Omega,
+    poses_nj2: Tensor,
+    *,
+    pen: SkeletonRenderer,
+    config: SelfPoseConfig,
+    generator: torch.Generator,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Teach Omega to read drawn prior poses, on the device of the poses.
+
+    Args:
+        omega: changed in place.
+        poses_nj2: the prior's 2D poses (N, J, 2), crop coordinates.
+        pen: draws them.
+        config: steps, rate, batch and jitter.
+        generator: of the CPU; draws poses and shifts.
+        progress: told steps done and in all.
+    """
+
+    def loss() -> Tensor:
+        pick = torch.randint(len(poses_nj2), (config.batch_size,), generator=generator)
+        shift_b12 = 2 * torch.rand((config.batch_size, 1, 2), generator=generator) - 1
+        u_bj2 = poses_nj2[pick.to(poses_nj2.device)]
+        u_bj2 = u_bj2 + config.keypoint.jitter * shift_b12.to(u_bj2.device)
+        return (omega(pen(u_bj2)) - u_bj2).square().mean()
+
+    _pretrain(omega, loss, steps=config.pretrain_keypoints, config=config, progress=progress)
+
+
+def pretrain_phi(
+    phi: Phi,
+    feed: ImageFeed,
+    *,
+    config: SelfPoseConfig,
+    generator: torch.Generator,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Teach Phi to output the foreground mask, on the device of the feed.
+
+    Args:
+        phi: changed in place.
+        feed: images with masks.
+        config: steps, rate and batch.
+        generator: of the CPU; draws the images.
+        progress: told steps done and in all.
+    """
+
+    def loss() -> Tensor:
+        pick = torch.randint(len(feed), (config.batch_size,), generator=generator)
+        images_b3ss, masks_b1ss = feed.fetch(pick)
+        return (phi(images_b3ss) - masks_b1ss).square().mean()
+
+    _pretrain(phi, loss, steps=config.pretrain_silhouette, config=config, progress=progress)
+
+
+def _pretrain(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    *,
+    steps: int,
+    config: SelfPoseConfig,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    optimiser = make_optimiser([(network, config.pretrain_learning_rate)])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for step in range(steps):
+        value = loss()
+        take_step(optimiser, value, clip=config.gradient_clip)
+        schedule.step()
+        if step % 50 == 0:
+            progress(step, steps, f"error {float(value.detach()):.4f}")

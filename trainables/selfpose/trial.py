@@ -1,0 +1,286 @@
+"""One trial's training: its networks, data, random numbers and counters.
+
+`Trial.train` runs an epoch of steps, `Trial.validate` scores the present networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from posetune.api import BadInputError, Progress, TrialContext, TrialFailedError
+from selfpose.checkpoint import TrainingState, load_state, save_state
+from selfpose.config import SelfPoseConfig
+from selfpose.data.store import Store, open_store
+from selfpose.figures import qualitative_sheet
+from selfpose.flow import PosePrior, load_pose_prior
+from selfpose.geometry import head_distance
+from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
+from selfpose.inference import build_model, unit_bones
+from selfpose.metrics import validation_metrics, validation_subset
+from selfpose.networks import D
+from selfpose.stages import load_shared_weights, prior_poses
+from selfpose.training import (
+    Batch,
+    Pens,
+    Terms,
+    complete_losses,
+    lifting_losses,
+    make_optimiser,
+    noisy_judge,
+    seeded,
+    take_step,
+    train_discriminator,
+    weighted_sum,
+)
+
+__all__ = ["TERMS", "Trial"]
+
+TERMS = (
+    *("adversarial", "keypoint", "flow", "reprojection_2d", "consistency_3d", "deformation"),
+    *("bone", "silhouette", "total", "discriminator", "elevation_spread"),
+)
+"""What training reports, the epoch's means before weighing; 0 where a term is left out."""
+
+_DEAD_DISCRIMINATOR_LOSS = 1e-4
+_SMALLEST_SPREAD = 1e-3
+"""Standard deviation of predicted joints over frames, in mean limb lengths: a quarter mm."""
+_COLLAPSE_AFTER_STEPS = 200
+"""Before, a constant output only means that training has not begun to show."""
+
+_ROWS_AT_ONCE = 256
+_DRAWN_FRAMES = 8
+
+
+class Trial:
+    """A training under way."""
+
+    def __init__(self, config: SelfPoseConfig, context: TrialContext) -> None:
+        """Build everything; nothing is trained yet.
+
+        Raises:
+            BadInputError: the store does not fit the configuration.
+        """
+        self.config, self.context = config, context
+        self.device = torch.device(context.device)
+        store = open_store(context.store)
+        prior_nj2 = prior_poses(store)
+        layout = store.layout
+        with seeded(context.seed):
+            h = head_distance(prior_nj2, layout.root, layout.head)
+            self.model = build_model(config, layout, h=h)
+            self.judge = D(config.discriminator.width, image_size=config.image_size)
+        load_shared_weights(self.model, dict(context.products))
+        self.model.to(self.device)
+        self.judge.to(self.device)
+        self.prior_nj2 = prior_nj2.to(self.device)
+        self.flow = _load_flow(config, context)
+        self.feed: ImageFeed | None = None
+        if config.mode == "complete":
+            self.pens = Pens.of(config, layout)
+            self.feed = open_feed(
+                store.split("train"),
+                config.image_size,
+                with_masks=config.loss_weights.silhouette > 0,
+                device=self.device,
+            )
+        self.validation = _Validation(store, config)
+        self.optimiser, self.judge_optimiser = self._optimisers()
+        self.order = torch.Generator().manual_seed(context.seed)
+        self.noise = torch.Generator(self.device).manual_seed(context.seed + 1)
+        self.steps = self.epochs = 0
+
+    def train(self, progress: Progress) -> dict[str, float]:
+        """Run `steps_per_epoch` steps and return the mean of each of `TERMS`.
+
+        Raises:
+            TrialFailedError: a term is not finite any more, or D has nothing left to learn.
+        """
+        self.model.train()
+        total = self.config.steps_per_epoch
+        sums = torch.zeros(len(TERMS), device=self.device)
+        for step in range(total):
+            terms = self._complete_step() if self.feed is not None else self._lifting_step()
+            zero = sums.new_zeros(())
+            sums += torch.stack([terms.get(name, zero).detach() for name in TERMS])
+            if step % max(1, total // 50) == 0:
+                progress(step, total)
+        self.epochs += 1
+        progress(total, total)
+        means = dict(zip(TERMS, (sums / total).tolist(), strict=True))
+        self._check_terms(means)
+        return means
+
+    def validate(self) -> dict[str, float]:
+        """Return the metrics of `selfpose.metrics` on the fixed validation frames.
+
+        Raises:
+            TrialFailedError: the networks give the same pose for every frame.
+        """
+        joints_nj2, poses_nj3, lifted_nj3 = self.predict_validation()
+        spread = float(poses_nj3.std(axis=0).mean())
+        if self.steps >= _COLLAPSE_AFTER_STEPS and spread < _SMALLEST_SPREAD:
+            raise TrialFailedError(
+                f"collapsed in epoch {self.epochs}: one and the same pose for every validation "
+                f"frame (spread {spread:.1e} of a limb's length)"
+            )
+        given = self.validation
+        return validation_metrics(
+            poses_nj3,
+            given.joints_3d_nj3,
+            predicted_2d_nj2=joints_nj2,
+            truth_2d_nj2=given.joints_2d_nj2,
+            lifted_true_nj3=lifted_nj3,
+            activity_n=given.activity_n,
+            motion_n=given.motion_n,
+            layout=self.model.layout,
+            image_size=self.config.image_size,
+        )
+
+    @torch.no_grad()
+    def predict_validation(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return on the validation frames the 2D poses (N, J, 2), the 3D poses (N, J, 3), and
+        what Lambda makes of the true 2D poses (N, J, 3); 3D with mean limb length 1.
+        """  # noqa: D205
+        self.model.eval()
+        true_nj2 = torch.from_numpy(self.validation.joints_2d_nj2).to(self.device)
+        joints_nj2 = true_nj2
+        if self.validation.images_nss3 is not None:
+            chunks = torch.split(torch.from_numpy(self.validation.images_nss3), _ROWS_AT_ONCE)
+            joints_nj2 = torch.cat(
+                [self.model.read(images_to_input(c.to(self.device)))[1] for c in chunks]
+            )
+        poses_nj3, lifted_nj3 = (
+            unit_bones(self.model.lift(j), self.model.layout).cpu().numpy()
+            for j in (joints_nj2, true_nj2)
+        )
+        return joints_nj2.cpu().numpy(), poses_nj3, lifted_nj3
+
+    def draw(self, out: Path) -> None:
+        """Write a sheet of a few validation frames, true and predicted, as the PNG file `out`."""
+        joints_nj2, poses_nj3, _ = self.predict_validation()
+        given = self.validation
+        rows = np.linspace(0, len(poses_nj3) - 1, _DRAWN_FRAMES).astype(int)
+        qualitative_sheet(
+            None if given.images_nss3 is None else given.images_nss3[rows],
+            joints_nj2[rows],
+            given.joints_3d_nj3[rows],
+            poses_nj3[rows],
+            layout=self.model.layout,
+            out=out,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write everything that an exact continuation needs."""
+        save_state(self._state(), {"steps": self.steps, "epochs": self.epochs}, folder)
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote.
+
+        Raises:
+            BadInputError: it was written by another configuration.
+        """
+        counters = load_state(self._state(), folder)
+        self.steps, self.epochs = counters["steps"], counters["epochs"]
+
+    def _state(self) -> TrainingState:
+        networks = {"model": self.model, "judge": self.judge}
+        optimisers = {"model": self.optimiser, "judge": self.judge_optimiser}
+        return TrainingState(networks, optimisers, {"order": self.order, "noise": self.noise})
+
+    def _optimisers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        rate = self.config.learning_rate
+        networks = [n for n in (self.model.phi, self.model.omega) if n is not None]
+        lifter = (self.model.lifter, rate * self.config.lifting.learning_rate_ratio)
+        judge = (self.judge, rate * self.config.discriminator.learning_rate_ratio)
+        return make_optimiser([*((n, rate) for n in networks), lifter]), make_optimiser([judge])
+
+    def _draw_prior(self, count: int) -> Tensor:
+        pick = torch.randint(len(self.prior_nj2), (count,), generator=self.order)
+        return self.prior_nj2[pick.to(self.device, non_blocking=True)]
+
+    def _lifting_step(self) -> Terms:
+        terms = lifting_losses(
+            self._draw_prior(self.config.batch_size),
+            self.model,
+            prior=self.flow,
+            config=self.config,
+            generator=self.noise,
+        )
+        return self._finish_step(terms)
+
+    def _complete_step(self) -> Terms:
+        assert self.feed is not None  # complete mode has images
+        config = self.config
+        pick = torch.randint(len(self.feed), (config.batch_size,), generator=self.order)
+        batch = Batch(
+            *self.feed.fetch(pick),
+            self._draw_prior(config.batch_size),
+            self._draw_prior(config.lift_prior) if config.lift_prior else None,
+        )
+        left = 1.0 - min(1.0, self.steps / config.discriminator.noise_steps)
+        judge = noisy_judge(self.judge, self.noise, noise=config.discriminator.noise * left)
+        terms, skeletons_b1ss, drawn_b1ss = complete_losses(
+            batch,
+            self.model,
+            judge=judge,
+            prior=self.flow,
+            pens=self.pens,
+            settings=(config, self.noise),
+        )
+        terms = self._finish_step(terms)
+        if config.loss_weights.adversarial > 0:
+            terms["discriminator"] = train_discriminator(judge, drawn_b1ss, skeletons_b1ss)
+            take_step(self.judge_optimiser, terms["discriminator"], clip=config.gradient_clip)
+        return terms
+
+    def _finish_step(self, terms: Terms) -> Terms:
+        terms["total"] = weighted_sum(terms, self.config.loss_weights)
+        take_step(self.optimiser, terms["total"], clip=self.config.gradient_clip)
+        self.steps += 1
+        return terms
+
+    def _check_terms(self, means: Mapping[str, float]) -> None:
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise TrialFailedError(
+                    f"diverged in epoch {self.epochs}: the mean of {name} is {mean}"
+                )
+        if self.feed is not None and self.config.loss_weights.adversarial > 0:
+            loss = means["discriminator"]
+            if loss < _DEAD_DISCRIMINATOR_LOSS:
+                raise TrialFailedError(
+                    f"collapsed in epoch {self.epochs}: the discriminator's loss is {loss:.1e}, "
+                    "it tells every skeleton apart and teaches nothing"
+                )
+
+
+class _Validation:
+    """The validation frames: their truth, and their images in complete mode."""
+
+    def __init__(self, store: Store, config: SelfPoseConfig) -> None:
+        val = store.split("val")
+        if len(val) < 2:
+            raise BadInputError(f"{store.root}: split val has {len(val)} frames; import more data")
+        rows = validation_subset(len(val), config.val_frames, config.stage_seed)
+        self.joints_2d_nj2 = val.joints_2d[rows]
+        self.joints_3d_nj3 = val.joints_3d[rows]
+        self.activity_n, self.motion_n = val.activity[rows], val.motion[rows]
+        self.images_nss3: NDArray[np.uint8] | None = None
+        if config.mode == "complete":
+            self.images_nss3 = reduce_images(val.images(rows), config.image_size)
+
+
+def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | None:
+    if config.loss_weights.flow == 0:
+        return None
+    if "flow" not in context.products:
+        raise BadInputError("the trial needs the product of the stage `flow`, which was not given")
+    return load_pose_prior(context.products["flow"]).to(context.device)
