@@ -55,7 +55,7 @@ class _Board:
         table = Table("trial", "state", "epoch", self._run.spec.objective.metric, "params")
         for trial in sorted(shown, key=lambda t: t.number):
             table.add_row(*self._row(trial))
-        return Group(table, Text(self.summary()))
+        return Group(table, Text(self.summary()), Text(self._run.notice, "yellow"))
 
     def summary(self) -> str:
         run = self._run
@@ -82,6 +82,8 @@ class _Board:
             if ended or time.monotonic() - last > LINE_EVERY_S:
                 last = time.monotonic()
                 console.print(self.summary())
+                if self._run.notice:
+                    console.print(self._run.notice)
             if finished:
                 return
 
@@ -100,10 +102,10 @@ class _Board:
         """Guess from the epochs per trial and per second so far."""
         run = self._run
         told = [t for t in run.trials if t.state is not None]
-        trained = sum(t.epoch for t in run.trials)
-        fresh = trained - self._epochs_before
+        fresh = sum(t.epoch for t in run.trials) - self._epochs_before
         if not told or not fresh:
             return "? s"
         per_trial = sum(t.epoch for t in told) / len(told)
-        missing = max(0.0, per_trial * run.spec.budget.trials - trained)
+        begun = sum(max(1.0, per_trial - t.epoch) for t in run.trials if t.state is None)
+        missing = begun + per_trial * (run.spec.budget.trials - len(run.trials))
         return format_seconds(missing / fresh * (time.monotonic() - self._started))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray import tune
 
 from posetune.api import TrialFailedError
+from posetune.execution.checkpoints import StorageFullError
 from posetune.execution.trial import Assignment, TrialRun
 from posetune.spec import load_trainable
 
-__all__ = ["ASSIGNMENT", "FAILED", "RESULT", "TrialActor"]
+__all__ = ["ASSIGNMENT", "FAILED", "RESULT", "WAITING", "TrialActor"]
 
 # Keys of Tune's config and result dictionaries.
 ASSIGNMENT = "posetune_assignment"
 RESULT = "posetune_result"
 FAILED = "posetune_failed"
+WAITING = "posetune_waiting"
+
+WAIT_S = 2.0
+"""Between two tries to write a checkpoint to a full disk."""
 
 
 class TrialActor(tune.Trainable):
@@ -43,6 +49,9 @@ class TrialActor(tune.Trainable):
             return {RESULT: self._run.next_epoch()}
         except TrialFailedError as error:
             return {FAILED: str(error)}
+        except StorageFullError as error:
+            time.sleep(WAIT_S)
+            return {WAITING: str(error)}
 
     def cleanup(self) -> None:
         """End the last trial."""

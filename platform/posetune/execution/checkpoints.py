@@ -11,22 +11,30 @@ outlived its driver can never overwrite one that counts.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from posetune.api import Trainable
 from posetune.digest import digest_folder
 from posetune.study.journal import CheckpointRecord
 
 __all__ = [
+    "StorageFullError",
     "drop_checkpoints",
     "drop_orphans",
     "newest_intact",
     "trial_folder",
     "write_checkpoint",
 ]
+
+
+class StorageFullError(OSError):
+    """There is no space for a checkpoint; it may be tried again when some was made."""
 
 
 def trial_folder(sweep: str, trial: int) -> Path:
@@ -64,9 +72,19 @@ def write_checkpoint(
             bytes=sum(p.stat().st_size for p in partial.rglob("*") if p.is_file()),
         )
         partial.replace(storage / folder / name)
+    except (OSError, SafetensorError) as error:
+        if _is_full(error):
+            raise StorageFullError(f"no space left for a checkpoint at {storage}") from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return record
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left" in str(error)  # safetensors wraps the system's error in its own
 
 
 def newest_intact(

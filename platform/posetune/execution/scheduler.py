@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from posetune.api import Trainable
-from posetune.execution.actor import ASSIGNMENT, FAILED, RESULT
+from posetune.execution.actor import ASSIGNMENT, FAILED, RESULT, WAITING
 from posetune.execution.checkpoints import drop_checkpoints
 from posetune.execution.searcher import NUMBER
 from posetune.execution.trial import Assignment, EpochResult
@@ -67,6 +67,12 @@ class StudyScheduler(FIFOScheduler):
         if FAILED in result:
             self._run.fail(number, result[FAILED])
             return str(TrialScheduler.STOP)
+        if WAITING in result:
+            self._run.notice = (
+                f"trial {number} waits: {result[WAITING]}; make some, or press Ctrl-C"
+            )
+            return str(TrialScheduler.CONTINUE)
+        self._run.notice = ""
         epoch: EpochResult = result[RESULT]
         try:
             self._note_stages(number, epoch)

@@ -88,6 +88,8 @@ class TrialRun:
         trainable.start(config, context)
         found = newest_intact(assignment.storage, assignment.checkpoints)
         self.epoch = 0
+        self._unwritten: dict[str, float] | None = None
+        """Metrics of an epoch that is trained but has no checkpoint yet."""
         if found is not None:
             record, folder = found
             trainable.load(folder / "state")
@@ -99,10 +101,16 @@ class TrialRun:
         return self.epoch >= self.assignment.spec.pruner.max_epochs
 
     def next_epoch(self) -> EpochResult:
-        """Train one epoch, validate and checkpoint."""
+        """Train one epoch, validate and checkpoint.
+
+        Raises:
+            StorageFullError: there is no space for the checkpoint. The epoch is not lost: the next
+                call only tries to write again.
+        """
         started = time.monotonic()
-        metrics = dict(self.trainable.epoch())
-        self.epoch += 1
+        if self._unwritten is None:
+            self._unwritten = dict(self.trainable.epoch())
+            self.epoch += 1
         record = write_checkpoint(
             self.trainable,
             self.assignment.storage,
@@ -111,6 +119,7 @@ class TrialRun:
             epoch=self.epoch,
             last=self.finished,
         )
+        metrics, self._unwritten = self._unwritten, None
         seconds = time.monotonic() - started
         return EpochResult(self.epoch, metrics, seconds, record, self.stages)
 

@@ -1,1 +1,1 @@
-"""For whoever adds a trainable: `toy` is a complete small one to start from."""
+"""For whoever adds a trainable: `conformance` tests any, `toy` is a complete small one."""

@@ -1,0 +1,144 @@
+"""The laws of a trainable: subclass `TrainableConformance` in a test module and give the fixtures.
+
+class TestMine(TrainableConformance):
+    trainable = Mine
+    quick = {"steps_per_epoch": 2}        # fields that make an epoch last a second or less
+
+    @pytest.fixture(scope="class")
+    def store(self, tmp_path_factory): ...  # a small store
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from posetune.api import Trainable, TrialContext
+from posetune.digest import digest_folder
+from posetune.spec import configure
+from posetune.stages.cache import StageCache, stage_key
+
+__all__ = ["TrainableConformance"]
+
+
+class TrainableConformance:
+    """Every trainable passes these."""
+
+    trainable: ClassVar[type[Trainable]]
+    quick: ClassVar[Mapping[str, Any]] = {}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def config(cls) -> Any:
+        """The configuration to test with."""
+        return configure(cls.trainable.config_model, cls.quick, {})
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def products(
+        cls, config: Any, store: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> dict[str, Path]:
+        """The stage products that the configuration needs."""
+        stages = cls.trainable.stages(config, store)
+        digest = cls.trainable.describe_store(store).digest
+        cache = StageCache(tmp_path_factory.mktemp("storage"))
+        wanted = [(stage, stage_key(stage, digest)) for stage in stages]
+        return {name: found.folder for name, found in cache.obtain_all(wanted).items()}
+
+    @pytest.fixture
+    def context(self, store: Path, products: dict[str, Path], tmp_path: Path) -> TrialContext:
+        """A context for a trial of two epochs."""
+        return TrialContext(store=store, seed=3, work=tmp_path, products=products, max_epochs=2)
+
+    def begin(self, config: Any, context: TrialContext) -> Trainable:
+        """Return a started trial."""
+        trial = self.trainable()
+        trial.start(config, context)
+        return trial
+
+    def test_the_configuration_is_frozen_and_knows_its_fields(self, config: Any) -> None:
+        """A typing error in a sweep file must not pass in silence."""
+        assert self.trainable.config_model.model_config.get("frozen")
+        assert self.trainable.config_model.model_config.get("extra") == "forbid"
+
+    def test_stage_keys_do_not_change_from_call_to_call(self, config: Any, store: Path) -> None:
+        """Otherwise nothing would be shared."""
+        first, second = (
+            [stage_key(stage, "digest") for stage in self.trainable.stages(config, store)]
+            for _ in range(2)
+        )
+        assert first == second
+
+    def test_an_epoch_reports_exactly_the_metrics_it_declares(
+        self, config: Any, context: TrialContext
+    ) -> None:
+        """What is declared can be an objective."""
+        metrics = self.begin(config, context).epoch()
+        assert set(metrics) == set(self.trainable.metrics)
+        assert all(isinstance(value, float) for value in metrics.values())
+
+    def test_a_trial_continues_exactly_where_it_was_saved(
+        self, config: Any, context: TrialContext, tmp_path: Path
+    ) -> None:
+        """Two epochs in a row, or a save and a load between them: the same to the last bit."""
+        straight = self.begin(config, context)
+        straight.epoch()
+        (tmp_path / "middle").mkdir()
+        straight.save(tmp_path / "middle")
+        expected = dict(straight.epoch())
+        (tmp_path / "straight").mkdir()
+        straight.export(tmp_path / "straight")
+        resumed = self.begin(config, context)
+        resumed.load(tmp_path / "middle")
+        found = dict(resumed.epoch())
+        (tmp_path / "resumed").mkdir()
+        resumed.export(tmp_path / "resumed")
+        assert {k: v for k, v in found.items() if not math.isnan(v)} == {
+            k: v for k, v in expected.items() if not math.isnan(v)
+        }
+        assert digest_folder(tmp_path / "resumed") == digest_folder(tmp_path / "straight")
+
+    def test_trials_with_one_seed_are_equal(self, config: Any, context: TrialContext) -> None:
+        """A run can be reproduced."""
+        first, second = (dict(self.begin(config, context).epoch()) for _ in range(2))
+        assert first == second
+
+    def test_an_exported_model_predicts_centred_poses_of_unit_size(
+        self, config: Any, context: TrialContext, tmp_path: Path
+    ) -> None:
+        """What the registry hands out."""
+        trial = self.begin(config, context)
+        trial.epoch()
+        (tmp_path / "model").mkdir()
+        trial.export(tmp_path / "model")
+        predictor = self.trainable.load_model(tmp_path / "model")
+        side = predictor.image_size
+        images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
+        poses = predictor(images)
+        assert poses.shape == (3, len(predictor.joint_names), 3)
+        assert poses.dtype == np.float32
+        np.testing.assert_allclose(poses[:, 0], 0.0, atol=1e-6)
+        assert np.isfinite(poses).all()
+
+    def test_figures_are_pictures(self, config: Any, context: TrialContext, tmp_path: Path) -> None:
+        """At least one PNG file, whole."""
+        trial = self.begin(config, context)
+        trial.epoch()
+        (tmp_path / "figures").mkdir()
+        trial.draw(tmp_path / "figures")
+        pictures = list((tmp_path / "figures").glob("*.png"))
+        assert pictures
+        assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+
+    def test_the_forecast_is_positive(self, config: Any, context: TrialContext) -> None:
+        """`posetune check` multiplies it."""
+        cost = self.trainable.forecast(config, context)
+        assert cost.epoch_s >= 0
+        assert cost.checkpoint_bytes > 0
+        assert cost.model_bytes > 0
+        assert all(seconds >= 0 for seconds in cost.stages_s.values())
