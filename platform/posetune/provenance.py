@@ -1,51 +1,149 @@
-"""What a reader needs to trust a result: code, versions, hardware."""
+"""What a reader needs to trust a result: code, versions, hardware, threads.
+
+The code is a commit and, where tracked files differ from it, the difference. Nothing of the
+environment is kept but the numbers of threads: addresses in it hold passwords.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["collect"]
+__all__ = ["DIFF_BYTES", "collect"]
 
-PACKAGES = ("posetune", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow", "h5py")
+DIFF_BYTES = 200_000
+"""A larger difference to the commit is kept as a digest only."""
+
+_GIT_S = 10.0
+_MAIN_PACKAGES = ("posetune", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def collect() -> dict[str, Any]:
-    """Return code commit and whether it was changed since, versions, host and processor."""
-    source = Path(__file__).parent
-    commit = _git(source, "rev-parse", "HEAD")
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+def collect(source: Path = Path(__file__)) -> dict[str, Any]:
+    """Return code, versions of what runs, host, processor, GPUs and threads; takes about a second.
+
+    Args:
+        source: a file of the code.
+
+    Returns:
+        JSON. `versions` has our direct dependencies, `packages` everything that is installed.
+    """
     return {
-        "commit": commit or "unknown",
-        "dirty": bool(_git(source, "status", "--porcelain")) if commit else None,
-        "versions": versions,
+        **_code(source),
+        "versions": _versions(),
         "python": sys.version.split()[0],
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "usable_cores": _usable_cores(),
+        "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
+        "gpus": _gpus(),
         "host": socket.gethostname(),
+        "packages": _packages(),
     }
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _code(source: Path) -> dict[str, Any]:
+    """Return the commit that a file belongs to, and what its repository has besides."""
+    folder = source.parent
+    # A repository that merely surrounds an installation does not hold our code.
+    if not _git(folder, "ls-files", "--", source.name):
+        return {"commit": "unknown", "dirty": None}
+    status = _git(folder, "status", "--porcelain").splitlines()
+    code: dict[str, Any] = {
+        "commit": _git(folder, "rev-parse", "HEAD") or "unknown",
+        "dirty": bool(status),
+        "untracked_files": sum(line.startswith("??") for line in status),
+    }
+    if code["dirty"]:
+        code["diff"] = _diff(folder)
+    return code
+
+
+def _diff(folder: Path) -> dict[str, Any]:
+    """Return the difference of tracked files to the commit, as `git apply` takes it."""
+    with tempfile.TemporaryFile() as file:
+        plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--binary")
+        if not _run_git(
+            folder, "diff", "HEAD", *plain, "--src-prefix=a/", "--dst-prefix=b/", out=file
+        ):
+            return {"note": "git could not tell the difference"}
+        file.seek(0)
+        diff = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+        file.seek(0)
+        content = file.read(DIFF_BYTES + 1)
+    if len(content) > DIFF_BYTES:
+        return {**diff, "note": f"not kept: larger than {DIFF_BYTES} bytes"}
     try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        text = content.decode()
+    except UnicodeDecodeError:
+        return {**diff, "note": "not kept: not UTF-8"}
+    return {**diff, "text": text}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    with tempfile.TemporaryFile() as file:
+        if not _run_git(folder, *arguments, out=file):
+            return ""
+        file.seek(0)
+        return file.read().decode(errors="replace").rstrip()
+
+
+def _run_git(folder: Path, *arguments: str, out: IO[bytes]) -> bool:
+    """Run git with its output going to a file; return whether it succeeded."""
+    # GIT_DIR and the like, as a hook sets them, would lead to another repository.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
+    try:
+        ended = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            timeout=_GIT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.strip() if result.returncode == 0 else ""
+        return False
+    return ended.returncode == 0
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of posetune and its direct dependencies."""
+    try:
+        lines = ["posetune", *(importlib.metadata.requires("posetune") or [])]
+    except importlib.metadata.PackageNotFoundError:  # sent to a cluster as plain source
+        lines = list(_MAIN_PACKAGES)
+    versions = {}
+    for line in lines:
+        name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _packages() -> list[str]:
+    """Return `name==version` of all that is installed, as pip takes it."""
+    found = {(d.name, d.version) for d in importlib.metadata.distributions() if d.name}
+    return sorted(f"{name}=={version}" for name, version in found)
+
+
+def _usable_cores() -> int | None:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no such limit
+        return os.cpu_count()
 
 
 def _processor() -> str:
@@ -55,3 +153,13 @@ def _processor() -> str:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _gpus() -> list[str]:
+    """Return name, memory and driver of each GPU of this host; torch is too slow to ask."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        ended = subprocess.run(query, capture_output=True, text=True, timeout=_GIT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return ended.stdout.strip().splitlines() if ended.returncode == 0 else []

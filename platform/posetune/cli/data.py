@@ -28,7 +28,7 @@ def import_(
     format_: Annotated[str, typer.Option("--format", help="The data's format, e.g. mocap17.")],
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="File or folder to read.", show_default=False),
+        typer.Argument(help="File or folder to read.", show_default=False),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images, in pixels.")] = None,
     views: Annotated[int | None, typer.Option(help="Cameras per frame.")] = None,
@@ -73,10 +73,10 @@ def import_(
 
 @app.command("info")
 def info(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
+    store: Annotated[Path, typer.Argument(help="A store.")],
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="Where to save the contact sheet [STORE/contact_sheet.png]."),
+        typer.Option("--sheet", help="Where to save the contact sheet (default: in the store)."),
     ] = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,

@@ -13,7 +13,7 @@ HomeOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--home",
-        help="Where studies, checkpoints and tracking live \\[env: POSETUNE_HOME; default: runs].",
+        help="Where studies, checkpoints and tracking live (default: $POSETUNE_HOME, or runs).",
         show_default=False,
     ),
 ]
@@ -22,12 +22,10 @@ JsonOption: TypeAlias = Annotated[
 ]
 NameOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--name", help="The sweep's name [the file's name].", show_default=False),
+    typer.Option("--name", help="The sweep's name (default: the file's).", show_default=False),
 ]
 StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--store", help="Prepared data; overrides the file's.", show_default=False),
 ]
-SweepFile: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A sweep file, see search_spaces/.")
-]
+SweepFile: TypeAlias = Annotated[Path, typer.Argument(help="A sweep file, see search_spaces/.")]

@@ -12,13 +12,11 @@ from posetune.cli.screen import console, print_json
 
 __all__ = ["promote", "show", "stages", "track", "ui"]
 
-SweepArgument = Annotated[str, typer.Argument(metavar="NAME", help="A sweep's name.")]
+SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
 
 
 def show(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A sweep's name.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A sweep's name.", show_default=False)] = None,
     home: HomeOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Show every trial.")] = False,
     as_json: JsonOption = False,

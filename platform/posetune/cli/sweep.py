@@ -60,7 +60,9 @@ def sweep(
     home: HomeOption = None,
     address: Annotated[
         str | None,
-        typer.Option(help="A Ray cluster to join; 'auto' on a cluster's node [a local one]."),
+        typer.Option(
+            help="A Ray cluster to join; 'auto' on a cluster's node (default: a local one)."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -24,11 +24,11 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the config; repeatable."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs to train [the file's max_epochs].", min=1)
+        int | None, typer.Option(help="Epochs to train (default: the file's max_epochs).", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the trial.", min=0)] = 0,
     name: Annotated[
-        str | None, typer.Option(help="Name of the training [the file's name].")
+        str | None, typer.Option(help="Name of the training (default: the file's).")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier training.")] = False,
     as_json: JsonOption = False,

@@ -66,6 +66,7 @@ class StudyScheduler(FIFOScheduler):
         number = _number(trial)
         if FAILED in result:
             self._run.fail(number, result[FAILED])
+            drop_checkpoints(self._storage, self._run.release_checkpoints(number))
             return str(TrialScheduler.STOP)
         if WAITING in result:
             self._run.notice = (

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from posetune.report.importance import Importance, param_importance
 from posetune.study.view import SweepView, TrialView
 
 __all__ = ["as_json", "format_params", "format_seconds", "sweep_list", "sweep_tables"]
@@ -18,6 +19,8 @@ STATE_STYLES = {"COMPLETE": "green", "FAILED": "red", "INTERRUPTED": "yellow", "
 def as_json(view: SweepView) -> dict[str, Any]:
     """Return the object that `posetune show NAME --json` prints."""
     best = view.best
+    epoch, leaders = view.leaders
+    found = param_importance(view)
     return {
         "name": view.name,
         "state": view.state,
@@ -26,6 +29,8 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "budget": view.spec.budget.model_dump(),
         "trials": [_trial_json(trial) for trial in view.trials],
         "best": _trial_json(best) if best else None,
+        "best_among": {"epoch": epoch, "trials": leaders} if leaders else None,
+        "importance": _importance_json(found),
         "baselines": view.baselines,
         "stages": {
             name: {"trained": use.trained, "reused": use.reused}
@@ -35,6 +40,12 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "store_digest": view.store_digest,
         "provenance": view.provenance,
     }
+
+
+def _importance_json(found: Importance) -> dict[str, Any] | None:
+    if not found.params:
+        return None
+    return {"epoch": found.epoch, "trials": found.trials, "params": dict(found.params)}
 
 
 def _trial_json(trial: TrialView) -> dict[str, Any]:
@@ -64,7 +75,12 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         f" ({view.stopped})" if view.stopped and view.state != "COMPLETE" else "",
         f"; {len(view.trials)} of {view.spec.budget.trials} trials: {states or 'none yet'}",
     )
-    parts: list[RenderableType] = [head, _leaderboard(view, most), _comparison(view)]
+    parts: list[RenderableType] = [
+        head,
+        _leaderboard(view, most),
+        _comparison(view),
+        _importance(view),
+    ]
     if view.stages:
         shared = ", ".join(
             f"{name} trained {use.trained} times, reused {use.reused}"
@@ -95,7 +111,8 @@ def _leaderboard(view: SweepView, most: int) -> Table:
     names = list(view.spec.search)
     table = Table("trial", "state", "epochs", view.spec.objective.metric, "time", *names)
     ranked = view.ranked
-    rest = [t for t in view.trials if t not in ranked]
+    places = {trial.number for trial in ranked}
+    rest = [trial for trial in view.trials if trial.number not in places]
     for trial in [*ranked, *rest][:most]:
         table.add_row(
             str(trial.number),
@@ -105,8 +122,13 @@ def _leaderboard(view: SweepView, most: int) -> Table:
             format_seconds(trial.seconds),
             *(format_params({n: trial.params[n]}, names=False) for n in names),
         )
+    epoch, leaders = view.leaders
+    notes = []
+    if leaders:
+        notes.append(f"the first {leaders} are ranked by their values after {epoch} epochs")
     if len(view.trials) > most:
-        table.caption = f"{len(view.trials) - most} more: posetune show {view.name} --all"
+        notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
+    table.caption = "; ".join(notes) or None
     return table
 
 
@@ -124,6 +146,18 @@ def _comparison(view: SweepView) -> Table:
     for name, value in sorted(rows, key=lambda row: sign * row[1]):
         style = "bold" if name.startswith("best") else ""
         table.add_row(Text(name, style), Text(f"{value:.1f}", style))
+    return table
+
+
+def _importance(view: SweepView) -> RenderableType:
+    """Return the parameters by importance, with what that rests on."""
+    found = param_importance(view)
+    if not found.params:
+        return Text(f"importance of the parameters: nothing to say yet ({found.reason})")
+    rests_on = f"over {found.trials} trials after {found.epoch} epochs"
+    table = Table("parameter", f"importance, {rests_on}")
+    for name, share in found.params.items():
+        table.add_row(name, f"{share:.0%}")
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,8 +57,12 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A consistent view for reading."""
-        with self.engine.connect() as connection:
+        """One consistent view for several queries, while a driver goes on writing."""
+        with _naming_damage(self.address), self.engine.connect() as connection:
+            if self.engine.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # its driver begins at the first write only
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     def write(self, change: Callable[[Connection], T]) -> T:
@@ -66,7 +71,7 @@ class Database:
         pause = 0.05
         while True:
             try:
-                with self.engine.begin() as connection:
+                with _naming_damage(self.address), self.engine.begin() as connection:
                     return change(connection)
             except OperationalError:
                 if time.monotonic() + pause > deadline:
@@ -103,26 +108,53 @@ def open_database(address: str, *, create: bool = True) -> Database:
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     try:
-        if create:
-            _create_tables(engine)
-        elif not inspect(engine).has_table(schema.about.name):
-            raise nothing_yet
-        with engine.connect() as connection:
-            version = connection.execute(select(schema.about.c.version)).scalar()
+        with _naming_damage(shown):
+            if create:
+                _create_tables(engine)
+            elif not inspect(engine).has_table(schema.about.name):
+                raise nothing_yet
+            with engine.connect() as connection:
+                version = connection.execute(select(schema.about.c.version)).scalar()
+                if engine.name == "sqlite":
+                    _check_pages(connection)
     except OperationalError as error:
         raise BadInputError(f"study database {shown}: cannot be opened ({error.orig})") from error
-    except (DatabaseError, SQLAlchemyError) as error:
-        cause = getattr(error, "orig", None) or error
-        raise BadInputError(
-            f"study database {shown}: is damaged or no study ({cause}); restore it from a backup, "
-            "or move it away to start afresh"
-        ) from error
+    except SQLAlchemyError as error:
+        raise _damaged(shown, getattr(error, "orig", None) or error) from error
     if version != schema.VERSION:
         raise BadInputError(
             f"study database {shown}: has tables of version {version}, this posetune reads "
             f"{schema.VERSION}; use the posetune that wrote it, or another --home"
         )
     return Database(engine)
+
+
+def _check_pages(connection: Connection) -> None:
+    """Raise if SQLite finds a broken page: better now than in the middle of a sweep."""
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise DatabaseError("PRAGMA quick_check", None, ValueError(found))
+
+
+@contextmanager
+def _naming_damage(shown: str) -> Iterator[None]:
+    """Say which database is damaged, and what to do, where a page or a value cannot be read."""
+    try:
+        yield
+    except JSONDecodeError as error:
+        raise _damaged(shown, error) from error
+    except DatabaseError as error:
+        if type(error) is DatabaseError:  # its subclasses mean busy, away, or our own mistakes
+            raise _damaged(shown, error.orig) from error
+        raise
+
+
+def _damaged(shown: str, cause: BaseException | None) -> BadInputError:
+    return BadInputError(
+        f"study database {shown}: is damaged or no study ({cause}); restore it from a backup, "
+        "save what can be read (sqlite3 FILE .recover | sqlite3 NEW), or move it away to start "
+        "afresh"
+    )
 
 
 def _create_tables(engine: Engine) -> None:

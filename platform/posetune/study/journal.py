@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,8 +103,16 @@ def read_reports(connection: Connection, sweep_id: int) -> list[RowMapping]:
     return list(connection.execute(query).mappings())
 
 
-def read_trials(connection: Connection, sweep_id: int) -> list[TrialRecord]:
-    """Return all trials by number, with their reports, newest attempt, checkpoints and end."""
+def read_trials(
+    connection: Connection, sweep_id: int, reports: Iterable[RowMapping]
+) -> list[TrialRecord]:
+    """Return all trials by number, with their newest attempt, checkpoints and end.
+
+    Args:
+        connection: a consistent view.
+        sweep_id: the sweep.
+        reports: what `read_reports` returned in the same view.
+    """
     trials = {
         row.number: TrialRecord(row.id, row.number, row.params, row.seed)
         for row in connection.execute(
@@ -114,7 +122,7 @@ def read_trials(connection: Connection, sweep_id: int) -> list[TrialRecord]:
         )
     }
     by_id = {record.id: record for record in trials.values()}
-    for row in read_reports(connection, sweep_id):
+    for row in reports:
         record = trials[row["number"]]
         record.epoch, record.value = row["epoch"], row["value"]
         record.decisions[row["epoch"]] = row["decision"]

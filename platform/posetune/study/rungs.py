@@ -11,6 +11,7 @@ Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 
 from __future__ import annotations
 
 import enum
+from array import array
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Rungs:
         self.max_epochs = pruner.max_epochs
         self.percentile = (1 - 1 / pruner.reduction_factor) * 100
         self.sign = -1.0 if mode == "min" else 1.0
-        self.records: dict[int, list[float]] = {epoch: [] for epoch in rung_epochs(pruner)}
+        self.records = {epoch: array("d") for epoch in rung_epochs(pruner)}
         """For each rung its values in order of arrival, negated where lower is better."""
 
     def report(self, epoch: int, value: float | None) -> Decision:
@@ -59,12 +60,22 @@ class Rungs:
             epoch: 1 for the first. Reports come after every epoch, so rungs are met exactly.
             value: the objective, or None where it was not a number.
         """
+        decision = self._decide(epoch, value)
+        self.record(epoch, value)
+        return decision
+
+    def record(self, epoch: int, value: float | None) -> None:
+        """Record a value whose decision is known already, as `report` would."""
+        record = self.records.get(epoch)
+        if record is not None and value is not None:
+            record.append(self.sign * value)
+
+    def _decide(self, epoch: int, value: float | None) -> Decision:
         if epoch >= self.max_epochs:
             return Decision.COMPLETE
         record = self.records.get(epoch)
-        if record is None or value is None:
+        if value is None or not record:
             return Decision.CONTINUE
-        reward = self.sign * value
-        cut = bool(record) and reward < np.percentile(record, self.percentile)
-        record.append(reward)
+        # A view of the array, not a list: the cost stays small over thousands of values.
+        cut = self.sign * value < np.percentile(np.frombuffer(record), self.percentile)
         return Decision.PRUNE if cut else Decision.CONTINUE

@@ -28,6 +28,14 @@ from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec
 __all__ = ["SearchMemory", "distributions", "seed_for"]
 
 
+_STATES = {
+    None: TrialState.RUNNING,
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "FAILED": TrialState.FAIL,
+}
+
+
 def seed_for(sweep_seed: int, number: int, purpose: str) -> int:
     """Return a 31-bit seed that depends on all three and on nothing else."""
     text = f"{sweep_seed}/{number}/{purpose}"
@@ -71,10 +79,29 @@ class SearchMemory:
         trial = self._study.ask(self._space)
         return dict(trial.params)
 
-    def add(self, params: Mapping[str, Scalar]) -> None:
-        """Add the next trial with parameters that are known, running."""
+    def add(
+        self,
+        params: Mapping[str, Scalar],
+        values: Mapping[int, float] | None = None,
+        state: str | None = None,
+    ) -> None:
+        """Add the next trial with parameters that are known, as `report` and `tell` leave it.
+
+        Args:
+            params: the trial's parameters.
+            values: the objective by epoch, in ascending order, where it was a number.
+            state: COMPLETE, PRUNED or FAILED; None while it runs.
+        """
+        reported = dict(values or {})
+        last = reported[max(reported)] if reported else None
         self._study.add_trial(
-            create_trial(state=TrialState.RUNNING, params=dict(params), distributions=self._space)
+            create_trial(
+                state=_STATES[state],
+                value=last if state in ("COMPLETE", "PRUNED") else None,
+                params=dict(params),
+                distributions=self._space,
+                intermediate_values=reported,
+            )
         )
 
     def report(self, number: int, epoch: int, value: float | None) -> None:
@@ -87,12 +114,7 @@ class SearchMemory:
 
     def tell(self, number: int, state: str, value: float | None) -> None:
         """End a trial: COMPLETE, PRUNED or FAILED."""
-        ended = {
-            "COMPLETE": TrialState.COMPLETE,
-            "PRUNED": TrialState.PRUNED,
-            "FAILED": TrialState.FAIL,
-        }[state]
-        self._study.tell(number, value if state == "COMPLETE" else None, state=ended)
+        self._study.tell(number, value if state == "COMPLETE" else None, state=_STATES[state])
 
     def _sampler(self, seed: int) -> BaseSampler:
         if self._spec.sampler.name == "random":

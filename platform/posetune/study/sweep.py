@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from posetune.api import BadInputError
-from posetune.spec import Scalar, SweepSpec
+from posetune.spec import Scalar
 from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord, TrialRecord
 from posetune.study.lease import Lease
+from posetune.study.opening import Opening, check_unchanged, create
 from posetune.study.rungs import Decision, Rungs
 from posetune.study.sampler import SearchMemory, seed_for
 
@@ -32,21 +32,6 @@ T = TypeVar("T")
 
 class StaleAttemptError(RuntimeError):
     """A report came from an attempt that has been replaced; it is not counted."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a sweep is opened with."""
-
-    name: str
-    spec: SweepSpec
-    source: str
-    """The sweep file's text."""
-    store: str
-    store_digest: str
-    provenance: Mapping[str, Any]
-    defaults: Mapping[str, Scalar]
-    """The parameters of trial 0."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +65,13 @@ class SweepRun:
             row = journal.find_sweep(connection, opening.name)
             budget = journal.read_budget(connection, dict(row)) if row else {}
         if row is None:
-            self.id = database.write(lambda connection: _create(connection, opening))
+            self.id = database.write(lambda connection: create(connection, opening))
         else:
-            _check_unchanged(dict(row), budget, opening)
+            check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
         self.has_baselines = False
+        self.notice = ""
+        """What the sweep is waiting for, for whoever watches; empty while it goes on."""
         self.lease = Lease(database, self.id, self.name)
         self._rebuild()
         started = {"kind": "started", "data": {"budget": self.spec.budget.model_dump()}}
@@ -231,12 +218,18 @@ class SweepRun:
         """Return the checkpoints of a trial that nothing needs any more.
 
         An open trial keeps its newest two (the newest may turn out broken), a complete one its
-        last, which holds the model; a trial that was cut or failed keeps none.
+        last, which holds the model; a trial that was cut or failed keeps none. A checkpoint that
+        was followed by one of the same epoch or an earlier one had turned out broken.
         """
         trial = self.trials[number]
-        kept = {None: 2, "COMPLETE": 1}.get(trial.state, 0)
-        released = trial.checkpoints[: len(trial.checkpoints) - kept]
-        trial.checkpoints = trial.checkpoints[len(released) :]
+        kept: list[CheckpointRecord] = []
+        for checkpoint in trial.checkpoints:
+            kept = [c for c in kept if c.epoch < checkpoint.epoch]
+            kept.append(checkpoint)
+        needed = {None: 2, "COMPLETE": 1}.get(trial.state, 0)
+        kept = kept[len(kept) - needed :] if needed < len(kept) else kept
+        released = [c for c in trial.checkpoints if c not in kept]
+        trial.checkpoints = kept
         return released
 
     @property
@@ -263,18 +256,17 @@ class SweepRun:
         self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode)
         self._memory = SearchMemory(self.spec)
         with self._database.reading() as connection:
-            self.trials = journal.read_trials(connection, self.id)
             reports = journal.read_reports(connection, self.id)
+            self.trials = journal.read_trials(connection, self.id, reports)
             self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
             self._driven_before = journal.read_driven_seconds(connection, self.id)
-        for trial in self.trials:
-            self._memory.add(trial.params)
+        values: dict[int, dict[int, float]] = {trial.number: {} for trial in self.trials}
         for row in reports:
-            self._rungs.report(row["epoch"], row["value"])
-            self._memory.report(row["number"], row["epoch"], row["value"])
+            self._rungs.record(row["epoch"], row["value"])
+            if row["value"] is not None:
+                values[row["number"]][row["epoch"]] = row["value"]
         for trial in self.trials:
-            if trial.state is not None:
-                self._memory.tell(trial.number, trial.state, trial.value)
+            self._memory.add(trial.params, values[trial.number], trial.state)
         self._waiting = [trial.number for trial in self.trials if trial.state is None]
         self._begun: set[int] = set()
         self._opened = time.time()
@@ -310,47 +302,3 @@ class SweepRun:
             return change(connection)
 
         return self._database.write(guarded)
-
-
-def _create(connection: Connection, opening: Opening) -> int:
-    values = {
-        "name": opening.name,
-        "spec": opening.spec.canonical(),
-        "source": opening.source,
-        "store": opening.store,
-        "store_digest": opening.store_digest,
-        "provenance": dict(opening.provenance),
-    }
-    return journal.append(connection, schema.sweep, values)
-
-
-def _check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], opening: Opening) -> None:
-    """Refuse to continue a sweep with another file or other data; a larger budget is welcome."""
-    old, new = row["spec"], opening.spec.canonical()
-    changed = [
-        f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted({*old, *new} - {"store", "budget"})
-        if old.get(name) != new.get(name)
-    ]
-    shrunk = [
-        f"budget.{name}: {before} -> {new['budget'].get(name)}"
-        for name, before in budget.items()
-        if _less(new["budget"].get(name), before)
-    ]
-    if changed or shrunk:
-        raise BadInputError(
-            f"sweep {opening.name}: was started with another file; only its budget may grow.\n  "
-            + "\n  ".join(changed + shrunk)
-            + "\nGive the file it was started with, or another --name."
-        )
-    if row["store_digest"] != opening.store_digest:
-        raise BadInputError(
-            f"sweep {opening.name}: its store has changed: it was started on {row['store']} with "
-            f"digest {row['store_digest'][:12]}, {opening.store} has {opening.store_digest[:12]}. "
-            "Give the store it was started with, or another --name."
-        )
-
-
-def _less(after: float | None, before: float | None) -> bool:
-    """Whether a limit shrank; None is no limit."""
-    return after is not None and (before is None or after < before)

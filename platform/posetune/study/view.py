@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, func, select
 
@@ -18,8 +19,17 @@ from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.lease import is_live
+from posetune.study.rungs import rung_epochs
 
-__all__ = ["StageUse", "SweepView", "TrialView", "list_sweeps", "needed_stages", "read_sweep"]
+__all__ = [
+    "Report",
+    "StageUse",
+    "SweepView",
+    "TrialView",
+    "list_sweeps",
+    "needed_stages",
+    "read_sweep",
+]
 
 SweepState = Literal["RUNNING", "COMPLETE", "INTERRUPTED", "FAILED"]
 
@@ -42,6 +52,15 @@ class TrialView:
     mlflow_run_id: str | None
     checkpoint: CheckpointRecord | None = None
     """The newest committed one."""
+
+
+class Report(NamedTuple):
+    """One report."""
+
+    trial: int
+    epoch: int
+    value: float | None
+    """The objective; None where it was not a number."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +86,57 @@ class SweepView:
     started: float
     trials: tuple[TrialView, ...]
     baselines: dict[str, float]
+    reports: tuple[Report, ...] = ()
+    """In order of arrival."""
     stages: dict[str, StageUse] = field(default_factory=dict)
     stopped: str = ""
     """Why the last driver stopped."""
 
-    @property
+    @cached_property
+    def standings(self) -> dict[int, tuple[int, float]]:
+        """For each trial the last epoch of comparison that it reached, and its value there.
+
+        Trials are compared at the rungs and after the last epoch. One that has not reached the
+        first rung is missing.
+        """
+        compared = {*rung_epochs(self.spec.pruner), self.spec.pruner.max_epochs}
+        return {
+            report.trial: (report.epoch, report.value)
+            for report in self.reports
+            if report.epoch in compared and report.value is not None
+        }
+
+    @cached_property
     def ranked(self) -> list[TrialView]:
-        """The trials with a value, best first: those that went further come first."""
+        """The trials with a value, best first.
+
+        Those that reached a higher rung come first, and within a rung the values there decide: a
+        trial that was cut or completed stands by its last value, an open one by its value at the
+        last rung it passed. So no value is compared with one of another epoch.
+        """
         sign = 1 if self.spec.objective.mode == "min" else -1
+
+        def place(trial: TrialView) -> tuple[float, ...]:
+            if trial.number in self.standings:
+                epoch, value = self.standings[trial.number]
+                return (-epoch, sign * value, trial.number)
+            return (0, -trial.epochs, sign * (trial.value or 0.0), trial.number)
+
         judged = [t for t in self.trials if t.value is not None and t.state != "FAILED"]
-        return sorted(judged, key=lambda t: (-t.epochs, sign * (t.value or 0.0), t.number))
+        return sorted(judged, key=place)
 
     @property
     def best(self) -> TrialView | None:
-        """The best trial among those that went furthest."""
+        """The best trial among those that reached the highest rung."""
         return next(iter(self.ranked), None)
+
+    @property
+    def leaders(self) -> tuple[int, int]:
+        """The epoch at which the first in the ranking are compared, and how many they are."""
+        if self.best is None or self.best.number not in self.standings:
+            return 0, 0
+        top, _ = self.standings[self.best.number]
+        return top, sum(self.standings.get(t.number, (0, 0.0))[0] == top for t in self.ranked)
 
 
 def list_sweeps(database: Database) -> list[SweepView]:
@@ -123,6 +178,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
     spec = SweepSpec.model_validate({**row["spec"], "budget": budget})
     live = _has_live_driver(connection, row["id"])
     runs = _run_ids(connection, row["id"])
+    reports = journal.read_reports(connection, row["id"])
     trials = tuple(
         TrialView(
             number=t.number,
@@ -137,7 +193,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
             mlflow_run_id=runs.get(t.id),
             checkpoint=t.checkpoints[-1] if t.checkpoints else None,
         )
-        for t in journal.read_trials(connection, row["id"])
+        for t in journal.read_trials(connection, row["id"], reports)
     )
     events = _events(connection, row["id"])
     return SweepView(
@@ -151,6 +207,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         provenance=row["provenance"],
         started=row["at"],
         trials=trials,
+        reports=tuple(Report(r["number"], r["epoch"], r["value"]) for r in reports),
         baselines=events.get("baselines", {}),
         stages=_stage_uses(connection, row["id"]),
         stopped="" if live else events.get("stopped", {}).get("reason", "the driver died"),

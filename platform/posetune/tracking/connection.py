@@ -1,15 +1,17 @@
 """Reaches MLflow: a quiet client, a store that is made once, one writer at a time.
 
 MLflow's own retries are off, because it also repeats requests that create something when their
-answer was lost; what may be repeated goes through `patiently`, the rest is looked up again.
+answer was lost; what may be repeated goes through `patiently`, the rest through `make_once`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
 from sqlalchemy import make_url
@@ -33,6 +37,7 @@ __all__ = [
     "exclusive",
     "explain",
     "is_server",
+    "make_once",
     "mlflow_faults_explained",
     "open_experiment",
     "patiently",
@@ -46,6 +51,8 @@ EXCLUSIVE_S = 60.0
 """How long to wait for another process that is writing to the same place."""
 
 _TRANSIENT = (MlflowException, RequestException)
+_PAUSES_S = (0.2, 1.0)
+"""Before the second and the third try."""
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -66,29 +73,40 @@ def connect(home: Home) -> MlflowClient:
     set_telemetry_client()  # type: ignore[no-untyped-call]
     if is_server(home):
         return MlflowClient(home.tracking)
-    home.folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(home, "mlflow-store"):  # two writers that both make the tables break them
-        _make_sqlite_store(home.tracking)
+    url = make_url(home.tracking)
+    if url.get_backend_name() == "sqlite" and url.database:
+        _make_sqlite_store(Path(url.database), home)
+        return MlflowClient(home.tracking)
+    with exclusive(home.folder, "mlflow-store"):  # two that both make the tables break them
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
 
 
-def _make_sqlite_store(address: str) -> None:
-    """Make an SQLite store whole or not at all.
+def _make_sqlite_store(store: Path, home: Home) -> None:
+    """Make an SQLite store whole or not at all; two processes at once make one.
 
     MLflow makes its tables by dozens of migrations; a process killed between two of them would
     leave a file that no MLflow opens again.
     """
-    url = make_url(address)
-    if url.get_backend_name() != "sqlite" or not url.database or Path(url.database).exists():
+    if store.exists():
         return
-    store = Path(url.database)
-    store.parent.mkdir(parents=True, exist_ok=True)
-    partial = store.with_name(f".{store.name}.partial")
-    partial.unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-    partial.replace(store)
+    with exclusive(store.parent, store.name):
+        if store.exists():
+            return
+        partial = store.with_name(f".{store.name}.partial")
+        # With SQLite's journals: those of a store that was wiped would be replayed into the new.
+        for remnant in [
+            *store.parent.glob(f"{partial.name}*"),
+            *store.parent.glob(f"{store.name}-*"),
+        ]:
+            remnant.unlink()
+        made = SqlAlchemyStore(f"sqlite:///{partial}", home.artifacts.as_uri())  # type: ignore[no-untyped-call]
+        made.engine.dispose()  # MLflow keeps its stores; no connection may follow the moved file
+        with contextlib.closing(sqlite3.connect(partial)) as connection:
+            # Kept in the file. Commits cost a third, and readers do not wait for the writer.
+            connection.execute("PRAGMA journal_mode=WAL")
+        partial.replace(store)
 
 
 def is_server(home: Home) -> bool:
@@ -101,46 +119,69 @@ def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
 
     A server decides itself where artefacts go; without one they go to `home.artifacts`.
     """
-    found = patiently(lambda: client.get_experiment_by_name(name))
-    if found is None:
+
+    def find() -> Experiment | None:
+        return client.get_experiment_by_name(name)
+
+    def make() -> Experiment:
         location = None if is_server(home) else home.artifacts.as_uri()
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # someone else was faster
-            if found is None:
-                raise
+        return client.get_experiment(client.create_experiment(name, artifact_location=location))
+
+    found = patiently(find) or make_once(make, find)
     if found.lifecycle_stage != "active":
-        client.restore_experiment(found.experiment_id)
+        patiently(lambda: client.restore_experiment(found.experiment_id))
     return str(found.experiment_id)
 
 
 def patiently(call: Callable[[], T]) -> T:
     """Make a call that may be repeated; do so when the server is overloaded or stumbles."""
-    for pause in (0.2, 1.0):
+    for pause in _PAUSES_S:
         try:
             return call()
         except _TRANSIENT as error:
-            if isinstance(error, MlflowException) and not _is_passing(error):
+            if not _is_passing(error):
                 raise
             time.sleep(pause)
     return call()
 
 
-def _is_passing(error: MlflowException) -> bool:
+def make_once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """Make what must not be made twice; before a repetition, look whether it is there after all.
+
+    Args:
+        make: makes it, in one call.
+        find: returns it where it is there: the answer to `make` was lost, or another process was
+            faster.
+    """
+    for pause in _PAUSES_S:
+        try:
+            return make()
+        except _TRANSIENT as error:
+            found = patiently(find)
+            if found is not None:
+                return found
+            if not _is_passing(error):
+                raise
+            time.sleep(pause)
+    return make()
+
+
+def _is_passing(error: Exception) -> bool:
+    if not isinstance(error, MlflowException):
+        return True
     status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     return status >= 500 or status == 429
 
 
 @contextmanager
-def exclusive(home: Home, what: str) -> Iterator[None]:
-    """Let one process of this home at a time do `what`.
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Let one process at a time do `what` with a folder.
 
     Raises:
         BadInputError: another process has been at it for a minute.
     """
-    home.folder.mkdir(parents=True, exist_ok=True)
-    path = home.folder / f".{what}.lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{what}.lock"
     deadline = time.monotonic() + EXCLUSIVE_S
     with path.open("w") as file:
         while True:
@@ -177,7 +218,7 @@ def explain(error: Exception) -> str:
 
 def public_address(text: str) -> str:
     """Return a text with the user and password of each address in it left out."""
-    return re.sub(r"://[^/\s@]+@", "://", text)
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def run_page(home: Home, experiment_id: str, run_id: str) -> str:

@@ -52,7 +52,8 @@ _STATUS = {
     "FAILED": "FAILED",
     "INTERRUPTED": "KILLED",
 }
-_PROVENANCE_TAGS = 40
+_IN_FILES = ("diff.text", "packages")
+_PROVENANCE_TAGS, _SHORT = 60, 200
 
 
 def experiment_name(view: SweepView) -> str:
@@ -93,6 +94,7 @@ def trial_tags(
         "posetune.epochs": trial.epochs,
         "posetune.attempts": trial.attempts,
         "posetune.seed": trial.seed,
+        "posetune.threads": max(1, int(view.spec.resources.cpu)),
         "posetune.store_digest": view.store_digest,
     }
     if trial.checkpoint is not None:
@@ -146,19 +148,29 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
         "posetune.reason": view.stopped,
         "posetune.objective": f"{view.spec.objective.metric} ({view.spec.objective.mode})",
         "posetune.trials": len(view.trials),
+        "posetune.seed": view.spec.sampler.seed,
+        "posetune.resources.cpu": view.spec.resources.cpu,
+        "posetune.resources.gpu": view.spec.resources.gpu,
         "posetune.store": view.store,
         "posetune.store_digest": view.store_digest,
         "mlflow.note.content": describe_sweep(view, home),
     }
     if best is not None:
         tags |= {"posetune.best_trial": best.number, "posetune.best_value": best.value}
-    provenance = _flatten(view.provenance)
-    short = {k: v for k, v in provenance.items() if len(str(v)) <= 200}
-    for name, value in list(short.items())[:_PROVENANCE_TAGS]:
-        tags[entity_key(f"posetune.{name}")] = value
-        if name.rpartition(".")[2] == "commit":
-            tags["mlflow.source.git.commit"] = value
+    tags |= _provenance_tags(view)
     return {name: tag_value(value) for name, value in tags.items()}
+
+
+def _provenance_tags(view: SweepView) -> dict[str, Any]:
+    """Return what is short enough for a tag; the run's files have all of it."""
+    tags: dict[str, Any] = {}
+    for name, value in _flatten(view.provenance).items():
+        if name in _IN_FILES or len(str(value)) > _SHORT or len(tags) >= _PROVENANCE_TAGS:
+            continue
+        tags[entity_key(f"posetune.{name}")] = value
+        if name == "commit":
+            tags["mlflow.source.git.commit"] = value
+    return tags
 
 
 def sweep_metrics(view: SweepView, lives: Sequence[RowMapping]) -> list[Metric]:

@@ -9,12 +9,14 @@ learns from MLflow itself where things stand.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from posetune.home import Home
 from posetune.study import journal
@@ -38,6 +40,8 @@ PERIOD_S = 2.0
 SHARE = 0.1
 """The tracker is at work for at most this share of the time: a large sweep is not slowed down."""
 LONGEST_PAUSE_S = 30.0
+HANGING_S = 1.0
+"""How long the end waits where MLflow has been at one pass for too long already."""
 FILES_TAG = "posetune.files"
 """Says which files a run has: the digest of what they come from."""
 
@@ -105,12 +109,14 @@ class Projection:
     def advance(self) -> ShipReport:
         """Ship the difference."""
         # One at a time, and the study is read inside: an older view never overwrites a newer one.
-        with exclusive(self._home, f"tracking-{self._name}"):
+        with exclusive(self._home.folder, f"tracking-{self._name}"):
             study = self._read()
             if self._runs is None:
                 self._runs = self._adopt(study.view)
             self._runs.done.clear()
-            return self._ship(study, self._runs)
+            report = self._ship(study, self._runs)
+            self._runs.is_fresh = False  # from here on another process may make runs
+            return report
 
     def _read(self) -> _Study:
         view = read_sweep(self._database, self._name)
@@ -132,22 +138,20 @@ class Projection:
     def _ship(self, study: _Study, runs: SweepRuns) -> ShipReport:
         view = study.view
         parent = runs.open(None, view.name, started=view.started)
-        self._record(view, None, parent)
         lives = {life["number"]: life for life in study.lives}
-        for trial in view.trials:
-            if trial.number in self._closed:
-                continue
+        open_ = [trial for trial in view.trials if trial.number not in self._closed]
+        for trial in open_:
             life = lives[trial.number]
             name = f"{view.name}-{trial.number:03d}"
             held = runs.open(trial.number, name, started=life["asked"], parent=parent)
-            self._record(view, trial.number, held)
             self._log_trial(study, trial, runs=runs, held=held)
             runs.set_status(held, content.run_status(trial.state), life["ended"])
+        self._record(view, runs)
         self._log_sweep(study, runs, held=parent)
         # Files last: where they cannot go, the numbers have arrived.
         self._upload_sweep(view, runs, held=parent)
-        for trial in view.trials:
-            if trial.state in content.CLOSED and trial.number not in self._closed:
+        for trial in open_:
+            if trial.state in content.CLOSED:
                 self._upload_trial(view, trial, runs=runs)
                 self._closed.add(trial.number)
                 runs.forget(trial.number)
@@ -208,16 +212,20 @@ class Projection:
         with self._database.reading() as connection:
             return journal.read_metrics(connection, view.id, number=trial.number, after=after)
 
-    def _record(self, view: SweepView, number: int | None, held: HeldRun) -> None:
-        """Let the study know the run, for `posetune show`."""
-        if self._recorded.get(number) == held.run_id:
-            return
-        self._database.write(
-            lambda connection: journal.record_tracked(
-                connection, view.id, number=number, tracking=self._tracking, run_id=held.run_id
-            )
-        )
-        self._recorded[number] = held.run_id
+    def _record(self, view: SweepView, runs: SweepRuns) -> None:
+        """Let the study know the runs, for `posetune show`."""
+        held = {number: run.run_id for number, run in runs.held.items()}
+        new = {n: run_id for n, run_id in held.items() if self._recorded.get(n) != run_id}
+
+        def record(connection: Connection) -> None:
+            for number, run_id in new.items():
+                journal.record_tracked(
+                    connection, view.id, number=number, tracking=self._tracking, run_id=run_id
+                )
+
+        if new:
+            self._database.write(record)
+            self._recorded |= new
 
 
 class Tracker:
@@ -233,6 +241,8 @@ class Tracker:
         self._abandoned = threading.Event()
         self._shipped = threading.Event()
         # A daemon: the process can end while MLflow hangs.
+        self._begun = math.inf
+        """When the pass under way began."""
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     def start(self) -> None:
@@ -246,6 +256,10 @@ class Tracker:
             Whether MLflow holds everything. If not, `error` says why, and `ship` can do it later.
         """
         self._stopping.set()
+        under_way_s = time.monotonic() - self._begun
+        if under_way_s > timeout_s:  # MLflow hangs, or has far more to do than there is time for
+            self.error = self.error or f"it has been busy for {under_way_s:.0f} s"
+            timeout_s = min(timeout_s, HANGING_S)
         self._shipped.wait(timeout_s)
         self._abandoned.set()
         return self._shipped.is_set()
@@ -255,12 +269,12 @@ class Tracker:
         pause = PERIOD_S
         while not self._abandoned.is_set():
             is_last = self._stopping.is_set()
-            started = time.monotonic()
+            self._begun = started = time.monotonic()
             try:
                 projection = projection or Projection(self._database, self._name, self._home)
                 projection.advance()
             except Exception as error:  # noqa: BLE001 - whatever it is, the sweep goes on
-                _log.debug("tracking failed", exc_info=True)
+                _log.debug("tracking failed: %s", public_address(traceback.format_exc()))
                 self.error = explain(error)
                 projection = None
                 pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -270,6 +284,7 @@ class Tracker:
                 if is_last:
                     self._shipped.set()
                     return
+            self._begun = math.inf
             if is_last:
                 self._abandoned.wait(0.5)
             else:

@@ -118,7 +118,7 @@ def promote(
     view = read_sweep(database, name)
     trial, folder, digest = _verified_best(view, home)
     report = ship(database, name, home)
-    with mlflow_faults_explained(home), exclusive(home, f"registry-{model}"):
+    with mlflow_faults_explained(home), exclusive(home.folder, f"registry-{model}"):
         client = connect(home)
         with database.reading() as connection:
             runs = journal.read_tracked(connection, view.id, public_address(home.tracking))

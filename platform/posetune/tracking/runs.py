@@ -16,7 +16,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
-from posetune.tracking.connection import patiently
+from posetune.tracking.connection import make_once, patiently
 from posetune.tracking.content import SECONDS_METRIC, SWEEP_TAG, TRIAL_TAG
 
 __all__ = ["HeldRun", "SweepRuns"]
@@ -66,6 +66,8 @@ class SweepRuns:
         self.recorded = recorded
         self.done: Counter[str] = Counter()
         """What was done: runs created, metric values logged."""
+        self.is_fresh = True
+        """Whether no other process can have made a run since the runs were found."""
         self.held = self._find(f"tags.`{SWEEP_TAG}` = '{identity}'")
 
     def open(
@@ -77,19 +79,22 @@ class SweepRuns:
         tags = {SWEEP_TAG: self.identity}
         if key is not None:
             tags[TRIAL_TAG] = str(key)
-            # Another process may have made it since `__init__`.
-            same = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
-            self.held |= self._find(same)
-            if key in self.held:
-                return self.held[key]
+        same = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         if parent is not None:
             tags["mlflow.parentRunId"] = parent.run_id
-        # Not `patiently`: where the answer is lost the run may be there, so it is looked for.
-        run = self.client.create_run(
-            self.experiment_id, start_time=int(started * 1000), tags=tags, run_name=name
-        )
-        self.done["created"] += 1
-        self.held[key] = HeldRun(run.info.run_id, run.info.status, dict(run.data.tags))
+
+        def find() -> HeldRun | None:
+            return self._find(same).get(key)
+
+        def make() -> HeldRun:
+            run = self.client.create_run(
+                self.experiment_id, start_time=int(started * 1000), tags=tags, run_name=name
+            )
+            self.done["created"] += 1
+            return HeldRun(run.info.run_id, run.info.status, dict(run.data.tags))
+
+        found = None if self.is_fresh else find()
+        self.held[key] = found or make_once(make, find)
         return self.held[key]
 
     def forget(self, key: int) -> None:
@@ -165,7 +170,8 @@ class SweepRuns:
             # Of two (a request to make one was answered too late) the recorded one is kept.
             runs.sort(key=lambda run: (run.info.run_id != self.recorded.get(key), run.info.run_id))
             for surplus in runs[1:]:
-                self.client.delete_run(surplus.info.run_id)
+                run_id = surplus.info.run_id
+                patiently(lambda r=run_id: self.client.delete_run(r))  # type: ignore[misc]
             held[key] = self._learn(key, runs[0])
         return held
 

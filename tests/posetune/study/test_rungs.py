@@ -88,4 +88,4 @@ def test_without_a_pruner_every_trial_runs_its_epochs() -> None:
 def test_not_a_number_is_neither_recorded_nor_cut() -> None:
     rungs = Rungs(pruner(9), "min")
     assert rungs.report(1, None) == Decision.CONTINUE
-    assert rungs.records[1] == []
+    assert not rungs.records[1]

@@ -1,140 +1,27 @@
-"""The sweep's truth: killed before and after every write, it continues as if it had not been."""
+"""A sweep as its driver and its readers see it."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
 
 from posetune.api import BadInputError
-from posetune.spec import SweepSpec
 from posetune.study.database import Database, open_database
 from posetune.study.journal import CheckpointRecord
-from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, StaleAttemptError, SweepRun
 from posetune.study.view import read_sweep
-
-SPEC: dict[str, Any] = {
-    "trainable": "posetune.testing.toy:Toy",
-    "objective": {"metric": "loss", "mode": "min"},
-    "search": {"x": {"float": [0.01, 10], "log": True}, "depth": {"int": [2, 16], "step": 2}},
-    "pruner": {"max_epochs": 9},
-    "budget": {"trials": 14},
-}
-
-
-def opening(**changes: Any) -> Opening:
-    spec = SweepSpec.model_validate({**SPEC, **changes})
-    return Opening("s", spec, "text", "store", "d1", {}, {"x": 1.0, "depth": 8})
-
-
-def loss(params: dict[str, Any], epoch: int) -> float:
-    return abs(params["x"] - 0.7) + abs(params["depth"] - 6) / 4 + 1 / epoch
-
-
-def drive(database: Database, **changes: Any) -> None:
-    """What the driver does with one slot, without Ray."""
-    run = SweepRun(database, opening(**changes))
-    try:
-        while (trial := run.next_trial()) is not None:
-            attempt = run.begin_attempt(trial.number)
-            run.stage_used(trial.number, "flow", key=str(attempt.params["depth"]), trained=True)
-            run.baselines({"mean": 5.0})
-            epoch = attempt.checkpoints[0].epoch if attempt.checkpoints else 0
-            decision = Decision.CONTINUE
-            while decision == Decision.CONTINUE:
-                epoch += 1
-                decision = run.report(
-                    trial.number,
-                    attempt.number,
-                    epoch=epoch,
-                    metrics={"loss": loss(trial.params, epoch)},
-                    seconds=1.0,
-                    checkpoint=CheckpointRecord(attempt.number, epoch, f"f{epoch}", "d", 1),
-                )
-            run.finish(trial.number)
-    finally:
-        run.lease.release()
-
-
-def outcome(database: Database) -> str:
-    """Everything that must not depend on kills: all but attempts and times."""
-    queries = [
-        "SELECT number, params, seed FROM trial ORDER BY number",
-        "SELECT t.number, r.epoch, r.value, r.decision FROM report r "
-        "JOIN trial t ON t.id = r.trial_id ORDER BY r.id",
-        "SELECT t.number, o.state, o.epoch, o.value, o.reason FROM told o "
-        "JOIN trial t ON t.id = o.trial_id ORDER BY t.number",
-        'SELECT t.number, stage, "key" FROM stage_use u JOIN trial t ON t.id = u.trial_id '
-        "ORDER BY t.number",
-    ]
-    with database.reading() as connection:
-        rows = [[list(row) for row in connection.execute(text(query))] for query in queries]
-    for trial in rows[0]:  # SQLite gives JSON as text, PostgreSQL as an object
-        trial[1] = json.loads(trial[1]) if isinstance(trial[1], str) else trial[1]
-    return json.dumps(rows, indent=1)
-
-
-class Killed(BaseException):
-    """A stand-in for SIGKILL: nothing of ours catches it."""
-
-
-class KillSwitch(Database):
-    """Dies before or after the n-th transaction, as a driver does that is killed there."""
-
-    def __init__(self, database: Database, at: int, *, after: bool) -> None:
-        super().__init__(database.engine)
-        self.left, self.after = at, after
-
-    def write(self, change: Callable[[Connection], Any]) -> Any:
-        self.left -= 1
-        if self.left == 0 and not self.after:
-            raise Killed
-        result = super().write(change)
-        if self.left == 0 and self.after:
-            raise Killed
-        return result
-
-
-@pytest.mark.slow
-def test_killed_around_any_write_the_sweep_ends_the_same(tmp_path: Path) -> None:
-    undisturbed = open_database(f"sqlite:///{tmp_path / 'undisturbed.db'}")
-    counting = KillSwitch(undisturbed, 10**9, after=True)
-    drive(counting)
-    expected, writes = outcome(undisturbed), 10**9 - counting.left
-    assert writes > 80
-    # Every third write in turn, before and after; then a second kill in what is left.
-    for after in (False, True):
-        for at in range(1, writes + 1, 3):
-            database = open_database(f"sqlite:///{tmp_path / f'{after}-{at}.db'}")
-            with pytest.raises(Killed):
-                drive(KillSwitch(database, at, after=after))
-            _forget_lease(database)
-            with contextlib.suppress(Killed):
-                drive(KillSwitch(database, writes // 4, after=after))
-            _forget_lease(database)
-            drive(database)
-            assert outcome(database) == expected, (at, after)
-            database.close()
-
-
-def _forget_lease(database: Database) -> None:
-    """The killed process is this one, which lives on; so the lease must be taken by hand."""
-    with database.engine.begin() as connection:
-        connection.execute(text("DELETE FROM lease"))
+from posetune.testing.driver import drive, outcome
+from posetune.testing.driver import simulated_opening as opening
 
 
 def test_a_sweep_on_either_database_ends_the_same(database: Database, tmp_path: Path) -> None:
-    drive(database)
+    drive(database, opening())
     other = open_database(f"sqlite:///{tmp_path / 'other.db'}")
-    drive(other)
+    drive(other, opening())
     assert outcome(database) == outcome(other)
     view = read_sweep(database, "s")
     assert view.state == "COMPLETE"
@@ -212,12 +99,12 @@ def test_a_second_driver_is_refused_by_name(database: Database) -> None:
 
 
 def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -> None:
-    drive(database)
+    drive(database, opening())
     with pytest.raises(BadInputError, match=r"pruner: .*27"):
         SweepRun(database, opening(pruner={"max_epochs": 27}))
     with pytest.raises(BadInputError, match=r"budget\.trials: 14 -> 3"):
         SweepRun(database, opening(budget={"trials": 3}))
-    drive(database, budget={"trials": 16})
+    drive(database, opening(budget={"trials": 16}))
     view = read_sweep(database, "s")
     assert (len(view.trials), view.state) == (16, "COMPLETE")
     grown = SweepRun(database, opening(budget={"trials": 20}))
@@ -226,6 +113,21 @@ def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -
     assert read_sweep(database, "s").state == "INTERRUPTED"
     with pytest.raises(BadInputError, match=r"budget\.trials: 20 -> 16"):
         SweepRun(database, opening(budget={"trials": 16}))
+
+
+def test_what_changed_in_the_file_is_shown_as_a_difference(database: Database) -> None:
+    lines = [f"line {number}" for number in range(200)]
+    started = Opening(**{**vars(opening()), "source": "\n".join(lines)})
+    SweepRun(database, started).lease.release()
+    lines[7] = "max_epochs: 27"
+    changed = {**vars(opening(pruner={"max_epochs": 27})), "source": "\n".join(lines)}
+    with pytest.raises(BadInputError) as refusal:
+        SweepRun(database, Opening(**changed))
+    assert "  -line 7\n  +max_epochs: 27\n" in str(refusal.value)
+    changed["source"] = "\n".join(line.upper() for line in lines)
+    with pytest.raises(BadInputError, match=r"\.\.\. \d+ more lines") as refusal:
+        SweepRun(database, Opening(**changed))
+    assert len(str(refusal.value).splitlines()) < 50
 
 
 def test_a_changed_store_is_refused(database: Database) -> None:
@@ -248,11 +150,19 @@ def test_a_trial_without_a_number_fails(database: Database) -> None:
     assert read_sweep(database, "s").trials[0].state == "FAILED"
 
 
-def test_a_damaged_database_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "study.db"
-    file.write_bytes(b"no database at all" * 100)
-    with pytest.raises(BadInputError, match="damaged or no study"):
-        open_database(f"sqlite:///{file}")
+def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> None:
+    """Several queries see one state: a trial that is asked between two of them is in neither."""
+    driver = threading.Thread(target=drive, args=(database, opening()), daemon=True)
+    SweepRun(database, opening()).lease.release()
+    driver.start()
+    seen = []
+    while driver.is_alive():
+        view = read_sweep(database, "s")
+        assert {report.trial for report in view.reports} <= {t.number for t in view.trials}
+        seen.append(len(view.reports))
+    driver.join()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3
 
 
 def test_processes_that_create_a_database_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:

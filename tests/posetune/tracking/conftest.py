@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
@@ -39,11 +47,13 @@ class Scene:
     database: Database
     name: str = "first"
     opened: list[SweepRun] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    trials: int = 4
 
     def open(self) -> SweepRun:
         """Start or continue the sweep, as a driver does."""
-        spec = SweepSpec.model_validate(SPEC)
-        provenance = {"code": {"commit": "abc123", "dirty": True}, "packages": {"torch": "2"}}
+        spec = SweepSpec.model_validate({**SPEC, "budget": {"trials": self.trials}})
+        provenance = self.provenance or {"commit": "abc123", "dirty": True}
         opening = Opening(
             name=self.name,
             spec=spec,
@@ -135,6 +145,68 @@ def sweep_spec() -> dict[str, Any]:
     return SPEC
 
 
+class Server:
+    """An MLflow server on loopback that can be started and killed again and again."""
+
+    def __init__(self, folder: Path, backend: str | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.backend = backend or f"sqlite:///{folder / 'server.db'}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": self.backend,
+            "MLFLOW_ARTIFACTS_DESTINATION": (self.folder / "server-artifacts").as_uri(),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except (URLError, OSError):
+                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
+    """A server on SQLite that is away at first."""
+    shutil.copy(empty_store, tmp_path / "server.db")
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def postgres_tracking(tmp_path: Path, postgres_database: str) -> Iterator[Server]:
+    """A server on an empty PostgreSQL database that is away at first."""
+    server = Server(tmp_path, postgres_database)
+    yield server
+    server.kill()
+
+
 @pytest.fixture
 def scene(tmp_path: Path, empty_store: Path) -> Any:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
@@ -172,6 +244,20 @@ def shown() -> Callable[[Home], dict[str, Shown]]:
         names = [run.info.run_name for run in runs]
         assert len(set(names)) == len(names), f"a run stands twice: {sorted(names)}"
         return {run.info.run_name: _contents(client, run) for run in runs}
+
+    return read
+
+
+@pytest.fixture
+def contents(shown: Callable[[Home], dict[str, Shown]]) -> Callable[[Home], dict[str, Shown]]:
+    """Read all that MLflow holds, by run name, without what must differ between two stores."""
+
+    def read(home: Home) -> dict[str, Shown]:
+        kept = {}
+        for name, run in shown(home).items():
+            tags = {k: v for k, v in run["tags"].items() if k != "mlflow.parentRunId"}
+            kept[name] = {**run, "tags": tags, "id": ""}
+        return kept
 
     return read
 

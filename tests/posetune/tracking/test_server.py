@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -34,39 +32,6 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-class Server:
-    """An MLflow server that can be started and killed again and again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        environment = {
-            **os.environ,
-            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{self.folder / 'server.db'}",
-            "MLFLOW_ARTIFACTS_DESTINATION": (self.folder / "server-artifacts").as_uri(),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        log.close()
-        wait_for(f"{self.url}/health")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
 def wait_for(url: str) -> bytes:
     deadline = time.monotonic() + 90
     while True:
@@ -78,27 +43,13 @@ def wait_for(url: str) -> bytes:
             time.sleep(0.2)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    yield server
-    server.kill()
-
-
-def comparable(runs: dict[str, Shown]) -> dict[str, Shown]:
-    kept = {}
-    for name, run in runs.items():
-        tags = {k: v for k, v in run["tags"].items() if k != "mlflow.parentRunId"}
-        kept[name] = {**run, "tags": tags, "id": ""}
-    return kept
-
-
 @pytest.mark.slow
 def test_a_server_that_was_away_ends_like_one_that_never_was(
     scene: Any,
     shown: Read,
+    contents: Read,
     other_home: Callable[[str], Home],
-    server: Server,
+    server: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(projection, "PERIOD_S", 0.1)
@@ -131,7 +82,7 @@ def test_a_server_that_was_away_ends_like_one_that_never_was(
 
     undisturbed = other_home("undisturbed")
     ship(scene.database, "first", undisturbed)
-    assert comparable(shown(home)) == comparable(shown(undisturbed))
+    assert contents(home) == contents(undisturbed)
     again = ship(scene.database, "first", home)
     assert (again.created, again.values, again.uploads) == (0, 0, 0)
     assert again.page.startswith(f"{server.url}/#/experiments/")

@@ -1,0 +1,101 @@
+"""What a sweep is opened with, and whether that is what it was started with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from posetune.api import BadInputError
+from posetune.spec import Scalar, SweepSpec
+from posetune.study import journal, schema
+
+__all__ = ["Opening", "check_unchanged", "create"]
+
+DIFF_LINES = 40
+"""Lines of the difference shown when a sweep file has changed."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a sweep is opened with."""
+
+    name: str
+    spec: SweepSpec
+    source: str
+    """The sweep file's text."""
+    store: str
+    store_digest: str
+    provenance: Mapping[str, Any]
+    defaults: Mapping[str, Scalar]
+    """The parameters of trial 0."""
+
+
+def create(connection: Connection, opening: Opening) -> int:
+    """Append the start of a new sweep and return its id."""
+    values = {
+        "name": opening.name,
+        "spec": opening.spec.canonical(),
+        "source": opening.source,
+        "store": opening.store,
+        "store_digest": opening.store_digest,
+        "provenance": dict(opening.provenance),
+    }
+    return journal.append(connection, schema.sweep, values)
+
+
+def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], opening: Opening) -> None:
+    """Refuse to continue a sweep with another file or other data; a larger budget is welcome.
+
+    Args:
+        row: the sweep as it was started.
+        budget: the budget that it was last started with.
+        opening: what it is to be continued with.
+
+    Raises:
+        BadInputError: says what changed.
+    """
+    old, new = row["spec"], opening.spec.canonical()
+    changed = [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted({*old, *new} - {"store", "budget"})
+        if old.get(name) != new.get(name)
+    ]
+    shrunk = [
+        f"budget.{name}: {before} -> {new['budget'].get(name)}"
+        for name, before in budget.items()
+        if _less(new["budget"].get(name), before)
+    ]
+    if changed or shrunk:
+        raise BadInputError(
+            f"sweep {opening.name}: was started with another file; only its budget may grow.\n  "
+            + "\n  ".join(changed + shrunk)
+            + _difference(row["source"], opening.source)
+            + "\nGive the file it was started with, or another --name."
+        )
+    if row["store_digest"] != opening.store_digest:
+        raise BadInputError(
+            f"sweep {opening.name}: its store has changed: it was started on {row['store']} with "
+            f"digest {row['store_digest'][:12]}, {opening.store} has {opening.store_digest[:12]}. "
+            "Give the store it was started with, or another --name."
+        )
+
+
+def _difference(before: str, after: str) -> str:
+    """Return what changed in the file's text, in the usual notation and not too long."""
+    lines = list(
+        difflib.unified_diff(
+            before.splitlines(), after.splitlines(), "as started", "now", lineterm="", n=1
+        )
+    )
+    if len(lines) > DIFF_LINES:
+        lines[DIFF_LINES:] = [f"... {len(lines) - DIFF_LINES} more lines"]
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def _less(after: float | None, before: float | None) -> bool:
+    """Whether a limit shrank; None is no limit."""
+    return after is not None and (before is None or after < before)

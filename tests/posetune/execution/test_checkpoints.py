@@ -1,0 +1,281 @@
+"""No checkpoint that is still needed is ever deleted, whatever happens in whatever order."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posetune.api import Cost, TrialContext
+from posetune.digest import digest_folder
+from posetune.execution.checkpoints import (
+    drop_checkpoints,
+    drop_orphans,
+    trial_folder,
+    write_checkpoint,
+)
+from posetune.execution.plan import plan_sweep
+from posetune.execution.trial import Assignment, TrialRun
+from posetune.spec import SweepSpec
+from posetune.study import journal
+from posetune.study.database import Database
+from posetune.study.journal import CheckpointRecord
+from posetune.study.rungs import Decision
+from posetune.study.sweep import Opening, SweepRun
+from posetune.study.view import read_sweep
+from posetune.testing.driver import open_unsynced
+from posetune.testing.toy import Toy, ToyConfig
+
+MODEL_BYTES = 2000
+
+
+class QuickToy(Toy):
+    """The toy with a model of known size, and without the time it takes to plot."""
+
+    def draw(self, folder: Path) -> None:
+        pass
+
+    def export(self, folder: Path) -> None:
+        (folder / "model.bin").write_bytes(bytes(MODEL_BYTES))
+
+
+def spec_of(trials: int, slots: int = 2) -> SweepSpec:
+    return SweepSpec.model_validate(
+        {
+            "trainable": "posetune.testing.toy:Toy",
+            "objective": {"metric": "val/error_mm", "mode": "min"},
+            "search": {
+                "x": {"float": [0.01, 1], "log": True},
+                "depth": {"int": [2, 8], "step": 2},
+            },
+            "pruner": {"max_epochs": 9},
+            "resources": {"cpu": (os.cpu_count() or 1) / slots},
+            "budget": {"trials": trials},
+        }
+    )
+
+
+class Driver:
+    """The driver and its two slots in one process: the calls of `execution`, in their order."""
+
+    def __init__(self, database: Database, folder: Path, store: Path, trials: int) -> None:
+        self.database, self.storage, self.store = database, folder / "storage", store
+        self.spec = spec_of(trials)
+        self.broken: set[str] = set()
+        self.most_bytes = 0
+        self.start()
+
+    def start(self) -> None:
+        """What `run_sweep` does before Ray starts."""
+        opening = Opening("s", self.spec, "text", "store", "d1", {}, {"x": 0.3, "depth": 4})
+        self.run = SweepRun(self.database, opening)
+        for trial in self.run.trials:
+            drop_checkpoints(self.storage, self.run.release_checkpoints(trial.number))
+        drop_orphans(self.storage, "s", (c for t in self.run.trials for c in t.checkpoints))
+        self.slots: dict[int, TrialRun] = {}
+        self.done = False
+
+    def die(self) -> None:
+        """The driver is killed with its workers, and the same command is given again."""
+        for number in list(self.slots):
+            self.kill_worker(number)
+        self.run.lease.release()
+        self.start()
+
+    def fill_slots(self) -> None:
+        while len(self.slots) < 2 and (trial := self.run.next_trial()) is not None:
+            self.begin(trial.number)
+
+    def begin(self, number: int) -> None:
+        attempt = self.run.begin_attempt(number)
+        assignment = Assignment(
+            sweep="s",
+            trial=number,
+            attempt=attempt.number,
+            seed=attempt.seed,
+            params=attempt.params,
+            spec=self.spec,
+            store=self.store,
+            store_digest="d1",
+            storage=self.storage,
+            checkpoints=attempt.checkpoints,
+        )
+        self.slots[number] = TrialRun(QuickToy(), assignment)
+
+    def kill_worker(self, number: int) -> None:
+        self.slots.pop(number).close()
+
+    def step(self, number: int) -> None:
+        slot = self.slots[number]
+        result = slot.next_epoch()
+        self.most_bytes = max(self.most_bytes, self.bytes_on_disk())
+        decision = self.run.report(
+            number,
+            slot.assignment.attempt,
+            epoch=result.epoch,
+            metrics=result.metrics,
+            seconds=result.seconds,
+            checkpoint=result.checkpoint,
+        )
+        if decision != Decision.CONTINUE:
+            self.run.finish(number)
+            self.kill_worker(number)
+        drop_checkpoints(self.storage, self.run.release_checkpoints(number))
+
+    def leave_orphans(self, number: int) -> None:
+        """A worker dies after its checkpoint, before the report; another while it writes."""
+        slot = self.slots[number]
+        slot.next_epoch()
+        partial = self.storage / trial_folder("s", number) / "00009-9-cafecafe.partial" / "state"
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / "half").write_bytes(b"half")
+        self.kill_worker(number)
+        self.begin(number)
+
+    def break_newest(self, number: int, generator: random.Random) -> None:
+        """The newest checkpoint is damaged or lost, and then its worker dies."""
+        checkpoints = self.run.trials[number].checkpoints
+        if len(checkpoints) < 2 or self.broken & {c.folder for c in checkpoints}:
+            return
+        self.broken.add(checkpoints[-1].folder)
+        folder = self.storage / checkpoints[-1].folder
+        if generator.random() < 0.5:
+            shutil.rmtree(folder)
+        else:
+            (folder / "state" / "state.json").write_text("{}")
+        self.kill_worker(number)
+        self.begin(number)
+        assert self.slots[number].epoch == checkpoints[-2].epoch
+
+    def bytes_on_disk(self) -> int:
+        files = (self.storage / "checkpoints").rglob("*")
+        return sum(p.stat().st_size for p in files if p.is_file())
+
+    def check(self) -> None:
+        """Held against the database: what is committed and needed is on disk, whole."""
+        view = {t.number: t.state for t in read_sweep(self.database, "s").trials}
+        for number, committed in self.committed().items():
+            newest = committed[-1]
+            needed = [newest] if view[number] in ("RUNNING", "COMPLETE") else []
+            if view[number] == "RUNNING":  # and the newest one of an epoch before
+                needed += [c for c in committed if c.epoch < newest.epoch][-1:]
+            whole = [self.is_whole(c) for c in needed]
+            assert all(w or c.folder in self.broken for w, c in zip(whole, needed, strict=True))
+            assert any(whole) or not needed
+
+    def committed(self) -> dict[int, list[CheckpointRecord]]:
+        with self.database.reading() as connection:
+            trials = journal.read_trials(connection, self.run.id, [])
+        return {t.number: t.checkpoints for t in trials if t.checkpoints}
+
+    def is_whole(self, checkpoint: CheckpointRecord) -> bool:
+        folder = self.storage / checkpoint.folder
+        return folder.is_dir() and digest_folder(folder) == checkpoint.digest
+
+
+def happen(driver: Driver, generator: random.Random) -> None:
+    """One event."""
+    driver.fill_slots()
+    if not driver.slots:
+        driver.done = True
+        return
+    number = generator.choice(list(driver.slots))
+    draw = generator.random()
+    if draw < 0.75:
+        driver.step(number)
+    elif draw < 0.82:
+        driver.kill_worker(number)
+        driver.begin(number)
+    elif draw < 0.88:
+        driver.leave_orphans(number)
+    elif draw < 0.95:
+        driver.break_newest(number, generator)
+    elif draw < 0.97:
+        driver.run.fail(number, "diverged")
+        driver.kill_worker(number)
+        drop_checkpoints(driver.storage, driver.run.release_checkpoints(number))
+    else:
+        driver.die()
+
+
+def measured_cost(store: Path, folder: Path) -> Cost:
+    toy = QuickToy()
+    (folder / "floor").mkdir(parents=True)
+    (folder / "floor" / "floor.json").write_text("0.1")
+    toy.start(ToyConfig(), TrialContext(store, 0, folder, {"floor": folder / "floor"}))
+    for _ in range(9):
+        toy.epoch()
+    record = write_checkpoint(toy, folder, Path("c"), attempt=1, epoch=1, last=False)
+    return Cost(0.0, {"floor": 0.0}, round(1.05 * record.bytes), MODEL_BYTES)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_needed_checkpoint_is_ever_deleted(tmp_path: Path, toy_store: Path, seed: int) -> None:
+    generator = random.Random(seed)
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, trials=8)
+    while not driver.done:
+        happen(driver, generator)
+        driver.check()
+    driver.die()
+    on_disk = {p for p in (driver.storage / "checkpoints").glob("*/*/*")}
+    needed = {driver.storage / c.folder for t in driver.run.trials for c in t.checkpoints}
+    assert on_disk == needed
+    assert len(needed) == sum(t.state == "COMPLETE" for t in driver.run.trials)
+    driver.run.lease.release()
+    assert read_sweep(driver.database, "s").state == "COMPLETE"
+
+
+def test_the_disk_stays_under_what_check_forecasts(tmp_path: Path, toy_store: Path) -> None:
+    cost = measured_cost(toy_store, tmp_path / "cost")
+
+    class MeasuredToy(Toy):
+        @classmethod
+        def forecast(cls, config: Any, context: TrialContext) -> Cost:
+            return cost
+
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, trials=12)
+    plan = plan_sweep(driver.spec, MeasuredToy, store=toy_store, store_digest="d1")
+    generator = random.Random(0)
+    while not driver.done:
+        driver.fill_slots()
+        driver.done = not driver.slots
+        if driver.slots:
+            driver.step(generator.choice(list(driver.slots)))
+    driver.run.lease.release()
+    assert plan.slots == 2
+    assert 0 < driver.most_bytes <= plan.disk_bytes
+
+
+@pytest.mark.parametrize("damage", ["corrupt", "missing"])
+def test_a_trial_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
+    tmp_path: Path, toy_store: Path, damage: str
+) -> None:
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, trials=1)
+    driver.fill_slots()
+    for _ in range(4):
+        driver.step(0)
+    before = read_sweep(driver.database, "s").reports
+    newest = driver.storage / driver.run.trials[0].checkpoints[-1].folder
+    if damage == "missing":
+        shutil.rmtree(newest)
+    else:
+        file = newest / "state" / "toy.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    driver.die()
+    driver.fill_slots()
+    assert driver.slots[0].epoch == 3
+    driver.step(0)
+    assert read_sweep(driver.database, "s").reports == before
+    # Neither is the broken one kept beside the new one: that would leave nothing to fall back on.
+    assert [c.epoch for c in driver.run.trials[0].checkpoints] == [3, 4]
+    assert all(driver.is_whole(c) for c in driver.run.trials[0].checkpoints)
+    while driver.slots:
+        driver.step(0)
+    driver.run.lease.release()
+    assert [r.epoch for r in read_sweep(driver.database, "s").reports] == list(range(1, 10))

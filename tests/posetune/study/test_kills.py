@@ -1,0 +1,168 @@
+"""Killed before or after any write, a sweep continues as if it had not been."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from posetune.study import schema
+from posetune.study.database import Database
+from posetune.study.rungs import Rungs
+from posetune.study.view import SweepView, read_sweep
+from posetune.testing.driver import drive, open_unsynced, outcome
+from posetune.testing.driver import simulated_opening as opening
+
+
+class Killed(BaseException):
+    """A stand-in for SIGKILL: nothing of ours catches it."""
+
+
+class KillSwitch(Database):
+    """Dies before or after the n-th transaction, as a driver does that is killed there."""
+
+    def __init__(self, database: Database, at: int, *, after: bool) -> None:
+        super().__init__(database.engine)
+        self.left, self.after = at, after
+
+    def write(self, change: Callable[[Connection], Any]) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            # The lease's thread: it dies with its process.
+            return super().write(change) if self.left > 0 else None
+        self.left -= 1
+        if self.left < 0 or (self.left == 0 and not self.after):
+            raise Killed
+        result = super().write(change)
+        if self.left == 0:
+            raise Killed
+        return result
+
+
+class Recorder(Database):
+    """Keeps a copy of the SQLite file as each transaction leaves it.
+
+    What a driver had committed when it is killed, before one write or after the last, is one of
+    these copies; the rest of it was memory.
+    """
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        super().__init__(database.engine)
+        self.folder, self.copies = folder, 0
+
+    def write(self, change: Callable[[Connection], Any]) -> Any:
+        result = super().write(change)
+        if threading.current_thread() is threading.main_thread():
+            self.copies += 1
+            with (
+                contextlib.closing(sqlite3.connect(str(self.engine.url.database))) as source,
+                contextlib.closing(sqlite3.connect(self.folder / f"{self.copies}.db")) as copy,
+            ):
+                source.backup(copy)
+        return result
+
+
+def reports_of(view: SweepView) -> dict[int, list[int]]:
+    epochs: dict[int, list[int]] = {}
+    for report in view.reports:
+        epochs.setdefault(report.trial, []).append(report.epoch)
+    return epochs
+
+
+def check_consistent(database: Database, trials: int = 14) -> None:
+    """Every trial once, none open, no epoch twice, no hole, decisions those of the rungs."""
+    view = read_sweep(database, "s")
+    assert [t.number for t in view.trials] == list(range(trials))
+    assert view.state == "COMPLETE"
+    assert {t.state for t in view.trials} <= {"COMPLETE", "PRUNED"}
+    epochs = reports_of(view)
+    assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in view.trials}
+    rungs = Rungs(view.spec.pruner, "min")
+    replayed = [rungs.report(report.epoch, report.value) for report in view.reports]
+    with database.reading() as connection:
+        stored = connection.execute(text("SELECT decision FROM report ORDER BY id")).scalars()
+        assert list(stored) == replayed
+        left = connection.execute(text("SELECT count(*) FROM lease")).scalar()
+    assert left == 0
+
+
+def resume_from_every_copy(tmp_path: Path, **how: Any) -> Iterator[tuple[int, Database]]:
+    """Drive a sweep, and continue every state it was ever in, with one more kill on the way."""
+    recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
+    drive(recorder, opening(), order=random.Random(1), **{**how, "broken": False})
+    yield 0, recorder
+    assert recorder.copies > 80
+    for at in range(1, recorder.copies + 1):
+        database = open_unsynced(tmp_path / f"{at}.db")
+        _forget_lease(database)
+        left = recorder.copies - at
+        again = KillSwitch(database, 1 + at * 7 % max(1, min(23, left)), after=at % 2 == 0)
+        with contextlib.suppress(Killed):
+            drive(again, opening(), order=random.Random(at), **how)
+        _forget_lease(database)
+        drive(database, opening(), order=random.Random(-at), **how)
+        yield at, database
+        database.close()
+
+
+@pytest.mark.slow
+def test_killed_around_any_write_the_sweep_ends_the_same(tmp_path: Path) -> None:
+    resumed = resume_from_every_copy(tmp_path)
+    _, undisturbed = next(resumed)
+    expected = outcome(undisturbed)
+    check_consistent(undisturbed)
+    for at, database in resumed:
+        assert outcome(database) == expected, at
+
+
+@pytest.mark.slow
+def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: Path) -> None:
+    for _, database in resume_from_every_copy(tmp_path, slots=2, broken=True):
+        check_consistent(database)
+
+
+def test_killed_here_and_there_the_sweep_ends_the_same_on_either_database(
+    database: Database,
+) -> None:
+    drive(database, opening())
+    expected = outcome(database)
+    for at, after in [(2, True), (9, False), (20, True), (37, False), (60, True)]:
+        _empty(database)
+        with pytest.raises(Killed):
+            drive(KillSwitch(database, at, after=after), opening())
+        _forget_lease(database)
+        drive(database, opening())
+        assert outcome(database) == expected, (at, after)
+
+
+def test_killed_here_and_there_two_trials_at_a_time_end_consistent_on_either_database(
+    database: Database,
+) -> None:
+    for at, after in [(3, True), (14, False), (33, True), (58, False)]:
+        _empty(database)
+        with pytest.raises(Killed):
+            drive(
+                KillSwitch(database, at, after=after), opening(), slots=2, order=random.Random(at)
+            )
+        _forget_lease(database)
+        drive(database, opening(), slots=2, order=random.Random(-at), broken=True)
+        check_consistent(database)
+
+
+def _empty(database: Database) -> None:
+    with database.engine.begin() as connection:
+        for table in reversed(schema.metadata.sorted_tables):
+            if table is not schema.about:
+                connection.execute(table.delete())
+
+
+def _forget_lease(database: Database) -> None:
+    """The killed process is this one, which lives on; so the lease must be taken by hand."""
+    with database.engine.begin() as connection:
+        connection.execute(text("DELETE FROM lease"))

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posetune import provenance
+from posetune.provenance import DIFF_BYTES, collect
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b"}
+    identity |= {"GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **identity},
+    ).stdout.strip()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A committed source file in a folder of a repository."""
+    file = tmp_path / "code" / "package" / "module.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("x = 1\n")
+    (tmp_path / "code" / "picture.bin").write_bytes(bytes(range(256)))
+    git(tmp_path / "code", "init")
+    git(tmp_path / "code", "add", ".")
+    git(tmp_path / "code", "commit", "-m", "first")
+    return file
+
+
+def test_a_clean_tree_is_its_commit(source: Path) -> None:
+    found = collect(source)
+    assert found["commit"] == git(source.parent, "rev-parse", "HEAD")
+    assert (found["dirty"], found["untracked_files"]) == (False, 0)
+    assert "diff" not in found
+
+
+def test_commit_and_difference_rebuild_the_tree(source: Path, tmp_path: Path) -> None:
+    root = source.parents[1]
+    source.write_text("x = 2  # \N{GREEK SMALL LETTER PHI}, no newline at the end")
+    (root / "picture.bin").write_bytes(bytes(range(255, -1, -1)))
+    (root / "new.py").write_text("y = 3\n")
+    git(root, "add", "new.py")
+    (root / "secret.txt").write_text("not tracked")
+    git(root, "config", "diff.noprefix", "true")
+    git(root, "config", "color.ui", "always")
+    found = collect(source)
+    assert (found["dirty"], found["untracked_files"]) == (True, 1)
+    assert "not tracked" not in json.dumps(found)
+
+    git(tmp_path, "clone", str(root), "again")
+    (tmp_path / "code.diff").write_text(found["diff"]["text"])
+    git(tmp_path / "again", "apply", str(tmp_path / "code.diff"))
+    for name in ("package/module.py", "picture.bin", "new.py"):
+        assert (tmp_path / "again" / name).read_bytes() == (root / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "note"), [(b"#" * 2 * DIFF_BYTES, "larger than"), (b"# \xff\n", "not UTF-8")]
+)
+def test_a_difference_that_is_not_kept_has_a_digest(
+    source: Path, content: bytes, note: str
+) -> None:
+    source.write_bytes(content)
+    diff = collect(source)["diff"]
+    assert "text" not in diff
+    assert note in diff["note"]
+    assert len(diff["sha256"]) == 64
+    assert len(json.dumps(collect(source))) < DIFF_BYTES
+
+
+def test_a_repository_around_an_installation_is_not_our_code(source: Path) -> None:
+    installed = source.parents[1] / "venv" / "posetune.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    assert collect(installed)["commit"] == "unknown"
+    assert collect(installed)["dirty"] is None
+
+
+def test_the_environment_leads_to_no_other_repository(
+    source: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    assert collect(source)["commit"] != collect(repository / "pyproject.toml")["commit"]
+
+
+def test_without_git_the_rest_is_there(
+    source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = collect(source)
+    assert found["commit"] == "unknown"
+    assert found["gpus"] == []
+    assert found["versions"]["mlflow"] != "not installed"
+
+
+def test_versions_hardware_and_threads_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("POSETUNE_DATABASE", "postgresql://me:planted@host/x")
+    found = collect()
+    assert {"posetune", "torch", "ray", "optuna", "mlflow", "numpy"} <= set(found["versions"])
+    assert f"mlflow=={found['versions']['mlflow']}" in found["packages"]
+    assert found["processor"]
+    assert found["cores"] >= found["usable_cores"] >= 1
+    assert found["threads"]["OMP_NUM_THREADS"] == "3"
+    assert "planted" not in json.dumps(found)
+
+
+def test_plain_source_without_metadata_still_names_the_main_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str) -> Any:
+        raise provenance.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(provenance.importlib.metadata, "requires", missing)
+    assert collect()["versions"]["torch"]

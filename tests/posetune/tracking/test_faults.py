@@ -1,0 +1,233 @@
+"""A real MLflow server behind a proxy that stumbles, loses answers and goes away."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from posetune.digest import digest_folder
+from posetune.home import Home
+from posetune.tracking import connection, projection
+from posetune.tracking.projection import Tracker, ship
+
+pytestmark = pytest.mark.slow
+
+Shown = dict[str, Any]
+Read = Callable[[Home], dict[str, Shown]]
+
+HEALTHY = "healthy"
+LOST = "lost"
+"""The request arrives, its answer does not: the client reads 500."""
+CUT = "cut"
+"""The request arrives, the connection is closed without an answer."""
+HELD = "held"
+"""The request waits until the test is over."""
+
+
+class Proxy:
+    """Passes requests on, or not, as `fault` says of each."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.fault: Callable[[str, str], str] = lambda method, path: HEALTHY
+        self.seen: Counter[str] = Counter()
+        self.over = threading.Event()
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+        self.port = 0
+
+    def open(self) -> None:
+        """Listen, on the same port each time."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Refuse connections. There is no keep-alive (HTTP/1.0), so none stays."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def _handler(proxy) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with proxy._lock:
+                    fault = proxy.fault(self.command, self.path)
+                    proxy.seen[fault] += 1
+                if fault == HELD:
+                    proxy.over.wait(60)
+                if fault in ("500", "429"):
+                    return self.answer(int(fault), [], b"stumbled")
+                backend = HTTPConnection("127.0.0.1", proxy.target, timeout=30)
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+                backend.request(self.command, self.path, body, headers)
+                response = backend.getresponse()
+                content = response.read()
+                backend.close()
+                if fault == LOST:
+                    return self.answer(500, [], b"lost")
+                if fault != CUT:
+                    self.answer(response.status, response.getheaders(), content)
+                return None
+
+            def answer(self, status: int, headers: list[Any], content: bytes) -> None:
+                self.send_response(status)
+                dropped = ("content-length", "transfer-encoding", "connection")
+                for name, value in headers:
+                    if name.lower() not in dropped:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on
+
+        return Handler
+
+
+@pytest.fixture
+def proxy(server: Any) -> Iterator[Proxy]:
+    """A healthy proxy in front of a running server."""
+    server.start()
+    proxy = Proxy(server.port)
+    proxy.open()
+    yield proxy
+    proxy.over.set()
+    proxy.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tries with shorter pauses."""
+    monkeypatch.setattr(projection, "PERIOD_S", 0.1)
+    monkeypatch.setattr(projection, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(projection, "SHARE", 1.0)
+    monkeypatch.setattr(connection, "_PAUSES_S", (0.01, 0.02))
+
+
+def stumbling(seed: int) -> Callable[[str, str], str]:
+    """A third of the requests go wrong, and the first answer to each kind of creation is lost."""
+    generator = random.Random(seed)
+    created: set[str] = set()
+
+    def fault(method: str, path: str) -> str:
+        if path.endswith("/create") and path not in created:
+            created.add(path)
+            return LOST
+        kinds = [HEALTHY, "500", "429", LOST, CUT]
+        return generator.choices(kinds, weights=[67, 8, 8, 9, 8])[0]
+
+    return fault
+
+
+def artifacts(home: Home, runs: dict[str, Shown], folder: Path) -> dict[str, str]:
+    """The digest of all artefacts of each run."""
+    client = MlflowClient(home.tracking)
+    digests = {}
+    for name, run in runs.items():
+        (folder / name).mkdir(parents=True)
+        if run["files"]:
+            client.download_artifacts(run["id"], "", str(folder / name))
+        digests[name] = digest_folder(folder / name)
+    return digests
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_stumbles_ends_like_one_that_never_did(
+    scene: Any,
+    shown: Read,
+    contents: Read,
+    other_home: Callable[[str], Home],
+    proxy: Proxy,
+    tmp_path: Path,
+) -> None:
+    proxy.fault = stumbling(seed=7)
+    home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
+    scene.trials = 10
+    run = scene.open()
+    run.baselines({"mean_shape": 9.0})
+    tracker = Tracker(scene.database, "first", home)
+    tracker.start()
+    for i in range(10):
+        if i == 5:
+            proxy.close()
+        number, attempt = scene.begin(run)
+        while scene.epoch(run, number, attempt, value=3.0 + (7 * i) % 5).value == "continue":
+            time.sleep(0.3)
+        if i == 4:
+            run.fail(number, "diverged")
+        else:
+            run.finish(number)
+        if i == 6:
+            proxy.open()
+    run.close("finished")
+    assert tracker.stop(120.0), tracker.error
+    assert {"500", "429", LOST, CUT, HEALTHY} == set(proxy.seen)
+
+    proxy.fault = lambda method, path: HEALTHY
+    undisturbed = other_home("undisturbed")
+    ship(scene.database, "first", undisturbed)
+    assert contents(home) == contents(undisturbed)
+    assert artifacts(home, shown(home), tmp_path / "a") == artifacts(
+        undisturbed, shown(undisturbed), tmp_path / "b"
+    )
+    again = ship(scene.database, "first", home)
+    assert (again.created, again.values, again.uploads) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_pass_is_enough_where_answers_to_creation_are_lost(
+    scene: Any, contents: Read, other_home: Callable[[str], Home], proxy: Proxy
+) -> None:
+    lost: Counter[str] = Counter()
+
+    def fault(method: str, path: str) -> str:
+        if not path.endswith("/create"):
+            return HEALTHY
+        lost[path] += 1
+        return (LOST, CUT, "429", HEALTHY)[lost[path] % 4]
+
+    proxy.fault = fault
+    scene.run_all()
+    home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
+    ship(scene.database, "first", home)
+    assert {LOST, CUT, "429"} <= set(proxy.seen)
+
+    undisturbed = other_home("undisturbed")
+    ship(scene.database, "first", undisturbed)
+    assert contents(home) == contents(undisturbed)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_uploads_that_hang_leave_the_numbers_and_let_the_driver_end(
+    scene: Any, shown: Read, proxy: Proxy
+) -> None:
+    proxy.fault = lambda method, path: HELD if method == "PUT" else HEALTHY
+    scene.run_all()
+    home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
+    tracker = Tracker(scene.database, "first", home)
+    tracker.start()
+    deadline = time.monotonic() + 30
+    while not proxy.seen[HELD] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started = time.monotonic()
+    assert not tracker.stop(1.0)
+    assert time.monotonic() - started < 3
+    states = {name: run["tags"]["posetune.state"] for name, run in shown(home).items()}
+    assert states["first"] == "complete"
+    assert len(states) == 5

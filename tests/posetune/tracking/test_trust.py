@@ -1,0 +1,276 @@
+"""What a reader needs to trust a run is read back from MLflow, and no secret is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from sqlalchemy import create_engine, inspect, text
+
+from posetune import provenance
+from posetune.home import Home
+from posetune.study.database import open_database
+from posetune.testing.toy import ToyConfig
+from posetune.tracking.projection import ship
+
+Read = Callable[[Home], dict[str, dict[str, Any]]]
+
+
+def read_text(client: MlflowClient, run: Run, name: str, folder: Path) -> str:
+    return Path(client.download_artifacts(run.info.run_id, name, str(folder))).read_text()
+
+
+def test_what_a_reader_needs_to_trust_a_run_is_in_mlflow(
+    scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    known = provenance.collect()
+    known |= {"commit": "abc123", "dirty": True}
+    known["diff"] = {"sha256": "f" * 64, "bytes": 9, "text": "--- a/x\n"}
+    known["gpus"] = ["A GPU, 1 MiB, 1.0"]
+    scene.provenance = known
+    run = scene.open()
+    number, attempt = scene.begin(run)
+    scene.epoch(run, number, attempt, value=5.0)
+    run.close("stopped by SIGINT")
+    run = scene.open()
+    scene.begin(run)
+    report = ship(scene.database, "first", scene.home)
+
+    client = MlflowClient(scene.home.tracking)
+    sweep = client.get_run(report.run_id)
+    query = f"tags.`mlflow.parentRunId` = '{report.run_id}'"
+    (trial,) = client.search_runs([report.experiment_id], query)
+    # The sweep file.
+    source = read_text(client, sweep, "sweep.yaml", tmp_path)
+    assert source == "trainable: posetune.testing.toy:Toy\n"
+    # The resolved configuration and the seeds.
+    params = {"x": "0.3", "depth": "4", "epoch_s": "0.0"}
+    assert params.items() <= trial.data.params.items()
+    assert set(trial.data.params) == set(ToyConfig.model_fields)
+    assert trial.data.tags["posetune.seed"] == str(run.trials[0].seed)
+    assert sweep.data.tags["posetune.seed"] == "0"
+    # The code: a commit and what differed from it.
+    assert sweep.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert sweep.data.tags["posetune.dirty"] == "True"
+    assert sweep.data.tags["posetune.diff.sha256"] == "f" * 64
+    assert "posetune.diff.text" not in sweep.data.tags
+    assert read_text(client, sweep, "code.diff", tmp_path) == "--- a/x\n"
+    # The versions of our dependencies, and of everything.
+    for package in ("torch", "ray", "optuna", "mlflow", "numpy"):
+        assert sweep.data.tags[f"posetune.versions.{package}"] == known["versions"][package]
+    assert sweep.data.tags["posetune.python"] == known["python"]
+    packages = read_text(client, sweep, "packages.txt", tmp_path).splitlines()
+    assert packages == known["packages"]
+    # Hardware and threads.
+    for name in ("processor", "cores", "usable_cores", "host", "system", "gpus"):
+        assert sweep.data.tags[f"posetune.{name}"] == str(known[name])
+    assert sweep.data.tags["posetune.threads.OMP_NUM_THREADS"] == "2"
+    assert sweep.data.tags["posetune.resources.cpu"] == "1.0"
+    assert trial.data.tags["posetune.threads"] == "1"
+    # The data.
+    assert trial.data.tags["posetune.store_digest"] == "d" * 64
+    assert trial.inputs.dataset_inputs[0].dataset.digest == "d" * 36
+    # The stages' keys and the attempts.
+    assert trial.data.tags["posetune.stage.floor"] == "0" * 64
+    assert trial.data.tags["posetune.attempts"] == "2"
+    # And all of it once more, for a program.
+    kept = json.loads(read_text(client, sweep, "provenance.json", tmp_path))
+    assert kept["versions"] == known["versions"]
+    assert kept["diff"] == {"sha256": "f" * 64, "bytes": 9, "file": "code.diff"}
+
+
+def command(tmp_path: Path, addresses: dict[str, str], *arguments: object) -> dict[str, Any]:
+    """How a command is started as a user would, with these addresses."""
+    environment = {**os.environ, "POSETUNE_HOME": str(tmp_path / "home"), "COLUMNS": "160"}
+    return {
+        "args": [sys.executable, "-m", "posetune.cli", *map(str, arguments)],
+        "cwd": tmp_path,
+        "env": {**environment, **addresses},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
+
+
+def all_rows(address: str) -> Iterator[str]:
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        for table in inspect(engine).get_table_names():
+            for row in connection.execute(text(f'SELECT * FROM "{table}"')):
+                yield repr(row)
+    engine.dispose()
+
+
+# Drawn, so that the difference of this very file to its commit does not hold them.
+DATABASE_SECRET, TRACKING_SECRET = uuid.uuid4().hex, uuid.uuid4().hex
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_passwords_are_nowhere_after_a_sweep_and_its_promotion(
+    postgres_database: str, server: Any, toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    server.start()  # it asks for no password and ignores the one it gets
+    addresses = {
+        # PostgreSQL trusts its socket, whatever the password.
+        "POSETUNE_DATABASE": postgres_database.replace("@", f":{DATABASE_SECRET}@"),
+        "MLFLOW_TRACKING_URI": server.url.replace("://", f"://me:{TRACKING_SECRET}@"),
+    }
+    file = toy_sweep(trials=3)
+    runs = [
+        ("sweep", file, "--name", "first"),
+        ("show", "first", "--json"),
+        ("track", "first", "--json"),
+        ("promote", "first", "--model", "toy"),
+        ("show", "no-such-sweep"),
+    ]
+    output = ""
+    for arguments in runs:
+        ended = subprocess.run(**command(tmp_path, addresses, *arguments), timeout=120)
+        assert ended.returncode == (2 if "no-such-sweep" in arguments else 0), ended.stdout
+        output += ended.stdout
+    for away, arguments in [
+        ({"MLFLOW_TRACKING_URI": f"http://me:{TRACKING_SECRET}@127.0.0.1:9"}, ("track", "first")),
+        ({"POSETUNE_DATABASE": f"postgresql://me:{DATABASE_SECRET}@127.0.0.1:9/x"}, ("show",)),
+    ]:
+        ended = subprocess.run(**command(tmp_path, addresses | away, *arguments), timeout=120)
+        assert ended.returncode == 2
+        output += ended.stdout
+
+    server.kill()  # its files change no more
+    assert "127.0.0.1" in output
+    written = {"output": output.encode(), "study": "\n".join(all_rows(postgres_database)).encode()}
+    written["mlflow"] = "\n".join(all_rows(server.backend)).encode()
+    written |= {str(p): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert any("server-artifacts" in name for name in written)
+    assert b"val/error_mm" in written["study"]
+    for secret in (DATABASE_SECRET, TRACKING_SECRET):
+        assert [name for name, content in written.items() if secret.encode() in content] == []
+
+
+def test_passwords_are_not_in_a_study_on_sqlite(scene: Any, shown: Read, tmp_path: Path) -> None:
+    scene.run_all()
+    secret = scene.home.model_copy(
+        update={"tracking": f"http://me:{TRACKING_SECRET}@127.0.0.1:9", "folder": tmp_path}
+    )
+    with pytest.raises(ValueError, match="nothing is lost") as raised:
+        ship(scene.database, "first", secret)
+    assert TRACKING_SECRET not in str(raised.value)
+    ship(scene.database, "first", scene.home)
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or TRACKING_SECRET.encode() not in file.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_study_and_mlflow_on_postgresql_end_as_on_sqlite(
+    scene: Any,
+    contents: Read,
+    other_home: Callable[[str], Home],
+    postgres_tracking: Any,
+    postgres_database: str,
+) -> None:
+    scene.database.close()
+    scene.database = open_database(postgres_database)  # both in one database
+    postgres_tracking.start()
+    home = scene.home.model_copy(update={"tracking": postgres_tracking.url})
+    run = scene.open()
+    run.baselines({"mean_shape": 9.0})
+    scene.run_trial(run, 5.0)
+    number, attempt = scene.begin(run)
+    scene.epoch(run, number, attempt, value=4.0)
+    ship(scene.database, "first", home)
+    live = contents(home)
+    run.close("stopped by SIGTERM")
+    run = scene.open()
+    number, attempt = scene.begin(run)
+    run.fail(number, "diverged")
+    scene.run_trial(run, 8.0)
+    scene.run_trial(run, 3.0)
+    run.close("finished")
+    ship(scene.database, "first", home)
+    before = contents(home)
+    again = ship(scene.database, "first", home)
+
+    assert live["first-001"]["status"] == "RUNNING"
+    assert (again.created, again.values, again.uploads) == (0, 0, 0)
+    assert contents(home) == before
+    undisturbed = other_home("undisturbed")
+    ship(scene.database, "first", undisturbed)
+    assert before == contents(undisturbed)
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_ends_while_mlflow_hangs_and_is_tracked_later(
+    silent_address: str, toy_sweep: Callable[..., Path], tmp_path: Path, contents: Read
+) -> None:
+    file = toy_sweep(trials=4)
+    addresses = {"MLFLOW_TRACKING_URI": silent_address}
+    ended = subprocess.run(
+        **command(tmp_path, addresses, "sweep", file, "--name", "first"), timeout=120
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert "bring it up to date: posetune track first" in ended.stdout
+
+    later = subprocess.run(**command(tmp_path, {}, "track", "first"), timeout=120)
+    assert later.returncode == 0, later.stdout
+    runs = contents(Home.resolve(tmp_path / "home"))
+    assert len(runs) == 5
+    assert {run["status"] for run in runs.values()} == {"FINISHED"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_interrupted_while_mlflow_hangs_a_sweep_is_out_within_ten_seconds(
+    silent_address: str, toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = toy_sweep(trials=50, max_epochs=27, epoch_s=0.3)
+    start = command(
+        tmp_path, {"MLFLOW_TRACKING_URI": silent_address}, "sweep", file, "--name", "first"
+    )
+    with subprocess.Popen(**start, start_new_session=True) as sweep:
+        wait_for_reports(tmp_path / "home" / "study.db", 2)
+        begun = time.monotonic()
+        os.kill(sweep.pid, signal.SIGINT)
+        output, _ = sweep.communicate(timeout=60)
+        took = time.monotonic() - begun
+    assert sweep.returncode == 130, output
+    assert "the same command again continues it" in output
+    assert "posetune track first" in output
+    assert "MLflow is behind (it has been busy for" in output
+    assert took < 10, output
+
+
+def wait_for_reports(file: Path, count: int) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if file.exists():
+            engine = create_engine(f"sqlite:///{file}")
+            with engine.connect() as connection:
+                if inspect(engine).has_table("report"):
+                    query = text("SELECT count(*) FROM report")
+                    if connection.execute(query).scalar_one() >= count:
+                        return
+            engine.dispose()
+        time.sleep(0.2)
+    raise AssertionError(f"no {count} reports")
