@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "objective": view.spec.objective.model_dump(),
         "budget": view.spec.budget.model_dump(),
         "trials": [_trial_json(trial) for trial in view.trials],
-        "best": _trial_json(best) if best else None,
+        "best": {**_trial_json(best), "metrics": view.best_metrics} if best else None,
         "best_among": {"epoch": epoch, "trials": leaders} if leaders else None,
         "importance": _importance_json(found),
         "baselines": view.baselines,
@@ -79,6 +80,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         head,
         _leaderboard(view, most),
         _comparison(view),
+        _companions(view),
         _importance(view),
     ]
     if view.stages:
@@ -92,7 +94,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
 
 def sweep_list(views: list[SweepView]) -> Table:
     """Return one line per sweep."""
-    table = Table("sweep", "state", "trials", "best", "objective", "store")
+    table = Table("sweep", "state", "trials", "best", "objective", "store", box=SIMPLE)
     for view in views:
         best = view.best
         table.add_row(
@@ -108,8 +110,11 @@ def sweep_list(views: list[SweepView]) -> Table:
 
 
 def _leaderboard(view: SweepView, most: int) -> Table:
-    names = list(view.spec.search)
-    table = Table("trial", "state", "epochs", view.spec.objective.metric, "time", *names)
+    value_name = view.spec.objective.metric.rpartition("/")[2]
+    table = Table("trial", "state", "epochs", value_name, "time", box=SIMPLE)
+    for column in table.columns:
+        column.no_wrap = True
+    table.add_column("params")
     ranked = view.ranked
     places = {trial.number for trial in ranked}
     rest = [trial for trial in view.trials if trial.number not in places]
@@ -120,7 +125,7 @@ def _leaderboard(view: SweepView, most: int) -> Table:
             f"{trial.epochs}/{view.spec.pruner.max_epochs}",
             "-" if trial.value is None else f"{trial.value:.2f}",
             format_seconds(trial.seconds),
-            *(format_params({n: trial.params[n]}, names=False) for n in names),
+            format_params(trial.params),
         )
     epoch, leaders = view.leaders
     notes = []
@@ -142,7 +147,7 @@ def _comparison(view: SweepView) -> Table:
     if default is not None and default is not best and default.value is not None:
         rows.append((f"defaults: trial 0 after {default.epochs} epochs", default.value))
     sign = 1 if view.spec.objective.mode == "min" else -1
-    table = Table(f"{view.spec.objective.metric} on validation", "value")
+    table = Table(f"{view.spec.objective.metric} on validation", "value", box=SIMPLE)
     for name, value in sorted(rows, key=lambda row: sign * row[1]):
         style = "bold" if name.startswith("best") else ""
         table.add_row(Text(name, style), Text(f"{value:.1f}", style))
@@ -155,16 +160,43 @@ def _importance(view: SweepView) -> RenderableType:
     if not found.params:
         return Text(f"importance of the parameters: nothing to say yet ({found.reason})")
     rests_on = f"over {found.trials} trials after {found.epoch} epochs"
-    table = Table("parameter", f"importance, {rests_on}")
+    table = Table("parameter", f"importance, {rests_on}", box=SIMPLE)
     for name, share in found.params.items():
         table.add_row(name, f"{share:.0%}")
     return table
 
 
-def format_params(params: dict[str, Any], *, names: bool = True) -> str:
+def _companions(view: SweepView) -> RenderableType:
+    """Return what else the best trial reports on validation, so that no number stands alone."""
+    objective = view.spec.objective.metric
+    shown = {n: v for n, v in view.best_metrics.items() if n.startswith("val/") and n != objective}
+    if not shown or view.best is None:
+        return Text("")
+    values = ", ".join(
+        f"{name.removeprefix('val/')} {'-' if value is None else format(value, '.4g')}"
+        for name, value in shown.items()
+    )
+    return Text(f"trial {view.best.number} also has on validation: {values}")
+
+
+def _short_names(names: list[str]) -> list[str]:
+    """Return the shortest endings of dotted names that still tell them apart."""
+    parts = [name.split(".") for name in names]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        short = [".".join(part[-length:]) for part in parts]
+        if len(set(short)) == len(short):
+            return short
+    return names
+
+
+def format_params(params: dict[str, Any]) -> str:
     """Return parameters in a short form."""
-    shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in params.items()}
-    return " ".join(f"{k}={v}" if names else v for k, v in shown.items())
+    short = _short_names(list(params))
+    return " ".join(f"{n}={_format_value(v)}" for n, v in zip(short, params.values(), strict=True))
+
+
+def _format_value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def format_seconds(seconds: float) -> str:

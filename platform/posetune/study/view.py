@@ -6,6 +6,7 @@ resumable, when it has none; so no state has to be written when a driver dies.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,6 +90,8 @@ class SweepView:
     reports: tuple[Report, ...] = ()
     """In order of arrival."""
     stages: dict[str, StageUse] = field(default_factory=dict)
+    best_metrics: dict[str, float | None] = field(default_factory=dict)
+    """All that the best trial reported last; only where one sweep is read."""
     stopped: str = ""
     """Why the last driver stopped."""
 
@@ -161,7 +164,12 @@ def read_sweep(database: Database, name: str) -> SweepView:
                 f"no sweep {name!r} in {database.address}; "
                 + (f"there is {known}" if known else "it holds none yet")
             )
-        return _view(connection, row)
+        view = _view(connection, row)
+        if view.best is None:
+            return view
+        number, before = view.best.number, view.best.epochs - 1
+        last = journal.read_metrics(connection, view.id, number=number, after=before)
+        return dataclasses.replace(view, best_metrics=dict(last[-1]["metrics"]))
 
 
 def needed_stages(database: Database) -> set[str]:
