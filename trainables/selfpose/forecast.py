@@ -19,7 +19,7 @@ from selfpose.trial import Trial
 
 __all__ = ["forecast_cost"]
 
-_FEW, _MORE = 1, 5
+_FEW, _MORE = 1, 11
 """Steps of the two measurements whose difference is the cost of a step."""
 
 
@@ -33,6 +33,7 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
     Raises:
         BadInputError: the store does not fit the configuration.
     """
+    _timed_stages(_with_steps(config, _FEW), context.store, context.work / "warm-up")
     few = _timed_stages(_with_steps(config, _FEW), context.store, context.work / "few")
     more = _timed_stages(_with_steps(config, _MORE), context.store, context.work / "more")
     steps = {

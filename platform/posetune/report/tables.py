@@ -111,10 +111,12 @@ def sweep_list(views: list[SweepView]) -> Table:
 
 def _leaderboard(view: SweepView, most: int) -> Table:
     value_name = view.spec.objective.metric.rpartition("/")[2]
-    table = Table("trial", "state", "epochs", value_name, "time", box=SIMPLE)
-    for column in table.columns:
-        column.no_wrap = True
-    table.add_column("params")
+    table = Table(box=SIMPLE, padding=(0, 1), pad_edge=False)
+    for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value_name, 7), ("time", 5)):
+        table.add_column(name, min_width=width, overflow="fold")
+    names = list(view.spec.search)
+    for short in _short_names(names):
+        table.add_column(short, min_width=5, overflow="fold")
     ranked = view.ranked
     places = {trial.number for trial in ranked}
     rest = [trial for trial in view.trials if trial.number not in places]
@@ -124,8 +126,8 @@ def _leaderboard(view: SweepView, most: int) -> Table:
             Text(trial.state, STATE_STYLES.get(trial.state, "")),
             f"{trial.epochs}/{view.spec.pruner.max_epochs}",
             "-" if trial.value is None else f"{trial.value:.2f}",
-            format_seconds(trial.seconds),
-            format_params(trial.params),
+            _clock(trial.seconds),
+            *(_format_value(trial.params[name]) for name in names),
         )
     epoch, leaders = view.leaders
     notes = []
@@ -197,6 +199,15 @@ def format_params(params: dict[str, Any]) -> str:
 
 def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes}:{rest:02d}"
+        if minutes < 60
+        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    )
 
 
 def format_seconds(seconds: float) -> str:
