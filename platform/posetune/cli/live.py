@@ -55,7 +55,7 @@ class _Board:
         table = Table("trial", "state", "epoch", self._run.spec.objective.metric, "params")
         for trial in sorted(shown, key=lambda t: t.number):
             table.add_row(*self._row(trial))
-        return Group(table, Text(self.summary()), Text(self._run.notice, "yellow"))
+        return Group(table, Text(self.summary()), Text(self._run.waits_for, "yellow"))
 
     def summary(self) -> str:
         run = self._run
@@ -82,8 +82,8 @@ class _Board:
             if ended or time.monotonic() - last > LINE_EVERY_S:
                 last = time.monotonic()
                 console.print(self.summary())
-                if self._run.notice:
-                    console.print(self._run.notice)
+                if self._run.waits_for:
+                    console.print(self._run.waits_for)
             if finished:
                 return
 

@@ -13,7 +13,7 @@ from posetune.cli.screen import console, print_json
 
 __all__ = ["check", "submit", "sweep"]
 
-TRACKER_S = 8.0
+TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 4.0
 """How long the end of a sweep waits for MLflow; what is missing then is shipped by `track`."""
 
 
@@ -115,7 +115,7 @@ def sweep(
                 stopping=stopping,
             )
     finally:
-        shipped = tracker.stop(TRACKER_S)
+        shipped = tracker.stop(INTERRUPTED_TRACKER_S if stopping.asked_by_user else TRACKER_S)
     view = read_sweep(database, name)
     if as_json:
         print_json(view_json(view))

@@ -104,9 +104,13 @@ def drop_checkpoints(storage: Path, records: Iterable[CheckpointRecord]) -> None
         shutil.rmtree(storage / record.folder, ignore_errors=True)
 
 
-def drop_orphans(storage: Path, sweep: str, committed: Iterable[CheckpointRecord]) -> None:
-    """Delete what dead attempts wrote but never committed."""
+def drop_orphans(
+    storage: Path, sweep: str, committed: Iterable[CheckpointRecord], *, trial: int | None = None
+) -> None:
+    """Delete what dead attempts of a trial, or of all, wrote but never committed."""
     known = {storage / record.folder for record in committed}
-    for folder in (storage / trial_folder(sweep, 0)).parent.glob("*/*"):
+    everything = storage / trial_folder(sweep, trial or 0)
+    found = everything.parent.glob("*/*") if trial is None else everything.glob("*")
+    for folder in found:
         if folder not in known:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ into a throw-away folder; the same command again builds everything from the stud
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,11 +20,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from posetune.api import BadInputError, Trainable
-from posetune.execution.checkpoints import drop_orphans
+from posetune.execution.checkpoints import drop_checkpoints, drop_orphans
 from posetune.execution.trial import Assignment
 from posetune.home import Home
 from posetune.spec import Resources
+from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import Attempt, SweepRun
 
 __all__ = ["Data", "Stopping", "run_sweep"]
@@ -38,6 +42,8 @@ class Stopping:
     def __init__(self) -> None:
         self.reason = ""
         self.asked_by_user = False
+        self.also: Callable[[], None] = lambda: None
+        """Called when a signal asks to stop."""
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -46,6 +52,7 @@ class Stopping:
         def handle(number: int, _frame: FrameType | None) -> None:
             self.reason = f"stopped by {signal.Signals(number).name}"
             self.asked_by_user = True
+            self.also()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         if threading.current_thread() is not threading.main_thread():
@@ -87,6 +94,7 @@ def run_sweep(
         stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
     """
     stopping = stopping or Stopping()
+    stopping.also = run.give_up_waiting
     try:
         for trial in run.trials:
             run.release_checkpoints(trial.number)
@@ -97,7 +105,10 @@ def run_sweep(
                     _tune(run, trainable, data=data, home=home, stopping=stopping)
         reason = stopping.reason or run.spent or "finished"
     except BaseException as error:
-        run.close(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(SQLAlchemyError, LeaseLostError):
+            run.close(f"{type(error).__name__}: {error}")
+        if stopping.asked_by_user and isinstance(error, SQLAlchemyError):
+            return stopping.reason  # what could not be committed did not happen
         raise
     run.close(reason)
     return reason
@@ -113,6 +124,8 @@ def _tune(
     from posetune.execution.searcher import StudySearcher
 
     def assign(attempt: Attempt) -> Assignment:
+        if attempt.crashes:  # what the dead worker wrote and nobody committed
+            drop_orphans(home.storage, run.name, attempt.checkpoints, trial=attempt.trial)
         return Assignment(
             sweep=run.name,
             trial=attempt.trial,
@@ -126,6 +139,9 @@ def _tune(
             checkpoints=attempt.checkpoints,
         )
 
+    def release(number: int) -> None:
+        drop_checkpoints(home.storage, run.release_checkpoints(number))
+
     def stop_now() -> str:
         return stopping.reason or run.spent
 
@@ -138,8 +154,8 @@ def _tune(
         tune.Tuner(
             trial_class,
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(run, slots=slots, stopping=stop_now),
-                scheduler=StudyScheduler(run, trainable, assign=assign, storage=home.storage),
+                search_alg=StudySearcher(run, slots=slots, stopping=stop_now, release=release),
+                scheduler=StudyScheduler(run, trainable, assign=assign, release=release),
                 num_samples=run.left,
                 max_concurrent_trials=slots,
                 reuse_actors=True,

@@ -8,7 +8,6 @@ a scheduler ends the sweep.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -16,7 +15,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from posetune.api import Trainable
 from posetune.execution.actor import ASSIGNMENT, FAILED, RESULT, WAITING
-from posetune.execution.checkpoints import drop_checkpoints
 from posetune.execution.searcher import NUMBER
 from posetune.execution.trial import Assignment, EpochResult
 from posetune.study.rungs import Decision
@@ -38,13 +36,13 @@ class StudyScheduler(FIFOScheduler):
         trainable: type[Trainable],
         *,
         assign: Callable[[Attempt], Assignment],
-        storage: Path,
+        release: Callable[[int], None],
     ) -> None:
         super().__init__()
         self._run = run
         self._trainable = trainable
         self._assign = assign
-        self._storage = storage
+        self._release = release
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
@@ -66,7 +64,7 @@ class StudyScheduler(FIFOScheduler):
         number = _number(trial)
         if FAILED in result:
             self._run.fail(number, result[FAILED])
-            drop_checkpoints(self._storage, self._run.release_checkpoints(number))
+            self._release(number)
             return str(TrialScheduler.STOP)
         if WAITING in result:
             self._run.notice = (
@@ -92,7 +90,7 @@ class StudyScheduler(FIFOScheduler):
         else:
             self._run.finish(number)
             verdict = str(TrialScheduler.STOP)
-        drop_checkpoints(self._storage, self._run.release_checkpoints(number))
+        self._release(number)
         return verdict
 
     def _note_stages(self, number: int, epoch: EpochResult) -> None:

@@ -20,9 +20,17 @@ class StudySearcher(Searcher):
     It never answers "not yet": Tune's loop would sleep on that, with all its slots held.
     """
 
-    def __init__(self, run: SweepRun, *, slots: int, stopping: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        run: SweepRun,
+        *,
+        slots: int,
+        stopping: Callable[[], str],
+        release: Callable[[int], None],
+    ) -> None:
         super().__init__()
         self._run = run
+        self._release = release
         self._slots = slots
         self._stopping = stopping
         self._numbers: dict[str, int] = {}
@@ -46,6 +54,7 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id)
         if error and self._run.trials[number].state is None:
             self._run.fail(number, self._run.trials[number].reason)
+            self._release(number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: the scheduler reports."""

@@ -39,8 +39,15 @@ def as_json(view: SweepView) -> dict[str, Any]:
         },
         "store": view.store,
         "store_digest": view.store_digest,
-        "provenance": view.provenance,
+        "provenance": _without_diff_text(view.provenance),
     }
+
+
+def _without_diff_text(provenance: dict[str, Any]) -> dict[str, Any]:
+    diff = provenance.get("diff")
+    if not isinstance(diff, dict):
+        return provenance
+    return {**provenance, "diff": {key: value for key, value in diff.items() if key != "text"}}
 
 
 def _importance_json(found: Importance) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ readers (`posetune show`, the tracker) never block the driver.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 CREATE_ATTEMPTS = 5
 
+_FULL = ("disk is full", "No space left")
+
 RETRY_S = 60.0
 """How long a transaction is tried again while the database is busy or away."""
 
@@ -49,6 +52,10 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.notice = ""
+        """What a transaction is waiting for, for whoever watches; empty while none waits."""
+        self.give_up = threading.Event()
+        """Set it to end the waiting."""
 
     @property
     def address(self) -> str:
@@ -66,18 +73,28 @@ class Database:
             yield connection
 
     def write(self, change: Callable[[Connection], T]) -> T:
-        """Run `change` in one transaction; try again while the database is busy or away."""
+        """Run `change` in one transaction.
+
+        It is tried again for a minute while the database is busy or away, and for as long as it
+        takes while its disk is full.
+        """
         deadline = time.monotonic() + RETRY_S
         pause = 0.05
         while True:
             try:
                 with _naming_damage(self.address), self.engine.begin() as connection:
-                    return change(connection)
-            except OperationalError:
-                if time.monotonic() + pause > deadline:
+                    result = change(connection)
+            except OperationalError as error:
+                full = any(sign in str(error.orig) for sign in _FULL)
+                late = time.monotonic() + pause > deadline and not full
+                if late or self.give_up.wait(pause):
                     raise
-                time.sleep(pause)
-                pause = min(2 * pause, 5.0)
+                cause = "no space left" if full else error.orig
+                self.notice = f"study database {self.address}: {cause}; trying again"
+                pause = min(2 * pause, 2.0)
+            else:
+                self.notice = ""
+                return result
 
     def close(self) -> None:
         """Give the connections back."""

@@ -8,6 +8,7 @@ asleep and has been replaced can write nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -16,6 +17,7 @@ import uuid
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from posetune.api import BadInputError
 from posetune.study import schema
@@ -88,11 +90,15 @@ class Lease:
     def _renew(self) -> None:
         table = schema.lease
         ours = (table.c.sweep_id == self._sweep_id) & (table.c.holder == self.holder)
-        while not self._released.wait(LEASE_S / 3):
+
+        def renew(connection: Connection) -> None:
             expires = time.time() + LEASE_S
-            self._database.write(
-                lambda c, t=expires: c.execute(update(table).where(ours).values(expires=t))  # type: ignore[misc]
-            )
+            connection.execute(update(table).where(ours).values(expires=expires))
+
+        while not self._released.wait(LEASE_S / 3):
+            # A lease that could not be renewed may expire; then the next event is refused.
+            with contextlib.suppress(OperationalError):
+                self._database.write(renew)
 
 
 def is_live(host: str, pid: int, pid_started: str, expires: float) -> bool:

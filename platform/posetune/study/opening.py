@@ -33,6 +33,12 @@ class Opening:
     defaults: Mapping[str, Scalar]
     """The parameters of trial 0."""
 
+    @property
+    def commit(self) -> dict[str, Any]:
+        """The code of this driver's life: the commit, and the digest of what differs from it."""
+        diff = self.provenance.get("diff") or {}
+        return {"commit": self.provenance.get("commit"), "diff": diff.get("sha256")}
+
 
 def create(connection: Connection, opening: Opening) -> int:
     """Append the start of a new sweep and return its id."""

@@ -71,11 +71,11 @@ class SweepRun:
             self.id = int(row["id"])
         self.has_baselines = False
         self.notice = ""
-        """What the sweep is waiting for, for whoever watches; empty while it goes on."""
+        """What a trial is waiting for, for whoever watches; empty while none waits."""
         self.lease = Lease(database, self.id, self.name)
         self._rebuild()
-        started = {"kind": "started", "data": {"budget": self.spec.budget.model_dump()}}
-        self._append(schema.sweep_event, started, of_sweep=True)
+        facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
+        self._append(schema.sweep_event, {"kind": "started", "data": facts}, of_sweep=True)
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------
@@ -97,6 +97,15 @@ class SweepRun:
         identity = self._append(schema.trial, values, of_sweep=True)
         self.trials.append(TrialRecord(identity, number, dict(params), seed))
         return self.trials[number]
+
+    @property
+    def waits_for(self) -> str:
+        """What the sweep is waiting for; empty while it goes on."""
+        return self.notice or self._database.notice
+
+    def give_up_waiting(self) -> None:
+        """Let an event that cannot be committed raise, instead of waiting for the database."""
+        self._database.give_up.set()
 
     @property
     def left(self) -> int:

@@ -190,36 +190,25 @@ def test_a_trial_larger_than_the_cluster_is_refused(
 
 
 def test_a_full_disk_pauses_the_sweep_until_there_is_space(
-    shown: Show, toy_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: Show,
+    toy_sweep: Callable[..., Path],
+    tmp_path: Path,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Storage on a file system of 2 MB, filled while the sweep runs, and freed again."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small file system")
-    storage = tmp_path / "small"
-    storage.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(storage)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"needs to mount a small file system: {mounted.stderr.decode().strip()}")
-    monkeypatch.setenv("POSETUNE_STORAGE", str(storage))
-    try:
-        file = toy_sweep(trials=4, epoch_s=0.3)
-        process = start(tmp_path, "sweep", file, "--name", "full")
-        wait_for_reports(tmp_path, 1)
-        with contextlib.suppress(OSError), (storage / "filler").open("wb") as filler:
-            while True:
-                filler.write(bytes(4096))
-                filler.flush()
-        time.sleep(15)
-        assert process.poll() is None
-        (storage / "filler").unlink()
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
-        assert "no space left for a checkpoint" in output
-    finally:
-        subprocess.run(["umount", "-l", str(storage)], check=True)
-    monkeypatch.delenv("POSETUNE_STORAGE")
+    monkeypatch.setenv("POSETUNE_STORAGE", str(small_disk))
+    process = start(tmp_path, "sweep", toy_sweep(trials=4, epoch_s=0.3), "--name", "full")
+    wait_for_reports(tmp_path, 1)
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
+        while True:
+            filler.write(bytes(4096))
+            filler.flush()
+    time.sleep(12)
+    assert process.poll() is None
+    (small_disk / "filler").unlink()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "no space left for a checkpoint" in output
     view = shown("full")
     assert view["state"] == "COMPLETE"
     assert {trial["attempts"] for trial in view["trials"]} == {1}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,30 @@ def test_dead_workers_are_counted_over_all_lives_but_dead_drivers_are_not(
     resumed = SweepRun(database, opening())
     assert [resumed.begin_attempt(0).crashes for _ in range(2)] == [2, 3]
     resumed.lease.release()
+
+
+def test_an_event_waits_while_the_disk_is_full_and_is_committed_then(small_disk: Path) -> None:
+    database = open_database(f"sqlite:///{small_disk / 'study.db'}")
+    run = SweepRun(database, opening(budget={"trials": 1000}))
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(512))
+    notices = []
+
+    def make_space() -> None:
+        deadline = time.monotonic() + 20
+        while not run.waits_for and time.monotonic() < deadline:
+            time.sleep(0.02)
+        notices.append(run.waits_for)
+        (small_disk / "filler").unlink()
+
+    thread = threading.Thread(target=make_space)
+    thread.start()
+    while not notices:
+        assert run.next_trial() is not None
+    thread.join()
+    assert "no space left" in notices[0]
+    assert run.waits_for == ""
+    run.lease.release()
+    view = read_sweep(database, "s")
+    assert [trial.number for trial in view.trials] == list(range(len(view.trials)))
