@@ -118,7 +118,7 @@ def sweep_list(views: list[SweepView]) -> Table:
 
 def _leaderboard(view: SweepView, most: int) -> Table:
     value_name = view.spec.objective.metric.rpartition("/")[2]
-    table = Table(box=SIMPLE, padding=(0, 1), pad_edge=False)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value_name, 7), ("time", 5)):
         table.add_column(name, min_width=width, overflow="fold")
     names = list(view.spec.search)

@@ -148,7 +148,7 @@ def outcome(database: Database) -> str:
         "SELECT t.number, o.state, o.epoch, o.value, o.reason FROM told o "
         "JOIN trial t ON t.id = o.trial_id ORDER BY t.number",
         'SELECT t.number, stage, "key" FROM stage_use u JOIN trial t ON t.id = u.trial_id '
-        "ORDER BY t.number",
+        "ORDER BY t.number, stage",
     ]
     with database.reading() as connection:
         rows = [[list(row) for row in connection.execute(text(query))] for query in queries]
