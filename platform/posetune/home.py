@@ -47,6 +47,8 @@ class Home(BaseModel):
         """
         home = Path(folder or os.environ.get("POSETUNE_HOME") or DEFAULT_HOME).expanduser()
         home = home.absolute()
+        for name in ("POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"):
+            _refuse_password_in_query(name, os.environ.get(name, ""))
         database = os.environ.get("POSETUNE_DATABASE") or f"sqlite:///{home / 'study.db'}"
         storage = os.environ.get("POSETUNE_STORAGE") or str(home / "storage")
         if "://" in storage:
@@ -62,6 +64,22 @@ class Home(BaseModel):
             artifacts=home / "mlartifacts",
         )
 
+    def prepare(self) -> Home:
+        """Make the folders, for a command that writes.
+
+        Raises:
+            BadInputError: they cannot be made.
+        """
+        for folder in (self.folder, self.storage):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                writable = os.access(folder, os.W_OK)
+            except OSError as error:
+                raise BadInputError(f"{folder}: cannot be made ({error.strerror})") from error
+            if not writable:
+                raise BadInputError(f"{folder}: cannot be written to; give another --home")
+        return self
+
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables under which another process resolves the same addresses."""
@@ -71,6 +89,15 @@ class Home(BaseModel):
             "POSETUNE_STORAGE": str(self.storage),
             "MLFLOW_TRACKING_URI": self.tracking,
         }
+
+
+def _refuse_password_in_query(name: str, address: str) -> None:
+    """Only a password before the @ is known as one, and hidden wherever an address is shown."""
+    query = address.partition("?")[2].lower()
+    if re.search(r"(^|&)[^=&]*(pass|secret|token)[^=&]*=", query):
+        raise BadInputError(
+            f"{name}: has a password after the '?'; write it before the '@' (user:password@host)"
+        )
 
 
 def _database_url(address: str) -> str:

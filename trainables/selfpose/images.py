@@ -17,7 +17,14 @@ from torch import Tensor
 from posetune.api import BadInputError
 from selfpose.data.store import Split
 
-__all__ = ["ImageFeed", "images_to_input", "masks_to_input", "open_feed", "reduce_images"]
+__all__ = [
+    "ImageFeed",
+    "check_images",
+    "images_to_input",
+    "masks_to_input",
+    "open_feed",
+    "reduce_images",
+]
 
 _ROWS_AT_ONCE = 1024
 _CACHE_BYTES = 4 * 2**30
@@ -55,13 +62,11 @@ class ImageFeed:
         return images_to_input(images), None if masks is None else masks_to_input(masks)
 
 
-def open_feed(
-    split: Split, image_size: int, *, with_masks: bool, device: torch.device
-) -> ImageFeed:
-    """Prepare a split's images, reduced to `image_size`; kept in memory if they are small.
+def check_images(split: Split, image_size: int, *, with_masks: bool) -> None:
+    """Make sure that a split's images can be reduced to `image_size`, and have masks if need be.
 
     Raises:
-        BadInputError: the images cannot be reduced to that size, or have no masks.
+        BadInputError: they cannot, or have none.
     """
     stored = split.images([0]).shape[1] if len(split) else image_size
     if stored not in (image_size, 2 * image_size, 4 * image_size):
@@ -74,6 +79,17 @@ def open_feed(
             "loss_weights.silhouette and pretrain_silhouette need foreground masks, which this "
             "store does not hold; set both to 0"
         )
+
+
+def open_feed(
+    split: Split, image_size: int, *, with_masks: bool, device: torch.device
+) -> ImageFeed:
+    """Prepare a split's images, reduced to `image_size`; kept in memory if they are small.
+
+    Raises:
+        BadInputError: the images cannot be reduced to that size, or have no masks.
+    """
+    check_images(split, image_size, with_masks=with_masks)
     images = masks = None
     if len(split) * image_size**2 * (4 if with_masks else 3) <= _CACHE_BYTES:
         chunks = np.array_split(np.arange(len(split)), len(split) // _ROWS_AT_ONCE + 1)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from posetune.api import BadInputError, Progress, Stage
 from selfpose.baselines import build_baselines
-from selfpose.config import SelfPoseConfig
+from selfpose.config import FlowConfig, SelfPoseConfig
 from selfpose.data.store import Store, open_store
 from selfpose.flow import fit_pose_prior, save_pose_prior
 from selfpose.geometry import head_distance, normalise_pose
-from selfpose.images import open_feed
+from selfpose.images import check_images, open_feed
 from selfpose.inference import PoseModel, build_omega, build_phi
 from selfpose.training import make_skeleton_pen, pretrain_omega, pretrain_phi, seeded
 
@@ -39,13 +39,16 @@ def build_stages(config: SelfPoseConfig, store_path: Path) -> Sequence[Stage]:
     Raises:
         BadInputError: the store does not fit the configuration.
     """
-    layout = open_store(store_path).layout
+    store = open_store(store_path)
+    layout = store.layout
     largest = 2 * (len(layout.joints) - 1)
     if config.flow.pca_dimensions > largest:
         raise BadInputError(
             f"flow.pca_dimensions: {config.flow.pca_dimensions}, but the {len(layout.joints)} "
             f"joints of {layout.name} have at most {largest}; give {largest} or fewer"
         )
+    if config.mode == "complete":
+        check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
     kinds = [_BASELINES]
     if config.loss_weights.flow > 0:
         kinds.append(_FLOW)
@@ -165,7 +168,10 @@ class _Kind:
     build: Callable[[SelfPoseConfig, Path, Path, Progress], None]
 
 
-_STEP_SOURCES = ("selfpose.stages", "selfpose.training")
+_STEP_SOURCES = (
+    *("selfpose.stages", "selfpose.training", "selfpose.inference"),
+    "selfpose.networks.initialisation",
+)
 
 _BASELINES = _Kind(
     "baselines",
@@ -174,7 +180,10 @@ _BASELINES = _Kind(
     _build_baselines,
 )
 _FLOW = _Kind(
-    "flow", ("flow",), ("selfpose.flow", "selfpose.geometry", "selfpose.stages"), _build_flow
+    "flow",
+    tuple(f"flow.{name}" for name in FlowConfig.model_fields if name != "outlier_share"),
+    ("selfpose.flow", "selfpose.geometry", "selfpose.stages"),
+    _build_flow,
 )
 _KEYPOINTS = _Kind(
     "keypoints",

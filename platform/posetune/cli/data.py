@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from posetune.api import BadInputError, Importer
 from posetune.cli.options import JsonOption
-from posetune.cli.screen import console, print_json, progress_bar
+from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.spec import DEFAULT_TRAINABLE
 
 __all__ = ["app"]
@@ -60,7 +60,7 @@ def import_(
         "workers": workers,
     }
     options = _options(importer, format_, {k: v for k, v in given.items() if v is not None})
-    with progress_bar(f"import {format_}", quiet=as_json) as progress:
+    with interruptible(), progress_bar(f"import {format_}", quiet=as_json) as progress:
         importer.run(file, out, options, progress)
     summary = found.describe_store(out)
     if as_json:

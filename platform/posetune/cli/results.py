@@ -143,8 +143,9 @@ def promote(
         f"{model} version {promotion.version} is {model}@{alias}: trial {promotion.trial} of "
         f"{name}, {promotion.value:.2f} on validation (no gate was asked)"
     )
+    home_flag = f" --home {home}" if home else ""
     console.print(
-        f"Next: posetune ui, or in Python\n"
+        f"Next: posetune ui{home_flag}, or in Python\n"
         f'  mlflow.set_tracking_uri("{public_address(resolved.tracking)}")\n'
         f'  mlflow.pyfunc.load_model("{promotion.uri}")',
         soft_wrap=True,
@@ -163,4 +164,4 @@ def ui(
     from posetune.home import Home
     from posetune.tracking.ui import serve_ui
 
-    raise typer.Exit(serve_ui(Home.resolve(home), host=host, port=port))
+    raise typer.Exit(serve_ui(Home.resolve(home).prepare(), host=host, port=port))

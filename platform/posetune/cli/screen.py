@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,7 +22,7 @@ from rich.progress import Progress as Bars
 
 from posetune.api import Progress, silent
 
-__all__ = ["console", "print_json", "progress_bar"]
+__all__ = ["console", "interruptible", "print_json", "progress_bar"]
 
 console = Console(stderr=True, highlight=False)
 """For people; standard output is for results."""
@@ -58,6 +59,16 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
                 bars.update(task, completed=done, total=total, note=note)
 
             yield update
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost, for a command that continues when it is given again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command again continues it")
+        raise typer.Exit(130) from None
 
 
 class _Lines:

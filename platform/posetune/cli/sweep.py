@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, NameOption, StoreOption, SweepFile
 from posetune.cli.screen import console, print_json
 
@@ -33,7 +34,8 @@ def check(
 
     spec, trainable, _ = load_sweep(file)
     path, summary = find_store(spec, trainable, store)
-    plan = plan_sweep(spec, trainable, store=path, store_digest=summary.digest)
+    with console.status("measuring a few steps"):
+        plan = plan_sweep(spec, trainable, store=path, store_digest=summary.digest)
     if as_json:
         print_json(asdict(plan))
         return
@@ -41,13 +43,18 @@ def check(
     low, high = plan.seconds
     console.print(f"{file}: good")
     console.print(f"trials: {plan.trials}, {plan.slots} at a time on this machine")
-    console.print(f"distinct stages: {stages or 'none'} ({format_seconds(plan.stages_s)} in all)")
+    console.print(f"distinct stages: {stages or 'none'}")
     console.print(
-        f"epochs: about {plan.epochs[0]} if ASHA cuts as in the textbook, at most "
-        f"{plan.epochs[1]}; {plan.epoch_s:.2f} s each, from one measured step"
+        f"epochs: about {plan.epochs[0]} if ASHA cuts as in the textbook, at most {plan.epochs[1]}"
     )
-    console.print(f"time: {format_seconds(low)} to {format_seconds(high)} on this machine")
-    console.print(f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints and models")
+    if plan.not_measured:
+        console.print(f"time and disk: not measured ({plan.not_measured})")
+    else:
+        console.print(
+            f"time: {format_seconds(low)} to {format_seconds(high)} on this machine, from measured "
+            f"steps: {plan.epoch_s:.2f} s an epoch, {format_seconds(plan.stages_s)} for all stages"
+        )
+        console.print(f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints and models")
     for warning in plan.warnings:
         console.print(f"warning: {warning}")
     console.print(f"Next: posetune sweep {file} --name NAME")
@@ -79,7 +86,7 @@ def sweep(
     from posetune.provenance import collect
     from posetune.report.tables import as_json as view_json
     from posetune.report.tables import sweep_tables
-    from posetune.spec import default_params, load_sweep
+    from posetune.spec import configure, default_params, load_sweep
     from posetune.study.database import open_database
     from posetune.study.sweep import Opening, SweepRun
     from posetune.study.view import read_sweep
@@ -87,7 +94,9 @@ def sweep(
     name = check_name(name or file.stem)
     spec, trainable, document = load_sweep(file)
     path, summary = find_store(spec, trainable, store)
-    resolved = Home.resolve(home)
+    defaults = default_params(spec, trainable.config_model)
+    trainable.stages(configure(trainable.config_model, spec.fixed, defaults), path)  # fits?
+    resolved = Home.resolve(home).prepare()
     database = open_database(resolved.database)
     opening = Opening(
         name=name,
@@ -96,7 +105,7 @@ def sweep(
         store=str(path),
         store_digest=summary.digest,
         provenance=collect(),
-        defaults=default_params(spec, trainable.config_model),
+        defaults=defaults,
     )
     run = SweepRun(database, opening)
     from posetune.tracking.projection import Tracker
@@ -128,7 +137,8 @@ def sweep(
             f"MLflow is behind{cause}; bring it up to date: posetune track {name}{home_flag}"
         )
     if view.state == "INTERRUPTED":
-        console.print(f"{view.stopped}; the same command again continues it")
+        first = "" if stopping.asked_by_user else "raise the budget in the file; then "
+        console.print(f"{view.stopped}; {first}the same command again continues it")
         raise typer.Exit(130 if stopping.asked_by_user else 0)
     if view.state == "FAILED":
         reasons = sorted({trial.reason for trial in view.trials})
@@ -171,7 +181,7 @@ def submit(
         name=check_name(name or file.stem),
         source=document.text,
         trainable=spec.trainable,
-        store=(store or Path(spec.store or "data")).absolute(),
+        store=_store_on_cluster(store, spec.store),
         home=Home.resolve(home),
     )
     with console.status(f"waiting for {address}"):
@@ -181,6 +191,9 @@ def submit(
     else:
         verb = "runs already as" if job.attached else "was submitted as"
         console.print(f"sweep {shipment.name} {verb} job {job.job_id}; dashboard {address}")
+        console.print(f"store {shipment.store} and home {shipment.home.folder}, on the cluster")
+        for variable in job.left_behind:
+            console.print(f"warning: {variable} holds a password and does not travel: set it there")
     if follow:
         raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="")))
     if not as_json:
@@ -188,3 +201,9 @@ def submit(
             f"Next: the same command with --follow, or posetune show {shipment.name} "
             f"--home {shipment.home.folder} where that folder is seen"
         )
+
+
+def _store_on_cluster(given: Path | None, named: str | None) -> Path:
+    if given is None and named is None:
+        raise BadInputError("no store: name one with --store, or as `store:` in the sweep file")
+    return (given or Path(named or "")).absolute()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
-from posetune.cli.screen import console, print_json, progress_bar
+from posetune.cli.screen import console, interruptible, print_json, progress_bar
 
 __all__ = ["train"]
 
@@ -53,7 +53,7 @@ def train(
     params = {**default_params(spec, trainable.config_model), **_settings(set_ or [])}
     _check_settings(spec, trainable, params)
     path, summary = find_store(spec, trainable, store)
-    resolved = Home.resolve(home)
+    resolved = Home.resolve(home).prepare()
     name = check_name(name or file.stem)
     record = resolved.folder / "train" / f"{name}.json"
     if fresh:
@@ -80,7 +80,7 @@ def train(
             )
 
     try:
-        with progress_bar("train", quiet=as_json) as progress:
+        with interruptible(), progress_bar("train", quiet=as_json) as progress:
             model = train_single(trial, trainable, on_epoch=on_epoch, progress=progress)
     except TrialFailedError as error:
         console.print(f"the trial failed: {error}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import tune
 
-from posetune.api import TrialFailedError
+from posetune.api import BadInputError, TrialFailedError
 from posetune.execution.checkpoints import StorageFullError
 from posetune.execution.trial import Assignment, TrialRun
 from posetune.spec import load_trainable
@@ -47,7 +47,7 @@ class TrialActor(tune.Trainable):
         assert self._run is not None
         try:
             return {RESULT: self._run.next_epoch()}
-        except TrialFailedError as error:
+        except (TrialFailedError, BadInputError) as error:  # again would be the same
             return {FAILED: str(error)}
         except StorageFullError as error:
             time.sleep(WAIT_S)
@@ -64,5 +64,5 @@ class TrialActor(tune.Trainable):
         trainable = load_trainable(assignment.spec.trainable)()
         try:
             self._run = TrialRun(trainable, assignment)
-        except TrialFailedError as error:
+        except (TrialFailedError, BadInputError) as error:
             self._failed = str(error)

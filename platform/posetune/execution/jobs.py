@@ -54,6 +54,8 @@ class Job:
     job_id: str
     attached: bool
     """Whether it ran already."""
+    left_behind: tuple[str, ...] = ()
+    """Addresses that hold a password: they must be set on the cluster."""
 
 
 def submit_sweep(shipment: Shipment, address: str) -> Job:
@@ -74,7 +76,7 @@ def submit_sweep(shipment: Shipment, address: str) -> Job:
             ) from error
         except (RuntimeError, ConnectionError) as error:
             text = str(error)
-            is_fresh = "500" in text or "No available agent" in text
+            is_fresh = "status code 500" in text or "No available agent" in text
             if not is_fresh or time.monotonic() > deadline:
                 line = text.strip().splitlines()[0] if text.strip() else repr(error)
                 raise BadInputError(
@@ -106,10 +108,12 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
+    environment = _environment(shipment.home)
+    left_behind = tuple(name for name in shipment.home.environment if name not in environment)
     ours = [job for job in client.list_jobs() if (job.metadata or {}).get(SWEEP) == shipment.name]
     for job in ours:
         if not _ended(job) and job.submission_id:
-            return Job(job.submission_id, attached=True)
+            return Job(job.submission_id, attached=True, left_behind=left_behind)
     with tempfile.TemporaryDirectory(prefix="posetune-submit-") as folder:
         (Path(folder) / "sweep.yaml").write_text(shipment.source, encoding="utf-8")
         job_id = client.submit_job(
@@ -120,10 +124,10 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
                 "working_dir": folder,
                 "py_modules": [str(path) for path in _packages(shipment.trainable)],
                 "excludes": ["**/__pycache__"],
-                "env_vars": _environment(shipment.home),
+                "env_vars": environment,
             },
         )
-    return Job(job_id, attached=False)
+    return Job(job_id, attached=False, left_behind=left_behind)
 
 
 def _ended(job: JobDetails) -> bool:

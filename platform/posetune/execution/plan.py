@@ -14,7 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from posetune.api import Cost, Trainable, TrialContext
+from posetune.api import BadInputError, Cost, Trainable, TrialContext
+from posetune.execution.trial import require_device
 from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec, configure, default_params
 from posetune.stages.cache import stage_key
 from posetune.study.rungs import Decision, Rungs
@@ -35,11 +36,13 @@ class Plan:
     """Distinct products of each stage, for a random draw of all trials."""
     epochs: tuple[int, int]
     """With the textbook share of pruning, and with none."""
-    epoch_s: float
-    stages_s: float
-    seconds: tuple[float, float]
+    not_measured: str = ""
+    """Why nothing could be measured here; then what follows is zero."""
+    epoch_s: float = 0.0
+    stages_s: float = 0.0
+    seconds: tuple[float, float] = (0.0, 0.0)
     """From start to end on this machine, for the two numbers of epochs."""
-    disk_bytes: int
+    disk_bytes: int = 0
     """Checkpoints and models at most."""
     warnings: tuple[str, ...] = ()
 
@@ -49,8 +52,14 @@ def plan_sweep(
 ) -> Plan:
     """Measure one step and forecast the sweep on this machine."""
     slots = max(1, int((os.cpu_count() or 1) / spec.resources.cpu))
-    cost = _measure(spec, trainable, store)
     stages = _distinct_stages(spec, trainable, store=store, store_digest=store_digest)
+    not_measured = ""
+    try:
+        device = require_device(spec.resources)
+    except BadInputError as error:
+        cost, not_measured = Cost(0.0, {}, 0, 0), str(error)
+    else:
+        cost = _measure(spec, trainable, store, device=device)
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = spec.budget.trials
     epochs = (simulated_epochs(spec), trials * spec.pruner.max_epochs)
@@ -63,6 +72,7 @@ def plan_sweep(
         slots=slots,
         stages=stages,
         epochs=epochs,
+        not_measured=not_measured,
         epoch_s=cost.epoch_s,
         stages_s=stages_s,
         seconds=tuple((n * cost.epoch_s + stages_s) / at_once for n in epochs),  # type: ignore[arg-type]
@@ -91,7 +101,7 @@ def simulated_epochs(spec: SweepSpec) -> int:
     return round(total / SIMULATIONS)
 
 
-def _measure(spec: SweepSpec, trainable: type[Trainable], store: Path) -> Cost:
+def _measure(spec: SweepSpec, trainable: type[Trainable], store: Path, *, device: str) -> Cost:
     config = configure(
         trainable.config_model, spec.fixed, default_params(spec, trainable.config_model)
     )
@@ -100,7 +110,7 @@ def _measure(spec: SweepSpec, trainable: type[Trainable], store: Path) -> Cost:
             store=store,
             seed=0,
             work=Path(work),
-            device="cuda" if spec.resources.gpu > 0 else "cpu",
+            device=device,
             threads=max(1, int(spec.resources.cpu)),
             max_epochs=spec.pruner.max_epochs,
         )

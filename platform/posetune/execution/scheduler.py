@@ -7,7 +7,9 @@ a scheduler ends the sweep.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -56,7 +58,7 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
         record = self._run.trials[_number(trial)]
-        last_line = str(trial.get_error() or "no message").strip().splitlines()[-1]
+        last_line = _error_text(trial).strip().splitlines()[-1]
         record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -113,6 +115,14 @@ class StudyScheduler(FIFOScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _error_text(trial: Trial) -> str:
+    """Return the trace of a worker's death, which Tune writes beside the driver."""
+    if trial.error_file:
+        with contextlib.suppress(OSError):
+            return Path(trial.error_file).read_text(encoding="utf-8") or "no message"
+    return "no message"
 
 
 def _number(trial: Trial) -> int:

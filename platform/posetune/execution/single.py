@@ -45,7 +45,8 @@ def train_single(
     Raises:
         BadInputError: the record is of another configuration.
     """
-    identity = digest_json([trial.spec.canonical(), dict(trial.params), trial.store_digest])
+    what = [trial.spec.trainable, trial.spec.fixed, dict(trial.params)]
+    identity = digest_json([*what, trial.seed, trial.store_digest])
     checkpoints = _read_record(trial.record, identity)
     # A sweep's name starts with a letter or digit, so this folder can never be one's.
     assignment = Assignment(

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posetune.api import Progress, Trainable, TrialContext, silent
+from posetune.api import BadInputError, Progress, Trainable, TrialContext, silent
 from posetune.execution.checkpoints import newest_intact, trial_folder, write_checkpoint
-from posetune.spec import Scalar, SweepSpec, configure
+from posetune.spec import Resources, Scalar, SweepSpec, configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.study.journal import CheckpointRecord
 
-__all__ = ["Assignment", "EpochResult", "StageProduct", "TrialRun"]
+__all__ = ["Assignment", "EpochResult", "StageProduct", "TrialRun", "require_device"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,24 @@ class EpochResult:
     """The shared stages that the trial stands on."""
 
 
+def require_device(resources: Resources) -> str:
+    """Return the device that a trial's resources mean.
+
+    Raises:
+        BadInputError: a GPU is asked for and torch sees none.
+    """
+    if not resources.gpu:
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BadInputError(
+            f"resources.gpu: {resources.gpu:g}, but torch sees no GPU on this machine; run this "
+            "where there is one, or set gpu: 0"
+        )
+    return "cuda"
+
+
 class TrialRun:
     """A trial under way in this process."""
 
@@ -73,6 +91,7 @@ class TrialRun:
         self.assignment = assignment
         spec = assignment.spec
         config = configure(trainable.config_model, spec.fixed, assignment.params)
+        device = require_device(spec.resources)
         self.stages = _obtain_stages(trainable, config, assignment, progress)
         self._work = tempfile.TemporaryDirectory(prefix=f"posetune-{assignment.trial}-")
         context = TrialContext(
@@ -80,7 +99,7 @@ class TrialRun:
             seed=assignment.seed,
             work=Path(self._work.name),
             products={name: stage.folder for name, stage in self.stages.items()},
-            device="cuda" if spec.resources.gpu > 0 else "cpu",
+            device=device,
             threads=max(1, int(spec.resources.cpu)),
             max_epochs=spec.pruner.max_epochs,
             progress=progress,

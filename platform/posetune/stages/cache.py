@@ -35,6 +35,9 @@ CLAIM_S = 30.0
 
 POLL_S = 0.2
 
+FRESH_S = 3600.0
+"""A younger product may belong to a trial that has not reported yet; pruning spares it."""
+
 MANIFEST = "product.json"
 FILES = "files"
 
@@ -182,7 +185,7 @@ class StageCache:
         return sorted(found, key=lambda entry: (entry.name, -entry.built))
 
     def prune(self, needed: Collection[str]) -> list[Entry]:
-        """Delete broken products, dead builders' leavings, and products of other keys.
+        """Delete broken products, dead builders' leavings, and older products of other keys.
 
         Args:
             needed: keys to keep.
@@ -192,7 +195,8 @@ class StageCache:
             claim = self.path(entry.name, entry.key).with_suffix(".claim")
             if claim.exists() and not _is_dead(claim):
                 continue  # somebody builds it now
-            if entry.state != "whole" or entry.key not in needed:
+            fresh = time.time() - entry.built < FRESH_S
+            if entry.state != "whole" or (entry.key not in needed and not fresh):
                 shutil.rmtree(entry.folder, ignore_errors=True)
                 pruned.append(entry)
         return pruned

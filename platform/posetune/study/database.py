@@ -83,6 +83,8 @@ class Database:
         while True:
             try:
                 with _naming_damage(self.address), self.engine.begin() as connection:
+                    if self.engine.name == "sqlite":  # its driver begins at the first write only
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")
                     result = change(connection)
             except OperationalError as error:
                 full = any(sign in str(error.orig) for sign in _FULL)

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
+from posetune.api import BadInputError
 from posetune.spec import Scalar
 from posetune.study import journal, schema
 from posetune.study.database import Database
@@ -65,7 +67,7 @@ class SweepRun:
             row = journal.find_sweep(connection, opening.name)
             budget = journal.read_budget(connection, dict(row)) if row else {}
         if row is None:
-            self.id = database.write(lambda connection: create(connection, opening))
+            self.id = _create_once(database, opening)
         else:
             check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
@@ -311,3 +313,13 @@ class SweepRun:
             return change(connection)
 
         return self._database.write(guarded)
+
+
+def _create_once(database: Database, opening: Opening) -> int:
+    try:
+        return database.write(lambda connection: create(connection, opening))
+    except IntegrityError as error:  # another driver has just started the same name
+        raise BadInputError(
+            f"sweep {opening.name}: was started at this moment by another process; "
+            "give the command again to see whether it runs"
+        ) from error

@@ -100,3 +100,83 @@ def test_a_single_trial_continues_where_it_stopped(
     fresh = posetune("train", file, "--name", "whole", "--fresh", "--json")
     values = [epoch["val/error_mm"] for epoch in json.loads(fresh.stdout)["epochs"]]
     assert values == [epoch["val/error_mm"] for epoch in epochs]
+
+
+@pytest.mark.slow
+def test_a_store_that_does_not_fit_is_refused_before_anything_is_spent(
+    posetune: Run, tiny_store: Path, repository: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.yaml"
+    text = (repository / "search_spaces" / "selfpose" / "quickstart.yaml").read_text()
+    file.write_text(
+        text.replace("image_size: 32", "image_size: 128").replace("map_px: 8", "map_px: 16")
+    )
+    for command in ("check", "sweep", "train"):
+        result = posetune(command, file, "--store", tiny_store)
+        assert result.returncode == 2, (command, result.stderr)
+        assert "128 px cannot be made from the store's 64 px" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_named(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    file = toy_sweep()
+    file.write_text(file.read_text().replace("{cpu: 1}", "{cpu: 1, gpu: 1}"))
+    for command in ("sweep", "train"):
+        result = posetune(command, file)
+        assert result.returncode == 2, (command, result.stderr)
+        assert "gpu" in result.stderr
+        assert "Traceback" not in result.stderr
+    plan = json.loads(posetune("check", file, "--json").stdout)
+    assert "torch sees no GPU" in plan["not_measured"]
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_training(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+    file = toy_sweep(max_epochs=2)
+    assert posetune("train", file, "--seed", 0).returncode == 0
+    other = posetune("train", file, "--seed", 1)
+    assert other.returncode == 2
+    assert "another configuration, seed or store" in other.stderr
+    longer = posetune("train", file, "--seed", 0, "--epochs", 3, "--json")
+    assert [epoch["epoch"] for epoch in json.loads(longer.stdout)["epochs"]] == [3]
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_made_is_named(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+    file = toy_sweep()
+    for home in ("/proc/nowhere", file / "below"):
+        result = posetune("sweep", file, "--home", home)
+        assert result.returncode == 2
+        assert "cannot be made" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_a_spent_budget_of_hours_says_what_to_raise(
+    posetune: Run, toy_sweep: Callable[..., Path]
+) -> None:
+    file = toy_sweep(trials=40, epoch_s=0.2)
+    file.write_text(file.read_text().replace("{trials: 40}", "{trials: 40, wall_hours: 0.003}"))
+    result = posetune("sweep", file, "--name", "short")
+    assert result.returncode == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "raise the budget in the file; then the same command again continues it" in said
+
+
+def test_a_password_in_an_address_query_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from posetune.api import BadInputError
+    from posetune.home import Home
+
+    monkeypatch.setenv("POSETUNE_DATABASE", "postgresql://h/db?user=u&password=hidden")
+    with pytest.raises(BadInputError) as caught:
+        Home.resolve()
+    assert "before the '@'" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_readme_is_finished(repository: Path) -> None:
+    assert "@@" not in (repository / "README.md").read_text()

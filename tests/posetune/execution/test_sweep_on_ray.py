@@ -178,6 +178,7 @@ def test_a_trial_that_kills_every_worker_fails_and_says_so(
     first = shown("deadly")["trials"][0]
     assert (first["state"], first["attempts"]) == ("FAILED", 4)
     assert "its worker died 4 times" in first["reason"]
+    assert "no message" not in first["reason"]
 
 
 def test_a_trial_larger_than_the_cluster_is_refused(

@@ -129,6 +129,8 @@ def test_pruning_keeps_what_is_needed_and_what_is_being_built(tmp_path: Path) ->
     (tmp_path / "stages" / "flow" / "live.1234.partial").mkdir()
     live = {"host": socket.gethostname(), "pid": os.getpid()}
     (tmp_path / "stages" / "flow" / "live.claim").write_text(json.dumps(live))
+    cache.obtain(stage(tmp_path / "count"), "fresh")
+    os.utime(cache.path("flow", "old"), (1.0, 1.0))
     pruned = cache.prune({"needed"})
     assert {entry.key for entry in pruned} == {"old", "broken", "dead"}
-    assert {entry.key for entry in cache.entries()} == {"needed", "live"}
+    assert {entry.key for entry in cache.entries()} == {"needed", "live", "fresh"}

@@ -1,0 +1,89 @@
+"""The MLflow UI of a home, opened in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+
+
+@pytest.fixture
+def browser() -> str:
+    found = [path for path in BROWSERS if Path(path).exists()]
+    if not found:
+        remedy = "install Chromium (Debian: chromium)"
+        if "browser" in os.environ.get("POSETUNE_REQUIRE", "").split(","):
+            pytest.fail(f"POSETUNE_REQUIRE asks for browser: {remedy}")
+        pytest.skip(f"needs a browser: {remedy}")
+    return found[0]
+
+
+@pytest.fixture
+def ui(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Start `posetune ui` on the test's home; return its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+
+    def begin() -> str:
+        command = [sys.executable, "-m", "posetune.cli", "ui", "--port", str(port)]
+        processes.append(
+            subprocess.Popen([*command, "--home", str(tmp_path / "home")], start_new_session=True)
+        )
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=2):
+                    return address
+            except OSError:
+                time.sleep(0.3)
+        raise AssertionError("posetune ui did not answer")
+
+    yield begin
+    for process in processes:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def page(browser: str, address: str) -> str:
+    """The page's text after its scripts have run."""
+    with tempfile.TemporaryDirectory() as profile:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        flags += ["--disable-background-networking", "--disable-component-update"]
+        flags += ["--disable-sync", f"--user-data-dir={profile}", "--window-size=1440,900"]
+        command = [browser, *flags, "--virtual-time-budget=20000", "--dump-dom", address]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return re.sub(r"<[^>]+>", " ", result.stdout)
+
+
+def test_the_ui_shows_a_sweep_and_its_trials(
+    browser: str, ui: Callable[[], str], posetune: Callable, toy_sweep: Callable[..., Path]
+) -> None:
+    assert posetune("sweep", toy_sweep(trials=3), "--name", "seen").returncode == 0
+    address = ui()
+    assert "posetune" in page(browser, f"{address}/#/experiments")
+    import mlflow
+
+    client = mlflow.MlflowClient(address)
+    experiment = next(e for e in client.search_experiments() if "posetune" in e.name)
+    runs = client.search_runs([experiment.experiment_id], "tags.posetune.trial = '0'")
+    shown = page(
+        browser, f"{address}/#/experiments/{experiment.experiment_id}/runs/{runs[0].info.run_id}"
+    )
+    assert "val/error_mm" in shown
+    assert "depth" in shown
