@@ -29,6 +29,12 @@ def require(program: str, found: bool, remedy: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def required() -> Callable[[str, bool, str], None]:
+    """`require`, for other modules of the tests."""
+    return require
+
+
+@pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""
     return ROOT

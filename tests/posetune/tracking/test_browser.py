@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
@@ -21,13 +20,9 @@ BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-c
 
 
 @pytest.fixture
-def browser() -> str:
+def browser(required: Callable[[str, bool, str], None]) -> str:
     found = [path for path in BROWSERS if Path(path).exists()]
-    if not found:
-        remedy = "install Chromium (Debian: chromium)"
-        if "browser" in os.environ.get("POSETUNE_REQUIRE", "").split(","):
-            pytest.fail(f"POSETUNE_REQUIRE asks for browser: {remedy}")
-        pytest.skip(f"needs a browser: {remedy}")
+    required("browser", bool(found), "install Chromium (Debian: chromium)")
     return found[0]
 
 
