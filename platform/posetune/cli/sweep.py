@@ -170,7 +170,7 @@ def submit(
     while the job runs, and continues the sweep when it has ended. A token is read from
     RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
 
-      posetune submit sweep.yaml --address http://head:8265 --name big --store /data/h36m --follow
+      posetune submit sweep.yaml --address http://head:8265 --name big --store /data/store --follow
     """
     from posetune.execution.jobs import Shipment, follow_job, submit_sweep
     from posetune.home import Home, check_name
