@@ -43,6 +43,10 @@ def live_table(run: SweepRun, *, quiet: bool) -> Iterator[None]:
         thread.join()
 
 
+def _shown(best: TrialRecord) -> str:
+    return f"{best.value:.2f} (trial {best.number} at epoch {best.epoch})"
+
+
 class _Board:
     def __init__(self, run: SweepRun) -> None:
         self._run = run
@@ -60,8 +64,8 @@ class _Board:
     def summary(self) -> str:
         run = self._run
         told = [t for t in run.trials if t.state is not None]
-        best = self._best()
-        shown = "none yet" if best is None else f"{best.value:.2f} (trial {best.number})"
+        best = run.best
+        shown = "none yet" if best is None else _shown(best)
         elapsed = format_seconds(time.monotonic() - self._started)
         return (
             f"{run.name}: {len(told)} of {run.spec.budget.trials} trials ended, best so far "
@@ -92,11 +96,6 @@ class _Board:
         value = "-" if trial.value is None else f"{trial.value:.2f}"
         epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
         return str(trial.number), state, epoch, value, format_params(trial.params)
-
-    def _best(self) -> TrialRecord | None:
-        sign = 1 if self._run.spec.objective.mode == "min" else -1
-        judged = [t for t in self._run.trials if t.value is not None and t.state != "FAILED"]
-        return min(judged, key=lambda t: (-t.epoch, sign * (t.value or 0.0)), default=None)
 
     def _left(self) -> str:
         """Guess from the epochs per trial and per second so far."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 
@@ -29,7 +30,7 @@ def show(
     """
     from posetune.home import Home
     from posetune.report.tables import as_json as view_json
-    from posetune.report.tables import sweep_list, sweep_tables
+    from posetune.report.tables import next_steps, sweep_list, sweep_tables
     from posetune.study.database import open_database
     from posetune.study.view import list_sweeps, read_sweep
 
@@ -47,6 +48,7 @@ def show(
         print_json(view_json(view))
         return
     console.print(sweep_tables(view, most=len(view.trials) if all_ else 20))
+    console.print(f"Next: {next_steps(view, f' --home {home}' if home else '')}", soft_wrap=True)
 
 
 def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -164,4 +166,10 @@ def ui(
     from posetune.home import Home
     from posetune.tracking.ui import serve_ui
 
-    raise typer.Exit(serve_ui(Home.resolve(home).prepare(), host=host, port=port))
+    resolved = Home.resolve(home)
+    if not resolved.folder.is_dir():
+        raise BadInputError(
+            f"no home at {resolved.folder}: nothing has run there yet; name the one to show with "
+            "--home (posetune sweep FILE makes one)"
+        )
+    raise typer.Exit(serve_ui(resolved.prepare(), host=host, port=port))

@@ -41,7 +41,7 @@ def train(
     """
     from posetune.api import TrialFailedError
     from posetune.cli.stores import find_store
-    from posetune.execution.single import SingleTrial, train_single
+    from posetune.execution.single import SingleTrial, forget_single, train_single
     from posetune.execution.trial import EpochResult
     from posetune.home import Home, check_name
     from posetune.spec import default_params, load_sweep
@@ -56,8 +56,6 @@ def train(
     resolved = Home.resolve(home).prepare()
     name = check_name(name or file.stem)
     record = resolved.folder / "train" / f"{name}.json"
-    if fresh:
-        record.unlink(missing_ok=True)
     trial = SingleTrial(
         name=name,
         spec=spec,
@@ -68,9 +66,15 @@ def train(
         storage=resolved.storage,
         record=record,
     )
+    if fresh:
+        forget_single(trial)
     history: list[dict[str, Any]] = []
 
+    baselines: dict[str, float] = {}
+
     def on_epoch(result: EpochResult) -> None:
+        products = {name: stage.folder for name, stage in result.stages.items()}
+        baselines.update(trainable.baselines(products))
         value = result.metrics[spec.objective.metric]
         history.append({"epoch": result.epoch, "seconds": result.seconds, **result.metrics})
         if not as_json:
@@ -86,9 +90,18 @@ def train(
         console.print(f"the trial failed: {error}")
         raise typer.Exit(1) from error
     if as_json:
-        print_json({"model": str(model), "params": params, "epochs": history})
-    else:
-        console.print(f"model: {model}")
+        print_json(
+            {"model": str(model), "params": params, "epochs": history, "baselines": baselines}
+        )
+        return
+    for name_, value in baselines.items():
+        console.print(f"baseline {name_}: {value:.2f}")
+    console.print(f"model: {model}")
+    console.print(
+        "Next: the same command with --epochs trains on; posetune predict "
+        f"{model} IMAGE... --out DIR; posetune sweep {file} --name NAME",
+        soft_wrap=True,
+    )
 
 
 def _settings(given: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.digest import digest_json
-from posetune.execution.checkpoints import drop_checkpoints
+from posetune.execution.checkpoints import drop_checkpoints, trial_folder
 from posetune.execution.trial import Assignment, EpochResult, TrialRun
 from posetune.spec import Scalar, SweepSpec
 from posetune.study.journal import CheckpointRecord
 
-__all__ = ["SingleTrial", "train_single"]
+__all__ = ["SingleTrial", "forget_single", "train_single"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ class SingleTrial:
     storage: Path
     record: Path
     """A JSON file that remembers the newest checkpoint, so that the same command continues."""
+
+    @property
+    def sweep(self) -> str:
+        """The name of its folder; a sweep's name starts with a letter or digit, so never one's."""
+        return f".train-{self.name}"
+
+
+def forget_single(trial: SingleTrial) -> None:
+    """Delete the record and the checkpoints of an earlier training of this name."""
+    trial.record.unlink(missing_ok=True)
+    shutil.rmtree((trial.storage / trial_folder(trial.sweep, 0)).parent, ignore_errors=True)
 
 
 def train_single(
@@ -48,9 +60,8 @@ def train_single(
     what = [trial.spec.trainable, trial.spec.fixed, dict(trial.params)]
     identity = digest_json([*what, trial.seed, trial.store_digest])
     checkpoints = _read_record(trial.record, identity)
-    # A sweep's name starts with a letter or digit, so this folder can never be one's.
     assignment = Assignment(
-        sweep=f".train-{trial.name}",
+        sweep=trial.sweep,
         trial=0,
         attempt=1,
         seed=trial.seed,

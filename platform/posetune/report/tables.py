@@ -12,8 +12,19 @@ from rich.text import Text
 from posetune.report.importance import Importance, param_importance
 from posetune.study.view import SweepView, TrialView
 
-__all__ = ["as_json", "format_params", "format_seconds", "sweep_list", "sweep_tables"]
+__all__ = [
+    "as_json",
+    "budget_used",
+    "changed_params",
+    "format_params",
+    "format_seconds",
+    "next_steps",
+    "short_names",
+    "sweep_list",
+    "sweep_tables",
+]
 
+HEADER_CHARACTERS = 8
 STATE_STYLES = {"COMPLETE": "green", "FAILED": "red", "INTERRUPTED": "yellow", "RUNNING": "cyan"}
 
 
@@ -33,6 +44,12 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "best_among": {"epoch": epoch, "trials": leaders} if leaders else None,
         "importance": _importance_json(found),
         "baselines": view.baselines,
+        "changed": {n: {"default": a, "best": b} for n, (a, b) in changed_params(view).items()},
+        "used": {
+            "trained_s": round(view.trained_s, 3),
+            "gpu_hours": view.gpu_hours,
+            "driven_s": round(view.driven_s, 3),
+        },
         "stages": {
             name: {"trained": use.trained, "reused": use.reused}
             for name, use in view.stages.items()
@@ -88,15 +105,76 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         _leaderboard(view, most),
         _comparison(view),
         _companions(view),
+        _changes(view),
         _importance(view),
+        Text(f"budget used: {budget_used(view)}"),
     ]
     if view.stages:
         shared = ", ".join(
-            f"{name} trained {use.trained} times, reused {use.reused}"
+            f"{name} trained {_times(use.trained)}, reused {use.reused}"
             for name, use in view.stages.items()
         )
         parts.append(Text(f"shared stages: {shared}"))
     return Group(*parts)
+
+
+def changed_params(view: SweepView) -> dict[str, tuple[Any, Any]]:
+    """Return what the best trial has other than the defaults, trial 0: name to (default, best)."""
+    first = next((trial for trial in view.trials if trial.number == 0), None)
+    if view.best is None or first is None:
+        return {}
+    pairs = {name: (first.params[name], value) for name, value in view.best.params.items()}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def budget_used(view: SweepView) -> str:
+    """Return what was spent of each limit of the budget, in words."""
+    budget = view.spec.budget
+    ended = sum(trial.state in ("COMPLETE", "PRUNED", "FAILED") for trial in view.trials)
+    parts = [f"{ended} of {budget.trials} trials", f"training {format_seconds(view.trained_s)}"]
+    if view.spec.resources.gpu:
+        limit = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
+        parts.append(f"{view.gpu_hours:.2f}{limit} GPU-hours")
+    limit = f" of {format_seconds(3600 * budget.wall_hours)}" if budget.wall_hours else ""
+    parts.append(f"{format_seconds(view.driven_s)}{limit} by the clock")
+    return ", ".join(parts)
+
+
+def next_steps(view: SweepView, home_flag: str = "") -> str:
+    """Return what to do next with a sweep."""
+    name = view.name
+    if view.state == "RUNNING":
+        return f"posetune show {name}{home_flag} again, or posetune ui{home_flag}"
+    if view.state == "INTERRUPTED":
+        grow = " (raise its budget in the file first)" if "budget" in view.stopped else ""
+        return f"the command that started it, again: it continues{grow}"
+    if view.state == "FAILED":
+        return "mend what the reasons above say, then sweep under another name"
+    return (
+        f"posetune report {name}{home_flag} --out {name}.html, "
+        f"posetune promote {name}{home_flag} --model MODEL"
+    )
+
+
+def _changes(view: SweepView) -> RenderableType:
+    """Return the best trial's parameters where they are not the defaults."""
+    changes = changed_params(view)
+    if view.best is None or view.best.number == 0:
+        return Text("")
+    if not changes:
+        return Text(f"trial {view.best.number} has the defaults' parameters")
+    table = Table("parameter", "default", f"trial {view.best.number}", box=SIMPLE)
+    for name, (default, value) in changes.items():
+        table.add_row(name, _format_value(default), _format_value(value))
+    return table
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def sweep_list(views: list[SweepView]) -> Table:
@@ -116,14 +194,14 @@ def sweep_list(views: list[SweepView]) -> Table:
     return table
 
 
-def _leaderboard(view: SweepView, most: int) -> Table:
+def _leaderboard(view: SweepView, most: int) -> Group:
     value_name = view.spec.objective.metric.rpartition("/")[2]
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE, padding=0, pad_edge=False)
     for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value_name, 7), ("time", 5)):
-        table.add_column(name, min_width=width, overflow="fold")
+        table.add_column(_broken(name), min_width=width, overflow="fold")
     names = list(view.spec.search)
-    for short in _short_names(names):
-        table.add_column(short, min_width=5, overflow="fold")
+    for short in short_names(names):
+        table.add_column(_broken(short), min_width=5, overflow="fold")
     ranked = view.ranked
     places = {trial.number for trial in ranked}
     rest = [trial for trial in view.trials if trial.number not in places]
@@ -139,11 +217,12 @@ def _leaderboard(view: SweepView, most: int) -> Table:
     epoch, leaders = view.leaders
     notes = []
     if leaders:
-        notes.append(f"the first {leaders} are ranked by their values after {epoch} epochs")
+        many = f"the first {leaders} are ranked by their values"
+        one = "the first is ranked by its value"
+        notes.append(f"{many if leaders > 1 else one} after {_epochs(epoch)}")
     if len(view.trials) > most:
         notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
-    table.caption = "; ".join(notes) or None
-    return table
+    return Group(table, Text("; ".join(notes)))
 
 
 def _comparison(view: SweepView) -> Table:
@@ -151,10 +230,10 @@ def _comparison(view: SweepView) -> Table:
     best = view.best
     rows = [(f"baseline: {name}", value) for name, value in view.baselines.items()]
     if best is not None and best.value is not None:
-        rows.append((f"best: trial {best.number} after {best.epochs} epochs", best.value))
+        rows.append((f"best: trial {best.number} after {_epochs(best.epochs)}", best.value))
     default = next((t for t in view.trials if t.number == 0 and t.value is not None), None)
     if default is not None and default is not best and default.value is not None:
-        rows.append((f"defaults: trial 0 after {default.epochs} epochs", default.value))
+        rows.append((f"defaults: trial 0 after {_epochs(default.epochs)}", default.value))
     sign = 1 if view.spec.objective.mode == "min" else -1
     table = Table(f"{view.spec.objective.metric} on validation", "value", box=SIMPLE)
     for name, value in sorted(rows, key=lambda row: sign * row[1]):
@@ -168,7 +247,7 @@ def _importance(view: SweepView) -> RenderableType:
     found = param_importance(view)
     if not found.params:
         return Text(f"importance of the parameters: nothing to say yet ({found.reason})")
-    rests_on = f"over {found.trials} trials after {found.epoch} epochs"
+    rests_on = f"over {found.trials} trials after {_epochs(found.epoch)}"
     table = Table("parameter", f"importance, {rests_on}", box=SIMPLE)
     for name, share in found.params.items():
         table.add_row(name, f"{share:.0%}")
@@ -188,7 +267,7 @@ def _companions(view: SweepView) -> RenderableType:
     return Text(f"trial {view.best.number} also has on validation: {values}")
 
 
-def _short_names(names: list[str]) -> list[str]:
+def short_names(names: list[str]) -> list[str]:
     """Return the shortest endings of dotted names that still tell them apart."""
     parts = [name.split(".") for name in names]
     for length in range(1, max(map(len, parts), default=1) + 1):
@@ -198,9 +277,21 @@ def _short_names(names: list[str]) -> list[str]:
     return names
 
 
+def _broken(header: str) -> str:
+    """Break a header between its words, and shorten long words, so that no terminal breaks it."""
+    lines = [""]
+    for word in header.replace("_", "_ ").split():
+        whole = len(word.rstrip("_.")) <= HEADER_CHARACTERS
+        short = word if whole else f"{word[: HEADER_CHARACTERS - 1]}."
+        if lines[-1] and len(lines[-1] + short.rstrip("_")) > HEADER_CHARACTERS:
+            lines.append("")
+        lines[-1] += short
+    return "\n".join(line.rstrip("_") for line in lines)
+
+
 def format_params(params: dict[str, Any]) -> str:
     """Return parameters in a short form."""
-    short = _short_names(list(params))
+    short = short_names(list(params))
     return " ".join(f"{n}={_format_value(v)}" for n, v in zip(short, params.values(), strict=True))
 
 

@@ -207,7 +207,10 @@ class StageCache:
         files.mkdir(parents=True)
         started = time.monotonic()
         try:
-            stage.build(files, progress)
+            stage.build(
+                files,
+                lambda done, total, note="": progress(done, total, f"stage {stage.name} {note}"),
+            )
             manifest = {
                 "name": stage.name,
                 "reads": dict(stage.reads),

@@ -17,7 +17,7 @@ import numpy as np
 
 from posetune.spec import Pruner
 
-__all__ = ["Decision", "Rungs", "rung_epochs"]
+__all__ = ["Decision", "Rungs", "Standing", "compared_epochs", "place", "rung_epochs"]
 
 
 class Decision(enum.StrEnum):
@@ -41,6 +41,31 @@ def rung_epochs(pruner: Pruner) -> list[int]:
         epochs.append(epoch)
         epoch *= pruner.reduction_factor
     return epochs
+
+
+Standing = tuple[int, float]
+"""The last epoch of comparison that a trial reached, and its value there."""
+
+
+def compared_epochs(pruner: Pruner) -> set[int]:
+    """Return the epochs whose values may be compared between trials: the rungs and the last."""
+    return {*rung_epochs(pruner), pruner.max_epochs}
+
+
+def place(
+    number: int, standing: Standing | None, *, epochs: int, value: float | None, mode: str
+) -> tuple[float, ...]:
+    """Return what trials are sorted by, the best first.
+
+    Those that reached a higher rung come first, and within a rung the values there decide: a
+    trial that was cut or completed stands by its last value, an open one by its value at the
+    last rung it passed. So no value is compared with one of another epoch.
+    """
+    sign = 1 if mode == "min" else -1
+    if standing is not None:
+        epoch, compared = standing
+        return (-epoch, sign * compared, number)
+    return (0, -epochs, sign * (value or 0.0), number)
 
 
 class Rungs:

@@ -24,7 +24,7 @@ from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord, TrialRecord
 from posetune.study.lease import Lease
 from posetune.study.opening import Opening, check_unchanged, create
-from posetune.study.rungs import Decision, Rungs
+from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs, place
 from posetune.study.sampler import SearchMemory, seed_for
 
 __all__ = ["Attempt", "Opening", "StaleAttemptError", "SweepRun"]
@@ -192,6 +192,7 @@ class SweepRun:
             trial.seconds += seconds
             self._trained_seconds += seconds
             self._memory.report(number, epoch, objective)
+            self._stand(number, epoch, objective)
         return decision
 
     def finish(self, number: int) -> None:
@@ -255,6 +256,22 @@ class SweepRun:
             return f"the budget of {budget.wall_hours:g} hours is spent"
         return ""
 
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial so far, ranked as the finished sweep will be."""
+
+        def key(trial: TrialRecord) -> tuple[float, ...]:
+            return place(
+                trial.number,
+                self._standings.get(trial.number),
+                epochs=trial.epoch,
+                value=trial.value,
+                mode=self.spec.objective.mode,
+            )
+
+        judged = [t for t in list(self.trials) if t.value is not None and t.state != "FAILED"]
+        return min(judged, key=key, default=None)
+
     def close(self, reason: str) -> None:
         """Record why the driver stops, and give the lease back."""
         values = {"kind": "stopped", "data": {"reason": reason}}
@@ -266,6 +283,8 @@ class SweepRun:
     def _rebuild(self) -> None:
         self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode)
         self._memory = SearchMemory(self.spec)
+        self._standings: dict[int, Standing] = {}
+        self._compared = compared_epochs(self.spec.pruner)
         with self._database.reading() as connection:
             reports = journal.read_reports(connection, self.id)
             self.trials = journal.read_trials(connection, self.id, reports)
@@ -274,6 +293,7 @@ class SweepRun:
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in self.trials}
         for row in reports:
             self._rungs.record(row["epoch"], row["value"])
+            self._stand(row["number"], row["epoch"], row["value"])
             if row["value"] is not None:
                 values[row["number"]][row["epoch"]] = row["value"]
         for trial in self.trials:
@@ -282,6 +302,10 @@ class SweepRun:
         self._begun: set[int] = set()
         self._opened = time.time()
         self._trained_seconds = sum(trial.seconds for trial in self.trials)
+
+    def _stand(self, number: int, epoch: int, value: float | None) -> None:
+        if epoch in self._compared and value is not None:
+            self._standings[number] = (epoch, value)
 
     def _reconcile(self) -> None:
         """Tell the trials whose end was decided but not told when the last driver died."""

@@ -20,7 +20,7 @@ from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.lease import is_live
-from posetune.study.rungs import rung_epochs
+from posetune.study.rungs import Standing, compared_epochs, place
 
 __all__ = [
     "Report",
@@ -62,6 +62,8 @@ class Report(NamedTuple):
     epoch: int
     value: float | None
     """The objective; None where it was not a number."""
+    seconds: float = 0.0
+    """What the epoch took."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,13 @@ class SweepView:
     """All that the best trial reported last; only where one sweep is read."""
     stopped: str = ""
     """Why the last driver stopped."""
+    driven_s: float = 0.0
+    """For how long drivers have been at work; only where one sweep is read."""
 
     @cached_property
-    def standings(self) -> dict[int, tuple[int, float]]:
-        """For each trial the last epoch of comparison that it reached, and its value there.
-
-        Trials are compared at the rungs and after the last epoch. One that has not reached the
-        first rung is missing.
-        """
-        compared = {*rung_epochs(self.spec.pruner), self.spec.pruner.max_epochs}
+    def standings(self) -> dict[int, Standing]:
+        """Where each trial stands; one that has not reached the first rung is missing."""
+        compared = compared_epochs(self.spec.pruner)
         return {
             report.trial: (report.epoch, report.value)
             for report in self.reports
@@ -111,27 +111,34 @@ class SweepView:
 
     @cached_property
     def ranked(self) -> list[TrialView]:
-        """The trials with a value, best first.
+        """The trials with a value, best first, as `rungs.place` sorts them."""
 
-        Those that reached a higher rung come first, and within a rung the values there decide: a
-        trial that was cut or completed stands by its last value, an open one by its value at the
-        last rung it passed. So no value is compared with one of another epoch.
-        """
-        sign = 1 if self.spec.objective.mode == "min" else -1
-
-        def place(trial: TrialView) -> tuple[float, ...]:
-            if trial.number in self.standings:
-                epoch, value = self.standings[trial.number]
-                return (-epoch, sign * value, trial.number)
-            return (0, -trial.epochs, sign * (trial.value or 0.0), trial.number)
+        def key(trial: TrialView) -> tuple[float, ...]:
+            return place(
+                trial.number,
+                self.standings.get(trial.number),
+                epochs=trial.epochs,
+                value=trial.value,
+                mode=self.spec.objective.mode,
+            )
 
         judged = [t for t in self.trials if t.value is not None and t.state != "FAILED"]
-        return sorted(judged, key=place)
+        return sorted(judged, key=key)
 
     @property
     def best(self) -> TrialView | None:
         """The best trial among those that reached the highest rung."""
         return next(iter(self.ranked), None)
+
+    @property
+    def trained_s(self) -> float:
+        """Training time of all trials."""
+        return sum(trial.seconds for trial in self.trials)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Training time times the GPUs of a trial, as the budget counts it."""
+        return self.trained_s * self.spec.resources.gpu / 3600
 
     @property
     def leaders(self) -> tuple[int, int]:
@@ -165,6 +172,8 @@ def read_sweep(database: Database, name: str) -> SweepView:
                 + (f"there is {known}" if known else "it holds none yet")
             )
         view = _view(connection, row)
+        driven = journal.read_driven_seconds(connection, view.id)
+        view = dataclasses.replace(view, driven_s=driven)
         if view.best is None:
             return view
         number, before = view.best.number, view.best.epochs - 1
@@ -215,7 +224,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         provenance=row["provenance"],
         started=row["at"],
         trials=trials,
-        reports=tuple(Report(r["number"], r["epoch"], r["value"]) for r in reports),
+        reports=tuple(Report(r["number"], r["epoch"], r["value"], r["seconds"]) for r in reports),
         baselines=events.get("baselines", {}),
         stages=_stage_uses(connection, row["id"]),
         stopped="" if live else events.get("stopped", {}).get("reason", "the driver died"),

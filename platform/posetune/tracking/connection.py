@@ -212,7 +212,12 @@ def mlflow_faults_explained(home: Home) -> Iterator[None]:
 
 def explain(error: Exception) -> str:
     """Return an error as one short line without passwords."""
-    lines = str(error).strip().splitlines()
+    text = str(error).strip()
+    if "Max retries exceeded" in text:  # three nested causes on one line of 300 characters
+        causes = re.findall(r"\[Errno -?\d+\] ([^'\")(]+)|(timed out)", text)
+        cause = next((first or second for first, second in causes), "no answer")
+        return f"cannot be reached ({cause})"
+    lines = text.splitlines()
     return public_address(lines[0][:300] if lines else type(error).__name__)
 
 

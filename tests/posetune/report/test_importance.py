@@ -140,7 +140,7 @@ def test_the_tables_say_what_ranking_and_importance_rest_on(tmp_path: Path) -> N
     assert epoch == 9
     assert f"the first {leaders} are ranked by their values after 9 epochs" in printed
     found = as_json(view)["importance"]
-    assert f"importance, over {found['trials']} trials after {found['epoch']} epochs" in printed
+    assert f"importance, over {found['trials']} trials after {found['epoch']} epoch" in printed
     json.dumps(as_json(view))
     assert set(found["params"]) == {"x", "depth"}
 
