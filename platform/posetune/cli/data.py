@@ -32,7 +32,7 @@ def import_(
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images, in pixels.")] = None,
     views: Annotated[int | None, typer.Option(help="Cameras per frame.")] = None,
-    level: Annotated[str | None, typer.Option(help="plain, clothes or rooms.")] = None,
+    level: Annotated[str | None, typer.Option(help="plain, clothes, rooms or occluders.")] = None,
     limit: Annotated[int | None, typer.Option(help="Frames per split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default all cores.")] = None,

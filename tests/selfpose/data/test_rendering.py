@@ -12,6 +12,7 @@ from selfpose.data.body import Canvas, draw_body
 from selfpose.data.cameras import CAMERAS, FOCAL_PX, FRAME_PX, Crop, draw_crop
 from selfpose.data.kinematics import LAYOUT, bone_lengths, pose_joints
 from selfpose.data.looks import Fabric
+from selfpose.data.occluders import LEAST_SEEN, draw_occluders
 from selfpose.data.rendering import ROOMS, Scene, draw_frame, look_of
 from selfpose.data.rooms import build_room
 from selfpose.data.seeding import generator
@@ -142,6 +143,28 @@ def test_the_surroundings_get_richer_with_the_level() -> None:
     assert (outside["plain"] == 0).all()
     assert len(np.unique(outside["clothes"], axis=0)) == 1
     assert outside["rooms"].std(axis=0).min() > 3
+
+
+def test_occluders_hide_parts_of_the_person_and_the_mask_knows_it() -> None:
+    _, bare = _draw(dataclasses.replace(SCENE, level="clothes"))
+    hidden = []
+    for seed in range(40):
+        _, mask = _draw(dataclasses.replace(SCENE, level="occluders"), seed=seed)
+        assert (mask <= bare).all()
+        hidden.append(1 - mask.sum() / bare.sum())
+
+    assert max(hidden) < 1 - LEAST_SEEN + 0.01
+    assert np.mean(np.asarray(hidden) > 0.03) > 0.75
+
+
+def test_what_an_occluder_hides_has_its_colour_and_no_cover() -> None:
+    blue = np.asarray((0, 0, 255), dtype=np.float32)
+    for seed in range(20):
+        canvas = Canvas(np.broadcast_to(blue, (64, 64, 3)).copy())
+        canvas.cover_ss[:] = 1
+        draw_occluders(canvas, generator(seed))
+        changed = (canvas.colour_ss3 != blue).any(axis=-1)
+        np.testing.assert_array_equal(changed, canvas.cover_ss < 1)
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])

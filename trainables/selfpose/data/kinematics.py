@@ -92,11 +92,13 @@ def bone_lengths(stature_mm: float, rng: np.random.Generator) -> NDArray[np.floa
 
 
 def limit_angles(angles: Angles) -> dict[str, NDArray[np.float64]]:
-    """Return the angle tracks held within the joint limits."""
-    return {
-        name: np.clip(track, *np.radians(LIMITS_DEG[name])) if name in LIMITS_DEG else track
-        for name, track in angles.items()
+    """Return the angle tracks held within the joint limits; one that is missing was 0."""
+    zero = np.zeros_like(next(iter(angles.values())))
+    limited = {
+        name: np.clip(angles.get(name, zero), *np.radians(limit))
+        for name, limit in LIMITS_DEG.items()
     }
+    return {**angles, **limited}
 
 
 def pose_joints(lengths_j: NDArray[np.float64], angles: Angles) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ Levels, from easy to hard:
     plain    one colour per part, left and right different, on black
     clothes  dressed people, left and right alike, on one plain colour
     rooms    the same in rooms: shadows, boxes behind and before the person, light, blur and noise
+    occluders    the same with objects that hide parts of the person in nearly every frame
 
 Looks and rooms belong to a subject's group (`train`, which the prior shares, `val` or `test`):
 those of one group are never seen in another.
@@ -24,12 +25,13 @@ from selfpose.data.anatomy import build_capsules
 from selfpose.data.body import Canvas, draw_body
 from selfpose.data.cameras import CAMERAS, FOCAL_PX, Crop
 from selfpose.data.looks import Look
+from selfpose.data.occluders import draw_occluders
 from selfpose.data.seeding import generator
 from selfpose.skeleton import Layout
 
 __all__ = ["ROOMS", "Level", "Scene", "draw_frame", "look_of"]
 
-Level = Literal["plain", "clothes", "rooms"]
+Level = Literal["plain", "clothes", "rooms", "occluders"]
 
 ROOMS = {"train": 6, "val": 2, "test": 2}
 """How many rooms each group has, all of them different."""
@@ -76,7 +78,7 @@ def draw_frame(
         The picture (S, S, 3), RGB, and how much of each pixel the person covers (S, S), 0..255.
     """
     capsules = build_capsules(joints_j3, layout, look_of(scene))
-    if scene.level != "rooms":
+    if scene.level in ("plain", "clothes"):
         canvas = Canvas(_plain_background(scene, size))
         draw_body(canvas, capsules, crop=crop, light=_HEAD_LIGHT, ambient=0.45)
         return _to_bytes(canvas.colour_ss3), _to_bytes(canvas.cover_ss * 255)
@@ -88,7 +90,9 @@ def draw_frame(
     canvas = Canvas(background)
     light = camera.world_to_camera_33 @ room.light_3
     draw_body(canvas, capsules, crop=crop, light=light, ambient=0.5)
-    if rng.random() < OCCLUDER_SHARE:
+    if scene.level == "occluders":
+        draw_occluders(canvas, rng)
+    elif rng.random() < OCCLUDER_SHARE:
         _draw_occluder(canvas, rng)
     return _photograph(canvas.colour_ss3, rng), _to_bytes(canvas.cover_ss * 255)
 
