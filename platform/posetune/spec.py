@@ -143,6 +143,9 @@ class Sampler(_Frozen):
 
     name: Literal["tpe", "random"] = "tpe"
     seed: int = Field(0, ge=0, lt=2**31, strict=True)
+    start_from: tuple[str, ...] = Field(
+        (), description="Sweeps of the same study whose finished trials the sampler knows."
+    )
 
 
 class Pruner(_Frozen):
@@ -153,6 +156,14 @@ class Pruner(_Frozen):
     grace_epochs: int = Field(1, ge=1, strict=True, description="First rung, in epochs.")
     reduction_factor: int = Field(
         3, ge=2, strict=True, description="Each rung keeps the best 1 in this many."
+    )
+    audit_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        strict=True,
+        description="Share of the trials that run on where ASHA would cut them, to see what "
+        "cutting costs.",
     )
 
     @model_validator(mode="after")

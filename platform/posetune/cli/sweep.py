@@ -108,6 +108,8 @@ def sweep(
         defaults=defaults,
     )
     run = SweepRun(database, opening)
+    for note in run.warm_notes:
+        console.print(note)
     from posetune.tracking.projection import Tracker
 
     tracker = Tracker(database, name, resolved)

@@ -92,11 +92,11 @@ def simulated_epochs(spec: SweepSpec) -> int:
     total = 0
     for _ in range(SIMULATIONS):
         rungs = Rungs(spec.pruner, "min")
-        for _ in range(spec.budget.trials):
+        for trial in range(spec.budget.trials):
             rank, epoch, decision = generator.random(), 0, Decision.CONTINUE
             while decision == Decision.CONTINUE:
                 epoch += 1
-                decision = rungs.report(epoch, rank)
+                decision = rungs.report(trial, epoch, rank)
             total += epoch
     return round(total / SIMULATIONS)
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from posetune.api import BadInputError
 from posetune.spec import Scalar, SweepSpec
 from posetune.study import journal, schema
+from posetune.study.warm import WARM, gather
 
 __all__ = ["Opening", "check_unchanged", "create"]
 
@@ -41,7 +42,11 @@ class Opening:
 
 
 def create(connection: Connection, opening: Opening) -> int:
-    """Append the start of a new sweep and return its id."""
+    """Append the start of a new sweep, with what it learns from others, and return its id.
+
+    Raises:
+        BadInputError: it cannot start from the sweeps that it names.
+    """
     values = {
         "name": opening.name,
         "spec": opening.spec.canonical(),
@@ -50,7 +55,12 @@ def create(connection: Connection, opening: Opening) -> int:
         "store_digest": opening.store_digest,
         "provenance": dict(opening.provenance),
     }
-    return journal.append(connection, schema.sweep, values)
+    identity = journal.append(connection, schema.sweep, values)
+    if opening.spec.sampler.start_from:
+        data = gather(connection, opening.spec, opening.store_digest)
+        event = {"sweep_id": identity, "kind": WARM, "data": data}
+        journal.append(connection, schema.sweep_event, event)
+    return identity
 
 
 def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], opening: Opening) -> None:
@@ -64,7 +74,8 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], opening: 
     Raises:
         BadInputError: says what changed.
     """
-    old, new = row["spec"], opening.spec.canonical()
+    # Keys that came later have their defaults in the sweeps of before.
+    old, new = SweepSpec.model_validate(row["spec"]).canonical(), opening.spec.canonical()
     changed = [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in sorted({*old, *new} - {"store", "budget"})

@@ -8,8 +8,7 @@ draws are then a function of the events alone, and a killed sweep continues with
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.distributions import (
@@ -24,8 +23,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec
+from posetune.study.seeding import seed_for
+from posetune.study.warm import WarmTrial
 
-__all__ = ["SearchMemory", "distributions", "seed_for"]
+__all__ = ["SearchMemory", "distributions"]
 
 
 _STATES = {
@@ -34,12 +35,6 @@ _STATES = {
     "PRUNED": TrialState.PRUNED,
     "FAILED": TrialState.FAIL,
 }
-
-
-def seed_for(sweep_seed: int, number: int, purpose: str) -> int:
-    """Return a 31-bit seed that depends on all three and on nothing else."""
-    text = f"{sweep_seed}/{number}/{purpose}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
@@ -60,10 +55,16 @@ def _distribution(parameter: FloatRange | IntRange | Choice) -> BaseDistribution
 class SearchMemory:
     """What the sampler knows: every trial with its parameters, reports and end.
 
-    Trials are numbered from 0 without holes, here and in Optuna.
+    Trials are numbered from 0 without holes; in Optuna those of other sweeps come before them.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: SweepSpec, warm: Sequence[WarmTrial] = ()) -> None:
+        """Begin with the trials of other sweeps that are to be learned from.
+
+        Args:
+            spec: the sweep.
+            warm: trials within its search space.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec = spec
         self._space = distributions(spec)
@@ -71,6 +72,9 @@ class SearchMemory:
         minimize = spec.objective.mode == "min"
         direction = StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
         self._study = optuna.create_study(direction=direction, storage=self._storage)
+        self._before = len(warm)
+        for trial in warm:
+            self.add(trial.params, trial.values, trial.state)
 
     def ask(self, number: int) -> dict[str, Scalar]:
         """Draw the parameters of trial `number`, which runs from now on."""
@@ -108,13 +112,14 @@ class SearchMemory:
         """Add a report."""
         if value is not None:
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(
-                self._study._study_id, number
+                self._study._study_id, self._before + number
             )
             self._storage.set_trial_intermediate_value(trial_id, epoch, value)
 
     def tell(self, number: int, state: str, value: float | None) -> None:
         """End a trial: COMPLETE, PRUNED or FAILED."""
-        self._study.tell(number, value if state == "COMPLETE" else None, state=_STATES[state])
+        told = value if state == "COMPLETE" else None
+        self._study.tell(self._before + number, told, state=_STATES[state])
 
     def _sampler(self, seed: int) -> BaseSampler:
         if self._spec.sampler.name == "random":

@@ -25,7 +25,9 @@ from posetune.study.journal import CheckpointRecord, TrialRecord
 from posetune.study.lease import Lease
 from posetune.study.opening import Opening, check_unchanged, create
 from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs, place
-from posetune.study.sampler import SearchMemory, seed_for
+from posetune.study.sampler import SearchMemory
+from posetune.study.seeding import seed_for
+from posetune.study.warm import read_warm
 
 __all__ = ["Attempt", "Opening", "StaleAttemptError", "SweepRun"]
 
@@ -165,7 +167,7 @@ class SweepRun:
         known = trial.decisions.get(epoch)
         value = metrics.get(self.spec.objective.metric, math.nan)
         objective = float(value) if math.isfinite(value) else None
-        decision = Decision(known) if known else self._rungs.report(epoch, objective)
+        decision = Decision(known) if known else self._rungs.report(number, epoch, objective)
 
         def commit(connection: Connection) -> None:
             if known is None:
@@ -205,7 +207,9 @@ class SweepRun:
         elif trial.value is None:
             self._tell(trial, "FAILED", f"{self.spec.objective.metric} was not a number")
         else:
-            self._tell(trial, "COMPLETE", f"ran its {trial.epoch} epochs")
+            cut = self._rungs.audited.get(number)
+            audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
+            self._tell(trial, "COMPLETE", f"ran its {trial.epoch} epochs{audit}")
 
     def fail(self, number: int, reason: str) -> None:
         """Tell that a trial failed for good."""
@@ -281,8 +285,7 @@ class SweepRun:
     # -- inside ----------------------------------------------------------------------------
 
     def _rebuild(self) -> None:
-        self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode)
-        self._memory = SearchMemory(self.spec)
+        self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode, self.spec.sampler.seed)
         self._standings: dict[int, Standing] = {}
         self._compared = compared_epochs(self.spec.pruner)
         with self._database.reading() as connection:
@@ -290,9 +293,11 @@ class SweepRun:
             self.trials = journal.read_trials(connection, self.id, reports)
             self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
             self._driven_before = journal.read_driven_seconds(connection, self.id)
+            warm, self.warm_notes = read_warm(connection, self.id)
+        self._memory = SearchMemory(self.spec, warm)
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in self.trials}
         for row in reports:
-            self._rungs.record(row["epoch"], row["value"])
+            self._rungs.replay(row["number"], row["epoch"], row["value"])
             self._stand(row["number"], row["epoch"], row["value"])
             if row["value"] is not None:
                 values[row["number"]][row["epoch"]] = row["value"]

@@ -20,7 +20,7 @@ from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.lease import is_live
-from posetune.study.rungs import Standing, compared_epochs, place
+from posetune.study.rungs import Rungs, Standing, compared_epochs, place
 
 __all__ = [
     "Report",
@@ -108,6 +108,15 @@ class SweepView:
             for report in self.reports
             if report.epoch in compared and report.value is not None
         }
+
+    @cached_property
+    def audited(self) -> dict[int, int]:
+        """The trials that ran on where ASHA would have cut them, and at which epoch."""
+        rungs = Rungs(self.spec.pruner, self.spec.objective.mode, self.spec.sampler.seed)
+        if self.spec.pruner.audit_share:
+            for report in self.reports:
+                rungs.replay(report.trial, report.epoch, report.value)
+        return rungs.audited
 
     @cached_property
     def ranked(self) -> list[TrialView]:

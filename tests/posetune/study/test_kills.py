@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from posetune.study import schema
 from posetune.study.database import Database
+from posetune.study.opening import Opening
 from posetune.study.rungs import Rungs
 from posetune.study.view import SweepView, read_sweep
 from posetune.testing.driver import drive, open_unsynced, outcome
@@ -75,6 +76,11 @@ def reports_of(view: SweepView) -> dict[int, list[int]]:
     return epochs
 
 
+def audited_opening() -> Opening:
+    """A sweep in which some trials run on where ASHA would cut them."""
+    return opening(pruner={"max_epochs": 9, "audit_share": 0.4})
+
+
 def check_consistent(database: Database, trials: int = 14) -> None:
     """Every trial once, none open, no epoch twice, no hole, decisions those of the rungs."""
     view = read_sweep(database, "s")
@@ -83,8 +89,8 @@ def check_consistent(database: Database, trials: int = 14) -> None:
     assert {t.state for t in view.trials} <= {"COMPLETE", "PRUNED"}
     epochs = reports_of(view)
     assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in view.trials}
-    rungs = Rungs(view.spec.pruner, "min")
-    replayed = [rungs.report(report.epoch, report.value) for report in view.reports]
+    rungs = Rungs(view.spec.pruner, "min", view.spec.sampler.seed)
+    replayed = [rungs.report(r.trial, r.epoch, r.value) for r in view.reports]
     with database.reading() as connection:
         stored = connection.execute(text("SELECT decision FROM report ORDER BY id")).scalars()
         assert list(stored) == replayed
@@ -130,14 +136,14 @@ def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: P
 def test_killed_here_and_there_the_sweep_ends_the_same_on_either_database(
     database: Database,
 ) -> None:
-    drive(database, opening())
+    drive(database, audited_opening())
     expected = outcome(database)
     for at, after in [(2, True), (9, False), (20, True), (37, False), (60, True)]:
         _empty(database)
         with pytest.raises(Killed):
-            drive(KillSwitch(database, at, after=after), opening())
+            drive(KillSwitch(database, at, after=after), audited_opening())
         _forget_lease(database)
-        drive(database, opening())
+        drive(database, audited_opening())
         assert outcome(database) == expected, (at, after)
 
 
@@ -148,10 +154,13 @@ def test_killed_here_and_there_two_trials_at_a_time_end_consistent_on_either_dat
         _empty(database)
         with pytest.raises(Killed):
             drive(
-                KillSwitch(database, at, after=after), opening(), slots=2, order=random.Random(at)
+                KillSwitch(database, at, after=after),
+                audited_opening(),
+                slots=2,
+                order=random.Random(at),
             )
         _forget_lease(database)
-        drive(database, opening(), slots=2, order=random.Random(-at), broken=True)
+        drive(database, audited_opening(), slots=2, order=random.Random(-at), broken=True)
         check_consistent(database)
 
 

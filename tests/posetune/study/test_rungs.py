@@ -51,7 +51,7 @@ def interleaved(seed: int, settings: Pruner, mode: str) -> tuple[list, list[Deci
         number = generator.choice(list(running))
         running[number] += 1
         value = round(generator.gauss(number % 7, 1.0), 1)  # rounded, so that ties occur
-        decision = rungs.report(running[number], value)
+        decision = rungs.report(number, running[number], value)
         reports.append((number, running[number], value))
         decisions.append(decision)
         if decision != Decision.CONTINUE:
@@ -71,7 +71,7 @@ def test_decisions_equal_those_of_ray(settings: Pruner, mode: str) -> None:
 def test_replaying_the_reports_gives_the_same_decisions() -> None:
     reports, decisions = interleaved(3, pruner(27), "min")
     rungs = Rungs(pruner(27), "min")
-    assert [rungs.report(epoch, value) for _, epoch, value in reports] == decisions
+    assert [rungs.report(*report) for report in reports] == decisions
 
 
 def test_the_top_rung_is_not_lost_to_rounding() -> None:
@@ -81,11 +81,41 @@ def test_the_top_rung_is_not_lost_to_rounding() -> None:
 def test_without_a_pruner_every_trial_runs_its_epochs() -> None:
     rungs = Rungs(Pruner(name="none", max_epochs=3), "min")
     for value in (1.0, 2.0, 3.0):
-        said = [rungs.report(epoch, value) for epoch in (1, 2, 3)]
+        said = [rungs.report(0, epoch, value) for epoch in (1, 2, 3)]
         assert said == [Decision.CONTINUE, Decision.CONTINUE, Decision.COMPLETE]
 
 
 def test_not_a_number_is_neither_recorded_nor_cut() -> None:
     rungs = Rungs(pruner(9), "min")
-    assert rungs.report(1, None) == Decision.CONTINUE
+    assert rungs.report(0, 1, None) == Decision.CONTINUE
     assert not rungs.records[1]
+
+
+def test_an_audited_trial_runs_on_and_the_others_are_judged_as_if_it_had_been_cut() -> None:
+    reports, decisions = interleaved(3, pruner(27), "min")
+    audit = pruner(27).model_copy(update={"audit_share": 0.5})
+    rungs = Rungs(audit, "min", seed=1)
+    for (trial, epoch, value), expected in zip(reports, decisions, strict=True):
+        said = rungs.report(trial, epoch, value)
+        if said != expected:
+            assert (said, expected) == (Decision.CONTINUE, Decision.PRUNE)
+            assert rungs.audited[trial] == epoch
+            for later in range(epoch + 1, 27):
+                assert rungs.report(trial, later, -1e9) == Decision.CONTINUE
+            assert rungs.report(trial, 27, -1e9) == Decision.COMPLETE
+    cut = [trial for (trial, _, _), d in zip(reports, decisions, strict=True) if d == "prune"]
+    assert 0 < len(rungs.audited) < len(cut)
+    again = Rungs(audit, "min", seed=1)
+    for trial, epoch, value in reports:
+        again.replay(trial, epoch, value)
+    assert (again.audited, again.records) == (rungs.audited, rungs.records)
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.0, 0), (1.0, 40)])
+def test_none_or_all_of_the_trials_are_audited(share: float, most: int) -> None:
+    reports, decisions = interleaved(3, pruner(27), "min")
+    rungs = Rungs(pruner(27).model_copy(update={"audit_share": share}), "min")
+    for report in reports:
+        rungs.report(*report)
+    cut = [d for d in decisions if d == Decision.PRUNE]
+    assert len(rungs.audited) == min(most, len(cut))

@@ -1,0 +1,156 @@
+"""What a new sweep may learn from others: their finished trials that lie in its space.
+
+The trials are copied into the new sweep's first event, so a resume sees the same ones whatever has
+become of the other sweeps. They inform the sampler; the rungs and the ranking are the sweep's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from posetune.api import BadInputError
+from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec
+from posetune.study import journal, schema
+
+__all__ = ["WARM", "WarmTrial", "gather", "read_warm"]
+
+WARM = "warm_start"
+"""The kind of the event that holds them."""
+
+
+@dataclass(frozen=True)
+class WarmTrial:
+    """A finished trial of another sweep."""
+
+    params: dict[str, Scalar]
+    values: dict[int, float]
+    """The objective by epoch, where it was a number."""
+    state: str
+    """COMPLETE or PRUNED."""
+
+
+def gather(connection: Connection, spec: SweepSpec, store_digest: str) -> dict[str, Any]:
+    """Return the event's data: the trials to start from, and what was left out and why.
+
+    Raises:
+        BadInputError: a sweep is not there, or none of its trials can be used.
+    """
+    trials: list[WarmTrial] = []
+    notes: list[str] = []
+    for name in spec.sampler.start_from:
+        row = journal.find_sweep(connection, name)
+        if row is None:
+            raise BadInputError(f"sampler.start_from: no sweep {name!r} in this study")
+        other = SweepSpec.model_validate(row["spec"])
+        obstacle = _obstacle(other, spec) or (
+            f"its store has digest {row['store_digest'][:12]}, this one {store_digest[:12]}"
+            if row["store_digest"] != store_digest
+            else ""
+        )
+        if obstacle:
+            raise BadInputError(f"sampler.start_from: sweep {name} is not compatible: {obstacle}")
+        found, refused = _usable(connection, row["id"], other=other, spec=spec)
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in refused.items())
+        if not found:
+            raise BadInputError(
+                f"sampler.start_from: no trial of sweep {name} can be used: "
+                f"{reasons or 'none is finished'}"
+            )
+        trials += found
+        left_out = f"; left out: {reasons}" if reasons else ""
+        notes.append(f"starts from {len(found)} trials of {name}{left_out}")
+    return {"trials": [asdict(trial) for trial in trials], "notes": notes}
+
+
+def read_warm(connection: Connection, sweep_id: int) -> tuple[list[WarmTrial], list[str]]:
+    """Return the trials that a sweep started from, and what to say of them."""
+    event = schema.sweep_event
+    query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == WARM)
+    data = connection.execute(query).scalar() or {"trials": [], "notes": []}
+    trials = [
+        WarmTrial(
+            params=trial["params"],
+            values={int(epoch): value for epoch, value in trial["values"].items()},
+            state=trial["state"],
+        )
+        for trial in data["trials"]
+    ]
+    return trials, data["notes"]
+
+
+def _obstacle(other: SweepSpec, spec: SweepSpec) -> str:
+    """Say why no trial of another sweep can be compared with this one's; empty where they can."""
+    pairs = {
+        "trainable": (other.trainable, spec.trainable),
+        "objective": (other.objective.metric, spec.objective.metric),
+        "pruner.max_epochs": (other.pruner.max_epochs, spec.pruner.max_epochs),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            return f"its {name} is {theirs}, this one's {ours}"
+    return ""
+
+
+def _usable(
+    connection: Connection, sweep_id: int, *, other: SweepSpec, spec: SweepSpec
+) -> tuple[list[WarmTrial], Counter[str]]:
+    reports = journal.read_reports(connection, sweep_id)
+    values: dict[int, dict[int, float]] = {}
+    for row in reports:
+        if row["value"] is not None:
+            values.setdefault(row["number"], {})[row["epoch"]] = row["value"]
+    found: list[WarmTrial] = []
+    refused: Counter[str] = Counter()
+    for trial in journal.read_trials(connection, sweep_id, reports):
+        if trial.state not in ("COMPLETE", "PRUNED") or trial.number not in values:
+            continue
+        config = {**other.fixed, **trial.params}
+        reason = _mismatch(config, spec)
+        if reason:
+            refused[reason] += 1
+        else:
+            params = {name: config[name] for name in spec.search}
+            found.append(WarmTrial(params, values[trial.number], trial.state))
+    return found, refused
+
+
+def _mismatch(config: Mapping[str, Any], spec: SweepSpec) -> str:
+    """Say why a configuration is not one of the sweep's; empty where it is."""
+    for name, parameter in spec.search.items():
+        if name not in config:
+            return f"{name} is searched here and left to its default there"
+        if not _holds(parameter, config[name]):
+            return f"{name} outside {_shown(parameter)}"
+    for name in sorted({*config, *spec.fixed} - set(spec.search)):
+        if config.get(name) != spec.fixed.get(name):
+            here = spec.fixed.get(name, "the default")
+            return f"{name} is {config.get(name, 'the default')} there and {here} here"
+    return ""
+
+
+def _holds(parameter: FloatRange | IntRange | Choice, value: Any) -> bool:
+    if isinstance(parameter, Choice):
+        return any(v == value and type(v) is type(value) for v in parameter.values)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    low, high = parameter.bounds
+    if not low <= value <= high:
+        return False
+    if isinstance(parameter, IntRange):
+        return isinstance(value, int) and (value - int(low)) % parameter.step == 0
+    if parameter.step is None:
+        return True
+    steps = (value - low) / parameter.step
+    return abs(steps - round(steps)) < 1e-8
+
+
+def _shown(parameter: FloatRange | IntRange | Choice) -> str:
+    if isinstance(parameter, Choice):
+        return str(list(parameter.values))
+    low, high = parameter.bounds
+    return f"[{low:g}, {high:g}]"
