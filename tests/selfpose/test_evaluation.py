@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from posetune.api import BadInputError
 from selfpose import evaluation
 from selfpose.config import LiftingConfig, SelfPoseConfig
-from selfpose.data.store import Metadata, Shard, open_store, write_metadata, write_shard
+from selfpose.data.shards import Shard, write_shard
+from selfpose.data.store import Metadata, open_store, write_metadata
 from selfpose.evaluation import evaluate_exported
 from selfpose.figures import SheetRow
 from selfpose.inference import build_model, export_model
@@ -57,9 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subjects=("A", "B", "C"),
         motions=("a", "b", "c", "d", "e", "f"),
         licence="none",
-        level="plain",
         seed=0,
-        views=4,
         made_from={},
         shards={"train": train, "prior": (), "val": (), "test": test},
     )

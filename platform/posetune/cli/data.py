@@ -35,13 +35,16 @@ def import_(
     level: Annotated[str | None, typer.Option(help="plain, clothes, rooms or occluders.")] = None,
     limit: Annotated[int | None, typer.Option(help="Frames per split.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Pictures raw or as jpeg.")] = None,
+    strict: Annotated[bool | None, typer.Option(help="Refuse bad items.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default all cores.")] = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
 ) -> None:
     """Make a store from data as you have it.
 
-    The same command again continues where it stopped; a finished store is left as it is.
+    The same command again continues where it stopped; a finished store is left as it is. Bad
+    items are left out, counted and named in the store (--strict: refused).
 
       posetune data import --format procedural --out data/procedural
 
@@ -57,6 +60,8 @@ def import_(
         "level": level,
         "limit": limit,
         "seed": seed,
+        "encoding": encoding,
+        "strict": strict,
         "workers": workers,
     }
     options = _options(importer, format_, {k: v for k, v in given.items() if v is not None})

@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from posetune.api import Progress, silent
 
@@ -47,7 +50,8 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TaskProgressColumn(show_speed=True),
+            TaskProgressColumn(),
+            _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
@@ -71,20 +75,36 @@ def interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+class _Rate(ProgressColumn):
+    """How many units are done per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:,.1f}/s")
+
+
 class _Lines:
-    """Progress as plain lines, for logs."""
+    """Progress as plain lines, for logs.
+
+    What is done at the first call was done before: it counts for nothing in rate and time left.
+    """
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._started = time.monotonic()
         self._last = self._started
+        self._before: int | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
+        if self._before is None:
+            self._before, self._started = done, now
+            if note:
+                console.print(f"{self._title}: {done}/{total} {note}")
         if now - self._last >= LINE_EVERY_S or done >= total:
             self._last = now
             seconds = now - self._started
-            left = seconds / done * (total - done) if done else 0.0
+            rate = (done - self._before) / seconds if seconds else 0.0
+            left = f"{(total - done) / rate:.0f} s left" if rate else "time left unknown"
             console.print(
-                f"{self._title}: {done}/{total} after {seconds:.0f} s, {left:.0f} s left {note}"
+                f"{self._title}: {done}/{total} after {seconds:.0f} s, {rate:.1f}/s, {left} {note}"
             )

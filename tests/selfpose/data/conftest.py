@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +70,13 @@ def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def mocap17_file(tmp_path: Path) -> Path:
     return _write_mocap17(tmp_path / "motion.h5")
+
+
+@pytest.fixture(scope="session")
+def edit_metadata() -> Callable[..., None]:
+    def edit(store: Path, **changes: object) -> None:
+        file = store / "metadata.json"
+        record = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**record, **changes}), encoding="utf-8")
+
+    return edit

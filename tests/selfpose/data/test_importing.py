@@ -17,7 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from posetune.api import BadInputError, silent
-from selfpose.data import importing, store
+from selfpose.data import importing, shards
 from selfpose.data.cameras import CAMERAS, FOCAL_PX, FRAME_PX
 from selfpose.data.procedural import IMPORTER, ProceduralOptions
 from selfpose.data.store import Store, open_store
@@ -30,7 +30,7 @@ from pathlib import Path
 from posetune.api import silent
 from selfpose.data import store
 from selfpose.data.procedural import IMPORTER, ProceduralOptions
-from selfpose.data import drawing, importing
+from selfpose.data import importing
 
 if __name__ == "__main__":
     importing.SHARD_ROWS = int(sys.argv[2])
@@ -193,7 +193,7 @@ def test_an_interrupted_import_continues_with_its_whole_shards(
     IMPORTER.run(None, out, options, lambda done, total, note="": notes.append(note))
     IMPORTER.run(None, whole, options, silent)
 
-    assert notes[0] == "continuing with 2 whole shards"
+    assert notes[0].startswith("continuing with 2 whole shards; about 0.")
     assert (out / "train" / "00000.arrow").stat().st_mtime_ns == stamp
     assert open_store(out).digest == open_store(whole).digest
     once = _at_once(tmp_path / "once", monkeypatch)
@@ -203,7 +203,7 @@ def test_an_interrupted_import_continues_with_its_whole_shards(
         np.testing.assert_array_equal(in_pieces.images(rows), once.split(name).images(rows))
         np.testing.assert_array_equal(in_pieces.joints_3d, once.split(name).joints_3d)
     assert sorted(file.name for file in out.iterdir()) == [
-        *("metadata.json", "prior", "test", "train", "val")
+        *("metadata.json", "prior", "skipped.csv", "test", "train", "val")
     ]
     assert not (tmp_path / "store.partial").exists()
 
@@ -227,7 +227,7 @@ def test_left_overs_of_other_options_are_not_continued(
     other = options.model_copy(update={"seed": 5})
     IMPORTER.run(None, out, other, lambda done, total, note="": notes.append(note))
 
-    assert notes[0] == "left-overs of a different import removed"
+    assert notes[0].startswith("left-overs of a different import removed; about ")
     assert open_store(out).metadata.seed == 5
 
 
@@ -259,7 +259,7 @@ def test_an_import_killed_in_the_middle_ends_as_if_undisturbed(tmp_path: Path) -
 
 def _whole_shards(journal: Path) -> dict[str, Any]:
     try:
-        shards: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))["shards"]
+        shards: dict[str, Any] = json.loads(journal.read_text(encoding="utf-8"))["parts"]
     except (OSError, ValueError):
         return {}
     return shards
@@ -293,7 +293,7 @@ def test_too_small_a_disk_is_told_before_anything_is_drawn(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
 
-    with pytest.raises(BadInputError, match="MB are free; make space, or use --limit"):
+    with pytest.raises(BadInputError, match="MB are free; make space, or give --limit"):
         _import(tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
 
@@ -303,7 +303,7 @@ def test_a_disk_that_fills_up_leaves_nothing_usable_and_can_be_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards_before: int
 ) -> None:
     monkeypatch.setattr(importing, "SHARD_ROWS", 16)
-    real, calls = store._HashingFile.write, 0
+    real, calls = shards._HashingFile.write, 0
 
     def write(self: Any, data: Any) -> int:
         nonlocal calls
@@ -313,7 +313,7 @@ def test_a_disk_that_fills_up_leaves_nothing_usable_and_can_be_continued(
         return real(self, data)
 
     with monkeypatch.context() as full:
-        full.setattr(store._HashingFile, "write", write)
+        full.setattr(shards._HashingFile, "write", write)
         with pytest.raises(BadInputError, match="no space left on the disk") as caught:
             _import(tmp_path / "store")
     assert "\n" not in str(caught.value)

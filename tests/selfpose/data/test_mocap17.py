@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posetune.api import BadInputError, silent
-from selfpose.data.importing import ImportOptions
+from selfpose.data.drawing import DrawingOptions
 from selfpose.data.mocap17 import IMPORTER, read_mocap17
 from selfpose.data.store import open_store
 
@@ -16,7 +16,7 @@ Damage = Callable[[Path], str]
 
 
 def _import(file: Path, out: Path) -> None:
-    options = ImportOptions(image_size=32, views=1, level="plain", workers=1)
+    options = DrawingOptions(image_size=32, views=1, level="plain", workers=1)
     IMPORTER.run(file, out, options, silent)
 
 

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 
 from posetune.api import BadInputError
-from selfpose.data.store import (
-    SHARD_ROWS,
-    Metadata,
-    Shard,
-    Store,
-    open_store,
-    write_metadata,
-    write_shard,
-)
+from selfpose.data.shards import Shard, write_shard
+from selfpose.data.store import SHARD_ROWS, Metadata, Store, open_store, write_metadata
 from selfpose.skeleton import H36M_17
 
 
@@ -50,9 +43,7 @@ def _metadata(size: int, shards: dict[str, tuple[Shard, ...]]) -> Metadata:
         subjects=("s",),
         motions=("m",),
         licence="none",
-        level="plain",
         seed=0,
-        views=1,
         made_from={},
         shards=shards,
     )

@@ -1,8 +1,8 @@
 """The store that feeds the model, and what makes it.
 
-An importer (`mocap17`, `procedural`) reads or makes motions, `importing` places cameras and crops
-and has `drawing` render people (`rendering`: `anatomy`, `body`, `looks`, `rooms`) in all cores,
-`store` writes and maps the result, `contact_sheet` shows it.
+An importer (`mocap17`, `procedural`) hands a `sources.Source` to `importing`, which runs its jobs
+on all cores (`workers`) and writes `shards`; `store` maps the result, `contact_sheet` shows it.
+Motions are drawn by `drawing` (`rendering`: `anatomy`, `body`, `looks`, `rooms`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, StoreSummary
-from selfpose.data.store import SPLITS, Split, Store, open_store
+from selfpose.data.store import SKIPPED_FILE, SPLITS, Split, Store, open_store
 from selfpose.skeleton import Layout
 
 __all__ = ["describe", "draw_contact_sheet"]
@@ -31,8 +32,8 @@ def describe(path: Path) -> StoreSummary:
         "format": metadata.format,
         "layout": f"{metadata.layout} ({len(metadata.joints)} joints)",
         "image size": f"{metadata.image_size} px",
-        "level": metadata.level,
-        "views": str(metadata.views),
+        **metadata.facts,
+        "encoding": metadata.encoding,
         "seed": str(metadata.seed),
         "motions": str(len(metadata.motions)),
         "subjects": str(len(metadata.subjects)),
@@ -40,15 +41,25 @@ def describe(path: Path) -> StoreSummary:
         "units": metadata.units,
         "size": f"{size / 1e6:.1f} MB",
         "licence": metadata.licence,
+        "skipped": _describe_skipped(metadata.skipped, path),
     }
     rows = {name: len(store.split(name)) for name in metadata.shards}
     return StoreSummary(digest=store.digest, rows=rows, facts=facts)
 
 
+def _describe_skipped(skipped: Mapping[str, int], path: Path) -> str:
+    """Say what the import left out, the commonest reason first."""
+    if not skipped:
+        return "nothing"
+    reasons = sorted(skipped.items(), key=lambda reason: -reason[1])
+    words = "; ".join(f"{count}: {reason}" for reason, count in reasons)
+    return f"{sum(skipped.values())} items, named in {path / SKIPPED_FILE}: {words}"
+
+
 def draw_contact_sheet(path: Path, out_png: Path) -> None:
     """Write a picture of a store: tiles of every split with limbs and joints drawn over them.
 
-    Left limbs are orange, right ones blue. The prior, which has no images, is drawn on black.
+    Left limbs are orange, right ones blue. What has no images is drawn on black.
     """
     store = open_store(path)
     strips = [strip for name in SPLITS for strip in _draw_split(store, name)]
@@ -78,11 +89,12 @@ def _draw_split(store: Store, name: str) -> list[NDArray[np.uint8]]:
 
 def _draw_tile(store: Store, split: Split, row: int) -> NDArray[np.uint8]:
     tile = np.zeros((TILE_PX + CAPTION_PX, TILE_PX, 3), dtype=np.uint8)
+    if split.has_images:
+        image = split.images([row])[0]
+        tile[:TILE_PX] = cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_LINEAR)
     if split.name == "prior":
         caption = store.metadata.motions[split.motion[row]]
     else:
-        image = split.images([row])[0]
-        tile[:TILE_PX] = cv2.resize(image, (TILE_PX, TILE_PX), interpolation=cv2.INTER_LINEAR)
         caption = store.metadata.activities[split.activity[row]]
     size = store.metadata.image_size
     # Resizing keeps the edges in place, so that the centre of pixel i goes to (i + 1/2) T/S - 1/2.

@@ -1,95 +1,89 @@
-"""The shared path of every importer: motions -> cameras -> crops -> pictures -> shards.
+"""The shared path of every importer: a `Source` -> jobs in worker processes -> shards -> a store.
 
-Read `run_import` first. Work happens in `OUT.partial`, in chunks of rows that worker processes
-draw and this process writes, shard by shard; a journal there names the shards that are whole.
-The same command again keeps those and goes on; the folder becomes `OUT` at the very end.
-What is drawn depends on the options and the row alone (`seeding`), never on the workers.
+Read `run_import` first. Work happens in `OUT.partial`: worker processes make rows, this process
+writes them, shard by shard; a journal there names the shards that are whole and what was left out
+of them. The same command again keeps those and goes on; the folder becomes `OUT` at the very end.
+What is made depends on the options and the row alone, never on the workers.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-
 from posetune.api import BadInputError, Progress
-from selfpose.data.drawing import CHUNK_ROWS, Chunk, draw_chunks
-from selfpose.data.motions import Corpus, choose_frames
-from selfpose.data.rendering import Level
+from selfpose.data.account import check_strict, write_account
+from selfpose.data.encodings import encode_pictures
+from selfpose.data.shards import Columns, Shard, column_bytes, join_columns, write_shard
+from selfpose.data.sources import ImportOptions, Job, Made, Skip, Source
 from selfpose.data.store import (
     SHARD_ROWS,
     SPLITS,
     Metadata,
-    Shard,
     open_store,
-    row_bytes,
     write_metadata,
-    write_shard,
     write_whole,
 )
+from selfpose.data.workers import run_jobs
 
 __all__ = ["ImportOptions", "run_import"]
 
 JOURNAL_FILE = "import.json"
-JOINT_PARTS = {"joints_2d": 2, "joints_3d": 3}
-
-
-class ImportOptions(BaseModel):
-    """How a store is made, whatever it is made from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    image_size: int = Field(
-        128, ge=32, le=256, multiple_of=8, description="Side of the images, pixels."
-    )
-    views: int = Field(4, ge=1, le=4, description="Cameras; a frame gives one image for each.")
-    level: Level = Field("rooms", description="How hard the images are.")
-    limit: int | None = Field(
-        None, ge=1, description="Frames per split, spread evenly over motions; default all."
-    )
-    seed: int = Field(0, ge=0, description="Looks, rooms, places, crops and noise follow from it.")
-    workers: int | None = Field(None, ge=1, description="Processes; default one per core.")
+JOB_ROWS = 64
+SAMPLED_ROWS = {"raw": 1, "jpeg": 8}
+"""Rows that are made to forecast the size: raw ones are all of one size."""
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The rows of one split, before they are drawn: where each comes from."""
+class _Part:
+    """A shard to be: some of a split's rows, before bad ones are left out."""
 
-    motion_n: NDArray[np.int32]
-    position_n: NDArray[np.int64]
-    camera_n: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.motion_n)
+    file: str
+    split: str
+    start: int
+    end: int
 
 
-def run_import(corpus: Corpus, out: Path, options: ImportOptions, progress: Progress) -> None:
-    """Make the store `out` from motions, or go on making it.
+@dataclass(frozen=True)
+class _Done:
+    """What became of a part: its file, unless no row of it was good, and what was left out."""
+
+    shard: Shard | None
+    skipped: tuple[Skip, ...]
+
+
+def run_import(source: Source, out: Path, options: ImportOptions, progress: Progress) -> None:
+    """Make the store `out` from a source, or go on making it.
 
     Args:
-        corpus: the motions, placed on the floor of the room.
+        source: the rows of every split and how to make them.
         out: the store's folder; must not exist unless the same import made it.
-        options: how to draw.
-        progress: told after every chunk, in rows.
+        options: how to make the store.
+        progress: told after every job, in rows.
 
     Raises:
-        BadInputError: `out` holds something else, or the disk is too small.
+        BadInputError: a split has no rows, `out` holds something else, the disk is too small, or
+            an item is bad and the options are strict.
     """
-    plan = {split: _plan(corpus, split, options) for split in SPLITS}
-    made_from = _made_from(corpus, options)
-    total = sum(len(rows) for rows in plan.values())
+    for split in SPLITS:
+        if not source.rows.get(split):
+            raise BadInputError(
+                f"{source.format}: nothing falls into the split {split}; it takes more data"
+            )
+    if options.strict:
+        check_strict(source.skipped)
+    made_from = _made_from(source, options)
+    total = sum(source.rows.values())
     if out.exists():
         _check_finished(out, made_from)
         progress(total, total, f"{out} was already made with these options")
@@ -98,58 +92,21 @@ def run_import(corpus: Corpus, out: Path, options: ImportOptions, progress: Prog
     with _exclusive(partial):
         try:
             note = _prepare(partial, made_from)
-            _check_space(partial, plan, corpus=corpus, options=options)
-            shards = _write_splits(
-                partial,
-                plan,
-                corpus=corpus,
-                options=options,
-                progress=_Counter(progress, total, note),
-            )
-            _finish(partial, out, _metadata(corpus, options, made_from, shards))
+            size = _check_space(partial, source, options)
+            done = _write_parts(partial, source, options, progress, note=f"{note}{size}")
+            _finish(partial, out, _metadata(partial, source, options, made_from, done))
         except OSError as error:
             raise _explain(error, partial) from None
         finally:
             _remove_if_useless(partial)
 
 
-class _Counter:
-    """Adds up rows for a `Progress`."""
-
-    def __init__(self, progress: Progress, total: int, note: str):
-        self._progress, self._total, self._note = progress, total, note
-        self._done = 0
-        progress(0, total, note)
-
-    def add(self, rows: int, split: str) -> None:
-        self._done += rows
-        self._progress(self._done, self._total, split)
-
-
-def _plan(corpus: Corpus, split: str, options: ImportOptions) -> _Rows:
-    """Choose a split's frames and repeat each for every camera."""
-    indices = [i for i, motion in enumerate(corpus.motions) if motion.split == split]
-    if not indices:
-        raise BadInputError(
-            f"{corpus.format}: no motion falls into the split {split}; it takes more motions"
-        )
-    chosen = choose_frames([len(corpus.motions[i].frame_f) for i in indices], options.limit)
-    position_f = np.concatenate(chosen)
-    motion_f = np.repeat(indices, [len(frames) for frames in chosen])
-    views = options.views
-    return _Rows(
-        motion_n=np.repeat(motion_f, views).astype(np.int32),
-        position_n=np.repeat(position_f, views),
-        camera_n=np.tile(np.arange(views, dtype=np.int32), len(motion_f)),
-    )
-
-
-def _made_from(corpus: Corpus, options: ImportOptions) -> dict[str, str | int | None]:
+def _made_from(source: Source, options: ImportOptions) -> dict[str, str | int | None]:
     """Return what decides the store's content, to compare imports by."""
     return {
-        "format": corpus.format,
-        "source_sha256": corpus.source_digest,
-        **options.model_dump(exclude={"workers"}),
+        "format": source.format,
+        "source_sha256": source.digest,
+        **options.model_dump(mode="json", exclude={"workers"}),
     }
 
 
@@ -187,12 +144,12 @@ def _prepare(partial: Path, made_from: Mapping[str, Any]) -> str:
     identity = {**made_from, "code": _code_digest()}
     journal = _read_journal(partial)
     if journal.get("identity") == identity:
-        return f"continuing with {len(journal['shards'])} whole shards"
+        return f"continuing with {len(journal['parts'])} whole shards; "
     left_over = any(partial.iterdir())
     for entry in partial.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    write_whole(partial / JOURNAL_FILE, json.dumps({"identity": identity, "shards": {}}))
-    return "left-overs of a different import removed" if left_over else ""
+    write_whole(partial / JOURNAL_FILE, json.dumps({"identity": identity, "parts": {}}))
+    return "left-overs of a different import removed; " if left_over else ""
 
 
 def _read_journal(partial: Path) -> dict[str, Any]:
@@ -210,134 +167,178 @@ def _code_digest() -> str:
     return hashlib.sha256(sources).hexdigest()
 
 
-def _check_space(
-    partial: Path, plan: Mapping[str, _Rows], *, corpus: Corpus, options: ImportOptions
-) -> None:
-    joints = len(corpus.layout.joints)
-    needed = sum(
-        len(rows) * row_bytes(options.image_size, joints, images=split != "prior")
-        for split, rows in plan.items()
-    )
+def _check_space(partial: Path, source: Source, options: ImportOptions) -> str:
+    """Forecast the store's size from a few rows, and return it in words; raise if it won't fit."""
+    needed = sum(_row_bytes(source, split, options) * rows for split, rows in source.rows.items())
     there = sum(file.stat().st_size for file in partial.rglob("*.arrow"))
     free = shutil.disk_usage(partial).free
     if needed - there + 2**20 > free:
         raise BadInputError(
-            f"{partial.parent}: the store takes {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB "
-            "are free; make space, or use --limit, --views or --image-size"
+            f"{partial.parent}: the store takes about {needed / 1e6:,.0f} MB and "
+            f"{free / 1e6:,.0f} MB are free; make space, or give --limit, a smaller --image-size "
+            "or --encoding jpeg"
         )
+    return f"about {needed / 1e6:,.1f} MB"
 
 
-def _write_splits(
-    partial: Path,
-    plan: Mapping[str, _Rows],
-    *,
-    corpus: Corpus,
-    options: ImportOptions,
-    progress: _Counter,
-) -> dict[str, tuple[Shard, ...]]:
-    """Draw and write every shard that is not whole yet; return all shards by split."""
+def _row_bytes(source: Source, split: str, options: ImportOptions) -> float:
+    """Return how many bytes a row takes: the mean of a few that are made to see."""
+    rows, wanted = source.rows[split], SAMPLED_ROWS[options.encoding]
+    sizes: list[int] = []
+    for i in range(4 * wanted):
+        at = (2 * i + 1) * rows // (8 * wanted)
+        columns = _EncodedJob(source.job(split, at, at + 1), options)().columns
+        if len(columns["motion"]):
+            sizes.append(column_bytes(columns))
+        if len(sizes) == wanted:
+            break
+    return sum(sizes) / max(len(sizes), 1)
+
+
+@dataclass(frozen=True)
+class _EncodedJob:
+    """A job whose pictures are encoded in the worker, too."""
+
+    job: Job
+    options: ImportOptions
+
+    def __call__(self) -> Made:
+        made = self.job()
+        if self.options.strict:
+            check_strict(made.skipped)
+        if self.options.encoding == "raw":
+            return made
+        columns = encode_pictures(made.columns, image_size=self.options.image_size)
+        return Made(columns, made.skipped)
+
+
+def _write_parts(
+    partial: Path, source: Source, options: ImportOptions, progress: Progress, *, note: str
+) -> dict[str, _Done]:
+    """Make and write every shard that is not whole yet; return what became of every part."""
     journal = _read_journal(partial)
-    whole = {name: Shard.model_validate(shard) for name, shard in journal["shards"].items()}
-    wanted = [
-        (f"{split}/{start // SHARD_ROWS:05d}.arrow", split, start)
+    parts = [
+        _Part(f"{split}/{i:05d}.arrow", split, start, min(start + SHARD_ROWS, source.rows[split]))
         for split in SPLITS
-        for start in range(0, len(plan[split]), SHARD_ROWS)
+        for i, start in enumerate(range(0, source.rows[split], SHARD_ROWS))
     ]
-    missing = [place for place in wanted if not _is_whole(partial, whole.get(place[0]))]
-    for file, split, _ in sorted(set(wanted) - set(missing)):
-        progress.add(whole[file].rows, split)
-    chunks = [
-        _chunk(corpus, plan[split], split=split, start=first, options=options)
-        for _, split, start in missing
-        for first in range(start, min(start + SHARD_ROWS, len(plan[split])), CHUNK_ROWS)
+    done = {name: _from_journal(entry) for name, entry in journal["parts"].items()}
+    done = {name: part for name, part in done.items() if _is_whole(partial, part.shard)}
+    missing = [part for part in parts if part.file not in done]
+    counter = _Counter(progress, parts, missing, note)
+    spans = [
+        (part.split, start, min(start + JOB_ROWS, part.end))
+        for part in missing
+        for start in range(part.start, part.end, JOB_ROWS)
     ]
-    drawn = draw_chunks(chunks, workers=options.workers or _cores())
+    jobs = (_EncodedJob(source.job(*span), options) for span in spans)
+    made = run_jobs(jobs, workers=min(options.workers or _cores(), len(spans)))
     try:
-        for file, split, start in missing:
-            rows = min(SHARD_ROWS, len(plan[split]) - start)
-            columns = _gather(drawn, rows, split=split, progress=progress)
-            whole[file] = write_shard(partial, file, columns)
-            journal["shards"] = {name: shard.model_dump() for name, shard in whole.items()}
+        for part in missing:
+            done[part.file] = _write_part(partial, part, made, counter)
+            journal["parts"] = {name: _to_journal(entry) for name, entry in done.items()}
             write_whole(partial / JOURNAL_FILE, json.dumps(journal))
     finally:
-        drawn.close()
-    return {
-        split: tuple(whole[file] for file, its_split, _ in wanted if its_split == split)
-        for split in SPLITS
-    }
+        made.close()
+    return {part.file: done[part.file] for part in parts}
+
+
+def _write_part(partial: Path, part: _Part, made: Iterator[Made], counter: _Counter) -> _Done:
+    """Put the next jobs' rows together to one shard."""
+    columns: list[Columns] = []
+    skipped: list[Skip] = []
+    for start in range(part.start, part.end, JOB_ROWS):
+        result = next(made)
+        columns.append(result.columns)
+        skipped += result.skipped
+        counter.add(min(JOB_ROWS, part.end - start), part.split, skipped=len(result.skipped))
+    joined = join_columns(columns)
+    rows = len(joined["motion"])
+    return _Done(write_shard(partial, part.file, joined) if rows else None, tuple(skipped))
+
+
+class _Counter:
+    """Adds up rows for a `Progress`, starting from those of whole shards."""
+
+    def __init__(
+        self, progress: Progress, parts: list[_Part], missing: list[_Part], note: str
+    ) -> None:
+        rows = [sum(part.end - part.start for part in some) for some in (parts, missing)]
+        self._progress, self._total, self._done = progress, rows[0], rows[0] - rows[1]
+        self._skipped = 0
+        progress(self._done, self._total, note)
+
+    def add(self, rows: int, split: str, *, skipped: int) -> None:
+        self._done += rows
+        self._skipped += skipped
+        note = f"{split}, {self._skipped} skipped" if self._skipped else split
+        self._progress(self._done, self._total, note)
+
+
+def _to_journal(done: _Done) -> dict[str, Any]:
+    shard = None if done.shard is None else done.shard.model_dump()
+    return {"shard": shard, "skipped": [list(skip) for skip in done.skipped]}
+
+
+def _from_journal(entry: Mapping[str, Any]) -> _Done:
+    shard = None if entry["shard"] is None else Shard.model_validate(entry["shard"])
+    return _Done(shard, tuple(Skip(*skip) for skip in entry["skipped"]))
 
 
 def _is_whole(partial: Path, shard: Shard | None) -> bool:
     """Say whether a file is there as the journal has it."""
-    if shard is None or not (partial / shard.file).is_file():
-        return False
-    return (partial / shard.file).stat().st_size == shard.size
-
-
-def _chunk(corpus: Corpus, rows: _Rows, *, split: str, start: int, options: ImportOptions) -> Chunk:
-    """Collect what a worker needs to draw up to `CHUNK_ROWS` rows of one shard."""
-    end = min(start + CHUNK_ROWS, (start // SHARD_ROWS + 1) * SHARD_ROWS, len(rows))
-    motion_n, position_n = rows.motion_n[start:end], rows.position_n[start:end]
-    motions = [corpus.motions[i] for i in motion_n]
-    pairs = list(zip(motions, position_n.tolist(), strict=True))
-    return Chunk(
-        layout=corpus.layout,
-        split=split,
-        level=options.level,
-        seed=options.seed,
-        image_size=options.image_size,
-        joints_nj3=np.stack([motion.joints_fj3[at] for motion, at in pairs]),
-        motion_names=tuple(motion.name for motion in motions),
-        subject_names=tuple(corpus.subjects[motion.subject] for motion in motions),
-        columns={
-            "activity": np.asarray([motion.activity_f[at] for motion, at in pairs], np.int32),
-            "subject": np.asarray([motion.subject for motion in motions], np.int32),
-            "motion": motion_n,
-            "camera": rows.camera_n[start:end],
-            "frame": np.asarray([motion.frame_f[at] for motion, at in pairs], np.int32),
-        },
-    )
-
-
-def _gather(
-    drawn: Iterator[Mapping[str, NDArray[Any]]], rows: int, *, split: str, progress: _Counter
-) -> dict[str, NDArray[Any]]:
-    """Put the next chunks together to the columns of one shard."""
-    columns: dict[str, NDArray[Any]] = {}
-    done = 0
-    while done < rows:
-        chunk = next(drawn)
-        size = len(chunk["motion"])
-        for name, part in chunk.items():
-            if name not in columns:
-                columns[name] = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
-            columns[name][done : done + size] = part
-        done += size
-        progress.add(size, split)
-    return columns
+    if shard is None:
+        return True
+    file = partial / shard.file
+    return file.is_file() and file.stat().st_size == shard.size
 
 
 def _metadata(
-    corpus: Corpus,
+    partial: Path,
+    source: Source,
     options: ImportOptions,
     made_from: Mapping[str, str | int | None],
-    shards: Mapping[str, Sequence[Shard]],
+    done: Mapping[str, _Done],
 ) -> Metadata:
+    """Write the account of what was left out, and describe the store."""
+    skipped = [*source.skipped, *(skip for part in done.values() for skip in part.skipped)]
+    counts, account_sha256 = write_account(partial, skipped)
+    shards = {
+        split: tuple(
+            part.shard
+            for file, part in done.items()
+            if file.startswith(f"{split}/") and part.shard is not None
+        )
+        for split in SPLITS
+    }
+    for split, files in shards.items():
+        if not files:
+            _refuse_empty(split, partial, skipped)
     return Metadata(
-        format=corpus.format,
-        layout=corpus.layout.name,
-        joints=corpus.layout.joints,
-        limbs=corpus.layout.limbs,
+        format=source.format,
+        layout=source.layout.name,
+        joints=source.layout.joints,
+        limbs=source.layout.limbs,
         image_size=options.image_size,
-        activities=corpus.activities,
-        subjects=corpus.subjects,
-        motions=tuple(motion.name for motion in corpus.motions),
-        licence=corpus.licence,
-        level=options.level,
+        activities=source.activities,
+        subjects=source.subjects,
+        motions=source.motions,
+        licence=source.licence,
         seed=options.seed,
-        views=options.views,
+        encoding=options.encoding,
+        facts=source.facts,
+        skipped=counts,
+        skipped_sha256=account_sha256,
         made_from=made_from,
-        shards={split: tuple(files) for split, files in shards.items()},
+        shards=shards,
+    )
+
+
+def _refuse_empty(split: str, partial: Path, skipped: list[Skip]) -> None:
+    first = next(skip for skip in skipped if skip.split == split)
+    raise BadInputError(
+        f"{partial}: every item of the split {split} is bad; the first is {first.item}: "
+        f"{first.reason}; mend the data and remove this folder"
     )
 
 
@@ -365,5 +366,6 @@ def _remove_if_useless(partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@functools.cache
 def _cores() -> int:
     return len(os.sched_getaffinity(0))

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, Importer, Progress
-from selfpose.data.importing import ImportOptions, run_import
+from selfpose.data.drawing import DrawingOptions, draw_corpus
+from selfpose.data.importing import run_import
 from selfpose.data.motions import Corpus, Motion, half_of, place_in_room
 from selfpose.data.seeding import generator
 from selfpose.skeleton import H36M_17, Layout
@@ -183,15 +184,16 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
-def _run(file: Path | None, out: Path, options: ImportOptions, progress: Progress) -> None:
+def _run(file: Path | None, out: Path, options: DrawingOptions, progress: Progress) -> None:
     if file is None:
         raise BadInputError("the format mocap17 reads a file: name it before --format")
-    run_import(read_mocap17(file, seed=options.seed), out, options, progress)
+    source = draw_corpus(read_mocap17(file, seed=options.seed), options)
+    run_import(source, out, options, progress)
 
 
 IMPORTER = Importer(
     summary="17-joint motion capture in HDF5, drawn as people in rooms",
     needs_file=True,
-    options=ImportOptions,
+    options=DrawingOptions,
     run=_run,
 )

@@ -1,4 +1,4 @@
-"""Motions in a room: what every importer hands over, whatever it reads.
+"""Motions in a room: what the importers that draw people hand over, whatever they read.
 
 Frames and units: world axes (z up), millimetres, floor at z = 0.
 Shape letters: F frames of a motion, J joints.

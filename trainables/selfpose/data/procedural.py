@@ -18,7 +18,8 @@ from pydantic import Field
 
 from posetune.api import Importer, Progress
 from selfpose.data.activities import ACTIVITIES
-from selfpose.data.importing import ImportOptions, run_import
+from selfpose.data.drawing import DrawingOptions, draw_corpus
+from selfpose.data.importing import run_import
 from selfpose.data.kinematics import LAYOUT, bone_lengths, limit_angles, pose_joints
 from selfpose.data.motions import ANKLE_HEIGHT_MM, Corpus, Motion, half_of, place_in_room
 from selfpose.data.seeding import generator
@@ -34,7 +35,7 @@ MOTIONS_AT_LEAST = 4
 """Motions of each activity with any limit: macro averages need three."""
 
 
-class ProceduralOptions(ImportOptions):
+class ProceduralOptions(DrawingOptions):
     """How a procedural store is made."""
 
     views: int = Field(1, ge=1, le=4, description="Cameras; a frame gives one image for each.")
@@ -109,7 +110,7 @@ def _names(split: str, activity: str, *, count: int) -> Iterator[str]:
 
 
 def _run(file: Path | None, out: Path, options: ProceduralOptions, progress: Progress) -> None:
-    run_import(make_corpus(options), out, options, progress)
+    run_import(draw_corpus(make_corpus(options), options), out, options, progress)
 
 
 IMPORTER = Importer(

@@ -2,10 +2,12 @@
 
 On disk a store is a folder:
     metadata.json           what is in it (`Metadata`) and the digest of everything
+    skipped.csv             what the import left out, and why
     train/00000.arrow       Arrow IPC, uncompressed, one record batch of up to 4,096 rows
     prior/... val/... test/...
 `open_store` reads metadata only; pictures are taken from the mapped files, so all processes of
 a node share one page cache. The split `prior` holds 2D poses and their motions, nothing else.
+Other splits hold what the data has: a column that is not there is refused when it is asked for.
 
 Frames and units: 2D joints in crop coordinates [-1, 1], 3D joints in camera axes (x right,
 y down, z away from the camera) in mm. Shape letters: N rows, J joints, S image side in pixels.
@@ -16,51 +18,40 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from posetune.api import BadInputError
+from selfpose.data.encodings import Encoding, decode_image, decode_mask
+from selfpose.data.shards import Blobs, Column, Columns, Shard, map_shard
 from selfpose.skeleton import LAYOUTS, Layout
 
 __all__ = [
     "SHARD_ROWS",
+    "SKIPPED_FILE",
     "SPLITS",
+    "VERSION",
     "Metadata",
-    "Shard",
     "Split",
     "Store",
     "open_store",
-    "row_bytes",
     "store_digest",
     "write_metadata",
-    "write_shard",
+    "write_whole",
 ]
+
+VERSION = 2
+"""Changes with the form of the files: a store of another version is refused."""
 
 SHARD_ROWS = 4096
 SPLITS = ("train", "prior", "val", "test")
 METADATA_FILE = "metadata.json"
-
-Columns = Mapping[str, NDArray[Any]]
-
-
-class Shard(BaseModel):
-    """One file of a split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str
-    """Path inside the store, with forward slashes."""
-    rows: int
-    size: int
-    """Bytes of the file."""
-    sha256: str
+SKIPPED_FILE = "skipped.csv"
 
 
 class Metadata(BaseModel):
@@ -68,7 +59,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     format: str
     """Name of the importer that made it."""
     layout: str
@@ -80,9 +71,13 @@ class Metadata(BaseModel):
     motions: tuple[str, ...]
     units: str = "joints_2d: crop [-1, 1]; joints_3d: mm, camera axes (x right, y down, z away)"
     licence: str
-    level: str
     seed: int
-    views: int
+    encoding: Encoding = "raw"
+    facts: Mapping[str, str] = {}
+    """What else there is to say of this data: level, views, scale, ..."""
+    skipped: Mapping[str, int] = {}
+    """How many items the import left out, by reason; each is named in `skipped.csv`."""
+    skipped_sha256: str = ""
     made_from: Mapping[str, str | int | None]
     """The options of the import and the digest of what was read."""
     shards: Mapping[str, tuple[Shard, ...]]
@@ -140,41 +135,72 @@ class Split:
         """Index of the frame in its motion, (N,)."""
         return self._column("frame")
 
+    @property
+    def has_images(self) -> bool:
+        """Whether there are pictures; a store of poses alone has none."""
+        return self._holds("image")
+
     def images(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """Return RGB images (n, S, S, 3) of the rows with these indices (n,)."""
-        rows = self._rows("image", indices)
-        return rows.reshape(-1, self._size, self._size, 3)
+        return self._pictures("image", indices, shape=(self._size, self._size, 3))
 
     def masks(self, indices: ArrayLike) -> NDArray[np.uint8] | None:
         """Return how much of each pixel the person covers, (n, S, S), 0..255; None if unknown."""
-        if not self._mapped or "mask" not in self._mapped[0]:
+        if not self._holds("mask"):
             return None
-        return self._rows("mask", indices).reshape(-1, self._size, self._size)
+        return self._pictures("mask", indices, shape=(self._size, self._size))
 
     @functools.cached_property
     def _mapped(self) -> list[Columns]:
-        return [_map_shard(self._root / shard.file, shard) for shard in self._shards]
+        return [map_shard(self._root / shard.file, shard) for shard in self._shards]
 
-    def _parts(self, name: str) -> list[NDArray[Any]]:
-        if not self._mapped or name not in self._mapped[0]:
+    def _holds(self, name: str) -> bool:
+        return bool(self._mapped) and name in self._mapped[0]
+
+    def _parts(self, name: str) -> list[Column]:
+        if not self._holds(name):
             raise BadInputError(f"{self._root}: split {self.name} holds no {name}")
         return [columns[name] for columns in self._mapped]
 
     def _column(self, name: str) -> NDArray[Any]:
-        return np.concatenate(self._parts(name))
+        parts = [part for part in self._parts(name) if not isinstance(part, Blobs)]
+        return np.concatenate(parts)
 
-    def _rows(self, name: str, indices: ArrayLike) -> NDArray[np.uint8]:
+    def _pictures(
+        self, name: str, indices: ArrayLike, *, shape: tuple[int, ...]
+    ) -> NDArray[np.uint8]:
         parts = self._parts(name)
+        pictures = np.empty((len(places := self._places(indices)), *shape), dtype=np.uint8)
+        for i, (shard, row) in enumerate(places):  # one copy; indexing by arrays takes two
+            part = parts[shard]
+            pictures[i] = (
+                self._decode(_DECODERS[name], part[row], shard)
+                if isinstance(part, Blobs)
+                else part[row].reshape(shape)
+            )
+        return pictures
+
+    def _places(self, indices: ArrayLike) -> Sequence[tuple[int, int]]:
+        """Return (shard, row in it) of each of these rows."""
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows of split {self.name} are 0 to {len(self) - 1}")
         starts = np.cumsum([0, *(shard.rows for shard in self._shards)])
         shard_of = np.searchsorted(starts, wanted, side="right") - 1
-        places = zip(shard_of.tolist(), (wanted - starts[shard_of]).tolist(), strict=True)
-        rows = np.empty((len(wanted), parts[0].shape[1]), dtype=np.uint8)
-        for i, (shard, row) in enumerate(places):  # one copy; indexing by arrays takes two
-            rows[i] = parts[shard][row]
-        return rows
+        rows = (wanted - starts[shard_of]).tolist()
+        return list(zip(shard_of.tolist(), rows, strict=True))
+
+    def _decode(
+        self, decode: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], file: Any, shard: int
+    ) -> NDArray[np.uint8]:
+        try:
+            return decode(file)
+        except ValueError as error:
+            path = self._root / self._shards[shard].file
+            raise BadInputError(f"{path}: damaged ({error}); import the data again") from None
+
+
+_DECODERS = {"image": decode_image, "mask": decode_mask}
 
 
 class Store:
@@ -209,9 +235,12 @@ def open_store(path: Path) -> Store:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         digest = record.pop("digest")
+        _check_version(record.get("version"), path)
         metadata = Metadata.model_validate(record)
     except FileNotFoundError:
         raise BadInputError(_why_no_store(path)) from None
+    except BadInputError:
+        raise
     except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise BadInputError(f"{file}: not the metadata of a store: {reason}") from None
@@ -245,93 +274,12 @@ def write_whole(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def write_shard(root: Path, file: str, columns: Columns) -> Shard:
-    """Write one file of a split, moved into place when it is whole.
-
-    Args:
-        root: the store's folder.
-        file: path inside the store.
-        columns: by name; uint8 (N, bytes), float32 (N, numbers) or int32 (N,).
-    """
-    arrays = {name: _to_arrow(column) for name, column in columns.items()}
-    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
-    target = root / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".draft")
-    with draft.open("wb") as raw:
-        hashing = _HashingFile(raw)
-        with pa.PythonFile(hashing, mode="w") as sink, pa.ipc.new_file(sink, batch.schema) as out:
-            out.write_batch(batch)
-        raw.flush()
-        os.fsync(raw.fileno())
-    draft.replace(target)
-    return Shard(file=file, rows=len(batch), size=hashing.size, sha256=hashing.sha256.hexdigest())
-
-
-def row_bytes(image_size: int, joints: int, *, images: bool) -> int:
-    """Return how many bytes one row takes on disk."""
-    poses = joints * 2 * 4 + 4
-    return poses + (image_size**2 * 4 + joints * 3 * 4 + 4 * 4 if images else 0)
-
-
-class _HashingFile:
-    """A file for Arrow to write to, which takes the digest of what passes through."""
-
-    closed = False
-
-    def __init__(self, raw: Any):
-        self._raw = raw
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self._raw.write(view)
-        self.sha256.update(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self._raw.flush()
-
-    def close(self) -> None:
-        """Leave the file open: its owner flushes it to disk."""
-
-
-def _to_arrow(column: NDArray[Any]) -> pa.Array:
-    column = np.ascontiguousarray(column)
-    if column.dtype == np.uint8:
-        kind = pa.binary(column.shape[1])
-        return pa.FixedSizeBinaryArray.from_buffers(
-            kind, len(column), [None, pa.py_buffer(column.reshape(-1))]
+def _check_version(version: object, path: Path) -> None:
+    if version != VERSION:
+        raise BadInputError(
+            f"{path}: a store of version {version}, and this posetune reads version {VERSION}; "
+            "import the data again"
         )
-    flat = pa.array(column.reshape(-1))
-    return flat if column.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
-
-
-def _map_shard(path: Path, shard: Shard) -> Columns:
-    """Return the columns of a file as views of its mapped memory."""
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batch = reader.get_batch(0)
-        if len(batch) != shard.rows:
-            raise ValueError(f"{len(batch)} rows instead of {shard.rows}")
-        return {name: _from_arrow(batch.column(name)) for name in batch.schema.names}
-    except (OSError, ValueError, IndexError) as error:  # Arrow's errors derive from these
-        raise BadInputError(f"{path}: damaged ({error}); import the data again") from None
-
-
-def _from_arrow(array: pa.Array) -> NDArray[Any]:
-    """Return the numpy view of one column: (N, bytes), (N, numbers) or (N,)."""
-    data = array.buffers()[-1]
-    if pa.types.is_fixed_size_binary(array.type):
-        return np.frombuffer(data, dtype=np.uint8).reshape(len(array), array.type.byte_width)
-    if pa.types.is_fixed_size_list(array.type):
-        return np.frombuffer(data, dtype=np.float32).reshape(len(array), array.type.list_size)
-    return np.frombuffer(data, dtype=np.int32)
 
 
 def _check_size(path: Path, shard: Shard) -> None:

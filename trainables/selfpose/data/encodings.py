@@ -1,0 +1,67 @@
+"""How pictures lie in a store: as they are (`raw`), or as JPEG and PNG files (`jpeg`).
+
+`raw` is read at the speed of memory; `jpeg` takes about a tenth of the space, loses a little and
+costs a tenth of a millisecond per picture. Masks are kept exactly in both.
+Shape letters: N rows, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfpose.data.shards import Blobs, Columns
+
+__all__ = ["Encoding", "decode_image", "decode_mask", "encode_pictures"]
+
+Encoding = Literal["raw", "jpeg"]
+
+JPEG_QUALITY = 92
+
+
+def encode_pictures(columns: Columns, *, image_size: int) -> Columns:
+    """Replace the raw pictures among columns by JPEG files, and masks by PNG files.
+
+    Args:
+        columns: of a shard; `image` (N, S * S * 3), RGB, and `mask` (N, S * S) where there are.
+        image_size: S.
+    """
+    encoded = dict(columns)
+    for name, encode, shape in (
+        ("image", _encode_image, (image_size, image_size, 3)),
+        ("mask", _encode_mask, (image_size, image_size)),
+    ):
+        column = columns.get(name)
+        if isinstance(column, np.ndarray):
+            encoded[name] = Blobs.of([encode(row.reshape(shape)) for row in column])
+    return encoded
+
+
+def decode_image(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the picture (S, S, 3), RGB, of a JPEG file's bytes."""
+    image = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError("an image in the store cannot be decoded")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def decode_mask(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the mask (S, S) of a PNG file's bytes."""
+    mask = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ValueError("a mask in the store cannot be decoded")
+    return np.asarray(mask, dtype=np.uint8)
+
+
+def _encode_image(image_ss3: NDArray[np.uint8]) -> bytes:
+    bgr = cv2.cvtColor(image_ss3, cv2.COLOR_RGB2BGR)
+    _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return file.tobytes()
+
+
+def _encode_mask(mask_ss: NDArray[np.uint8]) -> bytes:
+    _, file = cv2.imencode(".png", mask_ss)
+    return file.tobytes()

@@ -1,0 +1,187 @@
+"""The files that a store's rows are in: Arrow IPC, uncompressed, one record batch each.
+
+A column is an array with a row for each row of the file, or `Blobs`: byte strings of any length,
+such as JPEG files. Both are views of the mapped file when read.
+Shape letters: N rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from posetune.api import BadInputError
+
+__all__ = [
+    "Blobs",
+    "Column",
+    "Columns",
+    "Shard",
+    "column_bytes",
+    "join_columns",
+    "map_shard",
+    "write_shard",
+]
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Byte strings, one after the other."""
+
+    data: NDArray[np.uint8]
+    ends_n: NDArray[np.int32]
+    """Where each string begins, and where the last one ends; one more than there are strings."""
+
+    @classmethod
+    def of(cls, strings: Sequence[bytes]) -> Blobs:
+        """Collect byte strings."""
+        ends = np.cumsum([0, *(len(string) for string in strings)])
+        return cls(np.frombuffer(b"".join(strings), dtype=np.uint8), ends.astype(np.int32))
+
+    def __len__(self) -> int:
+        return len(self.ends_n) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        return self.data[self.ends_n[row] : self.ends_n[row + 1]]
+
+
+Column = NDArray[Any] | Blobs
+Columns = Mapping[str, Column]
+
+
+class Shard(BaseModel):
+    """One file of a split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    """Path inside the store, with forward slashes."""
+    rows: int
+    size: int
+    """Bytes of the file."""
+    sha256: str
+
+
+def write_shard(root: Path, file: str, columns: Columns) -> Shard:
+    """Write one file of a split, moved into place when it is whole.
+
+    Args:
+        root: the store's folder.
+        file: path inside the store.
+        columns: by name; uint8 (N, bytes), float32 (N, numbers), int32 (N,) or `Blobs`.
+    """
+    arrays = {name: _to_arrow(column) for name, column in columns.items()}
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+    target = root / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(target.name + ".draft")
+    with draft.open("wb") as raw:
+        hashing = _HashingFile(raw)
+        with pa.PythonFile(hashing, mode="w") as sink, pa.ipc.new_file(sink, batch.schema) as out:
+            out.write_batch(batch)
+        raw.flush()
+        os.fsync(raw.fileno())
+    draft.replace(target)
+    return Shard(file=file, rows=len(batch), size=hashing.size, sha256=hashing.sha256.hexdigest())
+
+
+def map_shard(path: Path, shard: Shard) -> Columns:
+    """Return the columns of a file as views of its mapped memory.
+
+    Raises:
+        BadInputError: the file is damaged.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batch = reader.get_batch(0)
+        if len(batch) != shard.rows:
+            raise ValueError(f"{len(batch)} rows instead of {shard.rows}")
+        return {name: _from_arrow(batch.column(name)) for name in batch.schema.names}
+    except (OSError, ValueError, IndexError) as error:  # Arrow's errors derive from these
+        raise BadInputError(f"{path}: damaged ({error}); import the data again") from None
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Put the rows of several parts, which have the same columns, one after the other."""
+    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def column_bytes(columns: Columns) -> int:
+    """Return how many bytes columns take on disk, up to a small header."""
+    return sum(
+        column.data.nbytes + column.ends_n.nbytes if isinstance(column, Blobs) else column.nbytes
+        for column in columns.values()
+    )
+
+
+class _HashingFile:
+    """A file for Arrow to write to, which takes the digest of what passes through."""
+
+    closed = False
+
+    def __init__(self, raw: Any):
+        self._raw = raw
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._raw.write(view)
+        self.sha256.update(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+    def close(self) -> None:
+        """Leave the file open: its owner flushes it to disk."""
+
+
+def _to_arrow(column: Column) -> pa.Array:
+    if isinstance(column, Blobs):
+        buffers = [None, pa.py_buffer(column.ends_n), pa.py_buffer(column.data)]
+        return pa.Array.from_buffers(pa.binary(), len(column), buffers)
+    column = np.ascontiguousarray(column)
+    if column.dtype == np.uint8:
+        kind = pa.binary(column.shape[1])
+        return pa.FixedSizeBinaryArray.from_buffers(
+            kind, len(column), [None, pa.py_buffer(column.reshape(-1))]
+        )
+    flat = pa.array(column.reshape(-1))
+    return flat if column.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
+
+
+def _from_arrow(array: pa.Array) -> Column:
+    """Return the numpy view of one column: (N, bytes), (N, numbers), (N,) or byte strings."""
+    data = array.buffers()[-1]
+    if pa.types.is_fixed_size_binary(array.type):
+        return np.frombuffer(data, dtype=np.uint8).reshape(len(array), array.type.byte_width)
+    if pa.types.is_binary(array.type):
+        ends_n = np.frombuffer(array.buffers()[1], dtype=np.int32)[: len(array) + 1]
+        return Blobs(np.frombuffer(data, dtype=np.uint8), ends_n)
+    if pa.types.is_fixed_size_list(array.type):
+        return np.frombuffer(data, dtype=np.float32).reshape(len(array), array.type.list_size)
+    return np.frombuffer(data, dtype=np.int32)
+
+
+def _join(parts: Sequence[Column]) -> Column:
+    blobs = [part for part in parts if isinstance(part, Blobs)]
+    if blobs:
+        starts = np.cumsum([0, *(int(part.ends_n[-1]) for part in blobs)])
+        ends = [part.ends_n[1:] + start for part, start in zip(blobs, starts, strict=False)]
+        data = np.concatenate([part.data for part in blobs])
+        return Blobs(data, np.concatenate([[0], *ends]).astype(np.int32))
+    return np.concatenate([part for part in parts if not isinstance(part, Blobs)])

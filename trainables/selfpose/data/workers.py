@@ -1,0 +1,70 @@
+"""Run jobs in worker processes: `run_jobs` gives what they make back in order.
+
+A worker ends when this process does, however that ends: an interrupted import leaves none behind.
+"""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+
+from posetune.api import BadInputError
+
+__all__ = ["run_jobs"]
+
+AHEAD = 4
+"""Jobs under way per worker: enough that none waits while a shard is written."""
+
+T = TypeVar("T")
+
+
+def run_jobs(jobs: Iterable[Callable[[], T]], *, workers: int) -> Generator[T]:
+    """Run jobs in this process (one worker) or in several; yield what they return in order.
+
+    Raises:
+        BadInputError: a worker was killed, most often because memory ran out.
+    """
+    if workers <= 1:
+        for job in jobs:
+            yield job()
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    under_way: collections.deque[Future[T]] = collections.deque()
+    try:
+        for job in jobs:
+            under_way.append(pool.submit(job))
+            if len(under_way) >= AHEAD * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    except BrokenProcessPool:
+        raise BadInputError(
+            f"one of {workers} worker processes was killed, most often for lack of memory; "
+            "give the same command again with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the importing process's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
