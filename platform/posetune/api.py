@@ -18,12 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from posetune.resampling import MotionBootstrap, interval
+
 __all__ = [
     "BadInputError",
+    "Contest",
     "Cost",
     "Evaluation",
     "Importer",
     "Metric",
+    "MotionBootstrap",
     "Predictor",
     "Progress",
     "Stage",
@@ -31,6 +35,7 @@ __all__ = [
     "Trainable",
     "TrialContext",
     "TrialFailedError",
+    "interval",
     "silent",
 ]
 
@@ -126,6 +131,24 @@ class TrialContext:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """Which columns of `Evaluation.records` decide between two models, frame by frame."""
+
+    score: str
+    """The error that is compared: lower is better."""
+    unit: str
+    """Unit of the score and of the rivals, e.g. mm."""
+    sees: str
+    """What the model was given, e.g. images; models that see different things have no contest."""
+    rivals: Mapping[str, str]
+    """Name to column: what the same frames score without this kind of model. They never use the
+    truth; who beats none of them has learned nothing."""
+    activities: Sequence[str]
+    """Names that the column `activity` indexes. The column `group` (integers from 0) says whose
+    means the macro average is of, and `motion` which frames belong together."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The result of an exported model on one split of a store."""
 
@@ -136,6 +159,14 @@ class Evaluation:
     """One array per column, one entry per frame."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNG files by name."""
+    tables: Mapping[str, str] = field(default_factory=dict)
+    """Text files (Markdown, CSV) by name."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """The 95 % interval of each metric and baseline, by the same names."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else a reader should know: counts, per-activity averages (JSON values)."""
+    contest: Contest | None = None
+    """How promotion compares two models; None where they cannot be compared."""
 
 
 @dataclass(frozen=True)

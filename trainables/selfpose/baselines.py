@@ -37,6 +37,7 @@ from selfpose.procrustes import procrustes_mean
 
 __all__ = [
     "ConstantPoses",
+    "baseline_errors",
     "build_baselines",
     "fit_constants",
     "read_baselines",
@@ -137,6 +138,18 @@ def score_poses(
         Under `<name>` the macro average over activities, to compare with the objective, and
         under `<name>_frame` the mean over frames.
     """
+    errors = baseline_errors(constants, truth_3d_nj3=truth_3d_nj3, truth_2d_nj2=truth_2d_nj2)
+    scores: dict[str, float] = {}
+    for name, error_n in errors.items():
+        scores[name] = groups.macro_average(error_n)
+        scores[f"{name}_frame"] = float(error_n.mean())
+    return scores
+
+
+def baseline_errors(
+    constants: ConstantPoses, *, truth_3d_nj3: NDArray[Any], truth_2d_nj2: NDArray[Any]
+) -> dict[str, NDArray[np.float64]]:
+    """Return each frame's P-MPJPE, (N,), mm, of every trivial 3D baseline; see `score_poses`."""
     shape = truth_3d_nj3.shape
     poses = {
         "mean_shape": np.broadcast_to(constants.mean_shape_j3, shape),
@@ -144,12 +157,7 @@ def score_poses(
         "flat_depth_true_2d": flat_depth(truth_2d_nj2),
         "depth_flipped_truth": truth_3d_nj3 * np.array([1.0, 1.0, -1.0]),
     }
-    scores: dict[str, float] = {}
-    for name, poses_nj3 in poses.items():
-        error_n = p_mpjpe(poses_nj3, truth_3d_nj3)
-        scores[name] = groups.macro_average(error_n)
-        scores[f"{name}_frame"] = float(error_n.mean())
-    return scores
+    return {name: p_mpjpe(poses_nj3, truth_3d_nj3) for name, poses_nj3 in poses.items()}
 
 
 def score_constant_2d(

@@ -9,38 +9,30 @@ Shape letters:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from posetune.api import BadInputError, Evaluation, Progress, silent
-from selfpose.baselines import fit_constants, score_poses
+from posetune.api import BadInputError, Contest, Evaluation, Progress, silent
+from selfpose.averages import Average, Averager, Averages
 from selfpose.data.store import Split, Store, open_store
-from selfpose.figures import SheetRow, draw_sheet
 from selfpose.inference import PosePredictor, load_model
-from selfpose.metrics import error_2d_px, group_activities, n_mpjpe, p_mpjpe, validation_metrics
+from selfpose.pictures import draw_pictures
+from selfpose.scores import Predictions, score_frames, table_rows
+from selfpose.tables import Header, activity_table, pck_table
 
 __all__ = ["evaluate_exported"]
 
 _ROWS_AT_ONCE = 1024
-_PICTURES_OF_EACH_KIND = 2
-# The baselines' constants and the random rows of the sheet are the same for every model.
 _SEED = 0
+"""Of the baselines' constants: the same for every model."""
 
-
-@dataclass(frozen=True)
-class _Predictions:
-    """What a model makes of the rows of a split."""
-
-    joints_2d_nj2: NDArray[np.float32]
-    """Crop coordinates; the true 2D poses for a model that takes those instead of images."""
-    poses_nj3: NDArray[np.float32]
-    """Camera axes, root at 0, mean limb length 1."""
-    lifted_true_nj3: NDArray[np.float32]
-    """The same, lifted from the true 2D poses."""
+_MACRO = ("p_mpjpe_mm", "flat_predicted_mm", "lifted_true_mm")
+"""Averaged over activities in validation; the other metrics over frames."""
+_BASELINES = ("mean_shape", "camera_mean", "flat_depth_true_2d", "depth_flipped_truth")
 
 
 def evaluate_exported(
@@ -55,15 +47,17 @@ def evaluate_exported(
         progress: is told the number of rows done.
 
     Returns:
-        `metrics`: as in validation, named `<split>/...`. `baselines`: as `score_poses` gives
-        them, with constants from the training split. `records`: errors and origin of each row.
-        `pictures`: `poses.png`, a sheet of the best, median and worst rows and of random ones.
+        `metrics`: as in validation, named `<split>/...`, and PCK and AUC after alignment; only
+        `<split>/error_2d_px` where the data has no true 3D poses. `baselines`: with constants from
+        the training split; `<name>` is the macro average, `<name>_frame` the mean over frames.
+        `records`: scores and origin of each row. `tables`: see `_tables`; `pictures`: see
+        `pictures`.
 
     Raises:
         BadInputError: model, store or split cannot be used, or do not fit together.
     """
     data = open_store(store)
-    rows = _rows_with_truth(data, split)
+    rows = _rows_to_evaluate(data, split)
     predictor = load_model(exported)
     if tuple(predictor.joint_names) != data.layout.joints:
         raise BadInputError(
@@ -71,32 +65,123 @@ def evaluate_exported(
             f"those of {data.layout.name}; give a store of the model's layout"
         )
     predicted = _predict(predictor, rows, progress=progress)
-    metrics = validation_metrics(
-        predicted.poses_nj3,
-        rows.joints_3d,
-        predicted_2d_nj2=predicted.joints_2d_nj2,
-        truth_2d_nj2=rows.joints_2d,
-        lifted_true_nj3=predicted.lifted_true_nj3,
-        activity_n=rows.activity,
-        motion_n=rows.motion,
-        layout=data.layout,
-        image_size=predictor.image_size,
-    )
-    records = _records(predicted, rows, root=data.layout.root, image_size=predictor.image_size)
-    sheet = [
-        _sheet_row(kind, row, rows=rows, predicted=predicted, store=data)
-        for kind, row in _choose_rows(records["p_mpjpe_mm"], rows.motion)
-    ]
+    scores = score_frames(predicted, rows, store=data, image_size=predictor.image_size, seed=_SEED)
+    averager = Averager(rows.activity, rows.motion)
+    averages = {name: averager.average(value_n) for name, value_n in scores.items()}
+    main = "p_mpjpe_mm" if "p_mpjpe_mm" in scores else "error_2d_px"
+    metrics = {f"{split}/{name}": average for name, average in _metrics(averages).items()}
+    baselines = _baselines(averages)
+    origin = ("activity", "subject", "motion", "camera", "frame")
     return Evaluation(
-        metrics={f"{split}/{name.removeprefix('val/')}": value for name, value in metrics.items()},
-        baselines=_baselines(data, rows),
-        records=records,
-        pictures={"poses.png": draw_sheet(sheet, layout=data.layout)},
+        metrics={name: average.mean for name, average in metrics.items()},
+        baselines={name: average.mean for name, average in baselines.items()},
+        records=scores
+        | {"group": averager.groups.group_n}
+        | {name: getattr(rows, name) for name in origin},
+        pictures=draw_pictures(
+            data,
+            rows,
+            predicted=predicted,
+            scores=scores,
+            image_size=predictor.image_size if _takes_images(predictor) else None,
+        ),
+        tables=_tables(data, split, predictor=predictor, averages=averages, averager=averager),
+        intervals={n: (a.low, a.high) for n, a in {**metrics, **baselines}.items()},
+        details=_details(data, averages, averager),
+        contest=_contest(data, main, sees_images=_takes_images(predictor)),
     )
 
 
-def _rows_with_truth(store: Store, name: str) -> Split:
-    """Return a split that holds true 3D poses."""
+def _metrics(averages: Mapping[str, Averages]) -> dict[str, Average]:
+    """Return validation's metrics (see `metrics.METRICS`) with intervals."""
+    if "p_mpjpe_mm" not in averages:
+        return {"error_2d_px": averages["error_2d_px"].frame}
+    not_metrics = {"mean_2d_pose_px", *(f"{name}_mm" for name in _BASELINES)}
+    found = {
+        name: average.macro if name in _MACRO else average.frame
+        for name, average in averages.items()
+        if name not in not_metrics
+    }
+    return {**found, "p_mpjpe_frame_mm": averages["p_mpjpe_mm"].frame}
+
+
+def _baselines(averages: Mapping[str, Averages]) -> dict[str, Average]:
+    """Return the trivial baselines with intervals."""
+    found = {"mean_2d_pose_px": averages["mean_2d_pose_px"].frame}
+    for name in _BASELINES:
+        if f"{name}_mm" in averages:
+            found[name] = averages[f"{name}_mm"].macro
+            found[f"{name}_frame"] = averages[f"{name}_mm"].frame
+    return found
+
+
+def _details(store: Store, averages: Mapping[str, Averages], averager: Averager) -> dict[str, Any]:
+    """Return counts, the pooled activities and every average, as JSON values."""
+    names = store.metadata.activities
+    counts = averager.counts
+    return {
+        "format": store.metadata.format,
+        "layout": store.layout.name,
+        "frames": sum(frames for frames, _ in counts.values()),
+        "motions": averager.motions,
+        "activities": {
+            names[i]: {"frames": frames, "motions": motions, "pooled": i in averager.groups.pooled}
+            for i, (frames, motions) in counts.items()
+        },
+        "averages": {
+            column: {
+                "macro": asdict(average.macro),
+                "frame": asdict(average.frame),
+                "activities": {names[i]: asdict(a) for i, a in average.activities.items()},
+            }
+            for column, average in averages.items()
+        },
+    }
+
+
+def _contest(store: Store, main: str, *, sees_images: bool) -> Contest:
+    """Say what promotion compares. A model that is given true 2D poses has no 2D of its own."""
+    rivals = {"mean 2D pose": "mean_2d_pose_px"}
+    if main == "p_mpjpe_mm":
+        rivals = {"mean shape": "mean_shape_mm"}
+        if sees_images:
+            rivals["its own 2D poses, depth 0"] = "flat_predicted_mm"
+    return Contest(
+        score=main,
+        unit=main.rpartition("_")[2],
+        sees="images" if sees_images else "true 2D poses",
+        rivals=rivals,
+        activities=store.metadata.activities,
+    )
+
+
+def _tables(
+    store: Store,
+    split: str,
+    *,
+    predictor: PosePredictor,
+    averages: Mapping[str, Averages],
+    averager: Averager,
+) -> dict[str, str]:
+    """Return the per-activity table, and for MPI-INF-3DHP that of PCK and AUC."""
+    sees_images = _takes_images(predictor)
+    source = f"Data: {store.metadata.format}, split {split}, store {store.digest[:12]}."
+    if not sees_images:
+        source += (
+            " This model is given the TRUE 2D poses: not comparable with one that sees images."
+        )
+    header = Header(source, store.metadata.activities, store.metadata.format == "human36m")
+    has_3d = "p_mpjpe_mm" in averages
+    rows = table_rows(has_3d=has_3d, sees_images=sees_images)
+    markdown, flat = activity_table(rows, averages, averager=averager, header=header)
+    tables = {"activities.md": markdown, "activities.csv": flat}
+    if has_3d and store.metadata.format == "mpi_inf_3dhp":
+        tables["pck.md"], tables["pck.csv"] = pck_table(averages, averager=averager, header=header)
+    return tables
+
+
+def _rows_to_evaluate(store: Store, name: str) -> Split:
+    """Return a split that holds images and true poses."""
     if name == "prior":
         raise BadInputError(
             f"{store.root}: split prior holds 2D poses only and cannot be evaluated; give test, "
@@ -113,7 +198,7 @@ def _takes_images(predictor: PosePredictor) -> bool:
     return predictor.config.mode != "lifting"
 
 
-def _predict(predictor: PosePredictor, rows: Split, *, progress: Progress) -> _Predictions:
+def _predict(predictor: PosePredictor, rows: Split, *, progress: Progress) -> Predictions:
     """Run a model over a split in batches."""
     parts_2d, parts, parts_true = [], [], []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -129,63 +214,4 @@ def _predict(predictor: PosePredictor, rows: Split, *, progress: Progress) -> _P
             parts_2d.append(truth_bj2)
             parts.append(lifted_true_bj3)
         progress(int(batch[-1]) + 1, len(rows), "rows")
-    return _Predictions(*(np.concatenate(p) for p in (parts_2d, parts, parts_true)))
-
-
-def _records(
-    predicted: _Predictions, rows: Split, *, root: int, image_size: int
-) -> dict[str, NDArray[Any]]:
-    """Return one column per error and per origin, one entry per row."""
-    poses_nj3, truth_nj3 = predicted.poses_nj3, rows.joints_3d
-    return {
-        "p_mpjpe_mm": p_mpjpe(poses_nj3, truth_nj3),
-        "p_mpjpe_mirrored_mm": p_mpjpe(poses_nj3, truth_nj3, reflection="best"),
-        "n_mpjpe_mm": n_mpjpe(poses_nj3, truth_nj3, root=root),
-        "error_2d_px": error_2d_px(predicted.joints_2d_nj2, rows.joints_2d, image_size=image_size),
-        "activity": rows.activity,
-        "subject": rows.subject,
-        "motion": rows.motion,
-        "camera": rows.camera,
-        "frame": rows.frame,
-    }
-
-
-def _baselines(store: Store, rows: Split) -> dict[str, float]:
-    """Return the trivial 3D baselines on a split, mm."""
-    return score_poses(
-        fit_constants(store, seed=_SEED),
-        truth_3d_nj3=rows.joints_3d,
-        truth_2d_nj2=rows.joints_2d,
-        groups=group_activities(rows.activity, rows.motion),
-    )
-
-
-def _choose_rows(error_n: NDArray[Any], motion_n: NDArray[Any]) -> list[tuple[str, int]]:
-    """Choose the rows to draw: (kind, row), each kind from different motions where it can be."""
-    by_error = np.argsort(error_n, kind="stable")
-    from_median = np.argsort(np.abs(np.arange(len(error_n)) - len(error_n) // 2), kind="stable")
-    orders = {
-        "best": by_error,
-        "median": by_error[from_median],
-        "worst": by_error[::-1],
-        "random": np.random.default_rng(_SEED).permutation(len(error_n)),
-    }
-    chosen = []
-    for kind, order in orders.items():
-        _, first_of_motion = np.unique(motion_n[order], return_index=True)
-        places = np.sort(first_of_motion)[:_PICTURES_OF_EACH_KIND]
-        chosen += [(kind, int(row)) for row in order[places]]
-    return chosen
-
-
-def _sheet_row(
-    kind: str, row: int, *, rows: Split, predicted: _Predictions, store: Store
-) -> SheetRow:
-    """Return what the sheet shows of one row."""
-    return SheetRow(
-        label=f"{kind}\n{store.metadata.activities[rows.activity[row]]}",
-        image_ss3=rows.images([row])[0],
-        joints_2d_j2=predicted.joints_2d_nj2[row],
-        truth_3d_j3=rows.joints_3d[row],
-        predicted_3d_j3=predicted.poses_nj3[row],
-    )
+    return Predictions(*(np.concatenate(p) for p in (parts_2d, parts, parts_true)))

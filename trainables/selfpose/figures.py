@@ -1,4 +1,4 @@
-"""Pictures of poses: one row per frame, the image, and true and predicted pose from four sides.
+"""Sheets of poses: one line per frame, the image, and true and predicted pose from four sides.
 
 Frames and units:
     3D      camera axes (x right, y down, z away from the camera); the truth in millimetres
@@ -10,9 +10,8 @@ Shape letters:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,20 @@ from selfpose.metrics import p_mpjpe
 from selfpose.procrustes import procrustes_align
 from selfpose.skeleton import Layout
 
-__all__ = ["SheetRow", "draw_sheet", "qualitative_sheet"]
+__all__ = ["SheetRow", "draw_sheet"]
 
-TRUTH_COLOUR = "#1a9850"
-PREDICTED_COLOUR = "#d73027"
-SIDE_COLOURS = {"left": "#35a7ff", "right": "#ff9f1c", "middle": "#f2f2f2"}
+
+@dataclass(frozen=True)
+class _Ink:
+    """The colours of one pose: limbs of the left side are lighter, so that a swap is seen."""
+
+    left: str
+    other: str
+    width: float
+
+
+TRUE = _Ink(left="#7fcf7a", other="#1a9850", width=2.6)
+PREDICTED = _Ink(left="#f7945d", other="#d73027", width=1.4)
 
 # Turns of the camera frame: about the vertical axis y, then about x (degrees). Orthographic.
 VIEWS: dict[str, tuple[float, float]] = {
@@ -40,10 +48,12 @@ VIEWS: dict[str, tuple[float, float]] = {
     "from above": (0.0, 90.0),
 }
 
-_CELL_INCHES = 1.5
-_LABEL_INCHES = 1.1
-_HEADER_INCHES = 0.55
+_CELL_INCHES = 1.6
+_LABEL_INCHES = 1.25
+_HEADER_INCHES = 0.82
 _DPI = 100
+_VEIL = 0.55
+"""Share of white laid over an image below 2D poses."""
 
 
 @dataclass(frozen=True)
@@ -51,75 +61,41 @@ class SheetRow:
     """One frame of a sheet."""
 
     label: str
-    """Shown above the error at the left."""
+    """Shown below the score at the left."""
     image_ss3: NDArray[np.uint8] | None
-    """The input image, (S, S, 3), RGB; None draws the 2D pose on an empty square."""
+    """The input image, (S, S, 3), RGB; None where the model sees none."""
     joints_2d_j2: NDArray[Any]
-    """The 2D pose to draw over the image, (J, 2), crop coordinates."""
-    truth_3d_j3: NDArray[Any]
-    """The true pose, (J, 3), camera axes, mm."""
+    """The 2D pose that was lifted, (J, 2), crop coordinates."""
+    truth_2d_j2: NDArray[Any] | None
+    """The true 2D pose, (J, 2), crop coordinates; None leaves it out."""
+    truth_3d_j3: NDArray[Any] | None
+    """The true pose, (J, 3), camera axes, mm; None where the data has none."""
     predicted_3d_j3: NDArray[Any]
     """The predicted pose, (J, 3), any unit and frame; it is aligned before it is drawn."""
+    score: str | None = None
+    """What the frame scores; None writes its P-MPJPE."""
 
 
-def qualitative_sheet(
-    images_nss3: NDArray[np.uint8] | None,
-    joints_2d_nj2: NDArray[Any],
-    truth_3d_nj3: NDArray[Any],
-    predicted_3d_nj3: NDArray[Any],
-    *,
-    layout: Layout,
-    out: Path,
-) -> None:
-    """Write a sheet with one row per frame as the PNG file `out`.
-
-    Args:
-        images_nss3: input images, (N, S, S, 3), RGB, or None where the model sees 2D poses.
-        joints_2d_nj2: 2D poses to draw over the images, (N, J, 2), crop coordinates.
-        truth_3d_nj3: true poses, (N, J, 3), camera axes, mm.
-        predicted_3d_nj3: predicted poses, (N, J, 3), any unit and frame.
-        layout: the joints' layout.
-        out: the file to write; moved into place when whole.
-    """
-    rows = [
-        SheetRow(
-            label=f"frame {i + 1}",
-            image_ss3=None if images_nss3 is None else images_nss3[i],
-            joints_2d_j2=joints_2d_nj2[i],
-            truth_3d_j3=truth_3d_nj3[i],
-            predicted_3d_j3=predicted_3d_nj3[i],
-        )
-        for i in range(len(truth_3d_nj3))
-    ]
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_bytes(draw_sheet(rows, layout=layout))
-    partial.replace(out)
-
-
-def draw_sheet(rows: Sequence[SheetRow], *, layout: Layout) -> bytes:
+def draw_sheet(rows: Sequence[SheetRow], *, layout: Layout, title: str = "") -> bytes:
     """Return a sheet with one line of pictures per row, as the content of a PNG file.
 
-    The prediction is drawn after a proper similarity alignment, as it is scored; one that is not
-    finite is left out.
+    The prediction is drawn after a proper similarity alignment, as it is scored, or as it is where
+    there is no true pose; one that is not finite is left out.
 
     Args:
         rows: at least one.
         layout: the joints' layout.
+        title: says how the rows were chosen.
 
     Raises:
         ValueError: there are no rows.
     """
     if not rows:
         raise ValueError("a sheet needs at least one row, got none")
-    columns = 1 + len(VIEWS)
+    columns = 2 + len(VIEWS)
     width = _LABEL_INCHES + columns * _CELL_INCHES
     height = _HEADER_INCHES + len(rows) * _CELL_INCHES
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    truth_nj3 = np.stack([row.truth_3d_j3 for row in rows])
-    predicted_nj3 = np.stack([row.predicted_3d_j3 for row in rows])
-    aligned_nj3 = procrustes_align(predicted_nj3, truth_nj3, reflection="never")
-    error_n = p_mpjpe(predicted_nj3, truth_nj3)
-
     for i, row in enumerate(rows):
         bottom = 1 - (_HEADER_INCHES + (i + 1) * _CELL_INCHES) / height
         cells = [
@@ -133,80 +109,103 @@ def draw_sheet(rows: Sequence[SheetRow], *, layout: Layout) -> bytes:
             )
             for k in range(columns)
         ]
-        _label_row(
-            figure, row.label, error=float(error_n[i]), y=bottom + 0.48 * _CELL_INCHES / height
-        )
-        _draw_image(cells[0], row, layout=layout)
-        _draw_views(cells[1:], truth_nj3[i], aligned_j3=aligned_nj3[i], layout=layout)
-    _write_header(figure, width=width, height=height)
+        aligned_j3, error = _align(row)
+        _label_row(figure, row, error=error, top=bottom + 0.9 * _CELL_INCHES / height)
+        _draw_image(cells[0], row.image_ss3)
+        _draw_2d(cells[1], row, layout=layout)
+        _draw_views(cells[2:], row.truth_3d_j3, aligned_j3=aligned_j3, layout=layout)
+    _write_header(figure, rows, title=title)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI)
     return file.getvalue()
 
 
-def _label_row(figure: Figure, label: str, *, error: float, y: float) -> None:
-    """Write a row's name and its error at its left."""
-    text = f"{error:.0f} mm" if np.isfinite(error) else "not finite"
+def _align(row: SheetRow) -> tuple[NDArray[np.float64], float]:
+    """Return the predicted pose, (J, 3), as it is drawn, and its P-MPJPE, mm (NaN: no truth)."""
+    if row.truth_3d_j3 is None:
+        return row.predicted_3d_j3.astype(np.float64), float("nan")
+    pair = row.predicted_3d_j3[None], row.truth_3d_j3[None]
+    return procrustes_align(*pair, reflection="never")[0], float(p_mpjpe(*pair)[0])
+
+
+def _label_row(figure: Figure, row: SheetRow, *, error: float, top: float) -> None:
+    """Write a row's score and its name at its left."""
+    score = row.score or (f"{error:.0f} mm" if np.isfinite(error) else "not finite")
     x = 0.08 / figure.get_figwidth()
-    line = 0.11 / figure.get_figheight()
-    figure.text(x, y + 0.3 * line, label, fontsize=8, color="#555555", va="bottom")
-    figure.text(x, y - 0.3 * line, text, fontsize=11, weight="bold", va="top")
+    figure.text(x, top, score, fontsize=11, weight="bold", va="top")
+    below = top - 0.24 / figure.get_figheight()
+    figure.text(x, below, row.label, fontsize=8, color="#555555", va="top", linespacing=1.35)
 
 
-def _write_header(figure: Figure, *, width: float, height: float) -> None:
-    """Write the columns' names, and what the colours mean."""
-    titles = ["2D pose", *VIEWS]
-    for k, title in enumerate(titles):
+def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str) -> None:
+    """Write how the rows were chosen, the columns' names, and what the colours mean."""
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    lifted = "2D: true, predicted" if rows[0].image_ss3 is not None else "2D pose given"
+    for k, name in enumerate(["input image", lifted, *VIEWS]):
         x = (_LABEL_INCHES + (k + 0.48) * _CELL_INCHES) / width
-        figure.text(x, 1 - 0.44 / height, title, fontsize=9, ha="center", va="center")
-    figure.text(0.08 / width, 1 - 0.44 / height, "P-MPJPE", fontsize=9, va="center")
+        figure.text(x, 1 - 0.7 / height, name, fontsize=9, ha="center", va="center")
+    figure.text(0.08 / width, 1 - 0.2 / height, title, fontsize=10, va="center")
+    known = rows[0].truth_3d_j3 is not None
+    inks = {
+        "true" if known else "true (2D only)": TRUE,
+        "predicted, aligned" if known else "predicted": PREDICTED,
+    }
     lines = {
-        "left": SIDE_COLOURS["left"],
-        "right": SIDE_COLOURS["right"],
-        "true pose": TRUTH_COLOUR,
-        "prediction, aligned": PREDICTED_COLOUR,
+        f"{name}{side}": (ink.left if side else ink.other)
+        for name, ink in inks.items()
+        for side in ("", ", left side")
     }
     figure.legend(
         [Line2D([], [], color=colour, linewidth=2) for colour in lines.values()],
         list(lines),
-        loc="upper right",
-        bbox_to_anchor=(1.0, 1 + 0.04 / height),
+        loc="center right",
+        bbox_to_anchor=(1.0, 1 - 0.46 / height),
         ncols=len(lines),
         fontsize=8,
         frameon=False,
     )
 
 
-def _draw_image(axes: Axes, row: SheetRow, *, layout: Layout) -> None:
-    """Draw the input image and the 2D pose over it."""
+def _draw_image(axes: Axes, image_ss3: NDArray[np.uint8] | None, *, veil: float = 0.0) -> float:
+    """Draw an input image, or an empty square, in crop coordinates; return half its side."""
     _clear(axes)
     side = 1.0
-    if row.image_ss3 is None:
-        axes.set_facecolor("#3b3b3b")
+    if image_ss3 is None:
+        axes.set_facecolor("#f7f7f7")
     else:
         # Pixel centres of the first and last pixel are at -1 and 1, so the edges lie half a
         # pixel further out.
-        size = row.image_ss3.shape[0]
+        size = image_ss3.shape[0]
         side = size / (size - 1)
-        axes.imshow(row.image_ss3, extent=(-side, side, side, -side), interpolation="nearest")
+        shown_ss3 = (image_ss3 * (1 - veil) + 255 * veil).astype(np.uint8)
+        axes.imshow(shown_ss3, extent=(-side, side, side, -side), interpolation="nearest")
     axes.set_xlim(-side, side)
     axes.set_ylim(side, -side)
-    colours = [SIDE_COLOURS[_side(layout, child)] for child, _ in layout.limbs]
-    _draw_limbs(axes, row.joints_2d_j2, layout=layout, colours="#000000", width=2.6)
-    _draw_limbs(axes, row.joints_2d_j2, layout=layout, colours=colours, width=1.5)
+    return side
+
+
+def _draw_2d(axes: Axes, row: SheetRow, *, layout: Layout) -> None:
+    """Draw true and lifted 2D pose over the paled image."""
+    _draw_image(axes, row.image_ss3, veil=_VEIL)
+    if row.truth_2d_j2 is not None:
+        _draw_limbs(axes, row.truth_2d_j2, layout=layout, ink=TRUE)
+    if row.image_ss3 is not None or row.truth_2d_j2 is None:
+        _draw_limbs(axes, row.joints_2d_j2, layout=layout, ink=PREDICTED)
 
 
 def _draw_views(
     views: Sequence[Axes],
-    truth_j3: NDArray[Any],
+    truth_j3: NDArray[Any] | None,
     *,
     aligned_j3: NDArray[np.float64],
     layout: Layout,
 ) -> None:
     """Draw the true and the aligned predicted pose from each of `VIEWS`."""
-    centre_13 = truth_j3.mean(axis=0, keepdims=True)
+    shown_j3 = aligned_j3 if truth_j3 is None else truth_j3
+    known = bool(np.isfinite(shown_j3).all())
+    centre_13 = shown_j3.mean(axis=0, keepdims=True) if known else np.zeros((1, 3))
     # One scale for all views of a row, so that they can be compared.
-    reach = 1.08 * float(np.linalg.norm(truth_j3 - centre_13, axis=1).max())
+    reach = 1.12 * float(np.linalg.norm(shown_j3 - centre_13, axis=1).max()) if known else 1.0
     reach = reach if reach > 0 else 1.0
     for axes, angles in zip(views, VIEWS.values(), strict=True):
         _clear(axes)
@@ -214,33 +213,24 @@ def _draw_views(
         axes.set_xlim(-reach, reach)
         axes.set_ylim(reach, -reach)
         turn_33 = _turn(*angles)
-        _draw_limbs(
-            axes, (truth_j3 - centre_13) @ turn_33.T, layout=layout, colours=TRUTH_COLOUR, width=2.4
-        )
+        if truth_j3 is not None:
+            _draw_limbs(axes, (truth_j3 - centre_13) @ turn_33.T, layout=layout, ink=TRUE)
         if np.isfinite(aligned_j3).all():
-            _draw_limbs(
-                axes,
-                (aligned_j3 - centre_13) @ turn_33.T,
-                layout=layout,
-                colours=PREDICTED_COLOUR,
-                width=1.3,
-            )
+            _draw_limbs(axes, (aligned_j3 - centre_13) @ turn_33.T, layout=layout, ink=PREDICTED)
 
 
-def _draw_limbs(
-    axes: Axes,
-    joints_jd: NDArray[Any],
-    *,
-    layout: Layout,
-    colours: str | Iterable[str],
-    width: float,
-) -> None:
+def _draw_limbs(axes: Axes, joints_jd: NDArray[Any], *, layout: Layout, ink: _Ink) -> None:
     """Draw the limbs of one pose by their first two coordinates."""
     if not np.isfinite(joints_jd).all():
         return
     segments = [joints_jd[[child, parent], :2] for child, parent in layout.limbs]
+    colours = [
+        ink.left if layout.joints[child].startswith("left") else ink.other
+        for child, _ in layout.limbs
+    ]
     axes.add_collection(
-        LineCollection(segments, colors=colours, linewidths=width, capstyle="round"), autolim=False
+        LineCollection(segments, colors=colours, linewidths=ink.width, capstyle="round"),
+        autolim=False,
     )
 
 
@@ -251,13 +241,6 @@ def _clear(axes: Axes) -> None:
     axes.set_aspect("equal")
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _side(layout: Layout, joint: int) -> str:
-    """Return left, right or middle: which side of the body a joint is on."""
-    if layout.mirror[joint] == joint:
-        return "middle"
-    return "left" if layout.joints[joint].startswith("left") else "right"
 
 
 def _turn(around_y_deg: float, around_x_deg: float) -> NDArray[np.float64]:

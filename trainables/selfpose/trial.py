@@ -19,7 +19,7 @@ from posetune.api import BadInputError, Progress, TrialContext, TrialFailedError
 from selfpose.checkpoint import TrainingState, load_state, save_state
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Store, open_store
-from selfpose.figures import qualitative_sheet
+from selfpose.figures import SheetRow, draw_sheet
 from selfpose.flow import PosePrior, load_pose_prior
 from selfpose.geometry import head_distance
 from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
@@ -167,15 +167,22 @@ class Trial:
         """Write a sheet of a few validation frames, true and predicted, as the PNG file `out`."""
         joints_nj2, poses_nj3, _ = self.predict_validation()
         given = self.validation
-        rows = np.linspace(0, len(poses_nj3) - 1, _DRAWN_FRAMES).astype(int)
-        qualitative_sheet(
-            None if given.images_nss3 is None else given.images_nss3[rows],
-            joints_nj2[rows],
-            given.joints_3d_nj3[rows],
-            poses_nj3[rows],
-            layout=self.model.layout,
-            out=out,
-        )
+        images_nss3 = given.images_nss3
+        rows = [
+            SheetRow(
+                label=f"validation\nframe {row}",
+                image_ss3=None if images_nss3 is None else images_nss3[row],
+                joints_2d_j2=joints_nj2[row],
+                truth_2d_j2=given.joints_2d_nj2[row],
+                truth_3d_j3=given.joints_3d_nj3[row],
+                predicted_3d_j3=poses_nj3[row],
+            )
+            for row in np.linspace(0, len(poses_nj3) - 1, _DRAWN_FRAMES).astype(int)
+        ]
+        title = f"Validation, epoch {self.epochs}: evenly spaced frames"
+        partial = out.with_name(f".{out.name}.partial")
+        partial.write_bytes(draw_sheet(rows, layout=self.model.layout, title=title))
+        partial.replace(out)
 
     def save(self, folder: Path) -> None:
         """Write everything that an exact continuation needs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from posetune.cli import data, results, sweep, train
+from posetune.cli import data, evaluate, results, sweep, train
 
 __all__ = ["app"]
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data", help="Make stores and look at them.")
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("check")(sweep.check)
 app.command("sweep")(sweep.sweep)
 app.command("submit")(sweep.submit)

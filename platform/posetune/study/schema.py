@@ -25,6 +25,7 @@ __all__ = [
     "checkpoint",
     "lease",
     "metadata",
+    "opening",
     "report",
     "stage_use",
     "sweep",
@@ -152,6 +153,17 @@ tracked_run = Table(
     Column("run_id", String(64), nullable=False),
     Column("at", Float, nullable=False),
     UniqueConstraint("trial_id", "tracking"),
+)
+
+# Each time the test split of a store was looked at.
+opening = Table(
+    "opening",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("store_digest", String(64), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("why", String(64), nullable=False),  # the command
+    Column("model", Text, nullable=False),
 )
 
 lease = Table(

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from posetune.api import (
     BadInputError,
+    Contest,
     Cost,
     Evaluation,
     Importer,
@@ -35,6 +36,8 @@ from posetune.api import (
 )
 
 __all__ = ["Toy", "ToyConfig"]
+
+_POSE = ((0, 0, 0), (-1, 0, 0), (1, 0, 0))
 
 
 class ToyConfig(BaseModel):
@@ -170,7 +173,7 @@ class Toy:
 
     def export(self, folder: Path) -> None:
         """Write the constant pose."""
-        pose = np.array([[0, 0, 0], [-1, 0, 0], [1, 0, 0]], np.float32)
+        pose = np.array(_POSE, np.float32)
         save_file({"pose": pose}, folder / "model.safetensors")
 
     def draw(self, folder: Path) -> None:
@@ -181,9 +184,34 @@ class Toy:
     def evaluate(
         cls, exported: Path, store: Path, split: str, progress: Progress = silent
     ) -> Evaluation:
-        """Return nothing worth comparing: the pose is constant."""
-        records: dict[str, NDArray[Any]] = {"error_mm": np.zeros(1)}
-        return Evaluation({f"{split}/error_mm": 0.0}, {}, records)
+        """Compare the constant pose with thirty motions that stray about the true one."""
+        pose_j3 = cls.load_model(exported).pose_j3
+        motion = np.repeat(np.arange(30), 4)
+        strayed = np.random.default_rng(len(split)).normal(0, 0.3, (30, 3, 3))
+        truth_nj3 = np.array(_POSE) + strayed[motion]
+        error = np.linalg.norm(truth_nj3 - pose_j3, axis=-1).mean(axis=1)
+        at_rest = np.linalg.norm(truth_nj3, axis=-1).mean(axis=1)
+        progress(len(error), len(error))
+        records: dict[str, NDArray[Any]] = {
+            "error_mm": error,
+            "at_rest_mm": at_rest,
+            "motion": motion,
+            "activity": motion % 2,
+            "group": motion % 2,
+        }
+        return Evaluation(
+            metrics={f"{split}/error_mm": float(error.mean())},
+            baselines={"at_rest": float(at_rest.mean())},
+            records=records,
+            details={"toy_error_mm": float(error.mean())},
+            contest=Contest(
+                score="error_mm",
+                unit="mm",
+                sees="images",
+                rivals={"at rest": "at_rest_mm"},
+                activities=("odd", "even"),
+            ),
+        )
 
     @classmethod
     def load_model(cls, exported: Path) -> ToyPredictor:

@@ -28,6 +28,7 @@ from posetune.api import BadInputError, Trainable
 from posetune.digest import digest_folder
 from posetune.home import Home
 from posetune.study import journal
+from posetune.study.checkpoints import verified_model
 from posetune.study.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking.connection import (
@@ -83,6 +84,7 @@ class _Candidate:
             "posetune.run_id": self.run_id,
             "posetune.store_digest": self.view.store_digest,
             "posetune.checkpoint_digest": self.checkpoint_digest,
+            "posetune.model_digest": digest_folder(self.folder),
             "posetune.objective": self.view.spec.objective.metric,
             "posetune.value": repr(self.trial.value),
             "posetune.gate": "ungated",
@@ -162,20 +164,7 @@ def _verified_best(view: SweepView, home: Home) -> tuple[TrialView, Path, str]:
             f"sweep {view.name}: has no complete trial to promote ({len(view.trials)} trials, the "
             f"sweep is {view.state}); continue it with the command that started it"
         )
-    folder = home.storage / trial.checkpoint.folder
-    place = f"sweep {view.name}, trial {trial.number}: its checkpoint {folder}"
-    if not (folder / "model").is_dir():
-        raise BadInputError(
-            f"{place} has no model; is the storage folder the one that the sweep wrote to "
-            "(POSETUNE_STORAGE, --home)?"
-        )
-    found = digest_folder(folder)
-    if found != trial.checkpoint.digest:
-        raise BadInputError(
-            f"{place} is damaged: digest {found[:12]}, the study says "
-            f"{trial.checkpoint.digest[:12]}. Restore it from a backup; it is not promoted."
-        )
-    return trial, folder / "model", found
+    return trial, *verified_model(home.storage, view, trial)
 
 
 def _find_version(client: MlflowClient, model: str, candidate: _Candidate) -> int | None:

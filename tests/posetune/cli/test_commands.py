@@ -12,7 +12,17 @@ import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = ["data", "data import", "data info", "train", "check", "sweep", "submit", "show"]
+COMMANDS = [
+    "data",
+    "data import",
+    "data info",
+    "train",
+    "evaluate",
+    "check",
+    "sweep",
+    "submit",
+    "show",
+]
 COMMANDS += ["track", "stages", "promote", "ui"]
 
 

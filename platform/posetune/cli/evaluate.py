@@ -1,0 +1,87 @@
+"""`posetune evaluate`: a model on a split, with tables and pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posetune.api import BadInputError, StoreSummary
+from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.screen import console, progress_bar
+from posetune.home import Home
+from posetune.spec import DEFAULT_TRAINABLE
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of an "
+            "exported model or of a checkpoint."
+        ),
+    ],
+    store: Annotated[Path, typer.Option("--store", help="Prepared data.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for tables and pictures.")],
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    home: HomeOption = None,
+    trainable: Annotated[
+        str, typer.Option("--trainable", help="Whose model a folder or version holds.")
+    ] = DEFAULT_TRAINABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model on every frame of a split: metrics, baselines, tables, pictures.
+
+    Every average has a 95 % interval (bootstrap over motions). Each look at a test split is counted
+    in the study, where there is one.
+
+      posetune evaluate models:/selfpose@candidate --store data/procedural --out out/candidate
+
+      posetune evaluate quickstart/6 --store data/procedural --split val --out out/trial6
+    """
+    from posetune.cli.models import open_model
+    from posetune.digest import digest_folder
+    from posetune.report.evaluation import evaluation_table, write_evaluation
+
+    resolved = Home.resolve(home)
+    with open_model(model, resolved, trainable) as found:
+        summary = found.trainable.describe_store(store)
+        facts: dict[str, Any] = {
+            "model": found.name,
+            "model_digest": digest_folder(found.folder),
+            "store": str(store.absolute()),
+            "store_digest": summary.digest,
+            "split": split,
+            "command": ["posetune", *sys.argv[1:]],
+        }
+        if split == "test":
+            facts["test_split_opened"] = _count_look(resolved, summary, found.name)
+        with progress_bar("evaluate", quiet=as_json) as progress:
+            evaluation = found.trainable.evaluate(found.folder, store, split, progress)
+    files = write_evaluation(evaluation, out, facts)
+    if as_json:
+        print((out / "metrics.json").read_text(encoding="utf-8"), end="")
+        return
+    console.print(evaluation_table(evaluation, f"{found.name} on split {split} of {store}"))
+    if facts.get("test_split_opened"):
+        console.print(
+            f"this test split was opened {facts['test_split_opened']} times, this one included"
+        )
+    console.print(f"{out}: {', '.join(file.name for file in files)}")
+
+
+def _count_look(home: Home, summary: StoreSummary, model: str) -> int | None:
+    """Record that the test split is opened; None where there is no study to record it in."""
+    from posetune.study.database import open_database
+    from posetune.study.openings import record_opening
+
+    try:
+        database = open_database(home.database, create=False)
+    except BadInputError as error:
+        console.print(f"this look at the test split is not counted: {error}")
+        return None
+    return record_opening(database, summary.digest, why="evaluate", model=model)

@@ -1,0 +1,80 @@
+"""Finds the model that a command was given: in the registry, in a study, or in a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from posetune.api import BadInputError, Trainable
+from posetune.home import Home
+from posetune.spec import load_trainable
+
+__all__ = ["FoundModel", "open_model"]
+
+_TRIAL = re.compile(r"(?P<sweep>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})/(?P<trial>\d+)")
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """An exported model and what it is."""
+
+    name: str
+    """Names it for people, exactly: a version, a trial or a folder."""
+    folder: Path
+    trainable: type[Trainable]
+
+
+@contextmanager
+def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
+    """Find a model; a folder that holds a copy is removed at the end.
+
+    Args:
+        given: `models:/NAME@ALIAS`, `models:/NAME/NUMBER`, a folder (an exported model, or a
+            checkpoint that holds one), or `SWEEP/TRIAL`. A folder comes before a trial.
+        home: where the registry and the study are.
+        trainable: whose model it is, where that is not known from a sweep.
+
+    Raises:
+        BadInputError: there is no such model, or it is damaged.
+    """
+    if given.startswith("models:/"):
+        from posetune.tracking.models import fetch_uri
+
+        with TemporaryDirectory(prefix="posetune-model-") as scratch:
+            version, folder = fetch_uri(home, given, Path(scratch))
+            yield FoundModel(version.uri, folder, load_trainable(trainable))
+        return
+    path = Path(given).expanduser()
+    if path.is_dir():
+        inner = path / "model"
+        yield FoundModel(
+            str(path.absolute()), inner if inner.is_dir() else path, load_trainable(trainable)
+        )
+        return
+    trial = _TRIAL.fullmatch(given)
+    if trial is None:
+        raise BadInputError(
+            f"{given}: no such folder; give a folder that holds an exported model, SWEEP/TRIAL, "
+            "models:/NAME@ALIAS or models:/NAME/NUMBER"
+        )
+    yield _open_trial(home, trial["sweep"], int(trial["trial"]))
+
+
+def _open_trial(home: Home, sweep: str, number: int) -> FoundModel:
+    from posetune.study.checkpoints import verified_model
+    from posetune.study.database import open_database
+    from posetune.study.view import read_sweep
+
+    view = read_sweep(open_database(home.database, create=False), sweep)
+    trial = next((t for t in view.trials if t.number == number), None)
+    if trial is None:
+        raise BadInputError(
+            f"{sweep}/{number}: sweep {sweep} has {len(view.trials)} trials, from 0 on; "
+            f"see posetune show {sweep}"
+        )
+    folder, _ = verified_model(home.storage, view, trial)
+    return FoundModel(f"{sweep}/{number}", folder, load_trainable(view.spec.trainable))

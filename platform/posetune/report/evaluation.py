@@ -1,0 +1,96 @@
+"""An evaluation on disk and on the terminal.
+
+`metrics.json` is written last: where it is, the rest is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from posetune.api import BadInputError, Evaluation
+
+__all__ = ["evaluation_table", "write_evaluation"]
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+    """Write tables, pictures, `frames.npz` (every frame's scores) and `metrics.json`.
+
+    Args:
+        evaluation: what to write.
+        folder: made if need be; files of the same name are replaced.
+        facts: what was evaluated on what; stands first in `metrics.json`.
+
+    Returns:
+        The files.
+
+    Raises:
+        BadInputError: the folder cannot be written to.
+    """
+    frames = io.BytesIO()
+    columns: dict[str, Any] = dict(evaluation.records)
+    np.savez_compressed(frames, **columns)
+    content = {
+        **facts,
+        "metrics": _with_intervals(evaluation.metrics, evaluation),
+        "baselines": _with_intervals(evaluation.baselines, evaluation),
+        **evaluation.details,
+    }
+    files = {
+        **{name: text.encode() for name, text in evaluation.tables.items()},
+        **evaluation.pictures,
+        "frames.npz": frames.getvalue(),
+        "metrics.json": (json.dumps(_finite(content), indent=1) + "\n").encode(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            partial = folder / f".{name}.partial"
+            partial.write_bytes(data)
+            partial.replace(folder / name)
+    except OSError as error:
+        raise BadInputError(
+            f"--out {folder}: cannot be written ({error.strerror}); give another folder"
+        ) from error
+    return [folder / name for name in files]
+
+
+def evaluation_table(evaluation: Evaluation, title: str) -> Table:
+    """Return the metrics and baselines with their intervals, for a terminal."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for values, prefix in ((evaluation.metrics, ""), (evaluation.baselines, "baseline: ")):
+        for name, value in values.items():
+            low, high = evaluation.intervals.get(name, (math.nan, math.nan))
+            span = "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
+            table.add_row(prefix + name, f"{value:.4g}", span)
+        table.add_section()
+    return table
+
+
+def _with_intervals(values: Mapping[str, float], evaluation: Evaluation) -> dict[str, Any]:
+    absent = (math.nan, math.nan)
+    return {
+        name: dict(
+            zip(("mean", "low", "high"), (v, *evaluation.intervals.get(name, absent)), strict=True)
+        )
+        for name, v in values.items()
+    }
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null for each number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
