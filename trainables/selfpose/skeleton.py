@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["H36M_17", "LAYOUTS", "Layout"]
+__all__ = ["FINGERS", "H36M_17", "HAND_21", "LAYOUTS", "Layout"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Layout:
     """The joint whose distance to the root in 2D sets a pose's size (method: `h`)."""
     bone_ratios: tuple[float, ...]
     """Length of each limb over the mean limb length, in the order of `limbs`."""
+
+    parts: tuple[str, ...]
+    """For each joint, the part of the body that the limb ending there is drawn as."""
 
     @property
     def limbs(self) -> tuple[tuple[int, int], ...]:
@@ -67,6 +70,36 @@ H36M_17 = Layout(
         *(0.5746, 1.0812, 0.9652),
         *(0.5746, 1.0812, 0.9652),
     ),
+    parts=(
+        *("middle", "right", "right", "right", "left", "left", "left"),
+        *("middle", "middle", "middle", "middle"),
+        *("left", "left", "left", "right", "right", "right"),
+    ),
 )
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (H36M_17,)}
+FINGERS = ("thumb", "index", "middle", "ring", "little")
+
+# Wrist to knuckle, then towards the tip, mm: bones and fingertip pulp of Buryanov & Kotiuk 2010
+# (Int. J. Morphol. 28(3), 755-758); ours is the way across the carpus, 26 mm, and to the thumb's
+# base, 30 mm.
+_HAND_BONES_MM = (
+    *(30.0, 46.2, 31.6, 27.4),
+    *(94.1, 39.8, 22.4, 19.6),
+    *(90.6, 44.6, 26.3, 21.4),
+    *(84.0, 41.4, 25.7, 21.3),
+    *(79.7, 32.7, 18.1, 19.7),
+)
+
+# The 21 points of OpenPose and HandDB; every hand is seen as a right one, left ones mirrored.
+HAND_21 = Layout(
+    name="hand21",
+    joints=("wrist", *(f"{finger}_{i}" for finger in FINGERS for i in range(1, 5))),
+    parents=(-1, *(0 if i == 0 else 4 * f + i for f in range(5) for i in range(4))),
+    mirror=tuple(range(21)),
+    root=0,
+    head=9,  # the middle finger's knuckle: the palm does not bend
+    bone_ratios=tuple(round(20 * length / sum(_HAND_BONES_MM), 4) for length in _HAND_BONES_MM),
+    parts=("wrist", *(finger for finger in FINGERS for _ in range(4))),
+)
+
+LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (H36M_17, HAND_21)}

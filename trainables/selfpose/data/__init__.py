@@ -1,8 +1,8 @@
 """The store that feeds the model, and what makes it.
 
-An importer (`mocap17`, `procedural`) hands a `sources.Source` to `importing`, which runs its jobs
+An importer (`mocap17`, `procedural`, `procedural_hand`) hands a `sources.Source` to `importing`, which runs its jobs
 on all cores (`workers`) and writes `shards`; `store` maps the result, `contact_sheet` shows it.
-Motions are drawn by `drawing` (`rendering`: `anatomy`, `body`, `looks`, `rooms`).
+Motions are drawn by `drawing` (`rendering`: `anatomy`, `hand_anatomy`, `body`, `looks`, `rooms`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posetune.api import Importer
-from selfpose.data import mocap17, procedural
+from selfpose.data import mocap17, procedural, procedural_hand
 from selfpose.data.contact_sheet import describe, draw_contact_sheet
 from selfpose.data.store import Split, Store, open_store
 
@@ -19,4 +19,8 @@ __all__ = ["Split", "Store", "describe", "draw_contact_sheet", "importers", "ope
 
 def importers() -> Mapping[str, Importer]:
     """Return the data formats, by name."""
-    return {"mocap17": mocap17.IMPORTER, "procedural": procedural.IMPORTER}
+    return {
+        "mocap17": mocap17.IMPORTER,
+        "procedural": procedural.IMPORTER,
+        "procedural_hand": procedural_hand.IMPORTER,
+    }

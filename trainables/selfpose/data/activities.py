@@ -9,7 +9,7 @@ Shape letters: F frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,16 @@ from selfpose.data.postures import (
     talking,
     torso,
 )
-from selfpose.data.tracks import FPS, FRAMES, KeyPose, Tracks, eased, smooth, start_heading
+from selfpose.data.tracks import (
+    FPS,
+    FRAMES,
+    KeyPose,
+    Tracks,
+    eased,
+    eased_over_motion,
+    smooth,
+    start_heading,
+)
 
 __all__ = ["ACTIVITIES", "Activity"]
 
@@ -139,13 +148,13 @@ def _direct(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
                 "spine_twist": outward * rng.uniform(0, 20),
             }
         )
-    return _turning(rng, _over_the_motion(keys, rng), 0.6)
+    return _turning(rng, eased_over_motion(keys, rng), 0.6)
 
 
 def _discuss(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
     """Stand and talk, with both hands beating time before the body."""
     keys = [{**talking(rng), **eased_leg(rng)} for _ in range(6)]
-    tracks = _over_the_motion(keys, rng)
+    tracks = eased_over_motion(keys, rng)
     for side in ("left", "right"):
         tracks[f"{side}_elbow"] = tracks[f"{side}_elbow"] + _beat(rng, rng.uniform(5, 25))
     return _turning(rng, tracks, 0.7)
@@ -160,7 +169,7 @@ def _eat(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
         lean = {"lean": rng.uniform(0, 15), "neck_flexion": rng.uniform(5, 30)}
         other = arm_pose(other_side(side), str(rng.choice(["plate", "offer"])), rng)
         keys.append({**legs, **torso(rng, 6), **other, **arm_pose(side, arm, rng), **lean})
-    return _turning(rng, _over_the_motion(keys, rng), 0.1)
+    return _turning(rng, eased_over_motion(keys, rng), 0.1)
 
 
 def _greet(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
@@ -181,7 +190,7 @@ def _greet(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
             wave = (20.0, 95.0, -60.0, 75.0)
             pose |= arm_angles(side, wave if manner == "wave" else (48.0, 0.0, -10.0, 40.0), rng)
         keys += [{**torso(rng, 6), **resting_arms(rng), **eased_leg(rng)}, pose]
-    tracks = _over_the_motion(keys, rng)
+    tracks = eased_over_motion(keys, rng)
     side = any_side(rng)
     tracks[f"{side}_shoulder_twist"] = tracks[f"{side}_shoulder_twist"] + _beat(rng, 15)
     return _turning(rng, tracks, 0.4)
@@ -196,7 +205,7 @@ def _phone(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
         tracks, step_mm = _walk(rng)
         step_mm = step_mm * 0.6
     else:
-        tracks, step_mm = _turning(rng, _over_the_motion(keys, rng), 0.5)
+        tracks, step_mm = _turning(rng, eased_over_motion(keys, rng), 0.5)
     return _with_arm(rng, tracks, side, "ear"), step_mm
 
 
@@ -216,7 +225,7 @@ def _photograph(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
                 "neck_twist": rng.normal(0, 8),
             }
         )
-    tracks = _over_the_motion(keys, rng)
+    tracks = eased_over_motion(keys, rng)
     for side in ("left", "right"):
         tracks = _with_arm(rng, tracks, side, "camera")
     return _turning(rng, tracks, 0.8)
@@ -239,7 +248,7 @@ def _pose(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
                 arms = {**arms, **arm_angles(arm, angles, rng)}
         pose = {**torso(rng, 12), **arms, **stance}
         keys += [pose, pose]  # twice the same: held
-    return _turning(rng, _over_the_motion(keys, rng), 0.6)
+    return _turning(rng, eased_over_motion(keys, rng), 0.6)
 
 
 def _sit(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
@@ -248,7 +257,7 @@ def _sit(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
     for _ in range(5):
         arms = talking(rng) if rng.random() < 0.4 else resting_arms(rng)
         keys.append({**torso(rng, 12), **arms, **seated_legs(rng)})
-    return _turning(rng, _over_the_motion(keys, rng), 0.25)
+    return _turning(rng, eased_over_motion(keys, rng), 0.25)
 
 
 def _smoke(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
@@ -260,7 +269,7 @@ def _smoke(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
     for number in range(7):
         arm = "mouth" if number % 2 else str(rng.choice(["hang", "offer"]))
         keys.append({**legs, **torso(rng, 7), **rest, **arm_pose(side, arm, rng)})
-    return _turning(rng, _over_the_motion(keys, rng), 0.4)
+    return _turning(rng, eased_over_motion(keys, rng), 0.4)
 
 
 def _walk_dog(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
@@ -290,7 +299,7 @@ def _walk_together(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64
     side = any_side(rng)
     outward = 1 if side == "left" else -1
     tracks["neck_twist"] = np.radians(outward * rng.uniform(15, 50)) + smooth(rng, 0.5)
-    talk = _over_the_motion([talking(rng) for _ in range(5)], rng)
+    talk = eased_over_motion([talking(rng) for _ in range(5)], rng)
     hand = side if rng.random() < 0.7 else other_side(side)
     arm = {name: track for name, track in talk.items() if name.startswith(hand)}
     return {**tracks, **arm}, step_mm
@@ -309,12 +318,6 @@ def _beat(rng: np.random.Generator, degrees: float) -> NDArray[np.float64]:
     swing = np.sin(2 * np.pi * rng.uniform(0.7, 1.5) * seconds + rng.uniform(0, 2 * np.pi))
     strength = (1 + np.sin(2 * np.pi * rng.uniform(0.1, 0.2) * seconds + rng.random() * 6)) / 2
     return np.asarray(np.radians(degrees) * strength * swing)
-
-
-def _over_the_motion(keys: Sequence[KeyPose], rng: np.random.Generator) -> Tracks:
-    """Move through the key poses at uneven times that fill the motion."""
-    times = np.cumsum(rng.uniform(0.9, 2.0, len(keys)))
-    return eased(keys, (times - times[0]) * (FRAMES / FPS) / (times[-1] - times[0]))
 
 
 def _turning(

@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from selfpose.data.looks import Fabric, Look
 from selfpose.skeleton import Layout
 
-__all__ = ["BodyFrame", "Capsule", "Vector", "body_frame", "build_capsules"]
+__all__ = [
+    "BodyFrame",
+    "Capsule",
+    "Vector",
+    "body_frame",
+    "build_capsules",
+    "cross",
+    "limb",
+    "norm",
+    "unit",
+]
 
 Vector = NDArray[np.float32]
 """(3,)."""
@@ -64,9 +74,9 @@ def body_frame(joints_j3: NDArray[np.float32], layout: Layout) -> BodyFrame:
     names = layout.joints
     up = joints_j3[names.index("thorax")] - joints_j3[layout.root]
     left = joints_j3[names.index("left_hip")] - joints_j3[names.index("right_hip")]
-    forward = _unit(_cross(left, up))
-    up = _unit(up)
-    return BodyFrame(left=_cross(up, forward), up=up, forward=forward)
+    forward = unit(cross(left, up))
+    up = unit(up)
+    return BodyFrame(left=cross(up, forward), up=up, forward=forward)
 
 
 def build_capsules(joints_j3: NDArray[np.float32], layout: Layout, look: Look) -> list[Capsule]:
@@ -116,19 +126,19 @@ def _trunk(at: dict[str, Vector], frame: BodyFrame, look: Look) -> list[Capsule]
 
 def _head(at: dict[str, Vector], look: Look) -> list[Capsule]:
     thorax, neck, head = at["thorax"], at["neck"], at["head"]
-    up = _unit(head - neck)
-    forward = _unit(_cross(at["left_shoulder"] - at["right_shoulder"], up))
-    left = _cross(up, forward)
+    up = unit(head - neck)
+    forward = unit(cross(at["left_shoulder"] - at["right_shoulder"], up))
+    left = cross(up, forward)
     middle = neck + np.float32(0.75) * (head - neck)
-    skull = _limb(neck, middle, (82, 90), look.hair, origin=middle, across=left)
+    skull = limb(neck, middle, (82, 90), look.hair, origin=middle, across=left)
     parts = [
-        _limb(thorax, neck, (56 * look.girth, 54), look.skin, origin=thorax, across=left),
+        limb(thorax, neck, (56 * look.girth, 54), look.skin, origin=thorax, across=left),
         replace(skull, outer=look.skin, face=forward if look.face else None),
     ]
     if look.long_hair:
         back, down = np.float32(-48) * forward, np.float32(-150) * up
         nape = middle + back
-        parts.append(_limb(nape, nape + down, (80, 62), look.hair, origin=nape, across=left))
+        parts.append(limb(nape, nape + down, (80, 62), look.hair, origin=nape, across=left))
     return parts
 
 
@@ -139,14 +149,14 @@ def _leg(at: dict[str, Vector], side: str, *, frame: BodyFrame, look: Look) -> l
     bare = look.left_hand if left else look.right_hand
     shoe = look.left_shoe if left else look.right_shoe
     girth, share = look.girth, look.trouser_share
-    shin = _unit(ankle - knee)
-    toes = _unit(frame.forward - np.dot(frame.forward, shin) * shin)
+    shin = unit(ankle - knee)
+    toes = unit(frame.forward - np.dot(frame.forward, shin) * shin)
     sole = ankle + np.float32(42) * shin
     return [
         _sleeved(hip, knee, (81 * girth, 58 * girth), cloth, outer=bare, share=share),
         _sleeved(knee, ankle, (58 * girth, 38 * girth), cloth, outer=bare, share=share - 1),
-        _limb(ankle, sole - np.float32(25) * toes, (42, 44), shoe, origin=ankle, across=toes),
-        _limb(sole, sole + np.float32(145) * toes, (44, 34), shoe, origin=sole, across=shin),
+        limb(ankle, sole - np.float32(25) * toes, (42, 44), shoe, origin=ankle, across=toes),
+        limb(sole, sole + np.float32(145) * toes, (44, 34), shoe, origin=sole, across=shin),
     ]
 
 
@@ -156,12 +166,12 @@ def _arm(at: dict[str, Vector], side: str, *, look: Look) -> list[Capsule]:
     cloth = look.left_sleeve if left else look.right_sleeve
     bare = look.left_hand if left else look.right_hand
     girth, share = look.girth, look.sleeve_share
-    direction = _unit(wrist - elbow)
+    direction = unit(wrist - elbow)
     palm, tips = wrist + np.float32(20) * direction, wrist + np.float32(95) * direction
     return [
         _sleeved(shoulder, elbow, (54 * girth, 42 * girth), cloth, outer=bare, share=share),
         _sleeved(elbow, wrist, (41 * girth, 29 * girth), cloth, outer=bare, share=share - 1),
-        _limb(palm, tips, (34, 27), bare, origin=palm, across=_any_normal(direction)),
+        limb(palm, tips, (34, 27), bare, origin=palm, across=_any_normal(direction)),
     ]
 
 
@@ -176,8 +186,8 @@ def _sleeved(
 ) -> Capsule:
     """Return a limb that is covered up to a share of its length."""
     axis = end - start
-    along = _unit(axis)
-    cut = math.inf if share >= 1 else -math.inf if share <= 0 else share * float(_norm(axis))
+    along = unit(axis)
+    cut = math.inf if share >= 1 else -math.inf if share <= 0 else share * float(norm(axis))
     return Capsule(
         start,
         end,
@@ -191,7 +201,7 @@ def _sleeved(
     )
 
 
-def _limb(
+def limb(
     start: Vector,
     end: Vector,
     radii_mm: tuple[float, float],
@@ -201,7 +211,7 @@ def _limb(
     across: Vector,
 ) -> Capsule:
     """Return a capsule of one fabric."""
-    along = _unit(end - start)
+    along = unit(end - start)
     return Capsule(
         start,
         end,
@@ -217,18 +227,20 @@ def _limb(
 def _any_normal(direction: Vector) -> Vector:
     """Return a unit vector at right angles to a unit direction."""
     helper = (1.0, 0.0, 0.0) if abs(float(direction[0])) < 0.7 else (0.0, 1.0, 0.0)
-    return _unit(_cross(direction, np.asarray(helper, dtype=np.float32)))
+    return unit(cross(direction, np.asarray(helper, dtype=np.float32)))
 
 
-def _cross(a: Vector, b: Vector) -> Vector:
+def cross(a: Vector, b: Vector) -> Vector:
     """Return the cross product; several times faster than numpy's for one pair."""
     (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
     return np.asarray((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dtype=np.float32)
 
 
-def _norm(vector: Vector) -> float:
+def norm(vector: Vector) -> float:
+    """Return the length of a vector."""
     return math.sqrt(float(vector @ vector))
 
 
-def _unit(vector: Vector) -> Vector:
-    return (vector / np.float32(max(_norm(vector), 1e-6))).astype(np.float32)
+def unit(vector: Vector) -> Vector:
+    """Return the direction of a vector."""
+    return (vector / np.float32(max(norm(vector), 1e-6))).astype(np.float32)

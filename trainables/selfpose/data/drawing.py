@@ -108,6 +108,7 @@ def _job(
             "camera": rows.camera_n[part],
             "frame": np.asarray([motion.frame_f[at] for motion, at in pairs], np.int32),
         },
+        enlarged=corpus.enlarged,
     )
 
 
@@ -126,6 +127,8 @@ class DrawingJob:
     subject_names: tuple[str, ...]
     columns: Mapping[str, NDArray[Any]]
     """The columns that need no drawing, among them `camera` and `frame`."""
+    enlarged: float = 1.0
+    """How many times life size the joints are."""
 
     def __call__(self) -> Made:
         """Draw the rows: the columns of the store, in the same order."""
@@ -173,4 +176,4 @@ class DrawingJob:
             size=self.image_size,
             rng=generator(self.seed, "picture", self.split, motion, frame, number),
         )
-        return joints_j2, joints_j3.astype(np.float32), picture, mask
+        return joints_j2, (joints_j3 / self.enlarged).astype(np.float32), picture, mask

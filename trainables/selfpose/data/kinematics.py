@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from selfpose.skeleton import H36M_17, Layout
 
-__all__ = ["LIMITS_DEG", "bone_lengths", "limit_angles", "pose_joints"]
+__all__ = [
+    "LIMITS_DEG",
+    "Angles",
+    "bone_lengths",
+    "limit_angles",
+    "pose_joints",
+    "rotation_about",
+]
 
 LAYOUT: Layout = H36M_17
 
@@ -91,12 +98,14 @@ def bone_lengths(stature_mm: float, rng: np.random.Generator) -> NDArray[np.floa
     return lengths * (stature_mm * (1 - ankle_share) / tall)
 
 
-def limit_angles(angles: Angles) -> dict[str, NDArray[np.float64]]:
+def limit_angles(
+    angles: Angles, limits_deg: Mapping[str, tuple[float, float]] = LIMITS_DEG
+) -> dict[str, NDArray[np.float64]]:
     """Return the angle tracks held within the joint limits; one that is missing was 0."""
     zero = np.zeros_like(next(iter(angles.values())))
     limited = {
         name: np.clip(angles.get(name, zero), *np.radians(limit))
-        for name, limit in LIMITS_DEG.items()
+        for name, limit in limits_deg.items()
     }
     return {**angles, **limited}
 
@@ -128,14 +137,22 @@ def pose_joints(lengths_j: NDArray[np.float64], angles: Angles) -> NDArray[np.fl
 def _part_rotations(angles: Angles) -> dict[str, NDArray[np.float64]]:
     """Return for each joint the rotation (F, 3, 3), part to world, of the limb that ends at it."""
     pelvis = (
-        _about("z", angles["heading"]) @ _about("y", angles["lean"]) @ _about("x", angles["roll"])
+        rotation_about("z", angles["heading"])
+        @ rotation_about("y", angles["lean"])
+        @ rotation_about("x", angles["roll"])
     )
     half = {name: angles[f"spine_{name}"] / 2 for name in ("flexion", "side", "twist")}
-    bend = _about("y", half["flexion"]) @ _about("x", half["side"]) @ _about("z", half["twist"])
+    bend = (
+        rotation_about("y", half["flexion"])
+        @ rotation_about("x", half["side"])
+        @ rotation_about("z", half["twist"])
+    )
     waist = pelvis @ bend
     chest = waist @ bend
-    neck = chest @ _about("z", angles["neck_twist"]) @ _about("x", angles["neck_side"])
-    head = neck @ _about("y", angles["neck_flexion"])
+    neck = (
+        chest @ rotation_about("z", angles["neck_twist"]) @ rotation_about("x", angles["neck_side"])
+    )
+    head = neck @ rotation_about("y", angles["neck_flexion"])
     turns = {"spine": waist, "thorax": chest, "neck": chest, "head": head}
     for side, sign in (("left", 1.0), ("right", -1.0)):
         upper_arm = chest @ _ball(angles, f"{side}_shoulder", sign)
@@ -143,23 +160,23 @@ def _part_rotations(angles: Angles) -> dict[str, NDArray[np.float64]]:
         turns |= {
             f"{side}_shoulder": chest,
             f"{side}_elbow": upper_arm,
-            f"{side}_wrist": upper_arm @ _about("y", -angles[f"{side}_elbow"]),
+            f"{side}_wrist": upper_arm @ rotation_about("y", -angles[f"{side}_elbow"]),
             f"{side}_hip": pelvis,
             f"{side}_knee": thigh,
-            f"{side}_ankle": thigh @ _about("y", angles[f"{side}_knee"]),
+            f"{side}_ankle": thigh @ rotation_about("y", angles[f"{side}_knee"]),
         }
     return turns
 
 
 def _ball(angles: Angles, joint: str, sign: float) -> NDArray[np.float64]:
     """Return the rotation of a shoulder or hip."""
-    swing = _about("y", -angles[f"{joint}_flexion"]) @ _about(
+    swing = rotation_about("y", -angles[f"{joint}_flexion"]) @ rotation_about(
         "x", sign * angles[f"{joint}_abduction"]
     )
-    return swing @ _about("z", sign * angles[f"{joint}_twist"])
+    return swing @ rotation_about("z", sign * angles[f"{joint}_twist"])
 
 
-def _about(axis: str, angle_f: NDArray[np.float64]) -> NDArray[np.float64]:
+def rotation_about(axis: str, angle_f: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return right-handed rotations (F, 3, 3) about an axis."""
     cos, sin = np.cos(angle_f), np.sin(angle_f)
     first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]

@@ -11,7 +11,16 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Colour", "Fabric", "Look", "clothes_look", "plain_look"]
+__all__ = [
+    "Colour",
+    "Fabric",
+    "Look",
+    "any_cloth",
+    "any_skin",
+    "clothes_look",
+    "hsv",
+    "plain_look",
+]
 
 Colour = tuple[float, float, float]
 Pattern = Literal["none", "hoops", "stripes", "checks", "spots"]
@@ -77,7 +86,7 @@ def plain_look(rng: np.random.Generator) -> Look:
     turn, bright = rng.uniform(-0.04, 0.04), rng.uniform(0.8, 1.0)
 
     def part(hue: float, saturation: float, value: float) -> Fabric:
-        return Fabric(_hsv(hue + turn, saturation, value * bright))
+        return Fabric(hsv(hue + turn, saturation, value * bright))
 
     left_arm, right_arm = part(0.14, 0.75, 0.95), part(0.52, 0.65, 0.9)
     left_leg, right_leg = part(0.04, 0.75, 0.9), part(0.63, 0.6, 0.95)
@@ -105,16 +114,15 @@ def plain_look(rng: np.random.Generator) -> Look:
 
 def clothes_look(rng: np.random.Generator) -> Look:
     """Draw a dressed look: left and right limbs are alike, patterns make false edges."""
-    gain = rng.uniform(0.85, 1.08)
-    skin = Fabric(_scaled(_SKIN[rng.integers(len(_SKIN))], gain))
+    skin = any_skin(rng)
     hair = Fabric(_scaled(_HAIR[rng.integers(len(_HAIR))], rng.uniform(0.7, 1.2)))
     shirt = Fabric(
-        _cloth(rng),
-        second=_cloth(rng),
+        any_cloth(rng),
+        second=any_cloth(rng),
         pattern=_PATTERNS[rng.integers(len(_PATTERNS))],
         period_mm=rng.uniform(70.0, 170.0),
     )
-    legs, shoes = Fabric(_trousers(rng)), Fabric(_scaled(_cloth(rng), 0.7))
+    legs, shoes = Fabric(_trousers(rng)), Fabric(_scaled(any_cloth(rng), 0.7))
     return Look(
         girth=rng.uniform(0.86, 1.25),
         skin=skin,
@@ -136,15 +144,23 @@ def clothes_look(rng: np.random.Generator) -> Look:
     )
 
 
-def _cloth(rng: np.random.Generator) -> Colour:
-    return _hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.25, 0.95))
+def any_skin(rng: np.random.Generator) -> Fabric:
+    """Draw a skin."""
+    gain = rng.uniform(0.85, 1.08)
+    return Fabric(_scaled(_SKIN[rng.integers(len(_SKIN))], gain))
+
+
+def any_cloth(rng: np.random.Generator) -> Colour:
+    """Draw the colour of a cloth."""
+    return hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.25, 0.95))
 
 
 def _trousers(rng: np.random.Generator) -> Colour:
-    return _hsv(rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.15, 0.75))
+    return hsv(rng.random(), rng.uniform(0.05, 0.5), rng.uniform(0.15, 0.75))
 
 
-def _hsv(hue: float, saturation: float, value: float) -> Colour:
+def hsv(hue: float, saturation: float, value: float) -> Colour:
+    """Return the colour of this hue (in turns), saturation and value (0 to 1)."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return (255 * red, 255 * green, 255 * blue)
 

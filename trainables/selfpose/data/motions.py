@@ -49,6 +49,9 @@ class Corpus:
     activities: tuple[str, ...]
     subjects: tuple[str, ...]
     motions: tuple[Motion, ...]
+    enlarged: float = 1.0
+    """How many times life size the motions are: a hand fills the room like a person. The store
+    holds life size."""
 
 
 def half_of(motion_name: str) -> str:

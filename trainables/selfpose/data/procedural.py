@@ -9,7 +9,7 @@ Frames and units: see `selfpose.data.kinematics`. Shape letters: F frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,21 @@ from selfpose.data.motions import ANKLE_HEIGHT_MM, Corpus, Motion, half_of, plac
 from selfpose.data.seeding import generator
 from selfpose.data.tracks import FRAMES, with_drift
 
-__all__ = ["ACTIVITIES", "IMPORTER", "ProceduralOptions", "make_corpus", "make_motion"]
+__all__ = [
+    "ACTIVITIES",
+    "IMPORTER",
+    "LICENCE",
+    "ProceduralOptions",
+    "make_corpus",
+    "make_motion",
+    "make_motions",
+]
 
 SUBJECTS = {"train": 12, "val": 5, "test": 5}
 """How many people each group has; `prior` shares those of `train`."""
 MOTIONS = {"train": 6, "prior": 6, "val": 4, "test": 4}
 """Motions of each activity when no limit is given: 9000, 9000, 6000 and 6000 frames."""
+LICENCE = "made by this program; free for all uses"
 MOTIONS_AT_LEAST = 4
 """Motions of each activity with any limit: macro averages need three."""
 
@@ -46,18 +55,46 @@ class ProceduralOptions(DrawingOptions):
 
 def make_corpus(options: ProceduralOptions) -> Corpus:
     """Make the motions of all splits: each activity has as many motions and frames."""
+
+    def make(activity: str, subject: str, rng: np.random.Generator) -> NDArray[np.float32]:
+        joints_fj3 = make_motion(activity, subject, seed=options.seed, rng=rng)
+        return place_in_room(joints_fj3, LAYOUT, rng=rng)
+
+    subjects, motions = make_motions(options, tuple(ACTIVITIES), make)
+    return Corpus(
+        format="procedural",
+        layout=LAYOUT,
+        licence=LICENCE,
+        source_digest="",
+        activities=tuple(ACTIVITIES),
+        subjects=subjects,
+        motions=motions,
+    )
+
+
+def make_motions(
+    options: ProceduralOptions,
+    activities: Sequence[str],
+    make: Callable[[str, str, np.random.Generator], NDArray[np.float32]],
+) -> tuple[tuple[str, ...], tuple[Motion, ...]]:
+    """Make the subjects and motions of all splits.
+
+    Args:
+        options: seed and limit.
+        activities: their names; each gets as many motions.
+        make: `make(activity, subject, rng)` returns joints (F, J, 3), placed in the room.
+    """
     groups = {group: [f"{group}{i + 1:02d}" for i in range(n)] for group, n in SUBJECTS.items()}
     subjects = [name for names in groups.values() for name in names]
     motions: list[Motion] = []
     for split, count in MOTIONS.items():
         if options.limit is not None:
-            count = max(MOTIONS_AT_LEAST, -(-options.limit // (FRAMES * len(ACTIVITIES))))
+            count = max(MOTIONS_AT_LEAST, -(-options.limit // (FRAMES * len(activities))))
         group = groups["train" if split == "prior" else split]
-        for number, activity in enumerate(ACTIVITIES):
+        for number, activity in enumerate(activities):
             for name in _names(split, activity, count=count):
                 rng = generator(options.seed, "motion", name)
                 subject = str(rng.choice(group))
-                joints_fj3 = make_motion(activity, subject, seed=options.seed, rng=rng)
                 motions.append(
                     Motion(
                         name=name,
@@ -65,18 +102,10 @@ def make_corpus(options: ProceduralOptions) -> Corpus:
                         split=split,
                         frame_f=np.arange(FRAMES, dtype=np.int32),
                         activity_f=np.full(FRAMES, number, dtype=np.int32),
-                        joints_fj3=place_in_room(joints_fj3, LAYOUT, rng=rng),
+                        joints_fj3=make(activity, subject, rng),
                     )
                 )
-    return Corpus(
-        format="procedural",
-        layout=LAYOUT,
-        licence="made by this program; free for all uses",
-        source_digest="",
-        activities=tuple(ACTIVITIES),
-        subjects=tuple(subjects),
-        motions=tuple(motions),
-    )
+    return tuple(subjects), tuple(motions)
 
 
 def make_motion(

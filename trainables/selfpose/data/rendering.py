@@ -21,13 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfpose.data import looks, rooms
-from selfpose.data.anatomy import build_capsules
+from selfpose.data.anatomy import Capsule, Vector, build_capsules
 from selfpose.data.body import Canvas, draw_body
 from selfpose.data.cameras import CAMERAS, FOCAL_PX, Crop
+from selfpose.data.hand_anatomy import (
+    HandLook,
+    build_forearm,
+    build_hand,
+    clothes_hand,
+    plain_hand,
+)
 from selfpose.data.looks import Look
 from selfpose.data.occluders import draw_occluders
 from selfpose.data.seeding import generator
-from selfpose.skeleton import Layout
+from selfpose.skeleton import HAND_21, Layout
 
 __all__ = ["ROOMS", "Level", "Scene", "draw_frame", "look_of"]
 
@@ -77,10 +84,10 @@ def draw_frame(
     Returns:
         The picture (S, S, 3), RGB, and how much of each pixel the person covers (S, S), 0..255.
     """
-    capsules = build_capsules(joints_j3, layout, look_of(scene))
     if scene.level in ("plain", "clothes"):
         canvas = Canvas(_plain_background(scene, size))
-        draw_body(canvas, capsules, crop=crop, light=_HEAD_LIGHT, ambient=0.45)
+        figure = _figure(joints_j3, layout, scene)
+        _draw_figure(canvas, figure, crop=crop, light=_HEAD_LIGHT, ambient=0.45)
         return _to_bytes(canvas.colour_ss3), _to_bytes(canvas.cover_ss * 255)
     room = _room(scene.seed, scene.group, _room_number(scene))
     view = _view(scene.seed, scene.group, _room_number(scene), scene.camera)
@@ -89,7 +96,8 @@ def draw_frame(
     background *= _shadow(joints_j3, layout, room=room, scene=scene, crop=crop, size=size)
     canvas = Canvas(background)
     light = camera.world_to_camera_33 @ room.light_3
-    draw_body(canvas, capsules, crop=crop, light=light, ambient=0.5)
+    figure = _figure(joints_j3, layout, scene)
+    _draw_figure(canvas, figure, crop=crop, light=light, ambient=0.5)
     if scene.level == "occluders":
         draw_occluders(canvas, rng)
     elif rng.random() < OCCLUDER_SHARE:
@@ -102,6 +110,30 @@ def look_of(scene: Scene) -> Look:
     return _look(scene.level, scene.seed, scene.group, scene.subject)
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """What is drawn of a person."""
+
+    capsules: list[Capsule]
+    beside: list[Capsule]
+    """What is seen but does not count as covered: the forearm of a hand."""
+
+
+def _figure(joints_j3: NDArray[np.float32], layout: Layout, scene: Scene) -> _Figure:
+    if layout.name != HAND_21.name:
+        return _Figure(build_capsules(joints_j3, layout, look_of(scene)), [])
+    look = _hand_look(scene.level, scene.seed, scene.group, scene.subject)
+    return _Figure(build_hand(joints_j3, look), build_forearm(joints_j3, look))
+
+
+def _draw_figure(
+    canvas: Canvas, figure: _Figure, *, crop: Crop, light: Vector, ambient: float
+) -> None:
+    draw_body(canvas, figure.beside, crop=crop, light=light, ambient=ambient)
+    canvas.cover_ss[:] = 0
+    draw_body(canvas, figure.capsules, crop=crop, light=light, ambient=ambient)
+
+
 _HEAD_LIGHT = np.asarray([-0.40, -0.60, -0.69], dtype=np.float32)
 
 
@@ -109,6 +141,12 @@ _HEAD_LIGHT = np.asarray([-0.40, -0.60, -0.69], dtype=np.float32)
 def _look(level: Level, seed: int, group: str, subject: str) -> Look:
     rng = generator(seed, "look", group, subject)
     return looks.plain_look(rng) if level == "plain" else looks.clothes_look(rng)
+
+
+@functools.lru_cache(maxsize=256)
+def _hand_look(level: Level, seed: int, group: str, subject: str) -> HandLook:
+    rng = generator(seed, "hand look", group, subject)
+    return plain_hand(rng) if level == "plain" else clothes_hand(rng)
 
 
 @functools.lru_cache(maxsize=16)

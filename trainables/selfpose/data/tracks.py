@@ -10,7 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FPS", "FRAMES", "KeyPose", "Tracks", "eased", "smooth", "start_heading", "with_drift"]
+__all__ = [
+    "FPS",
+    "FRAMES",
+    "KeyPose",
+    "Tracks",
+    "eased",
+    "eased_over_motion",
+    "smooth",
+    "start_heading",
+    "with_drift",
+]
 
 FPS = 10
 FRAMES = 100
@@ -33,6 +43,12 @@ def eased(keys: Sequence[KeyPose], times_s: NDArray[np.float64]) -> Tracks:
         values = np.radians([key.get(name, 0.0) for key in keys])
         tracks[name] = values[before] + share * (values[before + 1] - values[before])
     return tracks
+
+
+def eased_over_motion(keys: Sequence[KeyPose], rng: np.random.Generator) -> Tracks:
+    """Move through the key poses at uneven times that fill the motion."""
+    times = np.cumsum(rng.uniform(0.9, 2.0, len(keys)))
+    return eased(keys, (times - times[0]) * (FRAMES / FPS) / (times[-1] - times[0]))
 
 
 def with_drift(tracks: Tracks, rng: np.random.Generator) -> Tracks:
