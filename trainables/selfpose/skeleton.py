@@ -27,9 +27,6 @@ class Layout:
     bone_ratios: tuple[float, ...]
     """Length of each limb over the mean limb length, in the order of `limbs`."""
 
-    parts: tuple[str, ...]
-    """For each joint, the part of the body that the limb ending there is drawn as."""
-
     @property
     def limbs(self) -> tuple[tuple[int, int], ...]:
         """(child, parent) of each limb, in the order of the children."""
@@ -70,11 +67,6 @@ H36M_17 = Layout(
         *(0.5746, 1.0812, 0.9652),
         *(0.5746, 1.0812, 0.9652),
     ),
-    parts=(
-        *("middle", "right", "right", "right", "left", "left", "left"),
-        *("middle", "middle", "middle", "middle"),
-        *("left", "left", "left", "right", "right", "right"),
-    ),
 )
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
@@ -99,7 +91,6 @@ HAND_21 = Layout(
     root=0,
     head=9,  # the middle finger's knuckle: the palm does not bend
     bone_ratios=tuple(round(20 * length / sum(_HAND_BONES_MM), 4) for length in _HAND_BONES_MM),
-    parts=("wrist", *(finger for finger in FINGERS for _ in range(4))),
 )
 
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (H36M_17, HAND_21)}

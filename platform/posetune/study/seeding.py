@@ -1,4 +1,4 @@
-"""Seeds that are a function of the sweep, the trial and the purpose, so that a resume repeats them."""
+"""Seeds that follow from the sweep, the trial and the purpose, so that a resume repeats them."""
 
 from __future__ import annotations
 

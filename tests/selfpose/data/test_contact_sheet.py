@@ -43,7 +43,7 @@ def test_a_store_is_described_in_words_and_numbers(plain_store: Store) -> None:
 def test_the_importers_are_named_and_take_the_shared_options() -> None:
     importers = data.importers()
 
-    assert set(importers) == {"mocap17", "procedural"}
+    assert set(importers) >= {"mocap17", "procedural", "procedural_hand"}
     assert importers["mocap17"].needs_file
     assert importers["mocap17"].options().model_dump()["views"] == 4
     assert importers["procedural"].options().model_dump()["views"] == 1

@@ -1,7 +1,8 @@
 """The store that feeds the model, and what makes it.
 
-An importer (`mocap17`, `procedural`, `procedural_hand`) hands a `sources.Source` to `importing`, which runs its jobs
-on all cores (`workers`) and writes `shards`; `store` maps the result, `contact_sheet` shows it.
+An importer (`mocap17`, `procedural`, `procedural_hand`) hands a `sources.Source` to `importing`,
+which runs its jobs on all cores (`workers`) and writes `shards`; `store` maps the result,
+`contact_sheet` shows it.
 Motions are drawn by `drawing` (`rendering`: `anatomy`, `hand_anatomy`, `body`, `looks`, `rooms`).
 """
 

@@ -20,7 +20,17 @@ COLUMNS, ROWS = 10, 2
 """Tiles of each split."""
 CAPTION_PX = 22
 
-_LEFT, _RIGHT, _MIDDLE = (255, 190, 40), (60, 150, 255), (240, 240, 240)
+_MIDDLE = (240, 240, 240)
+_COLOURS = {
+    "left": (255, 190, 40),
+    "right": (60, 150, 255),
+    "thumb": (255, 90, 80),
+    "index": (255, 200, 40),
+    "middle": (90, 220, 90),
+    "ring": (70, 200, 235),
+    "little": (120, 130, 255),
+}
+"""Of the limbs whose joint's name begins so."""
 
 
 def describe(path: Path) -> StoreSummary:
@@ -59,7 +69,8 @@ def _describe_skipped(skipped: Mapping[str, int], path: Path) -> str:
 def draw_contact_sheet(path: Path, out_png: Path) -> None:
     """Write a picture of a store: tiles of every split with limbs and joints drawn over them.
 
-    Left limbs are orange, right ones blue. What has no images is drawn on black.
+    Left limbs are orange, right ones blue, each finger has a colour of its own. What has no images
+    is drawn on black.
     """
     store = open_store(path)
     strips = [strip for name in SPLITS for strip in _draw_split(store, name)]
@@ -108,8 +119,7 @@ def _draw_skeleton(tile: NDArray[np.uint8], pixels_j2: NDArray[np.float32], layo
     """Draw limbs and joints, (J, 2) in pixels, into a square picture."""
     pixels = (pixels_j2 * 16).astype(np.int32).tolist()  # cv2's `shift`: 4 fractional bits
     for child, parent in layout.limbs:
-        name = layout.joints[child]
-        colour = _LEFT if "left" in name else _RIGHT if "right" in name else _MIDDLE
+        colour = _COLOURS.get(layout.joints[child].split("_")[0], _MIDDLE)
         cv2.line(tile, pixels[child], pixels[parent], colour, 1, cv2.LINE_AA, 4)
     for point in pixels:
         cv2.circle(tile, point, 2 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
