@@ -94,6 +94,8 @@ class StoreSummary:
     """Rows of each split."""
     facts: Mapping[str, str]
     """What to print: format, layout, image size, licence, ..."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that cannot be computed on this store, and what it lacks for them."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Trainable(Protocol):
     config_model: ClassVar[type[BaseModel]]
     """Frozen, bounded, documented; every field may be searched or fixed by its dotted name."""
     metrics: ClassVar[Mapping[str, Metric]]
-    """Every metric that `epoch` returns."""
+    """Every metric that `epoch` returns, on a store that allows it."""
 
     @classmethod
     def importers(cls) -> Mapping[str, Importer]:
@@ -222,11 +224,11 @@ class Trainable(Protocol):
         """Return the shared pre-computations that a trial with this configuration needs."""
 
     @classmethod
-    def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
-        """Return the trivial baselines on validation, in the objective's unit, by name.
+    def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:
+        """Return the trivial baselines of one metric on validation, in its unit, by name.
 
         `products` are finished stage products; an empty mapping is returned when the stage that
-        holds the baselines is not among them.
+        holds the baselines is not among them, or there are none for this metric.
         """
 
     @classmethod
@@ -237,7 +239,7 @@ class Trainable(Protocol):
         """Build everything for one trial. May be called again for another trial."""
 
     def epoch(self) -> Mapping[str, float]:
-        """Train one epoch, validate, and return every metric of `metrics`.
+        """Train one epoch, validate, and return every metric of `metrics` that the store allows.
 
         Raises:
             TrialFailedError: the trial diverged or collapsed.

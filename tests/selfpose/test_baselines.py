@@ -10,11 +10,13 @@ from safetensors.numpy import load_file
 from scipy.spatial.transform import Rotation
 
 from posetune.api import BadInputError
-from selfpose.baselines import build_baselines, read_baselines, read_baselines_2d
+from selfpose.baselines import build_baselines, read_baselines
 from selfpose.metrics import error_2d_px, p_mpjpe, validation_subset
 from selfpose.skeleton import H36M_17
 
 SHAPE = np.random.default_rng(7).normal(scale=300.0, size=(17, 3))
+
+MACRO, FRAME = "val/p_mpjpe_mm", "val/p_mpjpe_frame_mm"
 
 
 class FakeSplit(SimpleNamespace):
@@ -31,6 +33,7 @@ def split(number: int, *, noise: float, seed: int) -> FakeSplit:
     poses = poses @ Rotation.from_rotvec(turn_vectors).as_matrix()
     poses = poses + np.array([0.0, 0.0, 4000.0])
     return FakeSplit(
+        has_3d=True,
         joints_3d=poses.astype(np.float32),
         joints_2d=(4 * poses[..., :2] / poses[..., 2:]).astype(np.float32),
         activity=np.arange(number, dtype=np.int32) % 2,
@@ -55,9 +58,9 @@ def truths(rows: FakeSplit, frames: int, seed: int) -> tuple[NDArray[Any], NDArr
 def test_one_shape_for_everybody_is_found_by_the_mean_shape(tmp_path: Path) -> None:
     data = store(train=split(300, noise=0.0, seed=0), val=split(300, noise=0.0, seed=1))
 
-    build_baselines(data, val_frames=300, seed=0, folder=tmp_path)
+    build_baselines(data, val_frames=300, image_size=64, seed=0, folder=tmp_path)
 
-    found = read_baselines(tmp_path)
+    found = read_baselines(tmp_path, MACRO)
     assert found["mean_shape"] == pytest.approx(0.0, abs=0.01)
     assert found["camera_mean"] > 50.0  # people turn, so the mean pose in camera axes is no pose
     assert found["depth_flipped_truth"] > 50.0
@@ -70,21 +73,23 @@ def test_baselines_are_scored_on_the_rows_that_validation_sees(tmp_path: Path) -
     build_baselines(
         store(train=split(200, noise=50.0, seed=0), val=val),
         val_frames=250,
+        image_size=32,
         seed=3,
         folder=tmp_path,
     )
 
     truth_3d, truth_2d = truths(val, 250, 3)
     flipped = truth_3d * np.array([1, 1, -1])
-    found = read_baselines(tmp_path)
-    assert found["depth_flipped_truth_frame"] == pytest.approx(p_mpjpe(flipped, truth_3d).mean())
+    found = read_baselines(tmp_path, FRAME)
+    assert found["depth_flipped_truth"] == pytest.approx(p_mpjpe(flipped, truth_3d).mean())
     constants = load_file(tmp_path / "constant_poses.safetensors")
     shape = np.broadcast_to(constants["mean_shape_j3"], truth_3d.shape)
-    assert found["mean_shape_frame"] == pytest.approx(p_mpjpe(shape, truth_3d).mean())
+    assert found["mean_shape"] == pytest.approx(p_mpjpe(shape, truth_3d).mean())
     mean_2d = np.broadcast_to(constants["mean_2d_j2"], truth_2d.shape)
-    assert read_baselines_2d(tmp_path) == {
-        "mean_2d_pose_px": pytest.approx(error_2d_px(mean_2d, truth_2d, image_size=64).mean())
+    assert read_baselines(tmp_path, "val/error_2d_px") == {
+        "mean_2d_pose": pytest.approx(error_2d_px(mean_2d, truth_2d, image_size=32).mean())
     }
+    assert read_baselines(tmp_path, "val/auc") == {}
 
 
 def test_every_3d_baseline_has_a_macro_average_and_a_frame_mean(tmp_path: Path) -> None:
@@ -93,22 +98,39 @@ def test_every_3d_baseline_has_a_macro_average_and_a_frame_mean(tmp_path: Path) 
     val.joints_3d[:240] += np.random.default_rng(5).normal(scale=90.0, size=(240, 17, 3))
 
     build_baselines(
-        store(train=split(50, noise=20.0, seed=0), val=val), val_frames=360, seed=0, folder=tmp_path
+        store(train=split(50, noise=20.0, seed=0), val=val),
+        val_frames=360,
+        image_size=64,
+        seed=0,
+        folder=tmp_path,
     )
 
-    found = read_baselines(tmp_path)
+    found, frame = read_baselines(tmp_path, MACRO), read_baselines(tmp_path, FRAME)
     names = {"mean_shape", "camera_mean", "flat_depth_true_2d", "depth_flipped_truth"}
-    assert set(found) == names | {f"{name}_frame" for name in names}
-    assert found["mean_shape"] < found["mean_shape_frame"]  # more frames are of the hard activity
+    assert set(found) == set(frame) == names
+    assert found["mean_shape"] < frame["mean_shape"]  # more frames are of the hard activity
     written = json.loads((tmp_path / "baselines.json").read_text())
     assert written["activities"] == {"own": ["Walking", "Sitting"], "pooled": []}
+
+
+def test_without_3d_truth_there_are_the_2d_baselines_alone(tmp_path: Path) -> None:
+    data = store(train=split(50, noise=20.0, seed=0), val=split(50, noise=20.0, seed=1))
+    for name in ("train", "val"):
+        data.split(name).has_3d = False
+        del data.split(name).joints_3d
+
+    build_baselines(data, val_frames=50, image_size=64, seed=0, folder=tmp_path)
+
+    assert read_baselines(tmp_path, MACRO) == {}
+    assert read_baselines(tmp_path, "val/error_2d_px")["mean_2d_pose"] > 1
+    assert set(load_file(tmp_path / "constant_poses.safetensors")) == {"mean_2d_j2"}
 
 
 def test_building_twice_gives_the_same_files(tmp_path: Path) -> None:
     data = store(train=split(100, noise=30.0, seed=0), val=split(100, noise=30.0, seed=1))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        build_baselines(data, val_frames=60, seed=0, folder=tmp_path / name)
+        build_baselines(data, val_frames=60, image_size=64, seed=0, folder=tmp_path / name)
 
     files = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
     assert set(files) == {"baselines.json", "constant_poses.safetensors"}
@@ -122,7 +144,7 @@ def test_a_store_without_rows_is_refused(tmp_path: Path, empty: str) -> None:
     }
 
     with pytest.raises(BadInputError, match=f"split {empty} has no rows"):
-        build_baselines(store(**splits), val_frames=10, seed=0, folder=tmp_path)
+        build_baselines(store(**splits), val_frames=10, image_size=64, seed=0, folder=tmp_path)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"mm": 3}', '{"mm": {"a": "b"}}'])
@@ -131,4 +153,4 @@ def test_baselines_that_cannot_be_read_are_named(tmp_path: Path, text: str | Non
         (tmp_path / "baselines.json").write_text(text)
 
     with pytest.raises(BadInputError, match=r"baselines\.json"):
-        read_baselines(tmp_path)
+        read_baselines(tmp_path, MACRO)

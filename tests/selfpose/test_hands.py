@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from posetune.api import TrialContext, silent
+from posetune.api import BadInputError, TrialContext, silent
+from posetune.cli.stores import find_store
+from posetune.spec import SweepSpec
 from selfpose.config import SelfPoseConfig
-from selfpose.data.store import open_store
+from selfpose.data.store import Split, open_store
 from selfpose.skeleton import HAND_21
 from selfpose.trainable import SelfPose
 
@@ -71,3 +74,72 @@ def test_the_whole_model_trains_on_hands(hand_store: Path, tmp_path: Path, mode:
     if mode == "complete":
         images = open_store(hand_store).split("test").images([0, 1, 2])
         assert predictor(images).shape == (3, 21, 3)
+
+
+@pytest.fixture
+def without_3d(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every store look like one that was made from 2D annotations alone."""
+
+    def refuse(split: Split) -> None:
+        raise BadInputError(f"split {split.name} holds no joints_3d")
+
+    monkeypatch.setattr(Split, "has_3d", False)
+    monkeypatch.setattr(Split, "joints_3d", property(refuse))
+
+
+def test_training_needs_no_3d_truth_and_is_the_same_without(
+    hand_store: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = SelfPoseConfig.model_validate(CONFIG)
+    with_3d = started(config, hand_store, tmp_path / "with")
+    expected = dict(with_3d.epoch())
+    request.getfixturevalue("without_3d")
+    trial = started(config, hand_store, tmp_path / "without")
+    reported = dict(trial.epoch())
+
+    unavailable = SelfPose.describe_store(hand_store).unavailable
+    assert "val/p_mpjpe_mm" in unavailable
+    assert reported == {n: value for n, value in expected.items() if n not in unavailable}
+    assert reported["val/error_2d_px"] > 0
+    for name, weight in with_3d._trial.model.state_dict().items():
+        assert torch.equal(weight, trial._trial.model.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("without_3d")
+def test_what_needs_no_3d_truth_works_without(hand_store: Path, tmp_path: Path) -> None:
+    trial = started(SelfPoseConfig.model_validate(CONFIG), hand_store, tmp_path)
+    trial.epoch()
+    products = trial._trial.context.products
+    for name in ("model", "figures"):
+        (tmp_path / name).mkdir()
+    trial.export(tmp_path / "model")
+    trial.draw(tmp_path / "figures")
+    found = SelfPose.evaluate(tmp_path / "model", hand_store, "test")
+
+    assert SelfPose.baselines(products, "val/p_mpjpe_mm") == {}
+    assert SelfPose.baselines(products, "val/error_2d_px")["mean_2d_pose"] > 0
+    assert set(found.metrics) == {"test/error_2d_px"}
+    assert found.baselines.keys() == {"mean_2d_pose_px"}
+    assert found.pictures["poses.png"].startswith(b"\x89PNG")
+    assert SelfPose.describe_store(hand_store).facts["true 3D poses"].startswith("none")
+
+
+@pytest.mark.usefixtures("without_3d")
+def test_an_objective_that_needs_3d_truth_is_refused_in_one_line(hand_store: Path) -> None:
+    def spec(metric: str) -> SweepSpec:
+        return SweepSpec.model_validate(
+            {
+                "objective": {"metric": metric, "mode": "min"},
+                "search": {"flow.depth": {"int": [2, 4]}},
+                "pruner": {"name": "asha", "max_epochs": 1},
+                "budget": {"trials": 1},
+            }
+        )
+
+    with pytest.raises(BadInputError) as caught:
+        find_store(spec("val/p_mpjpe_mm"), SelfPose, hand_store)
+    assert "val/p_mpjpe_mm" in str(caught.value)
+    assert "holds no true 3D poses" in str(caught.value)
+    assert "(val/error_2d_px)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    find_store(spec("val/error_2d_px"), SelfPose, hand_store)

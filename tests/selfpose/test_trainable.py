@@ -223,8 +223,10 @@ def test_progress_is_told_from_none_to_all_steps(start: Start) -> None:
 def test_baselines_are_read_from_their_stage_only(start: Start) -> None:
     products = start(LIFTING)._trial.context.products
 
-    assert SelfPose.baselines(products)["mean_shape"] > 0
-    assert SelfPose.baselines({}) == {}
+    assert SelfPose.baselines(products, "val/p_mpjpe_mm")["mean_shape"] > 0
+    assert SelfPose.baselines(products, "val/error_2d_px")["mean_2d_pose"] > 0
+    assert SelfPose.baselines(products, "val/auc") == {}
+    assert SelfPose.baselines({}, "val/p_mpjpe_mm") == {}
 
 
 def test_a_trial_draws_its_validation_frames(start: Start, tmp_path: Path) -> None:

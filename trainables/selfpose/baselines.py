@@ -40,8 +40,8 @@ __all__ = [
     "baseline_errors",
     "build_baselines",
     "fit_constants",
+    "fit_mean_2d",
     "read_baselines",
-    "read_baselines_2d",
     "score_constant_2d",
     "score_poses",
 ]
@@ -65,19 +65,24 @@ class ConstantPoses:
     """Mean 2D pose, (J, 2), crop coordinates."""
 
 
-def build_baselines(store: Store, *, val_frames: int, seed: int, folder: Path) -> None:
+def build_baselines(
+    store: Store, *, val_frames: int, image_size: int, seed: int, folder: Path
+) -> None:
     """Write the baselines of a store on the rows that validation looks at into `folder`.
+
+    Without true 3D poses there are those in 2D only.
 
     Args:
         store: gives the training split (constants) and the validation split (scores).
         val_frames: frames of the validation subset, see `metrics.validation_subset`.
+        image_size: side S of the images that the model sees, pixels.
         seed: seed of the validation subset, and of the frames the constants are fitted to.
         folder: an existing folder.
 
     Raises:
         BadInputError: a split that is needed has no rows.
     """
-    constants = fit_constants(store, seed=seed)
+    constants = {"mean_2d_j2": fit_mean_2d(store, seed=seed)}
     val = store.split("val")
     if not len(val):
         raise BadInputError(f"{store.root}: split val has no rows: import more data")
@@ -88,13 +93,17 @@ def build_baselines(store: Store, *, val_frames: int, seed: int, folder: Path) -
         "frames": len(rows_n),
         "seed": seed,
         "activities": _activity_names(groups, store.metadata.activities),
-        "mm": score_poses(
-            constants, truth_3d_nj3=val.joints_3d[rows_n], truth_2d_nj2=truth_2d_nj2, groups=groups
-        ),
-        "px": score_constant_2d(constants, truth_2d_nj2, image_size=store.metadata.image_size),
+        "mm": {},
+        "px": score_constant_2d(constants["mean_2d_j2"], truth_2d_nj2, image_size=image_size),
     }
+    if val.has_3d:
+        poses = fit_constants(store, seed=seed)
+        constants |= vars(poses)
+        values["mm"] = score_poses(
+            poses, truth_3d_nj3=val.joints_3d[rows_n], truth_2d_nj2=truth_2d_nj2, groups=groups
+        )
     partial = folder / f".{CONSTANTS_FILE}.partial"
-    save_file({name: np.ascontiguousarray(a) for name, a in vars(constants).items()}, partial)
+    save_file({name: np.ascontiguousarray(a) for name, a in constants.items()}, partial)
     partial.replace(folder / CONSTANTS_FILE)
     partial = folder / f".{VALUES_FILE}.partial"
     partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -105,18 +114,28 @@ def fit_constants(store: Store, *, seed: int) -> ConstantPoses:
     """Compute the constant poses from (at most 20,000 frames of) the training split.
 
     Raises:
-        BadInputError: the training split has no rows.
+        BadInputError: the training split has no rows, or no true 3D poses.
     """
-    train: Split = store.split("train")
-    if not len(train):
-        raise BadInputError(f"{store.root}: split train has no rows: import more data")
-    rows_n = validation_subset(len(train), _FIT_FRAMES, seed)
+    train, rows_n = _rows_to_fit(store, seed)
     poses_nj3 = train.joints_3d[rows_n].astype(np.float64)
     return ConstantPoses(
         mean_shape_j3=procrustes_mean(poses_nj3),
         camera_mean_j3=(poses_nj3 - poses_nj3[:, store.layout.root, None]).mean(axis=0),
-        mean_2d_j2=train.joints_2d[rows_n].mean(axis=0, dtype=np.float64),
+        mean_2d_j2=fit_mean_2d(store, seed=seed),
     )
+
+
+def fit_mean_2d(store: Store, *, seed: int) -> NDArray[np.float64]:
+    """Return the mean 2D pose of the training split, (J, 2), crop coordinates; as above."""
+    train, rows_n = _rows_to_fit(store, seed)
+    return np.asarray(train.joints_2d[rows_n].mean(axis=0, dtype=np.float64))
+
+
+def _rows_to_fit(store: Store, seed: int) -> tuple[Split, NDArray[np.int64]]:
+    train = store.split("train")
+    if not len(train):
+        raise BadInputError(f"{store.root}: split train has no rows: import more data")
+    return train, validation_subset(len(train), _FIT_FRAMES, seed)
 
 
 def score_poses(
@@ -161,22 +180,32 @@ def baseline_errors(
 
 
 def score_constant_2d(
-    constants: ConstantPoses, truth_2d_nj2: NDArray[Any], *, image_size: int
+    mean_2d_j2: NDArray[Any], truth_2d_nj2: NDArray[Any], *, image_size: int
 ) -> dict[str, float]:
     """Return the mean error of the mean 2D pose, in pixels of an `image_size` crop."""
-    mean_nj2 = np.broadcast_to(constants.mean_2d_j2, truth_2d_nj2.shape)
+    mean_nj2 = np.broadcast_to(mean_2d_j2, truth_2d_nj2.shape)
     pixels_n = error_2d_px(mean_nj2, truth_2d_nj2, image_size=image_size)
-    return {"mean_2d_pose_px": float(pixels_n.mean())}
+    return {"mean_2d_pose": float(pixels_n.mean())}
 
 
-def read_baselines(folder: Path) -> Mapping[str, float]:
-    """Return the 3D baselines that `build_baselines` wrote, name to mm; see `score_poses`."""
-    return _read_values(folder, "mm")
+def read_baselines(folder: Path, metric: str) -> Mapping[str, float]:
+    """Return the baselines that `build_baselines` wrote, name to value, in a metric's unit.
 
-
-def read_baselines_2d(folder: Path) -> Mapping[str, float]:
-    """Return the 2D baselines that `build_baselines` wrote, name to px of the store's images."""
-    return _read_values(folder, "px")
+    Args:
+        folder: the finished product.
+        metric: `val/p_mpjpe_mm` (macro), `val/p_mpjpe_frame_mm` or `val/error_2d_px`; others have
+            no baselines.
+    """
+    if metric == "val/error_2d_px":
+        return _read_values(folder, "px")
+    of_frames = metric == "val/p_mpjpe_frame_mm"
+    if not of_frames and metric != "val/p_mpjpe_mm":
+        return {}
+    return {
+        name.removesuffix("_frame"): value
+        for name, value in _read_values(folder, "mm").items()
+        if name.endswith("_frame") == of_frames
+    }
 
 
 def _read_values(folder: Path, unit: str) -> Mapping[str, float]:

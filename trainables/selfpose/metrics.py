@@ -26,6 +26,7 @@ from selfpose.skeleton import Layout
 
 __all__ = [
     "METRICS",
+    "METRICS_2D",
     "ActivityGroups",
     "ValidationArrays",
     "auc",
@@ -82,6 +83,9 @@ METRICS: Mapping[str, Metric] = {
     ),
 }
 
+METRICS_2D = ("val/error_2d_px",)
+"""Those that need no true 3D poses."""
+
 
 class ValidationArrays(TypedDict):
     """What `validation_metrics` needs beside the 3D poses, given by keyword."""
@@ -102,31 +106,35 @@ class ValidationArrays(TypedDict):
 
 
 def validation_metrics(
-    predicted_3d_nj3: NDArray[Any], truth_3d_nj3: NDArray[Any], **given: Unpack[ValidationArrays]
+    predicted_3d_nj3: NDArray[Any],
+    truth_3d_nj3: NDArray[Any] | None,
+    **given: Unpack[ValidationArrays],
 ) -> dict[str, float]:
-    """Compute every metric of `METRICS`.
+    """Compute every metric of `METRICS`, or of `METRICS_2D` where there is no 3D truth.
 
     Args:
         predicted_3d_nj3: predicted poses, (N, J, 3), camera axes, any length unit.
-        truth_3d_nj3: true poses, (N, J, 3), camera axes, mm.
+        truth_3d_nj3: true poses, (N, J, 3), camera axes, mm; None if they are not known.
         given: the fields of `ValidationArrays`.
 
     Returns:
-        Metric name to value, the keys of `METRICS`. Not finite if a prediction is not.
+        Metric name to value. Not finite if a prediction is not.
 
     Raises:
         ValueError: there is no frame, or shapes do not fit.
         BadInputError: a true pose is not finite.
     """
     layout = given["layout"]
+    pixels_n = error_2d_px(
+        given["predicted_2d_nj2"], given["truth_2d_nj2"], image_size=given["image_size"]
+    )
+    if truth_3d_nj3 is None:
+        return {"val/error_2d_px": float(pixels_n.mean())}
     groups = group_activities(given["activity_n"], given["motion_n"])
     error_n = p_mpjpe(predicted_3d_nj3, truth_3d_nj3)
     scaled_nj3, centred_nj3 = scale_to_truth(predicted_3d_nj3, truth_3d_nj3, root=layout.root)
     distance_nj = joint_distances(scaled_nj3, centred_nj3)
     counted_nj = distance_nj[:, pck_joints(layout)]
-    pixels_n = error_2d_px(
-        given["predicted_2d_nj2"], given["truth_2d_nj2"], image_size=given["image_size"]
-    )
     averages = {
         "p_mpjpe_mm": groups.macro_average(error_n),
         "p_mpjpe_frame_mm": error_n.mean(),

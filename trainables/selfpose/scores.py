@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.api import BadInputError
-from selfpose.baselines import baseline_errors, fit_constants
+from selfpose.baselines import baseline_errors, fit_constants, fit_mean_2d
 from selfpose.data.store import Split, Store
 from selfpose.metrics import (
     AUC_THRESHOLDS_MM,
@@ -32,14 +31,11 @@ from selfpose.metrics import (
     p_mpjpe_side_swap,
     pck_joints,
     scale_to_truth,
-    validation_subset,
 )
 from selfpose.procrustes import procrustes_align
 from selfpose.skeleton import Layout
 
 __all__ = ["Predictions", "Row", "score_frames", "table_rows", "truth_3d"]
-
-_FIT_FRAMES = 20_000
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,7 @@ class Row:
 
 def truth_3d(rows: Split) -> NDArray[np.float32] | None:
     """Return the true 3D poses of a split, (N, J, 3), mm; None where the data has none."""
-    try:
-        return rows.joints_3d
-    except BadInputError:
-        return None
+    return rows.joints_3d if rows.has_3d else None
 
 
 def score_frames(
@@ -86,7 +79,7 @@ def score_frames(
     truth_2d_nj2, truth_nj3 = rows.joints_2d, truth_3d(rows)
     columns: dict[str, NDArray[np.float64]] = {}
     if truth_nj3 is None:
-        mean_j2 = _mean_2d(store, seed)
+        mean_j2 = fit_mean_2d(store, seed=seed)
     else:
         constants = fit_constants(store, seed=seed)
         mean_j2 = constants.mean_2d_j2
@@ -130,15 +123,6 @@ def _found(
     shares = [(distance_nj < threshold).mean(axis=1) for threshold in AUC_THRESHOLDS_MM]
     within_n = (distance_nj < PCK_THRESHOLD_MM).mean(axis=1)
     return dict(zip(names, (within_n, np.mean(shares, axis=0)), strict=True))
-
-
-def _mean_2d(store: Store, seed: int) -> NDArray[np.float64]:
-    """Return the mean 2D pose of the training split, (J, 2), crop coordinates."""
-    train = store.split("train")
-    if not len(train):
-        raise BadInputError(f"{store.root}: split train has no rows: import more data")
-    chosen = validation_subset(len(train), _FIT_FRAMES, seed)
-    return np.asarray(train.joints_2d[chosen].mean(axis=0, dtype=np.float64))
 
 
 def table_rows(*, has_3d: bool, sees_images: bool) -> list[Row]:

@@ -95,7 +95,11 @@ def _build_baselines(
     config: SelfPoseConfig, store_path: Path, folder: Path, progress: Progress
 ) -> None:
     build_baselines(
-        open_store(store_path), val_frames=config.val_frames, seed=config.stage_seed, folder=folder
+        open_store(store_path),
+        val_frames=config.val_frames,
+        image_size=config.image_size,
+        seed=config.stage_seed,
+        folder=folder,
     )
     progress(1, 1)
 
@@ -175,7 +179,7 @@ _STEP_SOURCES = (
 
 _BASELINES = _Kind(
     "baselines",
-    ("val_frames",),
+    ("val_frames", "image_size"),
     ("selfpose.baselines", "selfpose.metrics", "selfpose.procrustes"),
     _build_baselines,
 )

@@ -75,12 +75,9 @@ class SelfPose:
         return build_stages(config, store)
 
     @classmethod
-    def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
-        """Return the trivial baselines on validation, mm, by name; macro, as the objective is."""
-        if "baselines" not in products:
-            return {}
-        found = read_baselines(products["baselines"])
-        return {name: mm for name, mm in found.items() if not name.endswith("_frame")}
+    def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:
+        """Return the trivial baselines of one metric on validation, by name."""
+        return read_baselines(products["baselines"], metric) if "baselines" in products else {}
 
     @classmethod
     def forecast(cls, config: SelfPoseConfig, context: TrialContext) -> Cost:

@@ -174,7 +174,7 @@ class Trial:
                 image_ss3=None if images_nss3 is None else images_nss3[row],
                 joints_2d_j2=joints_nj2[row],
                 truth_2d_j2=given.joints_2d_nj2[row],
-                truth_3d_j3=given.joints_3d_nj3[row],
+                truth_3d_j3=None if given.joints_3d_nj3 is None else given.joints_3d_nj3[row],
                 predicted_3d_j3=poses_nj3[row],
             )
             for row in np.linspace(0, len(poses_nj3) - 1, _DRAWN_FRAMES).astype(int)
@@ -278,7 +278,7 @@ class _Validation:
             raise BadInputError(f"{store.root}: split val has {len(val)} frames; import more data")
         rows = validation_subset(len(val), config.val_frames, config.stage_seed)
         self.joints_2d_nj2 = val.joints_2d[rows]
-        self.joints_3d_nj3 = val.joints_3d[rows]
+        self.joints_3d_nj3 = val.joints_3d[rows] if val.has_3d else None
         self.activity_n, self.motion_n = val.activity[rows], val.motion[rows]
         self.images_nss3: NDArray[np.uint8] | None = None
         if config.mode == "complete":

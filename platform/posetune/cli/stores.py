@@ -16,7 +16,7 @@ def find_store(
     """Return the store named by --store or by the sweep file, and what is in it.
 
     Raises:
-        BadInputError: none is named, or it is no store.
+        BadInputError: none is named, it is no store, or it lacks what the objective needs.
     """
     named = override or (Path(spec.store) if spec.store else None)
     if named is None:
@@ -27,4 +27,13 @@ def find_store(
             f"no store at {named}; make one, for example: "
             f"posetune data import --format procedural --out {named}"
         )
-    return store, trainable.describe_store(store)
+    summary = trainable.describe_store(store)
+    lacks = summary.unavailable.get(spec.objective.metric)
+    if lacks is not None:
+        others = [n for n in trainable.metrics if n not in summary.unavailable]
+        offered = ", ".join(name for name in others if name.startswith("val/"))
+        raise BadInputError(
+            f"objective {spec.objective.metric}: {named} {lacks}; write another metric in the "
+            f"sweep file ({offered})"
+        )
+    return store, summary

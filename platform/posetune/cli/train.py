@@ -74,7 +74,7 @@ def train(
 
     def on_epoch(result: EpochResult) -> None:
         products = {name: stage.folder for name, stage in result.stages.items()}
-        baselines.update(trainable.baselines(products))
+        baselines.update(trainable.baselines(products, spec.objective.metric))
         value = result.metrics[spec.objective.metric]
         history.append({"epoch": result.epoch, "seconds": result.seconds, **result.metrics})
         if not as_json:

@@ -101,7 +101,8 @@ class StudyScheduler(FIFOScheduler):
             self._run.stage_used(number, name, key=stage.key, trained=stage.trained)
         if not self._run.has_baselines:
             folders = {name: stage.folder for name, stage in epoch.stages.items()}
-            self._run.baselines(self._trainable.baselines(folders))
+            metric = self._run.spec.objective.metric
+            self._run.baselines(self._trainable.baselines(folders, metric))
 
     def debug_string(self) -> str:
         """Return nothing: the sweep has a table of its own."""

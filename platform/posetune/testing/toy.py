@@ -118,7 +118,7 @@ class Toy:
         return [Stage("floor", {"depth": config.depth}, ["posetune.testing.toy"], 0, build)]
 
     @classmethod
-    def baselines(cls, products: Mapping[str, Path]) -> Mapping[str, float]:
+    def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:
         """Return the value of doing nothing."""
         return {"start": 2.0}
 

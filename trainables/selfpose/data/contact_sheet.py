@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from posetune.api import BadInputError, StoreSummary
 from selfpose.data.store import SKIPPED_FILE, SPLITS, Split, Store, open_store
+from selfpose.metrics import METRICS, METRICS_2D
 from selfpose.skeleton import Layout
 
 __all__ = ["describe", "draw_contact_sheet"]
@@ -49,12 +50,21 @@ def describe(path: Path) -> StoreSummary:
         "subjects": str(len(metadata.subjects)),
         "activities": ", ".join(metadata.activities),
         "units": metadata.units,
+        "true 3D poses": "yes" if store.split("val").has_3d else "none: 2D joints only",
         "size": f"{size / 1e6:.1f} MB",
         "licence": metadata.licence,
         "skipped": _describe_skipped(metadata.skipped, path),
     }
     rows = {name: len(store.split(name)) for name in metadata.shards}
-    return StoreSummary(digest=store.digest, rows=rows, facts=facts)
+    return StoreSummary(store.digest, rows, facts, unavailable=_unavailable(store))
+
+
+def _unavailable(store: Store) -> dict[str, str]:
+    """Return the metrics that the store does not allow."""
+    val = store.split("val")
+    if not len(val) or val.has_3d:
+        return {}
+    return {name: "holds no true 3D poses" for name in METRICS if name not in METRICS_2D}
 
 
 def _describe_skipped(skipped: Mapping[str, int], path: Path) -> str:

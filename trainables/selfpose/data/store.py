@@ -140,6 +140,11 @@ class Split:
         """Whether there are pictures; a store of poses alone has none."""
         return self._holds("image")
 
+    @property
+    def has_3d(self) -> bool:
+        """Whether there are true 3D poses."""
+        return self._holds("joints_3d")
+
     def images(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """Return RGB images (n, S, S, 3) of the rows with these indices (n,)."""
         return self._pictures("image", indices, shape=(self._size, self._size, 3))
