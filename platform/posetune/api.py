@@ -130,6 +130,7 @@ class TrialContext:
     threads: int = 1
     max_epochs: int = 1
     progress: Progress = silent
+    """Call it between steps. It may raise, when the trial is told to hand over: let it pass."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class Cost:
     checkpoint_bytes: int
     """Size of what `save` writes."""
     model_bytes: int
-    """Size of what `export` writes."""
+    """Size of what `export` and `draw` write."""
 
 
 class Predictor(Protocol):
@@ -241,12 +242,18 @@ class Trainable(Protocol):
     def epoch(self) -> Mapping[str, float]:
         """Train one epoch, validate, and return every metric of `metrics` that the store allows.
 
+        `context.progress` may raise between two steps; `save` is called then, and the epoch goes
+        on from there after a `load`, here or on another node.
+
         Raises:
             TrialFailedError: the trial diverged or collapsed.
         """
 
     def save(self, folder: Path) -> None:
-        """Write everything that an exact continuation needs into the empty `folder`."""
+        """Write everything that an exact continuation needs into the empty `folder`.
+
+        Called after an epoch, or after one that `context.progress` broke off.
+        """
 
     def load(self, folder: Path) -> None:
         """Continue exactly from what `save` wrote; called after `start`."""

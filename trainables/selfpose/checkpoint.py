@@ -30,7 +30,7 @@ class TrainingState:
     generators: Mapping[str, torch.Generator]
 
 
-def save_state(state: TrainingState, counters: Mapping[str, int], folder: Path) -> None:
+def save_state(state: TrainingState, counters: Mapping[str, Any], folder: Path) -> None:
     """Write a state into the existing, empty `folder`."""
     tensors: dict[str, Tensor] = {}
     for name, network in state.networks.items():
@@ -44,7 +44,7 @@ def save_state(state: TrainingState, counters: Mapping[str, int], folder: Path) 
     (folder / _COUNTERS).write_text(json.dumps(dict(counters)), encoding="utf-8")
 
 
-def load_state(state: TrainingState, folder: Path) -> dict[str, int]:
+def load_state(state: TrainingState, folder: Path) -> dict[str, Any]:
     """Put back what `save_state` wrote, and return the counters.
 
     Raises:
@@ -58,7 +58,7 @@ def load_state(state: TrainingState, folder: Path) -> dict[str, int]:
             _load_optimiser(optimiser, _below(tensors, f"optimisers/{name}/"))
         for name, generator in state.generators.items():
             generator.set_state(tensors[f"generators/{name}"])
-        counters: dict[str, int] = json.loads((folder / _COUNTERS).read_text(encoding="utf-8"))
+        counters: dict[str, Any] = json.loads((folder / _COUNTERS).read_text(encoding="utf-8"))
         return counters
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -53,12 +53,13 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
     trial.config = _with_steps(config, _MORE)
     more_s = _seconds(lambda: trial.train(silent))
     epoch_s = _scaled(few_s, more_s, config.steps_per_epoch) + _seconds(trial.validate)
-    state, model = context.work / "state", context.work / "model"
-    for folder in (state, model):
+    state, result = context.work / "state", context.work / "result"
+    for folder in (state, result):
         folder.mkdir()
     trial.save(state)
-    export_model(trial.model, trial.config, model)
-    return Cost(epoch_s, stages_s, _size(state), _size(model))
+    export_model(trial.model, trial.config, result)
+    trial.draw(result / "validation.png")
+    return Cost(epoch_s, stages_s, _size(state), _size(result))
 
 
 def _with_steps(config: SelfPoseConfig, steps: int) -> SelfPoseConfig:

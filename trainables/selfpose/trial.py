@@ -96,25 +96,33 @@ class Trial:
         self.order = torch.Generator().manual_seed(context.seed)
         self.noise = torch.Generator(self.device).manual_seed(context.seed + 1)
         self.steps = self.epochs = 0
+        self.position = 0
+        """Steps done of the epoch under way."""
+        self.sums = torch.zeros(len(TERMS), device=self.device)
+        """Of each of `TERMS` over these steps."""
 
     def train(self, progress: Progress) -> dict[str, float]:
-        """Run `steps_per_epoch` steps and return the mean of each of `TERMS`.
+        """Run what is left of `steps_per_epoch` steps and return the mean of each of `TERMS`.
+
+        What `progress` raises passes; the epoch can be saved and continued then.
 
         Raises:
             TrialFailedError: a term is not finite any more, or D has nothing left to learn.
         """
         self.model.train()
         total = self.config.steps_per_epoch
-        sums = torch.zeros(len(TERMS), device=self.device)
-        for step in range(total):
+        while self.position < total:
+            if self.position % max(1, total // 50) == 0:
+                progress(self.position, total)
             terms = self._complete_step() if self.feed is not None else self._lifting_step()
-            zero = sums.new_zeros(())
-            sums += torch.stack([terms.get(name, zero).detach() for name in TERMS])
-            if step % max(1, total // 50) == 0:
-                progress(step, total)
-        self.epochs += 1
+            zero = self.sums.new_zeros(())
+            self.sums += torch.stack([terms.get(name, zero).detach() for name in TERMS])
+            self.position += 1
         progress(total, total)
-        means = dict(zip(TERMS, (sums / total).tolist(), strict=True))
+        means = dict(zip(TERMS, (self.sums / total).tolist(), strict=True))
+        self.epochs += 1
+        self.position = 0
+        self.sums.zero_()
         self._check_terms(means)
         return means
 
@@ -186,7 +194,13 @@ class Trial:
 
     def save(self, folder: Path) -> None:
         """Write everything that an exact continuation needs."""
-        save_state(self._state(), {"steps": self.steps, "epochs": self.epochs}, folder)
+        counters = {
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "position": self.position,
+            "sums": self.sums.tolist(),
+        }
+        save_state(self._state(), counters, folder)
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote.
@@ -196,6 +210,8 @@ class Trial:
         """
         counters = load_state(self._state(), folder)
         self.steps, self.epochs = counters["steps"], counters["epochs"]
+        self.position = counters["position"]
+        self.sums.copy_(torch.tensor(counters["sums"]))
 
     def _state(self) -> TrainingState:
         networks = {"model": self.model, "judge": self.judge}

@@ -54,7 +54,9 @@ def check(
             f"time: {format_seconds(low)} to {format_seconds(high)} on this machine, from measured "
             f"steps: {plan.epoch_s:.2f} s an epoch, {format_seconds(plan.stages_s)} for all stages"
         )
-        console.print(f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints and models")
+        console.print(
+            f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints, models and figures"
+        )
     for warning in plan.warnings:
         console.print(f"warning: {warning}")
     console.print(f"Next: posetune sweep {file} --name NAME")

@@ -42,7 +42,7 @@ def train(
     from posetune.api import TrialFailedError
     from posetune.cli.stores import find_store
     from posetune.execution.single import SingleTrial, forget_single, train_single
-    from posetune.execution.trial import EpochResult
+    from posetune.execution.trial import EpochResult, Started
     from posetune.home import Home, check_name
     from posetune.spec import default_params, load_sweep
 
@@ -72,9 +72,14 @@ def train(
 
     baselines: dict[str, float] = {}
 
-    def on_epoch(result: EpochResult) -> None:
-        products = {name: stage.folder for name, stage in result.stages.items()}
+    def on_start(started: Started) -> None:
+        products = {name: stage.folder for name, stage in started.stages.items()}
         baselines.update(trainable.baselines(products, spec.objective.metric))
+        if not as_json:
+            for baseline, value in baselines.items():
+                console.print(f"baseline {baseline}: {spec.objective.metric} {value:.2f}")
+
+    def on_epoch(result: EpochResult) -> None:
         value = result.metrics[spec.objective.metric]
         history.append({"epoch": result.epoch, "seconds": result.seconds, **result.metrics})
         if not as_json:
@@ -85,7 +90,9 @@ def train(
 
     try:
         with interruptible(), progress_bar("train", quiet=as_json) as progress:
-            model = train_single(trial, trainable, on_epoch=on_epoch, progress=progress)
+            model = train_single(
+                trial, trainable, on_start=on_start, on_epoch=on_epoch, progress=progress
+            )
     except TrialFailedError as error:
         console.print(f"the trial failed: {error}")
         raise typer.Exit(1) from error
@@ -94,8 +101,6 @@ def train(
             {"model": str(model), "params": params, "epochs": history, "baselines": baselines}
         )
         return
-    for name_, value in baselines.items():
-        console.print(f"baseline {name_}: {value:.2f}")
     console.print(f"model: {model}")
     console.print(
         "Next: the same command with --epochs trains on; posetune predict "

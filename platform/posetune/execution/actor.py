@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from types import FrameType
 from typing import Any
 
 from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
-from posetune.execution.checkpoints import StorageFullError
-from posetune.execution.trial import Assignment, TrialRun
+from posetune.execution.checkpoints import STOP_FILE, StorageFullError, trial_folder
+from posetune.execution.trial import Assignment, HandOver, TrialRun
 from posetune.spec import load_trainable
 
-__all__ = ["ASSIGNMENT", "FAILED", "RESULT", "WAITING", "TrialActor"]
+__all__ = ["ASSIGNMENT", "FAILED", "HANDED_OVER", "RESULT", "STARTED", "WAITING", "TrialActor"]
 
 # Keys of Tune's config and result dictionaries.
 ASSIGNMENT = "posetune_assignment"
+STARTED = "posetune_started"
 RESULT = "posetune_result"
 FAILED = "posetune_failed"
 WAITING = "posetune_waiting"
+HANDED_OVER = "posetune_handed_over"
 
 WAIT_S = 2.0
 """Between two tries to write a checkpoint to a full disk."""
 
+LOOK_S = 0.5
+"""Between two looks for the driver's wish to stop."""
+
 
 class TrialActor(tune.Trainable):
-    """Runs one trial after another in one process, so that imports are paid once."""
+    """Runs one trial after another in one process, so that imports are paid once.
+
+    A SIGTERM (a node that is taken away) or the driver's stop file ends a trial within its epoch:
+    it saves where it is, and the next attempt goes on from there.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial."""
         self._run: TrialRun | None = None
+        self._terminated = self._busy = False
+        self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         self._begin(config[ASSIGNMENT])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -38,31 +51,74 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch.
+        """Train one epoch; the first step only says that the trial stands.
 
         The result never says `done`: that would bypass the scheduler, and with it the study.
         """
-        if self._failed:
-            return {FAILED: self._failed}
-        assert self._run is not None
+        self._busy = True
         try:
-            return {RESULT: self._run.next_epoch()}
+            return self._step()
         except (TrialFailedError, BadInputError) as error:  # again would be the same
             return {FAILED: str(error)}
         except StorageFullError as error:
             time.sleep(WAIT_S)
             return {WAITING: str(error)}
+        finally:
+            self._busy = False
 
     def cleanup(self) -> None:
         """End the last trial."""
         if self._run is not None:
             self._run.close()
+            self._run = None
 
     def _begin(self, assignment: Assignment) -> None:
         self.cleanup()
         self._failed = ""
-        trainable = load_trainable(assignment.spec.trainable)()
+        self._said_started = self._over = False
+        self._looked = time.monotonic()
+        self._stop_file = (
+            assignment.storage / trial_folder(assignment.sweep, assignment.trial)
+        ).with_name(STOP_FILE)
+        self._busy = True
         try:
-            self._run = TrialRun(trainable, assignment)
+            trainable = load_trainable(assignment.spec.trainable)()
+            self._run = TrialRun(trainable, assignment, told_to_stop=self._told_to_stop)
         except (TrialFailedError, BadInputError) as error:
             self._failed = str(error)
+        except HandOver:
+            pass  # nothing has been trained yet; `step` says so
+        finally:
+            self._busy = False
+
+    def _step(self) -> dict[str, Any]:
+        if self._over:
+            raise RuntimeError("the worker was told to stop (SIGTERM)")
+        if self._failed:
+            return {FAILED: self._failed}
+        if self._run is None:
+            self._over = True
+            return {HANDED_OVER: None}
+        if not self._said_started:
+            self._said_started = True
+            return {STARTED: self._run.started}
+        try:
+            return {RESULT: self._run.next_epoch()}
+        except HandOver:
+            self._over = True
+            return {HANDED_OVER: self._run.hand_over()}
+
+    def _told_to_stop(self) -> bool:
+        if not self._terminated and time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            self._terminated = self._stop_file.exists()
+        return self._terminated
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """Ask the work under way to stop; without any, or asked again, end as Ray would."""
+        if self._busy and not self._terminated:
+            self._terminated = True
+        elif callable(self._before):
+            self._before(number, frame)
+        else:
+            raise SystemExit(1)

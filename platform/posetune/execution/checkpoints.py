@@ -1,5 +1,6 @@
 """Checkpoints below the storage folder: written whole under a name used once, checked when read.
 
+    checkpoints/<sweep>/stop              there while the driver asks its trials to hand over
     checkpoints/<sweep>/<trial>/<epoch>-<attempt>-<random>/
         state/     what `Trainable.save` wrote
         model/     what `Trainable.export` wrote, after the last epoch
@@ -24,6 +25,7 @@ from posetune.digest import digest_folder
 from posetune.study.journal import CheckpointRecord
 
 __all__ = [
+    "STOP_FILE",
     "StorageFullError",
     "drop_checkpoints",
     "drop_orphans",
@@ -31,6 +33,9 @@ __all__ = [
     "trial_folder",
     "write_checkpoint",
 ]
+
+
+STOP_FILE = "stop"
 
 
 class StorageFullError(OSError):

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
 from posetune.execution.checkpoints import drop_checkpoints, drop_orphans
+from posetune.execution.handing_over import HandingOver
 from posetune.execution.trial import Assignment
 from posetune.home import Home
 from posetune.spec import Resources
@@ -101,7 +102,8 @@ def run_sweep(
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.left and not run.spent:
-                with _ray(address, run.spec.resources):
+                # Ray takes SIGTERM when it starts, and would abort on it; it is taken back.
+                with _ray(address, run.spec.resources), stopping.on_signals():
                     _tune(run, trainable, data=data, home=home, stopping=stopping)
         reason = stopping.reason or run.spent or "finished"
     except BaseException as error:
@@ -145,6 +147,7 @@ def _tune(
     def stop_now() -> str:
         return stopping.reason or run.spent
 
+    handing_over = HandingOver(home.storage, run.name, stop_now)
     resources = run.spec.resources
     slots = _slots(resources)
     trial_class = tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu})
@@ -155,7 +158,9 @@ def _tune(
             trial_class,
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(run, slots=slots, stopping=stop_now, release=release),
-                scheduler=StudyScheduler(run, trainable, assign=assign, release=release),
+                scheduler=StudyScheduler(
+                    run, trainable, assign=assign, release=release, handing_over=handing_over
+                ),
                 num_samples=run.left,
                 max_concurrent_trials=slots,
                 reuse_actors=True,
@@ -163,17 +168,18 @@ def _tune(
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=str(scratch),
-                stop=_stopper(stop_now),
+                stop=_stopper(handing_over.is_over),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
     finally:
+        handing_over.close()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _stopper(stop_now: Callable[[], str]) -> Any:
+def _stopper(is_over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
     class StopSweep(Stopper):
@@ -183,7 +189,7 @@ def _stopper(stop_now: Callable[[], str]) -> Any:
             return False
 
         def stop_all(self) -> bool:
-            return bool(stop_now())
+            return is_over()
 
         def __reduce__(self) -> Any:
             return (object, ())

@@ -43,7 +43,7 @@ class Plan:
     seconds: tuple[float, float] = (0.0, 0.0)
     """From start to end on this machine, for the two numbers of epochs."""
     disk_bytes: int = 0
-    """Checkpoints and models at most."""
+    """Checkpoints, models and figures at most."""
     warnings: tuple[str, ...] = ()
 
 
@@ -64,9 +64,9 @@ def plan_sweep(
     trials = spec.budget.trials
     epochs = (simulated_epochs(spec), trials * spec.pruner.max_epochs)
     at_once = min(slots, trials)
-    complete = trials if spec.pruner.name == "none" else math.ceil(trials / 2)
-    # An open trial keeps two checkpoints while it writes the third.
-    disk = (3 * slots + complete) * cost.checkpoint_bytes + complete * cost.model_bytes
+    # An open trial keeps two checkpoints while it writes the third; all may come to completion,
+    # as with a sampler whose every trial is better than the last.
+    disk = (3 * at_once + trials) * cost.checkpoint_bytes + trials * cost.model_bytes
     return Plan(
         trials=trials,
         slots=slots,

@@ -16,9 +16,18 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from posetune.api import Trainable
-from posetune.execution.actor import ASSIGNMENT, FAILED, RESULT, WAITING
+from posetune.execution.actor import (
+    ASSIGNMENT,
+    FAILED,
+    HANDED_OVER,
+    RESULT,
+    STARTED,
+    WAITING,
+)
+from posetune.execution.handing_over import HandingOver
 from posetune.execution.searcher import NUMBER
-from posetune.execution.trial import Assignment, EpochResult
+from posetune.execution.trial import Assignment, EpochResult, Started
+from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Attempt, StaleAttemptError, SweepRun
 
@@ -39,12 +48,14 @@ class StudyScheduler(FIFOScheduler):
         *,
         assign: Callable[[Attempt], Assignment],
         release: Callable[[int], None],
+        handing_over: HandingOver,
     ) -> None:
         super().__init__()
         self._run = run
         self._trainable = trainable
         self._assign = assign
         self._release = release
+        self._handing_over = handing_over
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
@@ -58,51 +69,70 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
         record = self._run.trials[_number(trial)]
+        self._handing_over.at_work.discard(record.number)
+        if record.handed_over:
+            return
         last_line = _error_text(trial).strip().splitlines()[-1]
         record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""
-        number = _number(trial)
+        number, attempt = _number(trial), trial.config[ASSIGNMENT].attempt
+        goes_on = False
         if FAILED in result:
             self._run.fail(number, result[FAILED])
             self._release(number)
-            return str(TrialScheduler.STOP)
-        if WAITING in result:
+        elif WAITING in result:
             self._run.notice = (
                 f"trial {number} waits: {result[WAITING]}; make some, or press Ctrl-C"
             )
-            return str(TrialScheduler.CONTINUE)
-        self._run.notice = ""
-        epoch: EpochResult = result[RESULT]
-        try:
-            self._note_stages(number, epoch)
-            decision = self._run.report(
-                number,
-                trial.config[ASSIGNMENT].attempt,
-                epoch=epoch.epoch,
-                metrics=epoch.metrics,
-                seconds=epoch.seconds,
-                checkpoint=epoch.checkpoint,
-            )
-        except StaleAttemptError:
-            return str(TrialScheduler.STOP)
-        if decision == Decision.CONTINUE:
-            verdict = str(TrialScheduler.CONTINUE)
+            goes_on = True
         else:
-            self._run.finish(number)
-            verdict = str(TrialScheduler.STOP)
-        self._release(number)
-        return verdict
+            self._run.notice = ""
+            with contextlib.suppress(StaleAttemptError):
+                if STARTED in result:
+                    goes_on = self._note_start(number, attempt, result[STARTED])
+                elif HANDED_OVER in result:
+                    self._take_over(number, attempt, result[HANDED_OVER])
+                    goes_on = not self._handing_over.asked
+                    trial.max_failures += 1  # the worker ends now, but it has not failed
+                else:
+                    goes_on = self._report(number, attempt, result[RESULT])
+        if not goes_on:
+            self._handing_over.at_work.discard(number)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
-    def _note_stages(self, number: int, epoch: EpochResult) -> None:
-        """Record the stages with the first report of a trial, and the baselines they hold."""
-        for name, stage in epoch.stages.items():
+    def _note_start(self, number: int, attempt: int, started: Started) -> bool:
+        """Record where the attempt runs, the stages it stands on, and the baselines they hold."""
+        self._run.started(number, attempt, facts=started.placement)
+        for name, stage in started.stages.items():
             self._run.stage_used(number, name, key=stage.key, trained=stage.trained)
         if not self._run.has_baselines:
-            folders = {name: stage.folder for name, stage in epoch.stages.items()}
+            folders = {name: stage.folder for name, stage in started.stages.items()}
             metric = self._run.spec.objective.metric
             self._run.baselines(self._trainable.baselines(folders, metric))
+        self._handing_over.at_work.add(number)
+        return True
+
+    def _report(self, number: int, attempt: int, epoch: EpochResult) -> bool:
+        decision = self._run.report(
+            number,
+            attempt,
+            epoch=epoch.epoch,
+            metrics=epoch.metrics,
+            seconds=epoch.seconds,
+            checkpoint=epoch.checkpoint,
+        )
+        if decision != Decision.CONTINUE:
+            self._run.finish(number)
+        self._release(number)
+        return decision == Decision.CONTINUE
+
+    def _take_over(self, number: int, attempt: int, checkpoint: CheckpointRecord | None) -> None:
+        """Commit what a worker saved that was told to stop."""
+        if checkpoint is not None:
+            self._run.hand_over(number, attempt, checkpoint=checkpoint)
+            self._release(number)
 
     def debug_string(self) -> str:
         """Return nothing: the sweep has a table of its own."""

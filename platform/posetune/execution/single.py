@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.digest import digest_json
 from posetune.execution.checkpoints import drop_checkpoints, trial_folder
-from posetune.execution.trial import Assignment, EpochResult, TrialRun
+from posetune.execution.trial import Assignment, EpochResult, HandOver, Started, TrialRun
 from posetune.spec import Scalar, SweepSpec
 from posetune.study.journal import CheckpointRecord
 
@@ -49,6 +52,7 @@ def train_single(
     trial: SingleTrial,
     trainable: type[Trainable],
     *,
+    on_start: Callable[[Started], None],
     on_epoch: Callable[[EpochResult], None],
     progress: Progress = silent,
 ) -> Path:
@@ -56,6 +60,7 @@ def train_single(
 
     Raises:
         BadInputError: the record is of another configuration.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the epoch under way is saved where it was.
     """
     what = [trial.spec.trainable, trial.spec.fixed, dict(trial.params)]
     identity = digest_json([*what, trial.seed, trial.store_digest])
@@ -72,18 +77,51 @@ def train_single(
         storage=trial.storage,
         checkpoints=tuple(reversed(checkpoints)),
     )
-    run = TrialRun(trainable(), assignment, progress)
-    try:
-        while not run.finished:
-            result = run.next_epoch()
-            checkpoints.append(result.checkpoint)
-            _write_record(trial.record, identity, checkpoints[-2:])
-            drop_checkpoints(trial.storage, checkpoints[:-2])
-            checkpoints = checkpoints[-2:]
-            on_epoch(result)
-    finally:
-        run.close()
+
+    def keep(checkpoint: CheckpointRecord) -> None:
+        checkpoints.append(checkpoint)
+        _write_record(trial.record, identity, checkpoints[-2:])
+        drop_checkpoints(trial.storage, checkpoints[:-2])
+        del checkpoints[:-2]
+
+    with _signals() as told_to_stop:
+        try:
+            run = TrialRun(trainable(), assignment, progress, told_to_stop=told_to_stop)
+        except HandOver:
+            raise KeyboardInterrupt from None
+        on_start(run.started)
+        try:
+            while not run.finished:
+                result = run.next_epoch()
+                keep(result.checkpoint)
+                on_epoch(result)
+        except HandOver:
+            if (saved := run.hand_over()) is not None:
+                keep(saved)
+            raise KeyboardInterrupt from None
+        finally:
+            run.close()
     return trial.storage / checkpoints[-1].folder / "model"
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether SIGINT or SIGTERM came; the second SIGINT interrupts."""
+    told: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def handle(number: int, _frame: object) -> None:
+        told.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(told)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _read_record(path: Path, identity: str) -> list[CheckpointRecord]:

@@ -7,20 +7,40 @@ other); and the slots that wait for one stage build the others meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, TrialContext, silent
-from posetune.execution.checkpoints import newest_intact, trial_folder, write_checkpoint
+from posetune.execution.checkpoints import (
+    StorageFullError,
+    newest_intact,
+    trial_folder,
+    write_checkpoint,
+)
 from posetune.spec import Resources, Scalar, SweepSpec, configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.study.journal import CheckpointRecord
 
-__all__ = ["Assignment", "EpochResult", "StageProduct", "TrialRun", "require_device"]
+__all__ = [
+    "Assignment",
+    "EpochResult",
+    "HandOver",
+    "StageProduct",
+    "Started",
+    "TrialRun",
+    "require_device",
+]
+
+
+class HandOver(BaseException):
+    """The trial was told to stop where it is; not an error, so no `except Exception` eats it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,16 @@ class StageProduct:
 
 
 @dataclass(frozen=True)
+class Started:
+    """A trial about to train."""
+
+    stages: Mapping[str, StageProduct]
+    """The shared stages that the trial stands on."""
+    placement: Mapping[str, Any]
+    """Node, device and threads."""
+
+
+@dataclass(frozen=True)
 class EpochResult:
     """One epoch's outcome."""
 
@@ -59,8 +89,6 @@ class EpochResult:
     seconds: float
     """Training, validation and checkpoint together."""
     checkpoint: CheckpointRecord
-    stages: Mapping[str, StageProduct]
-    """The shared stages that the trial stands on."""
 
 
 def require_device(resources: Resources) -> str:
@@ -85,34 +113,62 @@ class TrialRun:
     """A trial under way in this process."""
 
     def __init__(
-        self, trainable: Trainable, assignment: Assignment, progress: Progress = silent
+        self,
+        trainable: Trainable,
+        assignment: Assignment,
+        progress: Progress = silent,
+        *,
+        told_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Obtain the stages, build the trial and load its newest whole checkpoint.
+
+        Args:
+            trainable: a new one.
+            assignment: the trial.
+            progress: of stages and epochs.
+            told_to_stop: asked at every step of a stage or epoch; `HandOver` is raised then.
+
+        Raises:
+            BadInputError: the configuration does not fit the store or this machine.
+        """
         self.trainable = trainable
         self.assignment = assignment
+        self._told_to_stop = told_to_stop
+
+        def between_steps(done: int, total: int, note: str = "") -> None:
+            progress(done, total, note)
+            if told_to_stop():
+                raise HandOver
+
         spec = assignment.spec
         config = configure(trainable.config_model, spec.fixed, assignment.params)
         device = require_device(spec.resources)
-        self.stages = _obtain_stages(trainable, config, assignment, progress)
+        stages = _obtain_stages(trainable, config, assignment, between_steps)
         self._work = tempfile.TemporaryDirectory(prefix=f"posetune-{assignment.trial}-")
         context = TrialContext(
             store=assignment.store,
             seed=assignment.seed,
             work=Path(self._work.name),
-            products={name: stage.folder for name, stage in self.stages.items()},
+            products={name: stage.folder for name, stage in stages.items()},
             device=device,
             threads=max(1, int(spec.resources.cpu)),
             max_epochs=spec.pruner.max_epochs,
-            progress=progress,
+            progress=between_steps,
         )
+        self.started = Started(stages, _placement(context))
         trainable.start(config, context)
         found = newest_intact(assignment.storage, assignment.checkpoints)
         self.epoch = 0
+        self._partial_s = 0.0
+        """Seconds of the epoch under way that earlier attempts have trained."""
         self._unwritten: dict[str, float] | None = None
         """Metrics of an epoch that is trained but has no checkpoint yet."""
         if found is not None:
             record, folder = found
             trainable.load(folder / "state")
             self.epoch = record.epoch
+            self._partial_s = record.partial_s or 0.0
+        self._begun = time.monotonic()
 
     @property
     def finished(self) -> bool:
@@ -125,22 +181,38 @@ class TrialRun:
         Raises:
             StorageFullError: there is no space for the checkpoint. The epoch is not lost: the next
                 call only tries to write again.
+            HandOver: the trial was told to stop; `hand_over` saves what it has.
         """
-        started = time.monotonic()
         if self._unwritten is None:
+            self._begun = time.monotonic()
             self._unwritten = dict(self.trainable.epoch())
             self.epoch += 1
-        record = write_checkpoint(
+        record = self._write(last=self.finished)
+        metrics, self._unwritten = self._unwritten, None
+        seconds, self._partial_s = self._trained_s(), 0.0
+        return EpochResult(self.epoch, metrics, seconds, record)
+
+    def hand_over(self) -> CheckpointRecord | None:
+        """Save the epoch under way where it was broken off; None where there is no space."""
+        if self._unwritten is not None:  # a whole epoch that waits for space: trained again
+            return None
+        try:
+            return dataclasses.replace(self._write(last=False), partial_s=self._trained_s())
+        except StorageFullError:
+            return None
+
+    def _write(self, *, last: bool) -> CheckpointRecord:
+        return write_checkpoint(
             self.trainable,
             self.assignment.storage,
             trial_folder(self.assignment.sweep, self.assignment.trial),
             attempt=self.assignment.attempt,
             epoch=self.epoch,
-            last=self.finished,
+            last=last,
         )
-        metrics, self._unwritten = self._unwritten, None
-        seconds = time.monotonic() - started
-        return EpochResult(self.epoch, metrics, seconds, record, self.stages)
+
+    def _trained_s(self) -> float:
+        return self._partial_s + time.monotonic() - self._begun
 
     def close(self) -> None:
         """Remove the scratch folder."""
@@ -153,8 +225,23 @@ def _obtain_stages(
     stages = trainable.stages(config, assignment.store)
     keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
     wanted = [(stage, keys[stage.name]) for stage in stages]
-    products = StageCache(assignment.storage).obtain_all(wanted, progress)
+    builder = f"{assignment.sweep}/{assignment.trial}/{assignment.seed}"
+    products = StageCache(assignment.storage, builder).obtain_all(wanted, progress)
     return {
         name: StageProduct(keys[name], product.folder, product.trained)
         for name, product in products.items()
+    }
+
+
+def _placement(context: TrialContext) -> dict[str, Any]:
+    device = context.device
+    if device == "cuda":
+        import torch
+
+        device = torch.cuda.get_device_name()
+    return {
+        "node": socket.gethostname(),
+        "device": device,
+        "threads": context.threads,
+        "pid": os.getpid(),
     }

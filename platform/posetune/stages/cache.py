@@ -49,7 +49,7 @@ class Product:
     folder: Path
     """What `Stage.build` filled."""
     trained: bool
-    """Whether this call built it."""
+    """Whether the one that asks built it: now, or before it was killed and asked again."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,10 @@ def _source_digest(module: str) -> str:
 class StageCache:
     """Obtains products by key, building each once."""
 
-    def __init__(self, storage: Path) -> None:
+    def __init__(self, storage: Path, builder: str = "") -> None:
+        """Use the cache below a storage folder; `builder` names the one that asks."""
         self.root = storage / "stages"
+        self.builder = builder
 
     def path(self, name: str, key: str) -> Path:
         """Return where a finished product lies."""
@@ -135,7 +137,7 @@ class StageCache:
         target = self.path(stage.name, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.verify(target):
-            return Product(target / FILES, trained=False)
+            return Product(target / FILES, trained=self._is_ours(target))
         with _claim(target.with_suffix(".claim")) as ours:
             if ours and not self.verify(target):
                 self._build(stage, target, progress)
@@ -201,6 +203,10 @@ class StageCache:
                 pruned.append(entry)
         return pruned
 
+    def _is_ours(self, target: Path) -> bool:
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        return bool(self.builder) and manifest.get("builder") == self.builder
+
     def _build(self, stage: Stage, target: Path, progress: Progress) -> None:
         partial = target.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")
         files = partial / FILES
@@ -215,6 +221,7 @@ class StageCache:
                 "name": stage.name,
                 "reads": dict(stage.reads),
                 "seed": stage.seed,
+                "builder": self.builder,
                 "digest": digest_folder(files),
                 "seconds": round(time.monotonic() - started, 3),
             }

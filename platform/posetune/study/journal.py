@@ -6,6 +6,7 @@ Nothing is decided here; `sweep` decides and calls these inside its transactions
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,13 @@ class CheckpointRecord:
     """Below the storage folder."""
     digest: str
     bytes: int
+    partial_s: float | None = None
+    """Seconds trained since the last whole epoch, where it was saved within one."""
+
+    @property
+    def progress(self) -> tuple[int, bool]:
+        """What orders a trial's checkpoints: epochs finished, and whether there is more."""
+        return self.epoch, self.partial_s is not None
 
 
 @dataclass
@@ -68,6 +76,14 @@ class TrialRecord:
     """COMPLETE, PRUNED or FAILED once told."""
     reason: str = ""
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
+    placement: dict[str, Any] = field(default_factory=dict)
+    """Node, device and threads of the newest attempt that began to train."""
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether the newest attempt ended with a checkpoint because it was told to."""
+        newest = self.checkpoints[-1] if self.checkpoints else None
+        return newest is not None and newest.attempt == self.attempt and newest.progress[1]
 
 
 def append(connection: Connection, table: Any, values: Mapping[str, Any]) -> int:
@@ -127,13 +143,12 @@ def read_trials(
         record.epoch, record.value = row["epoch"], row["value"]
         record.decisions[row["epoch"]] = row["decision"]
         record.seconds += row["seconds"]
-    _count_attempts(connection, sweep_id, by_id)
     for row in _of_sweep(connection, schema.checkpoint, sweep_id):
-        by_id[row["trial_id"]].checkpoints.append(
-            CheckpointRecord(
-                row["attempt"], row["epoch"], row["folder"], row["digest"], row["bytes"]
-            )
-        )
+        values = {f.name: row[f.name] for f in dataclasses.fields(CheckpointRecord)}
+        by_id[row["trial_id"]].checkpoints.append(CheckpointRecord(**values))
+    _count_attempts(connection, sweep_id, by_id)
+    for row in _of_sweep(connection, schema.placement, sweep_id):
+        by_id[row["trial_id"]].placement = row["facts"]
     for row in _of_sweep(connection, schema.told, sweep_id):
         record = by_id[row["trial_id"]]
         record.state, record.reason = row["state"], row["reason"]
@@ -143,16 +158,20 @@ def read_trials(
 def _count_attempts(
     connection: Connection, sweep_id: int, by_id: Mapping[int, TrialRecord]
 ) -> None:
-    """Number the attempts; two with no start of a driver between them mean a dead worker."""
+    """Number the attempts; two with no start of a driver between them mean a dead worker.
+
+    Unless the first of the two ended with a checkpoint, because it was told to hand over.
+    """
     event = schema.sweep_event
     query = select(event.c.at).where(event.c.sweep_id == sweep_id, event.c.kind == "started")
     starts = sorted(connection.execute(query).scalars())
     lives: dict[int, int] = {}
     for row in _of_sweep(connection, schema.attempt, sweep_id):
         record = by_id[row["trial_id"]]
-        record.attempt = row["number"]
         life = bisect.bisect_right(starts, row["at"])
-        record.crashes += lives.get(record.id) == life
+        handed_over = any(c.attempt == record.attempt and c.progress[1] for c in record.checkpoints)
+        record.crashes += lives.get(record.id) == life and not handed_over
+        record.attempt = row["number"]
         lives[record.id] = life
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "lease",
     "metadata",
     "opening",
+    "placement",
     "report",
     "stage_use",
     "sweep",
@@ -35,7 +36,7 @@ __all__ = [
     "trial",
 ]
 
-VERSION = 1
+VERSION = 2
 """Raised when the tables change; a database of another version is refused, not guessed at."""
 
 metadata = MetaData()
@@ -89,6 +90,17 @@ attempt = Table(
     UniqueConstraint("trial_id", "number"),
 )
 
+# Where an attempt runs: node, device, threads; written when its training begins.
+placement = Table(
+    "placement",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("trial_id", ForeignKey("trial.id"), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
 # `id` is the order of arrival, from which the rungs are rebuilt.
 report = Table(
     "report",
@@ -115,6 +127,8 @@ checkpoint = Table(
     Column("folder", Text, nullable=False),  # below the storage folder
     Column("digest", String(64), nullable=False),
     Column("bytes", Integer, nullable=False),
+    # Seconds trained since the last whole epoch, where it was saved within one; else NULL.
+    Column("partial_s", Float),
     Column("at", Float, nullable=False),
 )
 

@@ -119,10 +119,11 @@ class SweepRun:
     def begin_attempt(self, number: int) -> Attempt:
         """Begin the next attempt of a trial; reports of older ones are refused from now on.
 
-        A second attempt in one driver's life means that the first one's worker died.
+        A second attempt in one driver's life means that the first one's worker died, unless it
+        handed its work over.
         """
         trial = self.trials[number]
-        crashes = trial.crashes + (number in self._begun)
+        crashes = trial.crashes + (number in self._begun and not trial.handed_over)
         values = {
             "trial_id": trial.id,
             "number": trial.attempt + 1,
@@ -161,9 +162,7 @@ class SweepRun:
         Raises:
             StaleAttemptError: the attempt has been replaced.
         """
-        trial = self.trials[number]
-        if attempt != trial.attempt or trial.state is not None:
-            raise StaleAttemptError(f"trial {number}: attempt {attempt} has been replaced")
+        trial = self._current(number, attempt)
         known = trial.decisions.get(epoch)
         value = metrics.get(self.spec.objective.metric, math.nan)
         objective = float(value) if math.isfinite(value) else None
@@ -196,6 +195,27 @@ class SweepRun:
             self._memory.report(number, epoch, objective)
             self._stand(number, epoch, objective)
         return decision
+
+    def started(self, number: int, attempt: int, *, facts: Mapping[str, Any]) -> None:
+        """Record where an attempt runs.
+
+        Raises:
+            StaleAttemptError: the attempt has been replaced.
+        """
+        trial = self._current(number, attempt)
+        values = {"trial_id": trial.id, "attempt": attempt, "facts": dict(facts)}
+        self._append(schema.placement, values)
+        trial.placement = dict(facts)
+
+    def hand_over(self, number: int, attempt: int, *, checkpoint: CheckpointRecord) -> None:
+        """Commit the checkpoint of an attempt that was told to stop within an epoch.
+
+        Raises:
+            StaleAttemptError: the attempt has been replaced.
+        """
+        trial = self._current(number, attempt)
+        self._append(schema.checkpoint, {"trial_id": trial.id, **vars(checkpoint)})
+        trial.checkpoints.append(checkpoint)
 
     def finish(self, number: int) -> None:
         """Tell the end that the last report decided: COMPLETE or PRUNED."""
@@ -235,12 +255,12 @@ class SweepRun:
 
         An open trial keeps its newest two (the newest may turn out broken), a complete one its
         last, which holds the model; a trial that was cut or failed keeps none. A checkpoint that
-        was followed by one of the same epoch or an earlier one had turned out broken.
+        was followed by one that is not further had turned out broken.
         """
         trial = self.trials[number]
         kept: list[CheckpointRecord] = []
         for checkpoint in trial.checkpoints:
-            kept = [c for c in kept if c.epoch < checkpoint.epoch]
+            kept = [c for c in kept if c.progress < checkpoint.progress]
             kept.append(checkpoint)
         needed = {None: 2, "COMPLETE": 1}.get(trial.state, 0)
         kept = kept[len(kept) - needed :] if needed < len(kept) else kept
@@ -283,6 +303,12 @@ class SweepRun:
         self.lease.release()
 
     # -- inside ----------------------------------------------------------------------------
+
+    def _current(self, number: int, attempt: int) -> TrialRecord:
+        trial = self.trials[number]
+        if attempt != trial.attempt or trial.state is not None:
+            raise StaleAttemptError(f"trial {number}: attempt {attempt} has been replaced")
+        return trial
 
     def _rebuild(self) -> None:
         self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode, self.spec.sampler.seed)

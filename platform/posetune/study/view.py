@@ -53,6 +53,8 @@ class TrialView:
     mlflow_run_id: str | None
     checkpoint: CheckpointRecord | None = None
     """The newest committed one."""
+    placement: dict[str, Any] = field(default_factory=dict)
+    """Node, device and threads of the newest attempt that began to train."""
 
 
 class Report(NamedTuple):
@@ -218,6 +220,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
             reason=t.reason,
             mlflow_run_id=runs.get(t.id),
             checkpoint=t.checkpoints[-1] if t.checkpoints else None,
+            placement=t.placement,
         )
         for t in journal.read_trials(connection, row["id"], reports)
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,22 @@ from posetune.spec import configure
 from posetune.stages.cache import StageCache, stage_key
 
 __all__ = ["TrainableConformance"]
+
+
+class _BrokenOffError(Exception):
+    pass
+
+
+class _Calls:
+    """A progress that counts its calls, and raises at one of them."""
+
+    def __init__(self, until: int | None = None) -> None:
+        self.made, self.until = 0, until
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if self.made == self.until:
+            raise _BrokenOffError
+        self.made += 1
 
 
 class TrainableConformance:
@@ -102,6 +119,29 @@ class TrainableConformance:
         assert {k: v for k, v in found.items() if not math.isnan(v)} == {
             k: v for k, v in expected.items() if not math.isnan(v)
         }
+        assert digest_folder(tmp_path / "resumed") == digest_folder(tmp_path / "straight")
+
+    def test_an_epoch_that_is_broken_off_continues_exactly_where_it_was_saved(
+        self, config: Any, context: TrialContext, tmp_path: Path
+    ) -> None:
+        """A worker that is taken away saves within the epoch; the next one goes on from there."""
+        calls, rest = _Calls(), _Calls()
+        straight = self.begin(config, replace(context, progress=calls))
+        expected = dict(straight.epoch())
+        (tmp_path / "straight").mkdir()
+        straight.export(tmp_path / "straight")
+        broken = self.begin(config, replace(context, progress=_Calls(until=calls.made // 2)))
+        with pytest.raises(_BrokenOffError):
+            broken.epoch()
+        (tmp_path / "middle").mkdir()
+        broken.save(tmp_path / "middle")
+        resumed = self.begin(config, replace(context, progress=rest))
+        resumed.load(tmp_path / "middle")
+        found = dict(resumed.epoch())
+        (tmp_path / "resumed").mkdir()
+        resumed.export(tmp_path / "resumed")
+        assert rest.made < calls.made
+        assert found == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
         assert digest_folder(tmp_path / "resumed") == digest_folder(tmp_path / "straight")
 
     def test_trials_with_one_seed_are_equal(self, config: Any, context: TrialContext) -> None:

@@ -66,10 +66,17 @@ class SimulatedTrial:
         self.run, self.number = run, number
         attempt = run.begin_attempt(number)
         self.attempt, self.params = attempt.number, attempt.params
+        run.started(number, self.attempt, facts={"node": "here", "device": "cpu", "threads": 1})
         run.stage_used(number, "flow", key=str(attempt.params["depth"]), trained=True)
         run.baselines({"mean": 5.0})
         whole = attempt.checkpoints[1:] if broken else attempt.checkpoints
         self.epoch = whole[0].epoch if whole else 0
+
+    def hand_over(self) -> None:
+        """Save in the middle of the next epoch, as a worker does that is taken away."""
+        record = self._checkpoint(self.epoch, partial_s=0.5)
+        self.run.hand_over(self.number, self.attempt, checkpoint=record)
+        self.run.release_checkpoints(self.number)
 
     def step(self, metrics: Mapping[str, float] | None = None) -> Decision:
         """Train an epoch, report it, and end the trial if that is decided."""
@@ -80,14 +87,16 @@ class SimulatedTrial:
             epoch=self.epoch,
             metrics=metrics or {"loss": simulated_loss(self.params, self.epoch)},
             seconds=1.0,
-            checkpoint=CheckpointRecord(
-                self.attempt, self.epoch, f"checkpoints/s/{self.number}/{self.epoch}", "d" * 64, 1
-            ),
+            checkpoint=self._checkpoint(self.epoch),
         )
         if decision != Decision.CONTINUE:
             self.run.finish(self.number)
         self.run.release_checkpoints(self.number)
         return decision
+
+    def _checkpoint(self, epoch: int, partial_s: float | None = None) -> CheckpointRecord:
+        folder = f"checkpoints/s/{self.number}/{epoch}"
+        return CheckpointRecord(self.attempt, epoch, folder, "d" * 64, 1, partial_s)
 
 
 def drive(
@@ -106,6 +115,8 @@ def drive(
         slots: trials at a time.
         order: draws which of them reports next.
         broken: whether the newest checkpoint of each continued trial turns out to be broken.
+
+    Some workers are taken away within an epoch, and hand over.
     """
     order = order or random.Random(0)
     run = SweepRun(database, opening)
@@ -117,6 +128,11 @@ def drive(
             if not running:
                 break
             trial_under_way = order.choice(running)
+            if trial_under_way.attempt == 1 and trial_under_way.epoch == trial_under_way.number % 5:
+                trial_under_way.hand_over()
+                running.remove(trial_under_way)
+                running.append(SimulatedTrial(run, trial_under_way.number, broken=broken))
+                continue
             if trial_under_way.step() != Decision.CONTINUE:
                 running.remove(trial_under_way)
     finally:

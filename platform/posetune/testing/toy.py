@@ -35,7 +35,10 @@ from posetune.api import (
     silent,
 )
 
-__all__ = ["Toy", "ToyConfig"]
+__all__ = ["STEPS", "Toy", "ToyConfig"]
+
+STEPS = 10
+"""Of an epoch."""
 
 _POSE = ((0, 0, 0), (-1, 0, 0), (1, 0, 0))
 
@@ -51,7 +54,11 @@ class ToyConfig(BaseModel):
     stage_s: float = Field(0.0, ge=0.0, description="Seconds the stage takes at least.")
     fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
     die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
-    die_at: str = Field("", description="The process that finds this file removes it and dies.")
+    die_at: str = Field(
+        "",
+        description="The process that finds this file in the middle of an epoch removes it and "
+        "dies as its text says: by a signal (SIGKILL if it is empty), or by MemoryError.",
+    )
 
 
 class ToyImport(BaseModel):
@@ -137,26 +144,31 @@ class Toy:
         self.floor = float(json.loads(floor.read_text(encoding="utf-8")))
 
     def epoch(self) -> Mapping[str, float]:
-        """Descend ten noisy steps."""
-        time.sleep(self.config.epoch_s)
-        self._perhaps_die()
+        """Descend what is left of ten noisy steps."""
         if self.config.x > self.config.fail_above:
             raise TrialFailedError(f"diverged: x = {self.config.x:g}")
-        for _ in range(10):
+        for step in range(self.steps % STEPS, STEPS):
+            self.context.progress(self.steps, STEPS * self.context.max_epochs)
+            time.sleep(self.config.epoch_s / STEPS)
+            if step == STEPS // 2:
+                self._perhaps_die()
             noise = self.generator.normal(0, 0.05, 3)
             self.position = self.position - 0.1 * self.config.x * (self.position + noise)
             self.steps += 1
-            self.context.progress(self.steps, 10 * self.context.max_epochs)
         error = float(np.linalg.norm(self.position)) + self.floor
         return {"val/error_mm": error, "train/step": float(self.steps)}
 
     def _perhaps_die(self) -> None:
         found = Path(self.config.die_at) if self.config.die_at else None
+        how = "SIGKILL"
         if found is not None and found.exists():
+            how = found.read_text(encoding="utf-8") or how
             found.unlink()
         elif self.config.x <= self.config.die_above:
             return
-        os.kill(os.getpid(), signal.SIGKILL)
+        if how == "MemoryError":
+            raise MemoryError("out of memory in the middle of an epoch")
+        os.kill(os.getpid(), signal.Signals[how])
 
     def save(self, folder: Path) -> None:
         """Write position, steps and the generator's state."""

@@ -97,6 +97,7 @@ def trial_tags(
         "posetune.threads": max(1, int(view.spec.resources.cpu)),
         "posetune.store_digest": view.store_digest,
     }
+    tags |= {entity_key(f"posetune.{fact}"): value for fact, value in trial.placement.items()}
     if trial.checkpoint is not None:
         tags |= {
             "posetune.checkpoint.uri": (home.storage / trial.checkpoint.folder).as_uri(),

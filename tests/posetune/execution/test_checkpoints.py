@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posetune.api import Cost, TrialContext
+from posetune.api import Cost, Trainable, TrialContext
 from posetune.digest import digest_folder
 from posetune.execution.checkpoints import (
     drop_checkpoints,
@@ -19,8 +19,8 @@ from posetune.execution.checkpoints import (
     write_checkpoint,
 )
 from posetune.execution.plan import plan_sweep
-from posetune.execution.trial import Assignment, TrialRun
-from posetune.spec import SweepSpec
+from posetune.execution.trial import Assignment, HandOver, TrialRun
+from posetune.spec import SweepSpec, default_params
 from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
@@ -29,6 +29,7 @@ from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import read_sweep
 from posetune.testing.driver import open_unsynced
 from posetune.testing.toy import Toy, ToyConfig
+from selfpose.trainable import SelfPose
 
 MODEL_BYTES = 2000
 
@@ -62,16 +63,20 @@ def spec_of(trials: int, slots: int = 2) -> SweepSpec:
 class Driver:
     """The driver and its two slots in one process: the calls of `execution`, in their order."""
 
-    def __init__(self, database: Database, folder: Path, store: Path, trials: int) -> None:
+    trainable: type[Trainable] = QuickToy
+
+    def __init__(self, database: Database, folder: Path, store: Path, spec: SweepSpec) -> None:
         self.database, self.storage, self.store = database, folder / "storage", store
-        self.spec = spec_of(trials)
+        self.spec = spec
+        self.steps_until_told: int | None = None
         self.broken: set[str] = set()
         self.most_bytes = 0
         self.start()
 
     def start(self) -> None:
         """What `run_sweep` does before Ray starts."""
-        opening = Opening("s", self.spec, "text", "store", "d1", {}, {"x": 0.3, "depth": 4})
+        defaults = default_params(self.spec, self.trainable.config_model)
+        opening = Opening("s", self.spec, "text", "store", "d1", {}, defaults)
         self.run = SweepRun(self.database, opening)
         for trial in self.run.trials:
             drop_checkpoints(self.storage, self.run.release_checkpoints(trial.number))
@@ -104,7 +109,12 @@ class Driver:
             storage=self.storage,
             checkpoints=attempt.checkpoints,
         )
-        self.slots[number] = TrialRun(QuickToy(), assignment)
+        self.slots[number] = TrialRun(self.trainable(), assignment, told_to_stop=self.told_to_stop)
+
+    def told_to_stop(self) -> bool:
+        if self.steps_until_told is not None:
+            self.steps_until_told -= 1
+        return self.steps_until_told == 0
 
     def kill_worker(self, number: int) -> None:
         self.slots.pop(number).close()
@@ -136,6 +146,20 @@ class Driver:
         self.kill_worker(number)
         self.begin(number)
 
+    def hand_over(self, number: int, generator: random.Random) -> None:
+        """A worker is taken away within an epoch."""
+        slot = self.slots[number]
+        self.steps_until_told = generator.randint(1, 10)
+        with pytest.raises(HandOver):
+            slot.next_epoch()
+        self.steps_until_told = None
+        record = slot.hand_over()
+        assert record is not None
+        self.run.hand_over(number, slot.assignment.attempt, checkpoint=record)
+        drop_checkpoints(self.storage, self.run.release_checkpoints(number))
+        self.kill_worker(number)
+        self.begin(number)
+
     def break_newest(self, number: int, generator: random.Random) -> None:
         """The newest checkpoint is damaged or lost, and then its worker dies."""
         checkpoints = self.run.trials[number].checkpoints
@@ -161,8 +185,8 @@ class Driver:
         for number, committed in self.committed().items():
             newest = committed[-1]
             needed = [newest] if view[number] in ("RUNNING", "COMPLETE") else []
-            if view[number] == "RUNNING":  # and the newest one of an epoch before
-                needed += [c for c in committed if c.epoch < newest.epoch][-1:]
+            if view[number] == "RUNNING":  # and the newest of those that are less far
+                needed += [c for c in committed if c.progress < newest.progress][-1:]
             whole = [self.is_whole(c) for c in needed]
             assert all(w or c.folder in self.broken for w, c in zip(whole, needed, strict=True))
             assert any(whole) or not needed
@@ -187,6 +211,8 @@ def happen(driver: Driver, generator: random.Random) -> None:
     draw = generator.random()
     if draw < 0.75:
         driver.step(number)
+    elif draw < 0.78:
+        driver.hand_over(number, generator)
     elif draw < 0.82:
         driver.kill_worker(number)
         driver.begin(number)
@@ -216,7 +242,7 @@ def measured_cost(store: Path, folder: Path) -> Cost:
 @pytest.mark.parametrize("seed", range(6))
 def test_no_needed_checkpoint_is_ever_deleted(tmp_path: Path, toy_store: Path, seed: int) -> None:
     generator = random.Random(seed)
-    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, trials=8)
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, spec_of(trials=8))
     while not driver.done:
         happen(driver, generator)
         driver.check()
@@ -237,8 +263,28 @@ def test_the_disk_stays_under_what_check_forecasts(tmp_path: Path, toy_store: Pa
         def forecast(cls, config: Any, context: TrialContext) -> Cost:
             return cost
 
-    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, trials=12)
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, spec_of(trials=12))
     plan = plan_sweep(driver.spec, MeasuredToy, store=toy_store, store_digest="d1")
+    drive_on(driver)
+    assert plan.slots == 2
+    assert 0 < driver.most_bytes <= plan.disk_bytes
+
+
+@pytest.mark.slow
+def test_the_disk_stays_under_what_check_forecasts_for_the_model(
+    tmp_path: Path, tiny_store: Path
+) -> None:
+    class ModelDriver(Driver):
+        trainable = SelfPose
+
+    database = open_unsynced(tmp_path / "study.db")
+    driver = ModelDriver(database, tmp_path, tiny_store, spec_of_model(trials=4))
+    plan = plan_sweep(driver.spec, SelfPose, store=tiny_store, store_digest="d1")
+    drive_on(driver)
+    assert driver.most_bytes <= plan.disk_bytes < 2 * driver.most_bytes
+
+
+def drive_on(driver: Driver) -> None:
     generator = random.Random(0)
     while not driver.done:
         driver.fill_slots()
@@ -246,15 +292,34 @@ def test_the_disk_stays_under_what_check_forecasts(tmp_path: Path, toy_store: Pa
         if driver.slots:
             driver.step(generator.choice(list(driver.slots)))
     driver.run.lease.release()
-    assert plan.slots == 2
-    assert 0 < driver.most_bytes <= plan.disk_bytes
+
+
+def spec_of_model(trials: int) -> SweepSpec:
+    return SweepSpec.model_validate(
+        {
+            "trainable": "selfpose.trainable:SelfPose",
+            "objective": {"metric": "val/p_mpjpe_mm", "mode": "min"},
+            "search": {"loss_weights.flow": {"float": [0.1, 10], "log": True}},
+            "fixed": {
+                "mode": "lifting",
+                "batch_size": 8,
+                "steps_per_epoch": 2,
+                "val_frames": 40,
+                "lifting": {"width": 32},
+                "flow": {"depth": 1, "hidden": 16, "steps": 4},
+            },
+            "pruner": {"name": "none", "max_epochs": 2},
+            "resources": {"cpu": (os.cpu_count() or 1) / 2},
+            "budget": {"trials": trials},
+        }
+    )
 
 
 @pytest.mark.parametrize("damage", ["corrupt", "missing"])
 def test_a_trial_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
     tmp_path: Path, toy_store: Path, damage: str
 ) -> None:
-    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, trials=1)
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, spec_of(trials=1))
     driver.fill_slots()
     for _ in range(4):
         driver.step(0)

@@ -147,27 +147,6 @@ def test_a_diverging_trial_fails_and_the_sweep_goes_on(
     assert all(trial["params"]["x"] > 0.2 for trial in failed)
 
 
-def test_a_trial_whose_worker_died_continues_from_its_checkpoint(
-    posetune: Run, shown: Show, toy_sweep: Callable[..., Path], tmp_path: Path
-) -> None:
-    file = toy_sweep(trials=4, epoch_s=0.2)
-    death = tmp_path / "death"
-    file.write_text(file.read_text().replace("fixed: {", f"fixed: {{die_at: {death}, "))
-    undisturbed = posetune("sweep", file, "--name", "undisturbed")
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    process = start(tmp_path, "sweep", file, "--name", "disturbed")
-    wait_for_reports(tmp_path, 4 + sum(t["epochs"] for t in shown("undisturbed")["trials"]))
-    death.touch()
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert not death.exists()
-    trials = shown("disturbed")["trials"]
-    assert sum(trial["attempts"] for trial in trials) == len(trials) + 1
-    values = {t["number"]: (t["params"], t["seed"]) for t in shown("undisturbed")["trials"]}
-    assert values[0] == (trials[0]["params"], trials[0]["seed"])
-    assert "RUNNING" not in {trial["state"] for trial in trials}
-
-
 def test_a_trial_that_kills_every_worker_fails_and_says_so(
     posetune: Run, shown: Show, toy_sweep: Callable[..., Path]
 ) -> None:

@@ -88,24 +88,38 @@ def build(folder, progress):
     time.sleep(seconds)
     (folder / "product").write_text("whole")
 
-print(StageCache(root).obtain(Stage("flow", {}, [], 0, build), "k").trained)
+for key in sys.argv[3:]:
+    print(key, StageCache(root).obtain(Stage("flow", {}, [], 0, build), key).trained)
 """
 
 
-def start_builder(root: Path, seconds: float) -> subprocess.Popen[str]:
+def start_builder(root: Path, seconds: float, *keys: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", BUILDER, str(root), str(seconds)],
+        [sys.executable, "-c", BUILDER, str(root), str(seconds), *(keys or "k")],
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
 @pytest.mark.slow
-def test_of_many_processes_one_builds(tmp_path: Path) -> None:
-    processes = [start_builder(tmp_path, 0.5) for _ in range(6)]
-    said = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert sorted(said) == ["False"] * 5 + ["True"]
-    assert built(tmp_path / "count") == 1
+def test_of_sixteen_processes_that_start_at_once_one_builds_each_of_five_products(
+    tmp_path: Path,
+) -> None:
+    keys = ["2", "4", "6", "8", "10"]
+    processes = [start_builder(tmp_path, 0.3, *keys[i % 5 :], *keys[: i % 5]) for i in range(16)]
+    said = [line for p in processes for line in p.communicate(timeout=120)[0].split("\n") if line]
+    assert sorted(line for line in said if line.endswith("True")) == sorted(
+        f"{key} True" for key in keys
+    )
+    assert len(said) == 16 * 5
+    assert built(tmp_path / "count") == 5
+
+
+def test_what_a_trial_trained_before_it_was_killed_counts_as_trained_by_it(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    StageCache(tmp_path, "sweep/0").obtain(stage(counter), "k")
+    again, other = (StageCache(tmp_path, f"sweep/{n}").obtain(stage(counter), "k") for n in (0, 1))
+    assert (again.trained, other.trained, built(counter)) == (True, False, 1)
 
 
 @pytest.mark.slow
@@ -117,7 +131,7 @@ def test_the_claim_of_a_killed_builder_is_taken_over(tmp_path: Path) -> None:
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     second = start_builder(tmp_path, 0)
-    assert second.communicate(timeout=30)[0].strip() == "True"
+    assert second.communicate(timeout=30)[0].strip() == "k True"
 
 
 def test_pruning_keeps_what_is_needed_and_what_is_being_built(tmp_path: Path) -> None:

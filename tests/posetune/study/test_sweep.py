@@ -69,6 +69,30 @@ def test_open_trials_come_first_with_their_number_seed_and_checkpoint(database: 
     resumed.lease.release()
 
 
+def test_a_worker_that_hands_over_has_not_crashed(database: Database) -> None:
+    run = SweepRun(database, opening())
+    trial = run.next_trial()
+    assert trial is not None
+    first = run.begin_attempt(0)
+    whole = CheckpointRecord(1, 1, "whole", "d" * 64, 1)
+    within = CheckpointRecord(1, 1, "within", "d" * 64, 1, partial_s=2.5)
+    report = {"epoch": 1, "metrics": {"loss": 1.0}, "seconds": 1.0, "checkpoint": whole}
+    run.report(0, first.number, **report)
+    run.hand_over(0, first.number, checkpoint=within)
+    second = run.begin_attempt(0)
+    assert (second.number, second.crashes) == (2, 0)
+    assert second.checkpoints == (within, whole)
+    assert run.release_checkpoints(0) == []
+    with pytest.raises(StaleAttemptError):
+        run.hand_over(0, first.number, checkpoint=within)
+    assert run.begin_attempt(0).crashes == 1
+    run.lease.release()
+    resumed = SweepRun(database, opening())
+    again = resumed.begin_attempt(0)
+    assert (again.number, again.crashes, again.checkpoints) == (4, 1, (within, whole))
+    resumed.lease.release()
+
+
 def test_reports_of_a_replaced_attempt_are_refused(database: Database) -> None:
     run = SweepRun(database, opening())
     trial = run.next_trial()
