@@ -192,6 +192,8 @@ class Predictor(Protocol):
     image_size: int
     """S: the model takes square images of this side, in pixels."""
     joint_names: Sequence[str]
+    limbs: Sequence[tuple[int, int]]
+    """The joints between which to draw lines."""
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return root-centred poses (N, J, 3) with mean bone length 1 for images (N, S, S, 3).
@@ -273,3 +275,14 @@ class Trainable(Protocol):
     @classmethod
     def load_model(cls, exported: Path) -> Predictor:
         """Load what `export` wrote."""
+
+    @classmethod
+    def export_graph(cls, exported: Path, out: Path) -> float:
+        """Write an exported model as a `torch.export` program that runs without its code.
+
+        It takes uint8 images (N, S, S, 3), any N, and returns what `Predictor` does. Returns the
+        largest difference between the two, found by running what was written.
+
+        Raises:
+            BadInputError: the model has no such form.
+        """

@@ -92,6 +92,7 @@ class PosePredictor:
         self.layout = model.layout
         self.image_size = config.image_size
         self.joint_names: Sequence[str] = model.layout.joints
+        self.limbs: Sequence[tuple[int, int]] = model.layout.limbs
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return poses (N, J, 3) of images (N, S, S, 3); see `posetune.api.Predictor`.

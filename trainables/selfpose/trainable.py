@@ -26,6 +26,7 @@ from selfpose.config import SelfPoseConfig
 from selfpose.evaluation import evaluate_exported
 from selfpose.inference import PosePredictor, export_model, load_model
 from selfpose.metrics import METRICS
+from selfpose.portable import export_graph
 from selfpose.stages import build_stages
 from selfpose.trial import Trial
 
@@ -136,3 +137,8 @@ class SelfPose:
     def load_model(cls, exported: Path) -> PosePredictor:
         """Load what `export` wrote."""
         return load_model(exported)
+
+    @classmethod
+    def export_graph(cls, exported: Path, out: Path) -> float:
+        """Write an exported model as one program; return the largest difference to the model."""
+        return export_graph(exported, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from posetune.cli import data, evaluate, results, sweep, train
+from posetune.cli import again, data, evaluate, look, results, sweep, train, use
 
 __all__ = ["app"]
 
@@ -22,7 +22,12 @@ app.command("check")(sweep.check)
 app.command("sweep")(sweep.sweep)
 app.command("submit")(sweep.submit)
 app.command("show")(results.show)
+app.command("report")(look.report)
+app.command("reproduce")(again.reproduce)
+app.command("export-study")(look.export_study)
 app.command("track")(results.track)
 app.command("stages")(results.stages)
 app.command("promote")(results.promote)
+app.command("predict")(use.predict)
+app.command("export")(use.export)
 app.command("ui")(results.ui)

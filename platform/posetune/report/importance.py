@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from posetune.study.rungs import rung_epochs
 from posetune.study.view import SweepView
 
-__all__ = ["Importance", "param_importance"]
+__all__ = ["Importance", "matched_values", "param_importance"]
 
 FEWEST_TRIALS = 10
 TRIALS_PER_PARAM = 2
@@ -56,6 +56,16 @@ def param_importance(view: SweepView) -> Importance:
             epoch, len(compared), reason=f"all have the same value after {epoch} epochs"
         )
     return Importance(epoch, len(compared), _shares(view, compared))
+
+
+def matched_values(view: SweepView) -> tuple[int, dict[int, float]]:
+    """Return an epoch, and for each trial that reached it its value there.
+
+    It is the epoch that the importance rests on; the first rung where that cannot be told.
+    """
+    values = _values_at_rungs(view)
+    epoch = param_importance(view).epoch or min(values)
+    return epoch, values[epoch]
 
 
 def _values_at_rungs(view: SweepView) -> dict[int, dict[int, float]]:

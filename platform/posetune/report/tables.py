@@ -14,8 +14,10 @@ from posetune.study.view import SweepView, TrialView
 
 __all__ = [
     "as_json",
+    "broken",
     "budget_used",
     "changed_params",
+    "count_epochs",
     "format_params",
     "format_seconds",
     "next_steps",
@@ -169,7 +171,8 @@ def _changes(view: SweepView) -> RenderableType:
     return table
 
 
-def _epochs(count: int) -> str:
+def count_epochs(count: int) -> str:
+    """Return `1 epoch`, or as many as there are."""
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
@@ -198,10 +201,10 @@ def _leaderboard(view: SweepView, most: int) -> Group:
     value_name = view.spec.objective.metric.rpartition("/")[2]
     table = Table(box=SIMPLE, padding=0, pad_edge=False)
     for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value_name, 7), ("time", 5)):
-        table.add_column(_broken(name), min_width=width, overflow="fold")
+        table.add_column(broken(name), min_width=width, overflow="fold")
     names = list(view.spec.search)
     for short in short_names(names):
-        table.add_column(_broken(short), min_width=5, overflow="fold")
+        table.add_column(broken(short), min_width=5, overflow="fold")
     ranked = view.ranked
     places = {trial.number for trial in ranked}
     rest = [trial for trial in view.trials if trial.number not in places]
@@ -219,7 +222,7 @@ def _leaderboard(view: SweepView, most: int) -> Group:
     if leaders:
         many = f"the first {leaders} are ranked by their values"
         one = "the first is ranked by its value"
-        notes.append(f"{many if leaders > 1 else one} after {_epochs(epoch)}")
+        notes.append(f"{many if leaders > 1 else one} after {count_epochs(epoch)}")
     if len(view.trials) > most:
         notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
     return Group(table, Text("; ".join(notes)))
@@ -230,10 +233,10 @@ def _comparison(view: SweepView) -> Table:
     best = view.best
     rows = [(f"baseline: {name}", value) for name, value in view.baselines.items()]
     if best is not None and best.value is not None:
-        rows.append((f"best: trial {best.number} after {_epochs(best.epochs)}", best.value))
+        rows.append((f"best: trial {best.number} after {count_epochs(best.epochs)}", best.value))
     default = next((t for t in view.trials if t.number == 0 and t.value is not None), None)
     if default is not None and default is not best and default.value is not None:
-        rows.append((f"defaults: trial 0 after {_epochs(default.epochs)}", default.value))
+        rows.append((f"defaults: trial 0 after {count_epochs(default.epochs)}", default.value))
     sign = 1 if view.spec.objective.mode == "min" else -1
     table = Table(f"{view.spec.objective.metric} on validation", "value", box=SIMPLE)
     for name, value in sorted(rows, key=lambda row: sign * row[1]):
@@ -247,7 +250,7 @@ def _importance(view: SweepView) -> RenderableType:
     found = param_importance(view)
     if not found.params:
         return Text(f"importance of the parameters: nothing to say yet ({found.reason})")
-    rests_on = f"over {found.trials} trials after {_epochs(found.epoch)}"
+    rests_on = f"over {found.trials} trials after {count_epochs(found.epoch)}"
     table = Table("parameter", f"importance, {rests_on}", box=SIMPLE)
     for name, share in found.params.items():
         table.add_row(name, f"{share:.0%}")
@@ -277,7 +280,7 @@ def short_names(names: list[str]) -> list[str]:
     return names
 
 
-def _broken(header: str) -> str:
+def broken(header: str) -> str:
     """Break a header between its words, and shorten long words, so that no terminal breaks it."""
     lines = [""]
     for word in header.replace("_", "_ ").split():

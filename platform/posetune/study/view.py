@@ -27,6 +27,7 @@ __all__ = [
     "StageUse",
     "SweepView",
     "TrialView",
+    "find_run",
     "list_sweeps",
     "needed_stages",
     "read_sweep",
@@ -190,6 +191,29 @@ def read_sweep(database: Database, name: str) -> SweepView:
         number, before = view.best.number, view.best.epochs - 1
         last = journal.read_metrics(connection, view.id, number=number, after=before)
         return dataclasses.replace(view, best_metrics=dict(last[-1]["metrics"]))
+
+
+def find_run(database: Database, run_id: str) -> tuple[str, int]:
+    """Return the sweep and the number of the trial that an MLflow run shows.
+
+    Raises:
+        BadInputError: no trial's run has this id.
+    """
+    run, trial, sweep = schema.tracked_run, schema.trial, schema.sweep
+    query = (
+        select(sweep.c.name, trial.c.number)
+        .select_from(run.join(trial, trial.c.id == run.c.trial_id))
+        .join(sweep, sweep.c.id == run.c.sweep_id)
+        .where(run.c.run_id == run_id)
+    )
+    with database.reading() as connection:
+        found = connection.execute(query).first()
+    if found is None:
+        raise BadInputError(
+            f"{run_id}: is neither SWEEP/TRIAL nor the id of a trial's MLflow run in "
+            f"{database.address} (posetune show NAME --json has them)"
+        )
+    return str(found.name), int(found.number)
 
 
 def needed_stages(database: Database) -> set[str]:

@@ -74,6 +74,7 @@ class ToyPredictor:
     """One constant pose for every image."""
 
     joint_names = ("root", "left", "right")
+    limbs = ((1, 0), (2, 0))
 
     def __init__(self, pose_j3: NDArray[np.float32], image_size: int) -> None:
         self.pose_j3 = pose_j3
@@ -229,6 +230,11 @@ class Toy:
     def load_model(cls, exported: Path) -> ToyPredictor:
         """Read what `export` wrote."""
         return ToyPredictor(load_file(exported / "model.safetensors")["pose"], image_size=8)
+
+    @classmethod
+    def export_graph(cls, exported: Path, out: Path) -> float:
+        """Refuse: the toy is no torch program."""
+        raise BadInputError("the toy is no torch program and cannot be exported as one")
 
 
 def _import(file: Path | None, out: Path, options: ToyImport, progress: Progress) -> None:

@@ -12,18 +12,9 @@ import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-COMMANDS = [
-    "data",
-    "data import",
-    "data info",
-    "train",
-    "evaluate",
-    "check",
-    "sweep",
-    "submit",
-    "show",
-]
-COMMANDS += ["track", "stages", "promote", "ui"]
+COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
+COMMANDS += ["show", "report", "reproduce", "export-study", "track", "stages", "promote"]
+COMMANDS += ["predict", "export", "ui"]
 
 
 def test_help_imports_neither_torch_nor_ray_nor_mlflow() -> None:

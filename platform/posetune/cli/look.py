@@ -1,0 +1,132 @@
+"""`posetune report` and `export-study`: a sweep as one page, and as an Optuna study."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from posetune.api import BadInputError
+from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.screen import console, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from posetune.report.page import BestTrial
+    from posetune.study.view import SweepView
+
+__all__ = ["export_study", "report"]
+
+SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
+
+
+def report(
+    name: SweepArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The HTML file (default: NAME.html).", show_default=False),
+    ] = None,
+    evaluate: Annotated[
+        bool,
+        typer.Option(help="Evaluate the best complete trial on all of the validation split."),
+    ] = True,
+    log: Annotated[
+        bool, typer.Option(help="Also put the page into the sweep's MLflow run.")
+    ] = True,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one self-contained page about a sweep: curves, parameters, poses, pruning, failures.
+
+    posetune report first --out first.html
+    """
+    from posetune.home import Home
+    from posetune.report.best import look_at_best
+    from posetune.report.page import BestTrial, build_page
+    from posetune.study.database import open_database
+    from posetune.study.view import read_sweep
+
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database, create=False)
+    view = read_sweep(database, name)
+    out = out or Path(f"{name}.html")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise BadInputError(f"--out {out}: must be a file in a folder that is there")
+    best = BestTrial(missing="it was not asked for (--no-evaluate)")
+    if evaluate:
+        with progress_bar("evaluate", quiet=as_json) as progress:
+            best = look_at_best(view, resolved.storage, progress)
+    page = build_page(view, best, commands=_commands(view, home))
+    _write(out, page)
+    where = ""
+    if log:
+        where = _log(database, name, home=resolved, files=_files(page, best))
+    if as_json:
+        print_json({"page": str(out), "mlflow": where, "not_evaluated": best.missing})
+        return
+    if best.missing:
+        console.print(f"the best trial was not evaluated: {best.missing}")
+    console.print(f"page: {out}" + (f"; also in MLflow: {where}" if where else ""), soft_wrap=True)
+
+
+def export_study(
+    name: SweepArgument,
+    to: Annotated[str, typer.Option("--to", help="Where: sqlite:///FILE or postgresql://...")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a sweep as an Optuna storage, for optuna-dashboard.
+
+    posetune export-study first --to sqlite:///optuna.db
+    """
+    from posetune.home import Home
+    from posetune.report.optuna_storage import export_study as write
+    from posetune.study.database import open_database
+    from posetune.study.view import read_sweep
+
+    view = read_sweep(open_database(Home.resolve(home).database, create=False), name)
+    address = write(view, to)
+    if as_json:
+        print_json({"study": name, "storage": address, "trials": len(view.trials)})
+        return
+    console.print(f"study {name} with {len(view.trials)} trials: {address}", soft_wrap=True)
+    console.print(f"Next: optuna-dashboard {address}", soft_wrap=True)
+
+
+def _commands(view: SweepView, home: Path | None) -> list[str]:
+    flag = ["--home", str(home)] if home else []
+    sweep = ["posetune", "sweep", "sweep.yaml", "--name", view.name, "--store", view.store, *flag]
+    commands = ["# the sweep file below is sweep.yaml", shlex.join(sweep)]
+    if view.best is not None:
+        again = ["posetune", "reproduce", f"{view.name}/{view.best.number}", *flag]
+        commands += ["# the best trial again, from its record", shlex.join(again)]
+    return commands
+
+
+def _files(page: str, best: BestTrial) -> dict[str, bytes]:
+    files = {"report.html": page.encode()}
+    if best.evaluation is not None:
+        files |= best.evaluation.pictures
+        files |= {name: text.encode() for name, text in best.evaluation.tables.items()}
+    return files
+
+
+def _log(database: Any, name: str, *, home: Any, files: dict[str, bytes]) -> str:
+    """Put files into MLflow; a page is written whether MLflow is there or not."""
+    from posetune.tracking.reports import log_report
+
+    try:
+        return log_report(database, name, home, files)
+    except BadInputError as error:
+        console.print(f"not in MLflow: {error}", soft_wrap=True)
+        return ""
+
+
+def _write(out: Path, text: str) -> None:
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        raise BadInputError(f"--out {out}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,41 @@
+"""Looks at the best complete trial of a sweep: its figures, and all of the validation split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from posetune.api import BadInputError, Progress, silent
+from posetune.report.page import BestTrial
+from posetune.spec import load_trainable
+from posetune.study.checkpoints import verified_model
+from posetune.study.view import SweepView
+
+__all__ = ["look_at_best"]
+
+
+def look_at_best(view: SweepView, storage: Path, progress: Progress = silent) -> BestTrial:
+    """Return what the storage and the store say of the best complete trial.
+
+    What is not there (any more) is not an error: the page says so.
+
+    Args:
+        view: the sweep.
+        storage: the storage folder.
+        progress: is told the frames done.
+    """
+    trial = next((t for t in view.ranked if t.state == "COMPLETE"), None)
+    if trial is None:
+        return BestTrial(missing="no trial is complete")
+    figures: dict[str, bytes] = {}
+    try:
+        model, _ = verified_model(storage, view, trial)
+        drawn = sorted((model.parent / "figures").glob("*.png"))
+        figures = {file.name: file.read_bytes() for file in drawn}
+        trainable = load_trainable(view.spec.trainable)
+        store = Path(view.store)
+        if trainable.describe_store(store).digest != view.store_digest:
+            raise BadInputError(f"store {store} has changed since the sweep")
+        evaluation = trainable.evaluate(model, store, "val", progress)
+    except BadInputError as error:
+        return BestTrial(trial.number, figures=figures, missing=str(error))
+    return BestTrial(trial.number, evaluation, figures)

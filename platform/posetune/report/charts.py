@@ -1,0 +1,337 @@
+"""The page's charts, each an SVG that stands for itself: size, colours and text are its own.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which people with any kind of
+colour blindness tell apart; where order matters they run from dark to light. No chart relies on
+colour alone: lines differ in dashes, points in shape.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.tri import Triangulation
+
+from posetune.report.importance import Importance
+from posetune.report.tables import broken, short_names
+from posetune.spec import Choice, FloatRange, Scalar
+from posetune.study.rungs import rung_epochs
+from posetune.study.view import SweepView
+
+__all__ = [
+    "COLOURS",
+    "best_so_far",
+    "contour",
+    "distribution",
+    "importance_bars",
+    "learning_curves",
+    "parallel_coordinates",
+    "slices",
+]
+
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+_SMALL, _WIDE = (3.8, 2.9), (6.6, 3.2)
+"""Inches. A phone shows a small chart at its own size."""
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "posetune",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_LEAST_VALUES = 4
+"""Distinct values of a parameter below which a surface would be invented."""
+_MOST_LINES = 400
+"""A chart of more trials than these shows the best."""
+
+
+def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> str:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        entries = len(axes.get_legend_handles_labels()[0])
+        if entries:
+            figure.set_figheight(size[1] + 0.17 * ((entries + 1) // 2))
+            figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+def learning_curves(view: SweepView) -> str:
+    """Draw every trial's objective over its epochs, by the rung at which it ended."""
+    ends = sorted({*rung_epochs(view.spec.pruner), view.spec.pruner.max_epochs})
+    curves: dict[int, list[tuple[int, float]]] = {}
+    for report in view.reports:
+        if report.value is not None:
+            curves.setdefault(report.trial, []).append((report.epoch, report.value))
+
+    def draw(axes: Axes) -> None:
+        for epoch in ends[:-1]:
+            axes.axvline(epoch, color="#bbbbbb", linewidth=0.8, zorder=0)
+        labelled: set[int] = set()
+        for trial in reversed(view.ranked[:_MOST_LINES]):
+            points = curves[trial.number]
+            rung = next((i for i, epoch in enumerate(ends) if points[-1][0] <= epoch), 0)
+            is_best = view.best is not None and trial.number == view.best.number
+            axes.plot(
+                *zip(*points, strict=True),
+                color=COLOURS[(len(ends) - 1 - rung) % len(COLOURS)],
+                linestyle=_DASHES[(len(ends) - 1 - rung) % len(_DASHES)],
+                linewidth=2.4 if is_best else 1.0,
+                marker=_MARKERS[rung % len(_MARKERS)],
+                markersize=4 if is_best else 3,
+                alpha=1.0 if is_best else 0.8,
+                label=None if rung in labelled else f"to epoch {ends[rung]}",
+            )
+            labelled.add(rung)
+        _draw_baselines(axes, view)
+        _name_objective(axes, view)
+        axes.set_xlabel("epoch (bold: the best trial)")
+
+    return _svg(draw)
+
+
+def best_so_far(view: SweepView) -> str:
+    """Draw the best complete value against what was spent: GPU-hours, or training time."""
+    better = min if view.spec.objective.mode == "min" else max
+    gpu = view.spec.resources.gpu
+    spent, best = 0.0, None
+    points: list[tuple[float, float]] = []
+    for report in view.reports:
+        spent += report.seconds * (gpu or 1) / 3600
+        if report.epoch == view.spec.pruner.max_epochs and report.value is not None:
+            best = report.value if best is None else better(best, report.value)
+            points.append((spent, best))
+    if points:
+        points.append((spent, points[-1][1]))
+
+    def draw(axes: Axes) -> None:
+        if points:
+            axes.step(*zip(*points, strict=True), where="post", color=COLOURS[0], linewidth=2)
+            axes.plot(*zip(*points[:-1], strict=True), "o", color=COLOURS[0], markersize=4)
+        _draw_baselines(axes, view)
+        _name_objective(axes, view)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("GPU-hours" if gpu else "hours of training (no GPU)")
+
+    return _svg(draw)
+
+
+def importance_bars(found: Importance) -> str:
+    """Draw the share of each parameter."""
+    names = list(found.params)
+
+    def draw(axes: Axes) -> None:
+        shares = [100 * found.params[name] for name in names]
+        bars = axes.barh(short_names(names), shares, color=COLOURS[0])
+        axes.bar_label(bars, fmt="%.0f %%", padding=3)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(shares) * 1.25)
+        axes.set_xlabel(f"share, {found.trials} trials after epoch {found.epoch}")
+        axes.grid(visible=False)
+
+    return _svg(draw)
+
+
+def slices(view: SweepView, values: Mapping[int, float]) -> list[tuple[str, str]]:
+    """Draw the values against each parameter alone: (name, SVG)."""
+    return [(name, _slice(view, values, name)) for name in view.spec.search]
+
+
+def _slice(view: SweepView, values: Mapping[int, float], name: str) -> str:
+    numbers = list(values)
+    order = np.argsort(np.argsort(numbers))
+
+    def draw(axes: Axes) -> None:
+        x = [view.trials[n].params[name] for n in numbers]
+        spread = axes.scatter(
+            _numeric(view, name, x),
+            [values[n] for n in numbers],
+            c=order,
+            cmap="cividis",
+            s=22,
+            edgecolors="black",
+            linewidths=0.4,
+        )
+        _scale(axes, view, name, vertical=False)
+        _name_objective(axes, view)
+        colours = axes.figure.colorbar(spread, ax=axes, ticks=[0, max(len(numbers) - 1, 1)])
+        colours.ax.set_yticklabels(["first", "last"])
+        axes.set_xlabel(name)
+
+    return _svg(draw)
+
+
+def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str:
+    """Draw the values over two parameters: a surface between the trials, and the trials."""
+    numbers = list(values)
+    across = _numeric(view, x, [view.trials[n].params[x] for n in numbers])
+    up = _numeric(view, y, [view.trials[n].params[y] for n in numbers])
+    heights = [values[n] for n in numbers]
+
+    def draw(axes: Axes) -> None:
+        plane = [_to_unit(_unlog(view, x, across)), _to_unit(_unlog(view, y, up))]
+        shades: Any = {"cmap": "cividis_r", "vmin": min(heights), "vmax": max(heights)}
+        if _spans_a_plane(plane):
+            corners = Triangulation(*plane).triangles  # neighbours as the scales show them
+            mesh = Triangulation(across, up, corners)
+            axes.tricontourf(mesh, heights, levels=8, alpha=0.75, **shades)
+        points = axes.scatter(
+            across, up, c=heights, s=34, edgecolors="black", linewidths=0.8, **shades
+        )
+        bar = axes.figure.colorbar(points, ax=axes)
+        bar.set_label(view.spec.objective.metric.rpartition("/")[2])
+        best = (min if view.spec.objective.mode == "min" else max)(values, key=values.__getitem__)
+        i = numbers.index(best)
+        axes.plot(across[i], up[i], "*", color=COLOURS[4], markersize=13, markeredgecolor="black")
+        _scale(axes, view, x, vertical=False)
+        _scale(axes, view, y, vertical=True)
+        axes.set_xlabel(f"{x} (star: the best)")
+        axes.set_ylabel(y)
+        axes.grid(visible=False)
+
+    return _svg(draw)
+
+
+def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
+    """Draw each trial as a line over all parameters, the best ones dark and thick."""
+    names = list(view.spec.search)
+    columns = [
+        _to_unit(_unlog(view, n, _numeric(view, n, [t.params[n] for t in view.trials])))
+        for n in names
+    ]
+    sign = 1 if view.spec.objective.mode == "min" else -1
+    ranked = sorted(values, key=lambda n: -sign * values[n])[-_MOST_LINES:]
+    heights = dict(zip(ranked, _to_unit([values[n] for n in ranked]), strict=True))
+    shades = mpl.colormaps["cividis_r"]
+
+    def draw(axes: Axes) -> None:
+        for place, number in enumerate(ranked):
+            row = [column[number] for column in columns]
+            share = place / max(len(ranked) - 1, 1)
+            best = place == len(ranked) - 1
+            axes.plot(
+                range(len(names) + 1),
+                [*row, heights[number]],
+                color=COLOURS[4] if best else shades(share),
+                linewidth=2.6 if best else 0.8 + share,
+                marker="o",
+                markersize=3,
+                zorder=3 if best else 2,
+            )
+        short = [*short_names(names), view.spec.objective.metric.rpartition("/")[2]]
+        axes.set_xticks(range(len(names) + 1), [broken(s) for s in short])
+        axes.set_yticks([])
+        axes.grid(axis="x", color="#888888")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        ends = [_ends(view, name) for name in names]
+        ends.append((f"{min(values.values()):.4g}", f"{max(values.values()):.4g}"))
+        for i, (low, high) in enumerate(ends):
+            axes.annotate(low, (i, -0.03), ha="center", va="top", fontsize=8)
+            axes.annotate(high, (i, 1.03), ha="center", va="bottom", fontsize=8)
+        axes.set_ylim(-0.12, 1.12)
+
+    return _svg(draw, _WIDE)
+
+
+def distribution(errors_n: Sequence[float], name: str, marks: Mapping[str, float]) -> str:
+    """Draw how the frames' errors are distributed, with reference values."""
+
+    def draw(axes: Axes) -> None:
+        axes.hist(errors_n, bins=40, color=COLOURS[5], edgecolor="white", linewidth=0.4)
+        for i, (mark, value) in enumerate(marks.items()):
+            axes.axvline(
+                value,
+                color=COLOURS[(4, 0, 6, 3)[i % 4]],
+                linestyle=_DASHES[i % len(_DASHES)],
+                label=f"{mark} {value:.1f}",
+            )
+        axes.set_xlabel(name)
+        axes.set_ylabel("frames")
+
+    return _svg(draw)
+
+
+def _draw_baselines(axes: Axes, view: SweepView) -> None:
+    for i, (name, value) in enumerate(view.baselines.items()):
+        axes.axhline(
+            value,
+            color="#555555",
+            linestyle=_DASHES[1 + i % (len(_DASHES) - 1)],
+            linewidth=1,
+            label=f"{name} {value:.4g}",
+        )
+
+
+def _name_objective(axes: Axes, view: SweepView) -> None:
+    axes.set_ylabel(view.spec.objective.metric)
+
+
+def _scale(axes: Axes, view: SweepView, name: str, *, vertical: bool) -> None:
+    parameter = view.spec.search[name]
+    if isinstance(parameter, Choice):
+        ticks = axes.set_yticks if vertical else axes.set_xticks
+        ticks(range(len(parameter.values)), [str(value) for value in parameter.values])
+        (axes.set_ylim if vertical else axes.set_xlim)(-0.4, len(parameter.values) - 0.6)
+    elif parameter.log:
+        (axes.set_yscale if vertical else axes.set_xscale)("log")
+        axis = axes.yaxis if vertical else axes.xaxis
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+
+
+def _numeric(view: SweepView, name: str, values: Sequence[Scalar]) -> list[float]:
+    """Return values as numbers; of a choice its place in the list."""
+    parameter = view.spec.search[name]
+    if isinstance(parameter, Choice):
+        return [float(parameter.values.index(value)) for value in values]
+    return [float(value) for value in values]
+
+
+def _unlog(view: SweepView, name: str, values: Sequence[float]) -> list[float]:
+    parameter = view.spec.search[name]
+    if not isinstance(parameter, Choice) and parameter.log:
+        return [float(v) for v in np.log(values)]
+    return list(values)
+
+
+def _to_unit(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    return [(v - low) / (high - low) if high > low else 0.5 for v in values]
+
+
+def _ends(view: SweepView, name: str) -> tuple[str, str]:
+    parameter = view.spec.search[name]
+    found: list[Any] = [t.params[name] for t in view.trials]
+    if isinstance(parameter, Choice):
+        found.sort(key=parameter.values.index)
+        return str(found[0]), str(found[-1])
+    shown = ".3g" if isinstance(parameter, FloatRange) else "d"
+    return format(min(found), shown), format(max(found), shown)
+
+
+def _spans_a_plane(columns: Sequence[Sequence[float]]) -> bool:
+    """Whether there are enough different values of both for a surface to say anything."""
+    points = np.unique(np.column_stack(list(columns)), axis=0)
+    distinct = min(len(set(column)) for column in columns)
+    flat = np.linalg.matrix_rank(points - points.mean(axis=0), tol=1e-6) < 2
+    return distinct >= _LEAST_VALUES and not flat

@@ -1,0 +1,118 @@
+"""Writes a sweep as an Optuna study, for optuna-dashboard and Optuna's own tools."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from posetune.api import BadInputError
+from posetune.study.sampler import distributions
+from posetune.study.view import SweepView, TrialView
+
+__all__ = ["export_study"]
+
+_STATES = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "FAILED": TrialState.FAIL,
+    "RUNNING": TrialState.RUNNING,
+    "INTERRUPTED": TrialState.RUNNING,
+}
+
+
+def export_study(view: SweepView, address: str) -> str:
+    """Write the sweep as a study of the same name; return the address without its password.
+
+    A new SQLite file appears when it is whole; in a database that is there, a study that could
+    not be written whole is deleted again.
+
+    Args:
+        view: the sweep.
+        address: SQLAlchemy URL, e.g. `sqlite:///optuna.db`.
+
+    Raises:
+        BadInputError: the address cannot be used, or has a study of this name.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        url = make_url(address)
+    except ArgumentError as error:
+        raise BadInputError(
+            f"--to {address}: is no database address; write sqlite:///FILE or postgresql://..."
+        ) from error
+    shown = url.render_as_string(hide_password=True)
+    file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    try:
+        if file is None or file.exists():
+            _write(view, address)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{file.name}.partial")
+            partial.unlink(missing_ok=True)
+            _write(view, f"sqlite:///{partial}")
+            partial.replace(file)
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise BadInputError(
+            f"--to {shown}: has a study {view.name!r} already; give another file, or delete it "
+            f"there (optuna delete-study --study-name {view.name} --storage {shown})"
+        ) from error
+    except (SQLAlchemyError, NoSuchModuleError, ImportError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInputError(f"--to {shown}: cannot be written ({reason})") from error
+    return shown
+
+
+def _write(view: SweepView, address: str) -> None:
+    storage = RDBStorage(address)
+    try:
+        minimize = view.spec.objective.mode == "min"
+        study = optuna.create_study(
+            study_name=view.name,
+            storage=storage,
+            direction=StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE,
+        )
+        try:
+            study.set_user_attr("posetune.store_digest", view.store_digest)
+            study.add_trials(_trials(view))
+        except BaseException:
+            optuna.delete_study(study_name=view.name, storage=storage)
+            raise
+    finally:
+        storage.engine.dispose()
+
+
+def _trials(view: SweepView) -> list[FrozenTrial]:
+    space = distributions(view.spec)
+    values: dict[int, dict[int, float]] = {trial.number: {} for trial in view.trials}
+    for report in view.reports:
+        if report.value is not None:
+            values[report.trial][report.epoch] = report.value
+    return [
+        create_trial(
+            state=_STATES[trial.state],
+            value=trial.value if trial.state in ("COMPLETE", "PRUNED") else None,
+            params=dict(trial.params),
+            distributions=dict(space),
+            intermediate_values=values[trial.number],
+            user_attrs=_attributes(trial),
+        )
+        for trial in view.trials
+    ]
+
+
+def _attributes(trial: TrialView) -> dict[str, object]:
+    return {
+        "posetune.state": trial.state,
+        "posetune.seed": trial.seed,
+        "posetune.seconds": trial.seconds,
+        "posetune.reason": trial.reason,
+        "mlflow.run_id": trial.mlflow_run_id,
+    }

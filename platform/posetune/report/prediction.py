@@ -1,0 +1,299 @@
+"""Poses of any pictures: reads and crops them, asks the model, writes poses and drawings.
+
+Shape letters: N pictures, J joints, S side of the model's images in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError, Predictor, Progress, silent
+
+__all__ = ["Crop", "Predictions", "find_pictures", "predict_pictures"]
+
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_AT_ONCE = 64
+_COLOURS = {"left": "#0072b2", "right": "#e69f00", "middle": "#000000"}
+"""Of Okabe and Ito: told apart with any colour blindness."""
+_VIEWS = {
+    "camera": (0.0, 0.0),
+    "half turned": (45.0, 0.0),
+    "from the side": (90.0, 0.0),
+    "from above": (0.0, 90.0),
+}
+"""Turns about the vertical axis, then about the horizontal one, degrees."""
+_CELL_INCHES = 1.7
+_FRAME = "camera axes: x right, y down, z away; first joint at 0; mean limb length 1"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Which square of a picture the model sees."""
+
+    how: str = "center"
+    """`center`: the largest in the middle; `pad`: all of it, with borders; `box`: as given."""
+    box: tuple[int, int, int] = (0, 0, 0)
+    """Left, top and side, pixels."""
+
+    @classmethod
+    def parse(cls, text: str) -> Crop:
+        """Read `center`, `pad` or `X,Y,SIDE`.
+
+        Raises:
+            BadInputError: it is none of these.
+        """
+        if text in ("center", "pad"):
+            return cls(text)
+        parts = text.split(",")
+        if len(parts) == 3 and all(part.strip().isdecimal() for part in parts):
+            left, top, side = (int(part) for part in parts)
+            if side > 0:
+                return cls("box", (left, top, side))
+        raise BadInputError(
+            f"--crop {text}: write center, pad, or X,Y,SIDE in pixels, e.g. --crop 40,0,512"
+        )
+
+    def square(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return left, top and side of the square, which may reach over the picture's edge."""
+        if self.how == "box":
+            return self.box
+        side = min(height, width) if self.how == "center" else max(height, width)
+        return (width - side) // 2, (height - side) // 2, side
+
+
+@dataclass
+class Predictions:
+    """What became of the pictures."""
+
+    poses: list[dict[str, Any]] = field(default_factory=list)
+    """For each: file, size, crop and joints."""
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    """For each: file and reason."""
+
+
+def find_pictures(given: Iterable[Path]) -> list[Path]:
+    """Return the files that are named, and those with a picture's suffix in folders that are.
+
+    Raises:
+        BadInputError: a path is not there, or there is no picture.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
+            )
+        elif path.exists():
+            found.append(path)
+        else:
+            raise BadInputError(f"{path}: no such file or folder")
+    if not found:
+        raise BadInputError(
+            f"no picture in {', '.join(map(str, given))}; looked for {', '.join(sorted(_SUFFIXES))}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def predict_pictures(
+    files: Sequence[Path],
+    predictor: Predictor,
+    out: Path,
+    *,
+    crop: Crop,
+    draw: bool = True,
+    progress: Progress = silent,
+) -> Predictions:
+    """Write `poses.json`, `poses.npz` and a drawing of each picture into the folder `out`.
+
+    A file that is no picture is skipped and named.
+
+    Args:
+        files: the pictures.
+        predictor: the model.
+        out: made if need be; files of the same name are replaced.
+        crop: which square of each picture to look at.
+        draw: whether to write drawings.
+        progress: is told the files done.
+
+    Raises:
+        BadInputError: none of the files is a picture, or the folder cannot be written to.
+    """
+    done = Predictions()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for images_nss3, read in _batches(files, predictor.image_size, crop=crop, done=done):
+            poses_nj3 = predictor(images_nss3)
+            for image_ss3, pose_j3, facts in zip(images_nss3, poses_nj3, read, strict=True):
+                number = len(done.poses) + 1
+                if draw:
+                    facts["drawing"] = f"{number:05d}-{Path(facts['file']).stem[:80]}.png"
+                    _put(out / facts["drawing"], _draw(image_ss3, pose_j3, predictor))
+                done.poses.append({**facts, "joints": pose_j3.tolist()})
+                progress(number + len(done.skipped), len(files), f"{len(done.skipped)} skipped")
+        if not done.poses:
+            first = done.skipped[0]
+            raise BadInputError(
+                f"none of {len(files)} files is a picture: {first['file']}: {first['reason']}"
+            )
+        _put(out / "poses.npz", _arrays(done, predictor))
+        _put(out / "poses.json", _document(done, predictor))
+    except OSError as error:
+        raise BadInputError(f"--out {out}: cannot be written ({error.strerror})") from error
+    return done
+
+
+def _batches(
+    files: Sequence[Path], side: int, *, crop: Crop, done: Predictions
+) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    images: list[NDArray[np.uint8]] = []
+    read: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            image_hw3 = _read(file)
+            image_ss3, square = _cut(image_hw3, crop, side)
+        except BadInputError as error:
+            done.skipped.append({"file": str(file), "reason": str(error)})
+            continue
+        images.append(image_ss3)
+        height, width = image_hw3.shape[:2]
+        read.append({"file": str(file), "size": [width, height], "crop": list(square)})
+        if len(images) == _AT_ONCE:
+            yield np.stack(images), read
+            images, read = [], []
+    if images:
+        yield np.stack(images), read
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    """Return a picture as (H, W, 3), RGB, turned as its EXIF entry says."""
+    try:
+        data = np.frombuffer(file.read_bytes(), np.uint8)
+        found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except (OSError, cv2.error) as error:
+        raise BadInputError(f"cannot be read ({type(error).__name__})") from error
+    if found is None:
+        raise BadInputError("is no picture, or a damaged one")
+    return np.asarray(found[:, :, ::-1], dtype=np.uint8)
+
+
+def _cut(
+    image_hw3: NDArray[np.uint8], crop: Crop, side: int
+) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    """Return the square of a picture at the model's size; what lies outside repeats the edge."""
+    height, width = image_hw3.shape[:2]
+    left, top, length = square = crop.square(height, width)
+    if left >= width or top >= height:
+        raise BadInputError(
+            f"--crop {left},{top},{length} lies outside its {width}x{height} pixels"
+        )
+    inside = image_hw3[max(top, 0) : top + length, max(left, 0) : left + length]
+    above, before = max(-top, 0), max(-left, 0)
+    whole = cv2.copyMakeBorder(
+        np.ascontiguousarray(inside),
+        above,
+        length - above - inside.shape[0],
+        before,
+        length - before - inside.shape[1],
+        cv2.BORDER_REPLICATE,
+    )
+    shrinks = cv2.INTER_AREA if length >= side else cv2.INTER_LINEAR
+    small = cv2.resize(whole, (side, side), interpolation=shrinks)
+    return np.asarray(small, dtype=np.uint8), square
+
+
+def _draw(image_ss3: NDArray[np.uint8], pose_j3: NDArray[Any], predictor: Predictor) -> bytes:
+    """Return what the model saw, and its pose from several sides, as a PNG file."""
+    figure = Figure(figsize=(_CELL_INCHES * (1 + len(_VIEWS)), _CELL_INCHES + 0.3), dpi=100)
+    cells = figure.subplots(1, 1 + len(_VIEWS))
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.86, wspace=0.04)
+    cells[0].imshow(image_ss3)
+    cells[0].set_title("seen", fontsize=9)
+    centre_13 = pose_j3.mean(axis=0, keepdims=True)
+    reach = 1.1 * float(np.linalg.norm(pose_j3 - centre_13, axis=1).max()) or 1.0
+    colours = [_COLOURS[_side(predictor.joint_names[child])] for child, _ in predictor.limbs]
+    for axes, (name, angles) in zip(cells[1:], _VIEWS.items(), strict=True):
+        turned_j3 = (pose_j3 - centre_13) @ _turn(*angles).T
+        _draw_limbs(axes, turned_j3, limbs=predictor.limbs, colours=colours)
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(reach, -reach)
+        axes.set_facecolor("#f4f4f4")
+        axes.set_title(name, fontsize=9)
+    for axes in cells:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_aspect("equal")
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
+
+
+def _draw_limbs(
+    axes: Axes,
+    joints_j3: NDArray[Any],
+    *,
+    limbs: Sequence[tuple[int, int]],
+    colours: Sequence[str],
+) -> None:
+    """Draw the limbs by their first two coordinates, the far ones first."""
+    order = sorted(range(len(limbs)), key=lambda i: -joints_j3[list(limbs[i]), 2].mean())
+    axes.add_collection(
+        LineCollection(
+            [joints_j3[list(limbs[i]), :2] for i in order],
+            colors=[colours[i] for i in order],
+            linewidths=2.4,
+            capstyle="round",
+        )
+    )
+
+
+def _side(joint: str) -> str:
+    return joint.partition("_")[0] if joint.startswith(("left", "right")) else "middle"
+
+
+def _turn(around_y_deg: float, around_x_deg: float) -> NDArray[np.float64]:
+    """Return the rotation about y and then x, for column vectors, (3, 3)."""
+    y, x = np.deg2rad((around_y_deg, around_x_deg))
+    turn_y_33 = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    turn_x_33 = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
+    return np.asarray(turn_x_33 @ turn_y_33, dtype=np.float64)
+
+
+def _arrays(done: Predictions, predictor: Predictor) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(
+        out,
+        poses=np.array([pose["joints"] for pose in done.poses], dtype=np.float32),
+        files=np.array([pose["file"] for pose in done.poses]),
+        joint_names=np.array(predictor.joint_names),
+        limbs=np.array(predictor.limbs),
+    )
+    return out.getvalue()
+
+
+def _document(done: Predictions, predictor: Predictor) -> bytes:
+    content = {
+        "frame": _FRAME,
+        "joint_names": list(predictor.joint_names),
+        "limbs": [list(limb) for limb in predictor.limbs],
+        "poses": done.poses,
+        "skipped": done.skipped,
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _put(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)

@@ -1,0 +1,39 @@
+"""Puts a sweep's page, and what it shows, among the files of the sweep's run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from posetune.home import Home
+from posetune.study.database import Database
+from posetune.tracking.artifacts import upload
+from posetune.tracking.connection import connect, mlflow_faults_explained
+from posetune.tracking.projection import ship
+
+__all__ = ["log_report"]
+
+FOLDER = "report"
+
+
+def log_report(database: Database, name: str, home: Home, files: Mapping[str, bytes]) -> str:
+    """Upload files to the sweep's run; return where a browser shows it.
+
+    Args:
+        database: the study.
+        name: the sweep.
+        home: where tracking is.
+        files: content by name; what is there under the same name is replaced.
+
+    Raises:
+        BadInputError: MLflow cannot be reached.
+    """
+    shipped = ship(database, name, home)
+    with mlflow_faults_explained(home), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / FOLDER
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        upload(connect(home), shipped.run_id, folders=[folder])
+    return shipped.page

@@ -1,0 +1,128 @@
+"""One finished sweep, looked at with every command that looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from posetune.testing.toy import Toy
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+SWEEP = """\
+trainable: posetune.testing.toy:Toy
+store: toy-store
+objective: {metric: val/error_mm, mode: min}
+search: {x: {float: [0.01, 1], log: true}, depth: {int: [2, 8], step: 2}}
+pruner: {max_epochs: 4, reduction_factor: 2, audit_share: 0.3}
+budget: {trials: 6}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, a sweep file and a home."""
+    folder = tmp_path_factory.mktemp("looking")
+    importer = Toy.importers()["toy"]
+    importer.run(None, folder / "toy-store", importer.options(), lambda done, total, note="": None)
+    (folder / "toy.yaml").write_text(SWEEP)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    """Run a command there, on a home with a finished sweep `toy`."""
+    redirecting = {"POSETUNE_DATABASE", "POSETUNE_STORAGE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"}
+    environment = {k: v for k, v in os.environ.items() if k not in redirecting}
+
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "posetune.cli", *map(str, arguments)],
+            cwd=folder,
+            env={**environment, "POSETUNE_HOME": str(folder / "home"), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    result = command("sweep", "toy.yaml")
+    assert result.returncode == 0, result.stderr
+    return command
+
+
+def test_report_writes_a_page_and_logs_it(run: Run, folder: Path) -> None:
+    result = run("report", "toy", "--out", "toy.html", "--json")
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert (folder / "toy.html").read_text().startswith("<!doctype html>")
+    assert said["not_evaluated"] == ""
+    logged = list((folder / "home" / "mlartifacts").rglob("report/report.html"))
+    assert [p.read_text() for p in logged] == [(folder / "toy.html").read_text()]
+    nowhere = run("report", "toy", "--out", "no/where.html")
+    assert (nowhere.returncode, "--out no/where.html" in nowhere.stderr) == (2, True)
+
+
+def test_reproduce_gives_every_trial_to_the_last_bit(run: Run, folder: Path) -> None:
+    shown = json.loads(run("show", "toy", "--json").stdout)
+    pruned = next(t for t in shown["trials"] if t["state"] == "PRUNED")
+    for name in (f"toy/{shown['best']['number']}", pruned["mlflow_run_id"]):
+        result = run("reproduce", name, "--json")
+        assert result.returncode == 0, result.stderr
+        found = json.loads(result.stdout)
+        assert (found["agrees"], found["equal"]) == (True, True)
+    assert found["epochs"] == pruned["epochs"]
+    assert [p.name for p in (folder / "home/storage/checkpoints").iterdir()] == ["toy"]
+    missing = run("reproduce", "toy/99")
+    assert (missing.returncode, "has 6 trials" in missing.stderr) == (2, True)
+    unknown = run("reproduce", "f" * 32)
+    assert (unknown.returncode, "neither SWEEP/TRIAL nor" in unknown.stderr) == (2, True)
+
+
+def test_export_study_is_read_by_optuna(run: Run, folder: Path) -> None:
+    import optuna
+
+    result = run("export-study", "toy", "--to", f"sqlite:///{folder / 'optuna.db'}")
+    assert result.returncode == 0, result.stderr
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{folder / 'optuna.db'}")
+    assert len(study.trials) == 6
+
+
+def test_ui_makes_no_home_where_there_is_none(run: Run, folder: Path) -> None:
+    result = run("ui", "--home", folder / "elsewhere")
+    assert (result.returncode, "no home at" in result.stderr) == (2, True)
+    assert not (folder / "elsewhere").exists()
+
+
+def test_mlflow_that_is_away_is_one_short_line(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from posetune.home import Home
+    from posetune.study.database import open_database
+    from posetune.tracking.projection import ship
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    home = Home.resolve(folder / "home")
+    with pytest.raises(ValueError, match="cannot be reached") as caught:
+        ship(open_database(home.database), "toy", home)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_fresh_training_leaves_nothing_of_the_old_one(run: Run, folder: Path) -> None:
+    kept = folder / "home" / "storage" / "checkpoints" / ".train-toy"
+    for fresh in ([], ["--fresh"]):
+        result = run("train", "toy.yaml", "--seed", len(fresh), *fresh)
+        assert result.returncode == 0, result.stderr
+        assert len(list(kept.glob("*/*"))) == 2
+    assert "baseline start: 2.00" in result.stderr
+    assert "Next: " in result.stderr
+    assert "epoch 4/4" in result.stderr
+    shutil.rmtree(kept)

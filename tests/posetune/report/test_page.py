@@ -1,0 +1,167 @@
+"""The page about a sweep: whole, by itself, and what it says is so."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from posetune.report.page import BestTrial, build_page
+from posetune.report.pruning import pruning_balance
+from posetune.study.database import Database
+from posetune.study.sweep import SweepRun
+from posetune.study.view import SweepView, read_sweep
+from posetune.testing.driver import SimulatedTrial, drive, open_unsynced
+from posetune.testing.driver import simulated_opening as opening
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Balanced(HTMLParser):
+    """Checks that every element is closed, and keeps what a test asks about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.links += [found[k] or "" for k in ("href", "src") if k in found]
+        if tag == "img":
+            self.pictures.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return open_unsynced(tmp_path / "study.db")
+
+
+def simulated(database: Database, **changes: object) -> SweepView:
+    drive(database, opening(**{"budget": {"trials": 24}, **changes}))
+    return read_sweep(database, "s")
+
+
+def page_of(view: SweepView) -> tuple[str, Balanced]:
+    page = build_page(view, BestTrial(0, missing="a <reason>"), commands=["posetune ..."])
+    parsed = Balanced()
+    parsed.feed(page)
+    assert parsed.open == []
+    return page, parsed
+
+
+def test_it_needs_nothing_else_and_every_picture_says_what_it_shows(database: Database) -> None:
+    page, parsed = page_of(simulated(database))
+    assert all(link.startswith(("#", "data:")) for link in parsed.links)
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+    assert "<script" not in page
+    assert "url(" not in page
+    assert len(parsed.pictures) >= 7
+    for picture in parsed.pictures:
+        assert picture["alt"]
+        svg = base64.b64decode((picture["src"] or "").partition("base64,")[2])
+        ElementTree.fromstring(svg)
+
+
+def test_what_a_user_wrote_is_shown_and_never_run(database: Database) -> None:
+    run = SweepRun(database, opening(trainable="posetune.testing.toy:Toy"))
+    trial = run.next_trial()
+    assert trial is not None
+    run.begin_attempt(0)
+    run.fail(0, "<script>alert(1)</script> & more")
+    run.lease.release()
+    page, _ = page_of(read_sweep(database, "s"))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    assert "a &lt;reason&gt;" in page
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": {"trials": 1}},
+        {"budget": {"trials": 3}, "pruner": {"name": "none", "max_epochs": 1}},
+        {"search": {"x": {"choice": [0.5, 1.0]}, "depth": {"choice": [4, 8]}}},
+        {"objective": {"metric": "loss", "mode": "max"}},
+    ],
+)
+def test_any_sweep_has_a_page(database: Database, changes: dict[str, object]) -> None:
+    page_of(simulated(database, **changes))
+
+
+def test_a_sweep_without_a_report_has_a_page(database: Database) -> None:
+    SweepRun(database, opening()).lease.release()
+    page_of(read_sweep(database, "s"))
+
+
+def test_the_same_sweep_gives_the_same_page(database: Database) -> None:
+    view = simulated(database)
+    assert page_of(view)[0] == page_of(view)[0]
+
+
+def test_what_pruning_saved_is_the_epochs_that_were_not_trained(database: Database) -> None:
+    view = simulated(database)
+    balance = pruning_balance(view)
+    missing = sum(9 - t.epochs for t in view.trials if t.state == "PRUNED")
+    assert balance.saved_s == pytest.approx(missing)  # a simulated epoch takes a second
+    assert balance.audits == ()
+    assert "what that cost is not known" in str(balance)
+
+
+def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) -> None:
+    """A late bloomer: bad at the first rung, best in the end."""
+    pruner = {"max_epochs": 9, "audit_share": 1.0}
+    run = SweepRun(database, opening(pruner=pruner, budget={"trials": 3}))
+    values = [[3.0] * 8 + [2.0], [4.0] * 8 + [1.5], [5.0] * 9]
+    for number, losses in enumerate(values):
+        trial = run.next_trial()
+        assert trial is not None
+        under_way = SimulatedTrial(run, number)
+        for loss in losses:
+            under_way.step({"loss": loss})
+    run.lease.release()
+    view = read_sweep(database, "s")
+    assert view.audited == {1: 1, 2: 1}
+    balance = pruning_balance(view)
+    assert [(a.trial, a.gain) for a in balance.audits] == [(1, 0.5), (2, -3.0)]
+    assert balance.lost == 1
+    assert 0.5 < balance.at_most < 1
+    assert "ASHA would have cut it at epoch 1" in view.trials[1].reason
+    assert "of 2 that ran on to see, 1 ended as the best" in page_of(view)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1440])
+def test_the_page_fits_a_phone_and_a_desk(
+    database: Database, tmp_path: Path, required: Callable[..., None], width: int
+) -> None:
+    """No sideways scrolling of the page itself, asked of a real browser."""
+    browser = Path("/usr/bin/chromium")
+    required("browser", browser.exists(), "install Chromium (Debian: chromium)")
+    page, _ = page_of(simulated(database))
+    probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
+    frame = f'<iframe src="page.html" style="width:{width}px;height:900px;border:0"></iframe>'
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe))
+    read = "<p id=w></p><script>onload = () => { w.textContent = 'width ' + document"
+    read += ".querySelector('iframe').contentDocument.title }</script>"
+    (tmp_path / "frame.html").write_text(f"<body style='margin:0'>{frame}{read}</body>")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
+    command = [str(browser), *flags, "--dump-dom", (tmp_path / "frame.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = re.search(r"width (\d+)", dom)
+    assert found is not None, dom[-500:]
+    assert int(found[1]) <= width
