@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["FINGERS", "H36M_17", "HAND_21", "LAYOUTS", "Layout"]
+__all__ = ["FINGERS", "H36M_17", "HAND_21", "KEYPOINTGAN_17", "LAYOUTS", "Layout"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Layout:
     name: str
     joints: tuple[str, ...]
     parents: tuple[int, ...]
-    """Parent of each joint; -1 for the root. A parent stands before its children."""
+    """Parent of each joint; -1 for the root."""
     mirror: tuple[int, ...]
     """For each joint, the same joint of the other side (itself for those in the middle)."""
     root: int
@@ -69,6 +69,33 @@ H36M_17 = Layout(
     ),
 )
 
+# The 17 joints of KeypointGAN (indices 1,2,3,5,6,7,8,10,11,13,15,17,18,19,25,26,27 of
+# Human3.6M's 32): toes, and neither spine nor nose; the pelvis is joint 8. Bone ratios: those of
+# H36M_17 where the limbs are the same; trunk and neck are 0.980 and 0.976 of the way over the
+# joints between, measured on the mocap data; ankle to toe is three quarters of a foot's length,
+# 0.152 of the height (Drillis and Contini).
+KEYPOINTGAN_17 = Layout(
+    name="keypointgan17",
+    joints=(
+        *("right_hip", "right_knee", "right_ankle", "right_toe"),
+        *("left_hip", "left_knee", "left_ankle", "left_toe"),
+        *("pelvis", "thorax", "head"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+        *("right_shoulder", "right_elbow", "right_wrist"),
+    ),
+    parents=(8, 0, 1, 2, 8, 4, 5, 6, -1, 8, 9, 9, 11, 12, 9, 14, 15),
+    mirror=(4, 5, 6, 7, 0, 1, 2, 3, 8, 9, 10, 14, 15, 16, 11, 12, 13),
+    root=8,
+    head=10,
+    bone_ratios=(
+        *(0.4742, 1.5899, 1.5769, 0.7048),
+        *(0.4742, 1.5899, 1.5769, 0.7048),
+        *(1.7125, 0.7981),
+        *(0.5259, 0.9896, 0.8834),
+        *(0.5259, 0.9896, 0.8834),
+    ),
+)
+
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 
 # Wrist to knuckle, then towards the tip, mm: bones and fingertip pulp of Buryanov & Kotiuk 2010
@@ -93,4 +120,6 @@ HAND_21 = Layout(
     bone_ratios=tuple(round(20 * length / sum(_HAND_BONES_MM), 4) for length in _HAND_BONES_MM),
 )
 
-LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in (H36M_17, HAND_21)}
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout for layout in (H36M_17, KEYPOINTGAN_17, HAND_21)
+}

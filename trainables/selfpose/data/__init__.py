@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posetune.api import Importer
-from selfpose.data import mocap17, procedural, procedural_hand
+from selfpose.data import human36m, mocap17, procedural, procedural_hand
 from selfpose.data.contact_sheet import describe, draw_contact_sheet
 from selfpose.data.store import Split, Store, open_store
 
@@ -21,6 +21,7 @@ __all__ = ["Split", "Store", "describe", "draw_contact_sheet", "importers", "ope
 def importers() -> Mapping[str, Importer]:
     """Return the data formats, by name."""
     return {
+        "human36m": human36m.IMPORTER,
         "mocap17": mocap17.IMPORTER,
         "procedural": procedural.IMPORTER,
         "procedural_hand": procedural_hand.IMPORTER,

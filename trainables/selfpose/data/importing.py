@@ -301,7 +301,8 @@ def _metadata(
     done: Mapping[str, _Done],
 ) -> Metadata:
     """Write the account of what was left out, and describe the store."""
-    skipped = [*source.skipped, *(skip for part in done.values() for skip in part.skipped)]
+    found = (skip for part in done.values() for skip in part.skipped)
+    skipped = [*source.excluded, *source.skipped, *found]
     counts, account_sha256 = write_account(partial, skipped)
     shards = {
         split: tuple(

@@ -90,4 +90,6 @@ class Source:
     facts: Mapping[str, str] = field(default_factory=dict)
     """What `posetune data info` says of this data: level, views, scale, ..."""
     skipped: tuple[Skip, ...] = ()
-    """Items that were left out in reading, and are in no split's rows."""
+    """Bad items that were found in reading; they are in no split's rows."""
+    excluded: tuple[Skip, ...] = ()
+    """What is left out of every copy of this data, on purpose: a strict import does not mind."""

@@ -1,0 +1,120 @@
+"""From picture files to square crops, decoding no more pixels than the crop needs.
+
+A JPEG decoder can leave out the high frequencies of its blocks and give a picture of 1/2, 1/4 or
+1/8 of the side at a fraction of the cost; which one is the crop's to say.
+
+Frames and units: frame pixels are those that annotations are in, u right, v down; a picture file
+may be a scaled copy of the frame. Shape letters: S side of a crop in pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfpose.data.cameras import Crop
+
+__all__ = ["BadPictureError", "cut_crop", "decode_reduced", "read_crop", "read_picture_bytes"]
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+class BadPictureError(ValueError):
+    """A picture cannot be used; the message is why, in the words of the account."""
+
+
+def read_crop(
+    file: Path, crop: Crop, size: int, *, frame_size: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Read a square of a picture file.
+
+    Args:
+        file: a JPEG file, or another that OpenCV reads.
+        crop: which square, in frame pixels; what lies outside the picture is black.
+        size: side S of the result, pixels.
+        frame_size: width and height of the frame; None if it is the picture itself.
+
+    Returns:
+        The crop (S, S, 3), RGB.
+
+    Raises:
+        BadPictureError: the file is not there, is no picture, or is cut short.
+    """
+    data = read_picture_bytes(file)
+    width = _jpeg_size(data)[0]
+    scale = width / frame_size[0] if width and frame_size else 1.0
+    reduction = 1
+    while width and reduction < 8 and crop.side_px * scale >= 2 * reduction * size:
+        reduction *= 2
+    picture = decode_reduced(data, reduction)
+    if not width and frame_size:
+        scale = picture.shape[1] / frame_size[0]
+    bgr = cut_crop(picture, crop, size, scale=scale / reduction)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def read_picture_bytes(file: Path) -> bytes:
+    """Return a picture file's bytes; raises `BadPictureError` if a JPEG's end is missing."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise BadPictureError("no such picture") from None
+    except OSError as error:
+        raise BadPictureError(f"picture cannot be read: {error.strerror}") from None
+    # The decoder fills what is missing with grey and says nothing. Some writers pad with zeros.
+    if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise BadPictureError("JPEG cut short")
+    return data
+
+
+def decode_reduced(data: bytes, reduction: int) -> NDArray[np.uint8]:
+    """Return a picture (height, width, 3), BGR, its sides divided by 1, 2, 4 or 8."""
+    # Annotations are in the pixels as they lie in the file, so its orientation tag is ignored.
+    flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise BadPictureError("not a picture")
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def cut_crop(
+    picture: NDArray[np.uint8], crop: Crop, size: int, *, scale: float
+) -> NDArray[np.uint8]:
+    """Cut a square out of a picture that is `scale` times the frame's size.
+
+    Pixel i of the crop lies at -1 + 2 i / (S - 1) in crop coordinates, as everywhere.
+    """
+    step = crop.side_px * scale / (size - 1)
+    if step >= 2:  # interpolation alone would leave out pixels
+        shrink = int(step)
+        height, width = picture.shape[0] // shrink, picture.shape[1] // shrink
+        scale *= width / picture.shape[1]
+        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+        step = crop.side_px * scale / (size - 1)
+    corner = [(centre - crop.side_px / 2 + 0.5) * scale - 0.5 for centre in crop.centre_px]
+    to_picture = np.asarray([[step, 0, corner[0]], [0, step, corner[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(picture, to_picture, (size, size), flags=flags), np.uint8)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return a JPEG's width and height from its header; zeros if it is no JPEG."""
+    at = 2
+    while data.startswith(b"\xff\xd8") and at + 9 < len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+            return width, height
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0

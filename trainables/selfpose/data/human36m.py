@@ -1,0 +1,29 @@
+"""Human3.6M as its users have it: h36m-fetch's folders, or VideoPose3D's files of poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from posetune.api import BadInputError, Importer, Progress
+from selfpose.data.h36m_fetch import read_fetch
+from selfpose.data.h36m_protocol import Human36MOptions
+from selfpose.data.importing import run_import
+from selfpose.data.videopose3d import POSES_FILE, read_videopose3d
+
+__all__ = ["IMPORTER"]
+
+
+def _run(file: Path | None, out: Path, options: Human36MOptions, progress: Progress) -> None:
+    if file is None:
+        raise BadInputError("the format human36m reads a folder: name it before --format")
+    is_poses = file.suffix == ".npz" or (file / POSES_FILE).is_file()
+    source = read_videopose3d(file, options) if is_poses else read_fetch(file, options)
+    run_import(source, out, options, progress)
+
+
+IMPORTER = Importer(
+    summary="Human3.6M: h36m-fetch's folders, or VideoPose3D's npz files",
+    needs_file=True,
+    options=Human36MOptions,
+    run=_run,
+)
