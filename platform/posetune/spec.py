@@ -7,7 +7,7 @@ field held against the trainable's configuration model, and each error naming fi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -36,6 +36,7 @@ __all__ = [
     "default_params",
     "load_sweep",
     "load_trainable",
+    "vary_one_by_one",
 ]
 
 DEFAULT_TRAINABLE = "selfpose.trainable:SelfPose"
@@ -141,7 +142,11 @@ class Objective(_Frozen):
 class Sampler(_Frozen):
     """How the next trial's parameters are drawn."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "random", "one_by_one"] = Field(
+        "tpe",
+        description="one_by_one, for ablations: the first value of every field, then its others, "
+        "one field changed at a time; all trials have the same seed.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, strict=True)
     start_from: tuple[str, ...] = Field(
         (), description="Sweeps of the same study whose finished trials the sampler knows."
@@ -279,9 +284,33 @@ def configure(
 
 
 def default_params(spec: SweepSpec, model: type[BaseModel]) -> dict[str, Scalar]:
-    """Return the searched parameters of trial 0: the defaults, or the nearest in the space."""
+    """Return the searched parameters of trial 0: the defaults, or the nearest in the space.
+
+    For an ablation the first value of each field: there the file says what it compares with.
+    """
+    if spec.sampler.name == "one_by_one":
+        return {name: parameter.corners[0] for name, parameter in spec.search.items()}
     config = configure(model, spec.fixed, {}).model_dump()
     return {name: _nearest(p, _lookup(config, name)) for name, p in spec.search.items()}
+
+
+def vary_one_by_one(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> list[dict[str, Scalar]]:
+    """Return an ablation's trials: `defaults`, then one field changed in each.
+
+    Raises:
+        ValueError: a searched field is a range of real numbers, which cannot all be tried.
+    """
+    trials = [dict(defaults)]
+    for name, parameter in spec.search.items():
+        values: Sequence[Scalar]
+        if isinstance(parameter, Choice):
+            values = parameter.values
+        elif isinstance(parameter, IntRange):
+            values = range(parameter.bounds[0], parameter.bounds[1] + 1, parameter.step)
+        else:
+            raise ValueError(f"one_by_one cannot try all of {name}; give choice: [...]")
+        trials += [{**defaults, name: value} for value in values if value != defaults[name]]
+    return trials
 
 
 def _nearest(parameter: FloatRange | IntRange | Choice, default: Any) -> Scalar:
@@ -329,6 +358,8 @@ def _check_against_trainable(
     for name, parameter in spec.search.items():
         for corner in parameter.corners:
             _check_fields(model, {**spec.fixed, name: corner}, document, section="search")
+    if spec.sampler.name == "one_by_one":
+        _check_one_by_one(spec, model, document)
     metric = trainable.metrics.get(spec.objective.metric)
     if metric is None:
         offered = ", ".join(name for name in trainable.metrics if name.startswith("val/"))
@@ -340,6 +371,18 @@ def _check_against_trainable(
         raise BadInputError(
             f"{document.at(('objective', 'mode'))}: {spec.objective.metric} is better when "
             f"{'lower' if metric.mode == 'min' else 'higher'}: write mode: {metric.mode}"
+        )
+
+
+def _check_one_by_one(spec: SweepSpec, model: type[BaseModel], document: Document) -> None:
+    try:
+        count = len(vary_one_by_one(spec, default_params(spec, model)))
+    except ValueError as error:
+        raise BadInputError(f"{document.at(('search',))}: {error}") from error
+    if spec.budget.trials > count:
+        raise BadInputError(
+            f"{document.at(('budget', 'trials'))}: one_by_one has {count} trials in this space, "
+            f"got {spec.budget.trials}"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
-from posetune.spec import SweepSpec, configure, default_params, load_sweep
+from posetune.spec import SweepSpec, configure, default_params, load_sweep, vary_one_by_one
 from posetune.testing.toy import ToyConfig
 
 GOOD = """\
@@ -93,6 +93,42 @@ def test_a_bad_file_is_refused_with_its_line(
         load_sweep(file)
     assert f"{file}:{line}" in str(caught.value)
     assert words in str(caught.value)
+
+
+ONE_BY_ONE = GOOD.replace("float: [0.01, 1], log: true", "choice: [0.5, 0.1]").replace(
+    "trials: 4}", "trials: 5}\nsampler: {name: one_by_one}"
+)
+
+
+def test_an_ablation_changes_one_field_at_a_time(tmp_path: Path) -> None:
+    spec, trainable, _ = load_sweep(written(tmp_path, ONE_BY_ONE))
+    first = default_params(spec, trainable.config_model)
+
+    assert vary_one_by_one(spec, first) == [
+        {"x": 0.5, "depth": 2},
+        {"x": 0.1, "depth": 2},
+        {"x": 0.5, "depth": 4},
+        {"x": 0.5, "depth": 6},
+        {"x": 0.5, "depth": 8},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            "choice: [0.5, 0.1]",
+            "float: [0.1, 0.5]",
+            "yaml:4: search: one_by_one cannot try all of x",
+        ),
+        ("trials: 5", "trials: 6", "yaml:9: budget.trials: one_by_one has 5 trials"),
+    ],
+)
+def test_an_ablation_that_cannot_be_is_refused(
+    tmp_path: Path, before: str, after: str, words: str
+) -> None:
+    with pytest.raises(BadInputError, match=words):
+        load_sweep(written(tmp_path, ONE_BY_ONE.replace(before, after)))
 
 
 @pytest.mark.parametrize("content", ["", "just words", "[1, 2]", "\x00"])

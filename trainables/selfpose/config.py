@@ -134,8 +134,10 @@ class RendererConfig(_Part):
 class SelfPoseConfig(_Part):
     """One trial."""
 
-    mode: Literal["complete", "lifting"] = Field(
-        "complete", description="Images to 3D, or only Lambda on the prior's 2D poses."
+    mode: Literal["complete", "lifting", "supervised"] = Field(
+        "complete",
+        description="Images to 3D; only Lambda on the prior's 2D poses; or, as the upper "
+        "reference, images to 3D taught with the full truth.",
     )
     image_size: int = Field(128, ge=32, le=256, description="Side of the images, pixels.")
     width: int = Field(32, ge=4, le=128, description="Channels of Phi's and Omega's first layers.")
@@ -145,8 +147,14 @@ class SelfPoseConfig(_Part):
     batch_size: int = Field(96, ge=2, le=4096, description="Images, and prior poses, per step.")
     steps_per_epoch: int = Field(1000, ge=1, le=1_000_000, description="Between validations.")
     learning_rate: float = Field(2e-4, gt=0, le=0.1, description="Of Adam, betas .5 and .999.")
+    decay_steps: int = Field(
+        0, ge=0, le=10_000_000, description="Steps over which all rates fall to zero; 0: constant."
+    )
     gradient_clip: float = Field(
         1.0, gt=0, le=1000, description="Largest gradient norm of each network."
+    )
+    mirror_prior: bool = Field(
+        False, description="Let the prior hold each pose's mirror image too; ours."
     )
     lift_prior: int = Field(
         0,
@@ -179,11 +187,15 @@ class SelfPoseConfig(_Part):
     renderer: RendererConfig = RendererConfig()
 
     @property
+    def takes_images(self) -> bool:
+        """Whether the model reads images, not true 2D poses."""
+        return self.mode != "lifting"
+
+    @property
     def needs_masks(self) -> bool:
         """Whether training reads foreground masks."""
-        return self.mode == "complete" and (
-            self.pretrain_silhouette > 0 or self.loss_weights.silhouette > 0
-        )
+        warmed_up = self.takes_images and self.pretrain_silhouette > 0
+        return warmed_up or (self.mode == "complete" and self.loss_weights.silhouette > 0)
 
     @model_validator(mode="after")
     def _maps_divide_the_image(self) -> SelfPoseConfig:

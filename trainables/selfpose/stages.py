@@ -2,8 +2,8 @@
 
 baselines    what a result is worth without learning, on the validation frames
 flow         the prior of 2D poses (components and flow)
-keypoints    Omega on drawn prior poses (complete mode, pretrain_keypoints > 0)
-silhouette   Phi on foreground masks (complete mode, pretrain_silhouette > 0)
+keypoints    Omega on drawn prior poses (from images, pretrain_keypoints > 0)
+silhouette   Phi on foreground masks (from images, pretrain_silhouette > 0)
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def build_stages(config: SelfPoseConfig, store_path: Path) -> Sequence[Stage]:
             f"flow.pca_dimensions: {config.flow.pca_dimensions}, but the {len(layout.joints)} "
             f"joints of {layout.name} have at most {largest}; give {largest} or fewer"
         )
-    if config.mode == "complete":
+    if config.takes_images:
         check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
     kinds = [_BASELINES]
-    if config.loss_weights.flow > 0:
+    if config.mode != "supervised" and config.loss_weights.flow > 0:
         kinds.append(_FLOW)
-    if config.mode == "complete" and config.pretrain_keypoints > 0:
+    if config.takes_images and config.pretrain_keypoints > 0:
         kinds.append(_KEYPOINTS)
-    if config.mode == "complete" and config.pretrain_silhouette > 0:
+    if config.takes_images and config.pretrain_silhouette > 0:
         kinds.append(_SILHOUETTE)
     values = config.model_dump(mode="json")
     return [
@@ -79,8 +79,8 @@ def load_shared_weights(model: PoseModel, products: dict[str, Path]) -> None:
             network.load_state_dict(load_file(products[name] / file))
 
 
-def prior_poses(store: Store) -> Tensor:
-    """Return the prior's 2D poses (N, J, 2), crop coordinates.
+def prior_poses(store: Store, *, mirrored: bool) -> Tensor:
+    """Return the prior's 2D poses (N, J, 2), crop coordinates; then their mirror images if asked.
 
     Raises:
         BadInputError: there are too few to learn from.
@@ -88,7 +88,11 @@ def prior_poses(store: Store) -> Tensor:
     poses = store.split("prior").joints_2d
     if len(poses) < 2:
         raise BadInputError(f"{store.root}: split prior has {len(poses)} poses; import more data")
-    return torch.tensor(poses)
+    poses_nj2 = torch.tensor(poses)
+    if not mirrored:
+        return poses_nj2
+    swapped_nj2 = poses_nj2[:, list(store.layout.mirror)] * torch.tensor([-1.0, 1.0])
+    return torch.cat((poses_nj2, swapped_nj2))
 
 
 def _build_baselines(
@@ -106,7 +110,7 @@ def _build_baselines(
 
 def _build_flow(config: SelfPoseConfig, store_path: Path, folder: Path, progress: Progress) -> None:
     store = open_store(store_path)
-    poses_nj2 = prior_poses(store)
+    poses_nj2 = prior_poses(store, mirrored=config.mirror_prior)
     layout = store.layout
     h = head_distance(poses_nj2, layout.root, layout.head)
     normalised_nj2 = normalise_pose(poses_nj2, layout.root, h).to(_device())
@@ -125,7 +129,7 @@ def _build_keypoints(
         omega = build_omega(config, store.layout).to(_device())
     pretrain_omega(
         omega,
-        prior_poses(store).to(_device()),
+        prior_poses(store, mirrored=config.mirror_prior).to(_device()),
         pen=make_skeleton_pen(config, store.layout),
         config=config,
         generator=torch.Generator().manual_seed(config.stage_seed),
@@ -185,7 +189,10 @@ _BASELINES = _Kind(
 )
 _FLOW = _Kind(
     "flow",
-    tuple(f"flow.{name}" for name in FlowConfig.model_fields if name != "outlier_share"),
+    (
+        "mirror_prior",
+        *(f"flow.{name}" for name in FlowConfig.model_fields if name != "outlier_share"),
+    ),
     ("selfpose.flow", "selfpose.geometry", "selfpose.stages"),
     _build_flow,
 )
@@ -194,7 +201,7 @@ _KEYPOINTS = _Kind(
     (
         *("pretrain_keypoints", "pretrain_learning_rate", "batch_size", "gradient_clip"),
         *("image_size", "width", "keypoint.map_px", "keypoint.jitter"),
-        *("renderer.sigma", "renderer.profile", "renderer.side_coding"),
+        *("renderer.sigma", "renderer.profile", "renderer.side_coding", "mirror_prior"),
     ),
     (*_STEP_SOURCES, "selfpose.networks.omega", "selfpose.renderer"),
     _build_keypoints,

@@ -138,7 +138,7 @@ def complete_losses(
     with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
         skeletons_b1ss = model.phi(batch.images_b3ss).float()
         read_bj2, y_bj2, redraw_bj2, target_b1ss = _read_skeletons(
-            model.omega, drawn_b1ss, skeletons_b1ss, couple=config.couple_skeleton
+            model.omega, drawn_b1ss, skeletons_b1ss, config=config
         )
         terms = {}
         if weights.adversarial > 0:
@@ -146,7 +146,7 @@ def complete_losses(
     terms["keypoint"] = keypoint_loss(
         read_bj2,
         batch.prior_bj2,
-        redrawn_b1ss=pens.skeleton(redraw_bj2),
+        redrawn_b1ss=target_b1ss if redraw_bj2 is None else pens.skeleton(redraw_bj2),
         skeletons_b1ss=target_b1ss,
         share=config.keypoint.redrawing_share,
     )
@@ -160,19 +160,20 @@ def complete_losses(
 
 
 def _read_skeletons(
-    omega: Omega, drawn_b1ss: Tensor, skeletons_b1ss: Tensor, *, couple: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    omega: Omega, drawn_b1ss: Tensor, skeletons_b1ss: Tensor, *, config: SelfPoseConfig
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Read drawn and Phi's skeletons in one pass (Omega normalises each image by itself).
 
     Returns:
         Joints of the drawn ones, joints of Phi's, and for the redrawing half of the keypoint
-        term the joints to redraw and the skeletons to compare with: unless `couple`, those
-        have no gradient for Phi.
+        term the joints to redraw (None if it has no share) and the skeletons to compare with:
+        unless `couple_skeleton`, those have no gradient for Phi.
     """
-    count = len(drawn_b1ss)
-    if couple:
+    count, redraw = len(drawn_b1ss), config.keypoint.redrawing_share > 0
+    if config.couple_skeleton or not redraw:
         joints = omega(torch.cat((drawn_b1ss, skeletons_b1ss)))
-        return joints[:count], joints[count:], joints[count:], skeletons_b1ss
+        y_bj2 = joints[count:]
+        return joints[:count], y_bj2, y_bj2 if redraw else None, skeletons_b1ss
     fixed_b1ss = skeletons_b1ss.detach()
     joints = omega(torch.cat((drawn_b1ss, skeletons_b1ss, fixed_b1ss)))
     return joints[:count], joints[count : 2 * count], joints[2 * count :], fixed_b1ss

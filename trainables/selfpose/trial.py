@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posetune.api import BadInputError, Progress, TrialContext, TrialFailedError
+from posetune.api import BadInputError, Progress, TrialContext
 from selfpose.checkpoint import TrainingState, load_state, save_state
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Store, open_store
 from selfpose.figures import SheetRow, draw_sheet
 from selfpose.flow import PosePrior, load_pose_prior
 from selfpose.geometry import head_distance
+from selfpose.health import check_discriminator, check_finite, check_spread
 from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
 from selfpose.inference import build_model, unit_bones
 from selfpose.metrics import validation_metrics, validation_subset
 from selfpose.networks import D
 from selfpose.stages import load_shared_weights, prior_poses
+from selfpose.supervised import read_labels, supervised_loss
 from selfpose.training import (
     Batch,
     Pens,
@@ -49,9 +50,6 @@ TERMS = (
 )
 """What training reports, the epoch's means before weighing; 0 where a term is left out."""
 
-_DEAD_DISCRIMINATOR_LOSS = 1e-4
-_SMALLEST_SPREAD = 1e-3
-"""Standard deviation of predicted joints over frames, in mean limb lengths: a quarter mm."""
 _COLLAPSE_AFTER_STEPS = 200
 """Before, a constant output only means that training has not begun to show."""
 
@@ -71,7 +69,7 @@ class Trial:
         self.config, self.context = config, context
         self.device = torch.device(context.device)
         store = open_store(context.store)
-        prior_nj2 = prior_poses(store)
+        prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
         layout = store.layout
         with seeded(context.seed):
             h = head_distance(prior_nj2, layout.root, layout.head)
@@ -83,16 +81,19 @@ class Trial:
         self.prior_nj2 = prior_nj2.to(self.device)
         self.flow = _load_flow(config, context)
         self.feed: ImageFeed | None = None
-        if config.mode == "complete":
+        if config.takes_images:
             self.pens = Pens.of(config, layout)
             self.feed = open_feed(
                 store.split("train"),
                 config.image_size,
-                with_masks=config.loss_weights.silhouette > 0,
+                with_masks=config.mode == "complete" and config.loss_weights.silhouette > 0,
                 device=self.device,
             )
+        if config.mode == "supervised":
+            self.labels = read_labels(store.split("train"), layout, self.device)
         self.validation = _Validation(store, config)
         self.optimiser, self.judge_optimiser = self._optimisers()
+        self.full_rates = [group["lr"] for group in self._groups()]
         self.order = torch.Generator().manual_seed(context.seed)
         self.noise = torch.Generator(self.device).manual_seed(context.seed + 1)
         self.steps = self.epochs = 0
@@ -111,10 +112,13 @@ class Trial:
         """
         self.model.train()
         total = self.config.steps_per_epoch
+        steps = {"complete": self._complete_step, "supervised": self._supervised_step}
+        take_one = steps.get(self.config.mode, self._lifting_step)
         while self.position < total:
             if self.position % max(1, total // 50) == 0:
                 progress(self.position, total)
-            terms = self._complete_step() if self.feed is not None else self._lifting_step()
+            self._set_rates()
+            terms = take_one()
             zero = self.sums.new_zeros(())
             self.sums += torch.stack([terms.get(name, zero).detach() for name in TERMS])
             self.position += 1
@@ -123,24 +127,23 @@ class Trial:
         self.epochs += 1
         self.position = 0
         self.sums.zero_()
-        self._check_terms(means)
+        check_finite(means, self.epochs)
+        if self.config.mode == "complete" and self.config.loss_weights.adversarial > 0:
+            check_discriminator(means["discriminator"], self.epochs)
         return means
 
     def validate(self) -> dict[str, float]:
         """Return the metrics of `selfpose.metrics` on the fixed validation frames.
 
         Raises:
-            TrialFailedError: the networks give the same pose for every frame.
+            TrialFailedError: the networks give the same pose for every frame, or no number.
         """
         joints_nj2, poses_nj3, lifted_nj3 = self.predict_validation()
-        spread = float(poses_nj3.std(axis=0).mean())
-        if self.steps >= _COLLAPSE_AFTER_STEPS and spread < _SMALLEST_SPREAD:
-            raise TrialFailedError(
-                f"collapsed in epoch {self.epochs}: one and the same pose for every validation "
-                f"frame (spread {spread:.1e} of a limb's length)"
-            )
+        if self.steps >= _COLLAPSE_AFTER_STEPS:
+            usual = float(self.prior_nj2.std(dim=0).mean())
+            check_spread(joints_nj2, poses_nj3, usual_2d=usual, epoch=self.epochs)
         given = self.validation
-        return validation_metrics(
+        metrics = validation_metrics(
             poses_nj3,
             given.joints_3d_nj3,
             predicted_2d_nj2=joints_nj2,
@@ -151,6 +154,8 @@ class Trial:
             layout=self.model.layout,
             image_size=self.config.image_size,
         )
+        check_finite(metrics, self.epochs)
+        return metrics
 
     @torch.no_grad()
     def predict_validation(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -225,6 +230,16 @@ class Trial:
         judge = (self.judge, rate * self.config.discriminator.learning_rate_ratio)
         return make_optimiser([*((n, rate) for n in networks), lifter]), make_optimiser([judge])
 
+    def _groups(self) -> list[dict[str, Any]]:
+        return [*self.optimiser.param_groups, *self.judge_optimiser.param_groups]
+
+    def _set_rates(self) -> None:
+        """Let every learning rate follow half a cosine; the step alone decides, not the past."""
+        if self.config.decay_steps:
+            done = min(1.0, self.steps / self.config.decay_steps)
+            for group, full in zip(self._groups(), self.full_rates, strict=True):
+                group["lr"] = full * (1.0 + math.cos(math.pi * done)) / 2.0
+
     def _draw_prior(self, count: int) -> Tensor:
         pick = torch.randint(len(self.prior_nj2), (count,), generator=self.order)
         return self.prior_nj2[pick.to(self.device, non_blocking=True)]
@@ -237,7 +252,14 @@ class Trial:
             config=self.config,
             generator=self.noise,
         )
-        return self._finish_step(terms)
+        return self._finish_step(terms, weighted_sum(terms, self.config.loss_weights))
+
+    def _supervised_step(self) -> Terms:
+        assert self.feed is not None  # this mode has images
+        pick = torch.randint(len(self.feed), (self.config.batch_size,), generator=self.order)
+        images_b3ss, _ = self.feed.fetch(pick)
+        loss = supervised_loss(images_b3ss, self.labels.pick(pick), self.model)
+        return self._finish_step({}, loss)
 
     def _complete_step(self) -> Terms:
         assert self.feed is not None  # complete mode has images
@@ -258,31 +280,16 @@ class Trial:
             pens=self.pens,
             settings=(config, self.noise),
         )
-        terms = self._finish_step(terms)
+        terms = self._finish_step(terms, weighted_sum(terms, config.loss_weights))
         if config.loss_weights.adversarial > 0:
             terms["discriminator"] = train_discriminator(judge, drawn_b1ss, skeletons_b1ss)
             take_step(self.judge_optimiser, terms["discriminator"], clip=config.gradient_clip)
         return terms
 
-    def _finish_step(self, terms: Terms) -> Terms:
-        terms["total"] = weighted_sum(terms, self.config.loss_weights)
-        take_step(self.optimiser, terms["total"], clip=self.config.gradient_clip)
+    def _finish_step(self, terms: Terms, total: Tensor) -> Terms:
+        take_step(self.optimiser, total, clip=self.config.gradient_clip)
         self.steps += 1
-        return terms
-
-    def _check_terms(self, means: Mapping[str, float]) -> None:
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise TrialFailedError(
-                    f"diverged in epoch {self.epochs}: the mean of {name} is {mean}"
-                )
-        if self.feed is not None and self.config.loss_weights.adversarial > 0:
-            loss = means["discriminator"]
-            if loss < _DEAD_DISCRIMINATOR_LOSS:
-                raise TrialFailedError(
-                    f"collapsed in epoch {self.epochs}: the discriminator's loss is {loss:.1e}, "
-                    "it tells every skeleton apart and teaches nothing"
-                )
+        return {**terms, "total": total}
 
 
 class _Validation:
@@ -297,12 +304,12 @@ class _Validation:
         self.joints_3d_nj3 = val.joints_3d[rows] if val.has_3d else None
         self.activity_n, self.motion_n = val.activity[rows], val.motion[rows]
         self.images_nss3: NDArray[np.uint8] | None = None
-        if config.mode == "complete":
+        if config.takes_images:
             self.images_nss3 = reduce_images(val.images(rows), config.image_size)
 
 
 def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | None:
-    if config.loss_weights.flow == 0:
+    if config.mode == "supervised" or config.loss_weights.flow == 0:
         return None
     if "flow" not in context.products:
         raise BadInputError("the trial needs the product of the stage `flow`, which was not given")

@@ -22,7 +22,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec
+from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec, vary_one_by_one
 from posetune.study.seeding import seed_for
 from posetune.study.warm import WarmTrial
 
@@ -78,6 +78,9 @@ class SearchMemory:
 
     def ask(self, number: int) -> dict[str, Scalar]:
         """Draw the parameters of trial `number`, which runs from now on."""
+        if self._spec.sampler.name == "one_by_one":
+            defaults = self._study.get_trials(deepcopy=False)[self._before].params
+            self._study.enqueue_trial(vary_one_by_one(self._spec, defaults)[number])
         seed = seed_for(self._spec.sampler.seed, number, "sampler")
         self._study.sampler = self._sampler(seed)
         trial = self._study.ask(self._space)

@@ -96,7 +96,8 @@ class SweepRun:
             self._memory.add(params)
         else:
             params = self._memory.ask(number)
-        seed = seed_for(self.spec.sampler.seed, number, "trial")
+        alike = self.spec.sampler.name == "one_by_one"  # so that only the field differs
+        seed = seed_for(self.spec.sampler.seed, 0 if alike else number, "trial")
         values = {"number": number, "params": params, "seed": seed}
         identity = self._append(schema.trial, values, of_sweep=True)
         self.trials.append(TrialRecord(identity, number, dict(params), seed))

@@ -32,6 +32,32 @@ def test_a_sweep_on_either_database_ends_the_same(database: Database, tmp_path: 
     assert view.stages["flow"].trained == 14
 
 
+def test_an_ablation_tries_each_change_once_with_one_seed_even_when_killed(
+    database: Database,
+) -> None:
+    space = {"x": {"choice": [0.5, 1.0]}, "depth": {"choice": [4, 8, 16]}}
+    ablation = opening(
+        search=space,
+        sampler={"name": "one_by_one"},
+        pruner={"name": "none", "max_epochs": 2},
+        budget={"trials": 4},
+    )
+    run = SweepRun(database, ablation)
+    for _ in range(2):
+        run.next_trial()
+    run.lease.release()  # as a driver that dies
+    drive(database, ablation)
+
+    trials = read_sweep(database, "s").trials
+    assert [(t.params["x"], t.params["depth"]) for t in trials] == [
+        (1.0, 8),
+        (0.5, 8),
+        (1.0, 4),
+        (1.0, 16),
+    ]
+    assert len({t.seed for t in trials}) == 1
+
+
 def test_a_driver_that_dies_leaves_open_trials_interrupted(database: Database) -> None:
     run = SweepRun(database, opening())
     trial = run.next_trial()

@@ -1,0 +1,97 @@
+"""Lost trainings end as failed, with the reason: real configurations that collapse or diverge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from posetune.api import TrialContext, TrialFailedError, silent
+from selfpose.config import SelfPoseConfig
+from selfpose.health import check_discriminator, check_finite, check_spread
+from selfpose.trainable import SelfPose
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "width": 4,
+    "batch_size": 4,
+    "steps_per_epoch": 200,
+    "val_frames": 16,
+    "lifting": {"width": 16},
+    "discriminator": {"width": 4},
+    "flow": {"depth": 2, "hidden": 8, "steps": 5, "batch_size": 16},
+}
+
+
+def first_epoch(values: dict[str, Any], store: Path, folder: Path) -> None:
+    config = SelfPoseConfig.model_validate({**SMALL, **values})
+    products = {}
+    for stage in SelfPose.stages(config, store):
+        products[stage.name] = folder / stage.name
+        products[stage.name].mkdir()
+        stage.build(products[stage.name], silent)
+    trial = SelfPose()
+    trial.start(config, TrialContext(store=store, seed=0, work=folder, products=products))
+    trial.epoch()
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    check_finite({"flow": 1e30, "total": -3.0}, epoch=1)
+
+    with pytest.raises(TrialFailedError, match="diverged in epoch 3: flow is inf"):
+        check_finite({"total": 1.0, "flow": np.inf}, epoch=3)
+
+
+def test_a_discriminator_that_guesses_is_well_and_one_that_knows_is_not() -> None:
+    check_discriminator(0.25, epoch=1)
+
+    with pytest.raises(TrialFailedError, match=r"epoch 2: the discriminator's loss is 1.0e-04"):
+        check_discriminator(1e-4, epoch=2)
+
+
+@pytest.mark.parametrize("shrink", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("which", ["2D", "3D"])
+def test_one_answer_for_all_frames_is_told_from_cautious_ones(which: str, shrink: float) -> None:
+    generator = np.random.default_rng(0)
+    joints = 0.3 * generator.standard_normal((50, 17, 2)) * (shrink if which == "2D" else 1)
+    poses = generator.standard_normal((50, 17, 3)) * (shrink if which == "3D" else 1)
+
+    def check() -> None:
+        check_spread(joints, poses, usual_2d=0.3, epoch=1)
+
+    if shrink > 0:
+        check()
+    else:
+        with pytest.raises(TrialFailedError, match="one and the same"):
+            check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (
+            {
+                "mode": "lifting",
+                "steps_per_epoch": 50,
+                "learning_rate": 0.1,
+                "gradient_clip": 1000,
+                "lifting": {"width": 16, "learning_rate_ratio": 100},
+            },
+            "diverged in epoch 1: ",
+        ),
+        (
+            # Nothing ties the skeleton to the picture, and Phi must please a D that hardly learns.
+            {"learning_rate": 2e-3, "discriminator": {"width": 4, "learning_rate_ratio": 1e-3}},
+            "collapsed in epoch 1: one and the same 2D pose",
+        ),
+    ],
+    ids=["no-number", "one-pose"],
+)
+def test_a_configuration_that_cannot_learn_fails_in_its_first_epoch(
+    values: dict[str, Any], reason: str, tiny_store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrialFailedError, match=reason):
+        first_epoch(values, tiny_store, tmp_path)

@@ -1,0 +1,84 @@
+"""When a training is lost: diverged, collapsed to one answer, or without a teacher.
+
+Each check raises `TrialFailedError` with the reason, so that the trial ends as FAILED within the
+epoch and the sweep goes on.
+Shape letters: N validation frames, J joints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from posetune.api import TrialFailedError
+
+__all__ = ["check_discriminator", "check_finite", "check_spread"]
+
+_DEAD_DISCRIMINATOR_LOSS = 1e-3
+"""Of LSGAN, .25 when it only guesses: every drawn skeleton within .03 of 1, every other of 0."""
+_SMALLEST_SHARE = 0.02
+"""Spread over frames, as a share of the spread there should be, below which all frames agree."""
+
+
+def check_finite(values: Mapping[str, float], epoch: int) -> None:
+    """Make sure that every value is a number.
+
+    Args:
+        values: what the epoch reports, by name.
+        epoch: its number, for the message.
+
+    Raises:
+        TrialFailedError: one is not; names the first.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrialFailedError(f"diverged in epoch {epoch}: {name} is {value}")
+
+
+def check_discriminator(loss: float, epoch: int) -> None:
+    """Make sure that D still has something to learn.
+
+    Args:
+        loss: D's own, the mean over an epoch.
+        epoch: its number, for the message.
+
+    Raises:
+        TrialFailedError: it has not.
+    """
+    if loss < _DEAD_DISCRIMINATOR_LOSS:
+        raise TrialFailedError(
+            f"collapsed in epoch {epoch}: the discriminator's loss is {loss:.1e}, it tells every "
+            "skeleton apart and teaches nothing; lower discriminator.learning_rate_ratio or raise "
+            "discriminator.noise"
+        )
+
+
+def check_spread(
+    joints_nj2: NDArray[Any], poses_nj3: NDArray[Any], *, usual_2d: float, epoch: int
+) -> None:
+    """Make sure that different frames get different poses.
+
+    Args:
+        joints_nj2: predicted 2D poses, crop coordinates.
+        poses_nj3: predicted 3D poses, mean limb length 1.
+        usual_2d: standard deviation of the prior's 2D joints, mean over joints and axes.
+        epoch: its number, for the message.
+
+    Raises:
+        TrialFailedError: all frames get one and the same; says of which kind.
+    """
+    share = float(joints_nj2.std(axis=0).mean()) / usual_2d
+    if share < _SMALLEST_SHARE:
+        raise TrialFailedError(
+            f"collapsed in epoch {epoch}: one and the same 2D pose for every validation frame "
+            f"(its spread is {share:.1%} of the prior's)"
+        )
+    spread = float(poses_nj3.std(axis=0).mean())
+    if spread < _SMALLEST_SHARE:
+        raise TrialFailedError(
+            f"collapsed in epoch {epoch}: one and the same pose for every validation frame "
+            f"(spread {spread:.1e} of a limb's length)"
+        )
