@@ -46,6 +46,8 @@ tr.best td { font-weight: 700; } code, pre { font-size: .88rem; }
 @media (max-width: 480px) { table { font-size: .82rem; } th, td { padding-right: 7px; } }
 pre { background: #f3f5f7; padding: 10px; overflow-x: auto; border-radius: 6px; }
 """
+_SHEETS = 2
+"""Pictures of poses that are shown at once; the others are folded away."""
 _MOST_ROWS = 50
 
 
@@ -209,23 +211,28 @@ def _poses(view: SweepView, best: BestTrial) -> str:
         parts.append(f"<p>The best trial was not evaluated: {_text(best.missing)}.</p>")
     else:
         parts.append(_evaluation(view, best, best.evaluation))
-    sheets = {**best.figures, **(best.evaluation.pictures if best.evaluation else {})}
-    parts += [
+    evaluated = best.evaluation.pictures if best.evaluation else {}
+    sheets = [
         _picture(data, "image/png", f"{name}: trial {best.number} on validation", wide=True)
-        for name, data in sheets.items()
+        for name, data in (evaluated or best.figures).items()
         if name.endswith(".png")
     ]
+    parts += sheets[:_SHEETS]
+    if sheets[_SHEETS:]:
+        more = "".join(sheets[_SHEETS:])
+        parts.append(f"<details><summary>{len(sheets) - _SHEETS} more</summary>{more}</details>")
     return "".join(parts)
 
 
 def _evaluation(view: SweepView, best: BestTrial, found: Evaluation) -> str:
     column = view.spec.objective.metric.rpartition("/")[2]
-    parts = [f"<p>Trial {best.number} on every frame of the validation split.</p>"]
+    parts = []
     rows: list[Sequence[Any]] = [
         (name, f"{value:.4g}", _interval(found.intervals.get(name)))
         for name, value in found.metrics.items()
     ]
-    parts.append(_table(_Table(["metric", "value", "95 % interval over motions"], rows)))
+    metrics = _table(_Table(["metric", "value", "95 % interval over motions"], rows))
+    parts.append(f"<div>{metrics}</div>")
     averages = found.details.get("averages", {}).get(column, {}).get("activities", {})
     counts = found.details.get("activities", {})
     if averages:
@@ -241,15 +248,16 @@ def _evaluation(view: SweepView, best: BestTrial, found: Evaluation) -> str:
             for name, average in ordered
         ]
         head = ["activity", column, "95 % interval", "frames", "motions"]
-        parts.append(f"<h3>By activity</h3>{_table(_Table(head, rows))}")
+        parts.append(f"<div>{_table(_Table(head, rows))}</div>")
     if column in found.records and len(found.records[column]) > 1:
         errors = [float(value) for value in found.records[column]]
         middle = sorted(errors)[len(errors) // 2]
         marks = {"median": middle, **{n: v for n, v in view.baselines.items() if "mean" in n}}
         text = f"{column} of {len(errors)} validation frames; the lines are the median and the "
         text += "baselines that do not look at the picture."
-        parts.append(_grid(_chart(charts.distribution(errors, column, marks), text)))
-    return "".join(parts)
+        parts.append(_chart(charts.distribution(errors, column, marks), text))
+    said = f"<p>Trial {best.number} on every frame of the validation split.</p>"
+    return said + _grid(*parts)
 
 
 def _pruning(view: SweepView) -> str:

@@ -219,7 +219,7 @@ def _draw(image_ss3: NDArray[np.uint8], pose_j3: NDArray[Any], predictor: Predic
     cells = figure.subplots(1, 1 + len(_VIEWS))
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.86, wspace=0.04)
     cells[0].imshow(image_ss3)
-    cells[0].set_title("seen", fontsize=9)
+    cells[0].set_title("seen (left: blue)", fontsize=9)
     centre_13 = pose_j3.mean(axis=0, keepdims=True)
     reach = 1.1 * float(np.linalg.norm(pose_j3 - centre_13, axis=1).max()) or 1.0
     colours = [_COLOURS[_side(predictor.joint_names[child])] for child, _ in predictor.limbs]

@@ -1,0 +1,114 @@
+"""Poses of any pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError
+from posetune.report.prediction import Crop, find_pictures, predict_pictures
+
+
+class Seeing:
+    """Answers with the mean colour of each image's quarters, so that a test knows what it saw."""
+
+    image_size = 8
+    joint_names = ("root", "left_hand", "right_hand")
+    limbs = ((1, 0), (2, 0))
+
+    def __init__(self) -> None:
+        self.seen: list[NDArray[np.uint8]] = []
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.seen += list(images)
+        poses = np.zeros((len(images), 3, 3), np.float32)
+        poses[:, 1] = images.reshape(len(images), -1, 3).mean(axis=1) / 255
+        return poses
+
+
+def picture(file: Path, width: int, height: int) -> Path:
+    """Red on the left half, blue on the right, as RGB says it."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 2, 0] = 255
+    image[:, width // 2 :, 2] = 255
+    file.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(file), image[:, :, ::-1])
+    return file
+
+
+def test_it_writes_poses_and_drawings_and_counts_what_is_no_picture(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png", 16, 16)
+    picture(tmp_path / "in" / "deep" / "a.JPG", 40, 20)
+    (tmp_path / "in" / "empty.png").write_bytes(b"")
+    (tmp_path / "in" / "cut.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:40])
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    files = find_pictures([tmp_path / "in"])
+    assert len(files) == 4
+    predictor, told = Seeing(), []
+    done = predict_pictures(
+        files,
+        predictor,
+        tmp_path / "out",
+        crop=Crop(),
+        progress=lambda n, total, note="": told.append((n, total)),
+    )
+    assert [Path(p["file"]).name for p in done.poses] == ["a.png", "a.JPG"]
+    assert {Path(s["file"]).name for s in done.skipped} == {"empty.png", "cut.png"}
+    assert told[-1][1] == 4
+    written = json.loads((tmp_path / "out" / "poses.json").read_text())
+    arrays = np.load(tmp_path / "out" / "poses.npz")
+    np.testing.assert_allclose([p["joints"] for p in written["poses"]], arrays["poses"], rtol=1e-6)
+    assert list(arrays["joint_names"]) == list(predictor.joint_names)
+    assert written["poses"][1]["crop"] == [10, 0, 20]
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"poses.json", "poses.npz", "00001-a.png", "00002-a.png"}
+    drawing = cv2.imread(str(tmp_path / "out" / "00001-a.png"))
+    assert drawing is not None
+    assert drawing.shape[1] > 4 * drawing.shape[0] * 0.8
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "square", "mean"),
+    [
+        ("center", (40, 20), (10, 0, 20), (0.5, 0, 0.5)),
+        ("pad", (40, 20), (0, -10, 40), (0.5, 0, 0.5)),
+        ("0,0,20", (40, 20), (0, 0, 20), (1, 0, 0)),
+        ("20,0,20", (40, 20), (20, 0, 20), (0, 0, 1)),
+        ("30,10,20", (40, 20), (30, 10, 20), (0, 0, 1)),
+        ("center", (4, 4), (0, 0, 4), (0.5, 0, 0.5)),
+    ],
+)
+def test_the_model_sees_the_square_that_was_asked_for_in_rgb(
+    tmp_path: Path, crop: str, size: tuple[int, int], square: tuple[int, int, int], mean: object
+) -> None:
+    file = picture(tmp_path / "a.png", *size)
+    predictor = Seeing()
+    done = predict_pictures([file], predictor, tmp_path, crop=Crop.parse(crop), draw=False)
+    assert done.poses[0]["crop"] == list(square)
+    np.testing.assert_allclose(done.poses[0]["joints"][1], mean, atol=0.06)
+    assert predictor.seen[0].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("text", ["", "middle", "1,2", "1,2,0", "a,b,c", "-1,0,5"])
+def test_a_crop_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match="--crop"):
+        Crop.parse(text)
+
+
+def test_a_crop_outside_every_picture_is_named(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a.png", 16, 16)
+    with pytest.raises(BadInputError, match=r"none of 1 files .* lies outside its 16x16 pixels"):
+        predict_pictures([file], Seeing(), tmp_path / "out", crop=Crop.parse("99,0,9"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no picture in"):
+        find_pictures([tmp_path])
+    with pytest.raises(BadInputError, match="no such file or folder"):
+        find_pictures([tmp_path / "none"])

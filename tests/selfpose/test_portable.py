@@ -1,0 +1,50 @@
+"""The model as one program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posetune.api import BadInputError
+from selfpose.config import SelfPoseConfig
+from selfpose.inference import build_model, export_model, load_model
+from selfpose.portable import export_graph
+from selfpose.skeleton import H36M_17
+
+
+def exported(folder: Path, **fields: object) -> Path:
+    config = SelfPoseConfig.model_validate({"image_size": 32, "width": 4, **fields})
+    torch.manual_seed(0)
+    folder.mkdir()
+    export_model(build_model(config, H36M_17, h=0.5), config, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_program_runs_without_our_code_and_gives_the_models_poses(tmp_path: Path) -> None:
+    model = exported(tmp_path / "model", keypoint={"map_px": 8})
+    assert export_graph(model, tmp_path / "pose.pt2") < 1e-5
+    assert {p.name for p in tmp_path.iterdir()} == {"model", "pose.pt2"}
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, torch, numpy as np\n"
+        "program = torch.export.load('pose.pt2').module()\n"
+        "np.save('poses.npy', program(torch.from_numpy(np.load('images.npy'))).detach())\n"
+        "sys.exit('selfpose' in sys.modules or 'posetune' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+    expected = load_model(model)(images)
+    np.testing.assert_allclose(np.load(tmp_path / "poses.npy"), expected, atol=1e-5)
+
+
+def test_a_model_that_takes_no_images_is_refused(tmp_path: Path) -> None:
+    model = exported(tmp_path / "model", mode="lifting", keypoint={"map_px": 8})
+    with pytest.raises(BadInputError, match="takes no images"):
+        export_graph(model, tmp_path / "pose.pt2")
+    assert {p.name for p in tmp_path.iterdir()} == {"model"}
