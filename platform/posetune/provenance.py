@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -18,10 +19,14 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["DIFF_BYTES", "collect"]
+__all__ = ["CODE_FILE", "DIFF_BYTES", "code_of", "collect"]
 
 DIFF_BYTES = 200_000
 """A larger difference to the commit is kept as a digest only."""
+
+CODE_FILE = "POSETUNE_CODE"
+"""Variable that names a JSON file with what `code_of` said where a job was submitted; the packages
+travel without their repository."""
 
 _GIT_S = 10.0
 _MAIN_PACKAGES = ("posetune", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow")
@@ -38,7 +43,7 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
         JSON. `versions` has our direct dependencies, `packages` everything that is installed.
     """
     return {
-        **_code(source),
+        **_shipped_code(source),
         "versions": _versions(),
         "python": sys.version.split()[0],
         "system": platform.platform(),
@@ -52,7 +57,17 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
     }
 
 
-def _code(source: Path) -> dict[str, Any]:
+def _shipped_code(source: Path) -> dict[str, Any]:
+    shipped = os.environ.get(CODE_FILE)
+    if not shipped:
+        return code_of(source)
+    try:
+        return dict(json.loads(Path(shipped).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {"commit": "unknown", "dirty": None}
+
+
+def code_of(source: Path = Path(__file__)) -> dict[str, Any]:
     """Return the commit that a file belongs to, and what its repository has besides."""
     folder = source.parent
     # A repository that merely surrounds an installation does not hold our code.

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from posetune.api import BadInputError, TrialContext, TrialFailedError, silent
+from posetune.stages.cache import StageCache, stage_key
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
 from selfpose.stages import prior_poses
@@ -154,6 +155,29 @@ def test_a_continued_training_gives_bitwise_the_same_weights(
     assert_bitwise_equal(
         saved_tensors(continued, tmp_path / "continued"),
         saved_tensors(straight, tmp_path / "straight"),
+    )
+
+
+def test_stages_from_the_cache_give_bitwise_the_weights_of_stages_built_for_the_trial(
+    start: Start, tiny_store: Path, tmp_path: Path
+) -> None:
+    alone = start(COMPLETE)
+    alone.epoch()
+    weights = COMPLETE.loss_weights.model_copy(update={"flow": 7.0})
+    other = COMPLETE.model_copy(update={"loss_weights": weights, "learning_rate": 1e-5})
+    digest = SelfPose.describe_store(tiny_store).digest
+    cache = StageCache(tmp_path / "storage")
+    products = [
+        cache.obtain_all([(s, stage_key(s, digest)) for s in SelfPose.stages(config, tiny_store)])
+        for config in (other, COMPLETE)  # another trial has built them, this one finds them
+    ][1]
+    assert not any(product.trained for product in products.values())
+    shared = SelfPose()
+    folders = {name: product.folder for name, product in products.items()}
+    shared.start(COMPLETE, TrialContext(tiny_store, 3, tmp_path, folders))
+    shared.epoch()
+    assert_bitwise_equal(
+        saved_tensors(shared, tmp_path / "shared"), saved_tensors(alone, tmp_path / "alone")
     )
 
 

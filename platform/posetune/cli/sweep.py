@@ -83,7 +83,7 @@ def sweep(
     """
     from posetune.cli.live import live_table
     from posetune.cli.stores import find_store
-    from posetune.execution.driver import Data, Stopping, run_sweep
+    from posetune.execution.driver import Data, Stopping, StudyLostError, run_sweep
     from posetune.home import Home, check_name
     from posetune.provenance import collect
     from posetune.report.tables import as_json as view_json
@@ -127,6 +127,9 @@ def sweep(
                 address=address,
                 stopping=stopping,
             )
+    except StudyLostError as error:
+        console.print(f"{error}; nothing is lost, the same command again continues the sweep")
+        raise typer.Exit(1) from error
     finally:
         shipped = tracker.stop(INTERRUPTED_TRACKER_S if stopping.asked_by_user else TRACKER_S)
     view = read_sweep(database, name)
@@ -141,9 +144,10 @@ def sweep(
             f"MLflow is behind{cause}; bring it up to date: posetune track {name}{home_flag}"
         )
     if view.state == "INTERRUPTED":
-        first = "" if stopping.asked_by_user else "raise the budget in the file; then "
+        spent = not stopping.asked_by_user and not stopping.refused
+        first = "raise the budget in the file; then " if spent else ""
         console.print(f"{view.stopped}; {first}the same command again continues it")
-        raise typer.Exit(130 if stopping.asked_by_user else 0)
+        raise typer.Exit(130 if stopping.asked_by_user else 2 if stopping.refused else 0)
     if view.state == "FAILED":
         reasons = sorted({trial.reason for trial in view.trials})
         console.print("every trial failed: " + "; ".join(reasons[:3]))

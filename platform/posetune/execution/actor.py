@@ -11,16 +11,26 @@ from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
 from posetune.execution.checkpoints import STOP_FILE, StorageFullError, trial_folder
-from posetune.execution.trial import Assignment, HandOver, TrialRun
+from posetune.execution.trial import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.spec import load_trainable
 
-__all__ = ["ASSIGNMENT", "FAILED", "HANDED_OVER", "RESULT", "STARTED", "WAITING", "TrialActor"]
+__all__ = [
+    "ASSIGNMENT",
+    "FAILED",
+    "HANDED_OVER",
+    "REFUSED",
+    "RESULT",
+    "STARTED",
+    "WAITING",
+    "TrialActor",
+]
 
 # Keys of Tune's config and result dictionaries.
 ASSIGNMENT = "posetune_assignment"
 STARTED = "posetune_started"
 RESULT = "posetune_result"
 FAILED = "posetune_failed"
+REFUSED = "posetune_refused"
 WAITING = "posetune_waiting"
 HANDED_OVER = "posetune_handed_over"
 
@@ -74,8 +84,9 @@ class TrialActor(tune.Trainable):
 
     def _begin(self, assignment: Assignment) -> None:
         self.cleanup()
-        self._failed = ""
-        self._said_started = self._over = False
+        self._first: dict[str, Any] = {}
+        """What the first step answers."""
+        self._over = False
         self._looked = time.monotonic()
         self._stop_file = (
             assignment.storage / trial_folder(assignment.sweep, assignment.trial)
@@ -84,24 +95,22 @@ class TrialActor(tune.Trainable):
         try:
             trainable = load_trainable(assignment.spec.trainable)()
             self._run = TrialRun(trainable, assignment, told_to_stop=self._told_to_stop)
+            self._first = {STARTED: self._run.started}
         except (TrialFailedError, BadInputError) as error:
-            self._failed = str(error)
+            self._first = {FAILED: str(error)}
+        except StoreChangedError as error:
+            self._first = {REFUSED: str(error)}
         except HandOver:
-            pass  # nothing has been trained yet; `step` says so
+            self._first, self._over = {HANDED_OVER: None}, True
         finally:
             self._busy = False
 
     def _step(self) -> dict[str, Any]:
-        if self._over:
+        if self._first:
+            first, self._first = self._first, {}
+            return first
+        if self._over or self._run is None:
             raise RuntimeError("the worker was told to stop (SIGTERM)")
-        if self._failed:
-            return {FAILED: self._failed}
-        if self._run is None:
-            self._over = True
-            return {HANDED_OVER: None}
-        if not self._said_started:
-            self._said_started = True
-            return {STARTED: self._run.started}
         try:
             return {RESULT: self._run.next_epoch()}
         except HandOver:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
 from posetune.execution.checkpoints import drop_checkpoints, drop_orphans
@@ -31,10 +31,14 @@ from posetune.spec import Resources
 from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import Attempt, SweepRun
 
-__all__ = ["Data", "Stopping", "run_sweep"]
+__all__ = ["Data", "Stopping", "StudyLostError", "run_sweep"]
 
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials and stages exchange files, not objects; Ray would take 30 % of the memory."""
+
+
+class StudyLostError(RuntimeError):
+    """The driver cannot write to its study any more; the message says why. Nothing is lost."""
 
 
 class Stopping:
@@ -42,9 +46,13 @@ class Stopping:
 
     def __init__(self) -> None:
         self.reason = ""
-        self.asked_by_user = False
+        self.asked_by_user = self.refused = False
         self.also: Callable[[], None] = lambda: None
         """Called when a signal asks to stop."""
+
+    def refuse(self, reason: str) -> None:
+        """Stop because no trial can go on; what is open stays open."""
+        self.reason, self.refused = reason, True
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -93,6 +101,10 @@ def run_sweep(
         home: where checkpoints and products go.
         address: a Ray cluster to join; a local one is started without.
         stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
+
+    Raises:
+        BadInputError: a trial asks for more than the cluster has.
+        StudyLostError: the database went away for too long, or another driver took over.
     """
     stopping = stopping or Stopping()
     stopping.also = run.give_up_waiting
@@ -107,13 +119,29 @@ def run_sweep(
                     _tune(run, trainable, data=data, home=home, stopping=stopping)
         reason = stopping.reason or run.spent or "finished"
     except BaseException as error:
+        lost = _loss_of_study(error)
+        if lost:
+            run.give_up_waiting()
         with contextlib.suppress(SQLAlchemyError, LeaseLostError):
-            run.close(f"{type(error).__name__}: {error}")
-        if stopping.asked_by_user and isinstance(error, SQLAlchemyError):
+            run.close(lost or f"{type(error).__name__}: {error}")
+        if lost and stopping.asked_by_user:
             return stopping.reason  # what could not be committed did not happen
+        if lost:
+            raise StudyLostError(lost) from error
         raise
     run.close(reason)
     return reason
+
+
+def _loss_of_study(error: BaseException | None) -> str:
+    """Return why the study cannot be written, where that is what an error of Tune's comes from."""
+    while error is not None:
+        if isinstance(error, LeaseLostError):
+            return str(error)
+        if isinstance(error, OperationalError):
+            return f"the study database is away ({str(error.orig).strip().splitlines()[0]})"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _tune(
@@ -159,7 +187,12 @@ def _tune(
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(run, slots=slots, stopping=stop_now, release=release),
                 scheduler=StudyScheduler(
-                    run, trainable, assign=assign, release=release, handing_over=handing_over
+                    run,
+                    trainable,
+                    assign=assign,
+                    release=release,
+                    handing_over=handing_over,
+                    refuse=stopping.refuse,
                 ),
                 num_samples=run.left,
                 max_concurrent_trials=slots,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import logging
 import os
 import shlex
@@ -24,6 +25,7 @@ from sqlalchemy import make_url
 
 from posetune.api import BadInputError
 from posetune.home import Home
+from posetune.provenance import CODE_FILE, code_of
 
 __all__ = ["Job", "Shipment", "follow_job", "submit_sweep"]
 
@@ -116,6 +118,7 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
             return Job(job.submission_id, attached=True, left_behind=left_behind)
     with tempfile.TemporaryDirectory(prefix="posetune-submit-") as folder:
         (Path(folder) / "sweep.yaml").write_text(shipment.source, encoding="utf-8")
+        (Path(folder) / "code.json").write_text(json.dumps(code_of()), encoding="utf-8")
         job_id = client.submit_job(
             entrypoint=_command(shipment),
             submission_id=f"posetune-{shipment.name}-{len(ours) + 1}",
@@ -124,7 +127,7 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
                 "working_dir": folder,
                 "py_modules": [str(path) for path in _packages(shipment.trainable)],
                 "excludes": ["**/__pycache__"],
-                "env_vars": environment,
+                "env_vars": {**environment, CODE_FILE: "code.json"},
             },
         )
     return Job(job_id, attached=False, left_behind=left_behind)

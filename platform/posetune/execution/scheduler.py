@@ -20,6 +20,7 @@ from posetune.execution.actor import (
     ASSIGNMENT,
     FAILED,
     HANDED_OVER,
+    REFUSED,
     RESULT,
     STARTED,
     WAITING,
@@ -49,6 +50,7 @@ class StudyScheduler(FIFOScheduler):
         assign: Callable[[Attempt], Assignment],
         release: Callable[[int], None],
         handing_over: HandingOver,
+        refuse: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._run = run
@@ -56,6 +58,7 @@ class StudyScheduler(FIFOScheduler):
         self._assign = assign
         self._release = release
         self._handing_over = handing_over
+        self._refuse = refuse
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
@@ -82,6 +85,8 @@ class StudyScheduler(FIFOScheduler):
         if FAILED in result:
             self._run.fail(number, result[FAILED])
             self._release(number)
+        elif REFUSED in result:
+            self._refuse(result[REFUSED])
         elif WAITING in result:
             self._run.notice = (
                 f"trial {number} waits: {result[WAITING]}; make some, or press Ctrl-C"

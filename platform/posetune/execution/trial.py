@@ -34,6 +34,7 @@ __all__ = [
     "HandOver",
     "StageProduct",
     "Started",
+    "StoreChangedError",
     "TrialRun",
     "require_device",
 ]
@@ -41,6 +42,10 @@ __all__ = [
 
 class HandOver(BaseException):
     """The trial was told to stop where it is; not an error, so no `except Exception` eats it."""
+
+
+class StoreChangedError(RuntimeError):
+    """The store is not the one that the sweep was started on; no trial may train on it."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,10 @@ class TrialRun:
 
         Raises:
             BadInputError: the configuration does not fit the store or this machine.
+            StoreChangedError: the store has changed since the sweep was started.
+            HandOver: told to stop before anything was trained.
         """
+        _check_store(trainable, assignment)
         self.trainable = trainable
         self.assignment = assignment
         self._told_to_stop = told_to_stop
@@ -217,6 +225,19 @@ class TrialRun:
     def close(self) -> None:
         """Remove the scratch folder."""
         self._work.cleanup()
+
+
+def _check_store(trainable: Trainable, assignment: Assignment) -> None:
+    store = assignment.store
+    try:
+        digest = trainable.describe_store(store).digest
+    except BadInputError as error:
+        raise StoreChangedError(f"store {store}: cannot be read any more ({error})") from error
+    if digest != assignment.store_digest:
+        raise StoreChangedError(
+            f"store {store}: has changed under the running sweep, from digest "
+            f"{assignment.store_digest[:12]} to {digest[:12]}; put the data back"
+        )
 
 
 def _obtain_stages(

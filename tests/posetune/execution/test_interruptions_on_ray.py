@@ -125,3 +125,36 @@ def test_a_driver_told_to_stop_saves_the_epoch_under_way_and_is_out_within_ten_s
     assert taken[1] > 5.0
     assert taken[1] - seconds < 5.0
     assert not list((tmp_path / "stopped").glob("**/stop"))
+
+
+def test_a_store_that_changes_under_a_running_sweep_stops_it_with_nothing_lost(
+    toy_sweep: Callable[..., Path], toy_store: Path, tmp_path: Path
+) -> None:
+    file = toy_sweep(trials=3, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=0.5)
+    process = start(tmp_path, "home", file)
+    wait_for_reports(tmp_path, "home", 1)
+    content = (toy_store / "toy.json").read_text()
+    (toy_store / "toy.json").write_text('{"image_size": 9}')
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert f"store {toy_store}: has changed under the running sweep" in output
+    assert "Traceback" not in output
+    view = read_sweep(open_database(Home.resolve(tmp_path / "home").database), "s")
+    assert view.state == "INTERRUPTED"
+    assert "FAILED" not in {trial.state for trial in view.trials}
+    (toy_store / "toy.json").write_text(content)
+    assert read_sweep(finish(tmp_path, "home", file), "s").state == "COMPLETE"
+
+
+def test_a_driver_that_was_replaced_stops_and_says_so(
+    toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = toy_sweep(trials=3, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=0.5)
+    process = start(tmp_path, "home", file)
+    wait_for_reports(tmp_path, "home", 1)
+    database = open_database(Home.resolve(tmp_path / "home").database)
+    database.write(lambda connection: connection.execute(schema.lease.update().values(holder="x")))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "another driver has taken this sweep over" in output
+    assert "Traceback" not in output

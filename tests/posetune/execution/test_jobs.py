@@ -14,6 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from posetune.home import Home
+from posetune.provenance import collect
+from posetune.study.database import open_database
+from posetune.study.view import read_sweep
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -80,6 +85,10 @@ def test_a_sweep_is_submitted_once_followed_and_found(head: Head, toy_sweep) -> 
     assert "5 of 5 trials" in again.stderr
     view = json.loads(head.posetune("show", "sent", "--json").stdout)
     assert (view["state"], len(view["trials"])) == ("COMPLETE", 5)
+
+    database = open_database(Home.resolve(head.folder / "home").database)
+    provenance = read_sweep(database, "sent").provenance
+    assert provenance["commit"] == collect()["commit"] != "unknown"
 
     refused = head.posetune(*arguments, RAY_AUTH_TOKEN="w" * 32)
     assert refused.returncode == 2
