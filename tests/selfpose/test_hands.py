@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -143,3 +147,57 @@ def test_an_objective_that_needs_3d_truth_is_refused_in_one_line(hand_store: Pat
     assert "(val/error_2d_px)" in str(caught.value)
     assert "\n" not in str(caught.value)
     find_store(spec("val/error_2d_px"), SelfPose, hand_store)
+
+
+HANDS_SWEEP = """\
+objective: {{metric: {metric}, mode: min}}
+search:
+  loss_weights.keypoint: {{float: [0.1, 10], log: true}}
+fixed:
+  image_size: 32
+  width: 4
+  batch_size: 4
+  steps_per_epoch: 3
+  pretrain_keypoints: 2
+  lifting: {{width: 16}}
+  discriminator: {{width: 4}}
+  flow: {{depth: 2, hidden: 8, steps: 5, batch_size: 8}}
+pruner: {{name: asha, max_epochs: 2}}
+resources: {{cpu: 1}}
+budget: {{trials: 2}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_sweep_on_handdb_goes_from_its_folders_to_a_promoted_model(
+    posetune: Callable[..., subprocess.CompletedProcess[str]],
+    handdb_maker: SimpleNamespace,
+    tmp_path: Path,
+) -> None:
+    def ran(*arguments: object) -> str:
+        result = posetune(*arguments)
+        assert result.returncode == 0, (arguments, result.stderr)
+        return result.stdout
+
+    root, store = handdb_maker.write(tmp_path / "handdb"), tmp_path / "store"
+    ran("data", "import", root, "--format", "handdb", "--image-size", 32, "--out", store)
+    facts = json.loads(ran("data", "info", store, "--json"))["facts"]
+    assert facts["true 3D poses"].startswith("none")
+    assert (store / "contact_sheet.png").stat().st_size > 1000
+
+    file = tmp_path / "hands.yaml"
+    file.write_text(HANDS_SWEEP.format(metric="val/p_mpjpe_mm"))
+    refused = posetune("check", file, "--store", store)
+    assert refused.returncode == 2
+    assert "holds no true 3D poses" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+
+    file.write_text(HANDS_SWEEP.format(metric="val/error_2d_px"))
+    ran("check", file, "--store", store)
+    ran("sweep", file, "--store", store, "--name", "hands")
+    shown = json.loads(ran("show", "hands", "--json"))
+    assert shown["state"] == "COMPLETE"
+    assert shown["baselines"]["mean_2d_pose"] > 0
+    assert set(shown["baselines"]) == {"mean_2d_pose"}
+    ran("promote", "hands", "--model", "hands")

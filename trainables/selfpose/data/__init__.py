@@ -1,8 +1,8 @@
 """The store that feeds the model, and what makes it.
 
-An importer (`mocap17`, `procedural`, `procedural_hand`) hands a `sources.Source` to `importing`,
-which runs its jobs on all cores (`workers`) and writes `shards`; `store` maps the result,
-`contact_sheet` shows it.
+An importer (`handdb`, `human36m`, `mocap17`, `procedural`, `procedural_hand`) hands a
+`sources.Source` to `importing`, which runs its jobs on all cores (`workers`) and writes `shards`;
+`store` maps the result, `contact_sheet` shows it.
 Motions are drawn by `drawing` (`rendering`: `anatomy`, `hand_anatomy`, `body`, `looks`, `rooms`).
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posetune.api import Importer
-from selfpose.data import human36m, mocap17, procedural, procedural_hand
+from selfpose.data import handdb, human36m, mocap17, procedural, procedural_hand
 from selfpose.data.contact_sheet import describe, draw_contact_sheet
 from selfpose.data.store import Split, Store, open_store
 
@@ -21,6 +21,7 @@ __all__ = ["Split", "Store", "describe", "draw_contact_sheet", "importers", "ope
 def importers() -> Mapping[str, Importer]:
     """Return the data formats, by name."""
     return {
+        "handdb": handdb.IMPORTER,
         "human36m": human36m.IMPORTER,
         "mocap17": mocap17.IMPORTER,
         "procedural": procedural.IMPORTER,
