@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posetune.api import Importer
-from selfpose.data import handdb, human36m, mocap17, procedural, procedural_hand
+from selfpose.data import (
+    handdb,
+    human36m,
+    mocap17,
+    mpi_inf_3dhp,
+    procedural,
+    procedural_hand,
+)
 from selfpose.data.contact_sheet import describe, draw_contact_sheet
 from selfpose.data.store import Split, Store, open_store
 
@@ -24,6 +31,7 @@ def importers() -> Mapping[str, Importer]:
         "handdb": handdb.IMPORTER,
         "human36m": human36m.IMPORTER,
         "mocap17": mocap17.IMPORTER,
+        "mpi_inf_3dhp": mpi_inf_3dhp.IMPORTER,
         "procedural": procedural.IMPORTER,
         "procedural_hand": procedural_hand.IMPORTER,
     }

@@ -86,7 +86,8 @@ def read_fetch(folder: Path, options: Human36MOptions) -> Source:
         digest.update(f"{name}\0{_sha256(root / name / 'annot.h5')}\0".encode())
         collected.add(name)
     joined = {split: join_photographs(some) for split, some in collected.parts.items()}
-    rows = {split: limit_rows(part, options.limit) for split, part in add_backdrops(joined).items()}
+    with_backdrops = add_backdrops(joined, still="subject")
+    rows = {split: limit_rows(part, options.limit) for split, part in with_backdrops.items()}
     job, facts = photograph_jobs(rows, options)
     return Source(
         format="human36m",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from selfpose.data.motions import first_half
 from selfpose.data.photographs import PhotoOptions
 from selfpose.skeleton import H36M_17, KEYPOINTGAN_17, Layout
 
@@ -85,11 +86,12 @@ def split_frames(
         return {"test": np.full(len(frame_n), every) | ((frame_n - 1) % TEST_STRIDE == 0)}
     if subject == options.val:
         return {"val": np.ones(len(frame_n), dtype=bool)}
-    frames, place_n = np.unique(frame_n, return_inverse=True)
-    first_half_n = place_n.reshape(-1) < (len(frames) + 1) // 2
+    first_half_n = first_half(frame_n)
     splits = {"train": first_half_n, "prior": ~first_half_n}
     if options.val == "none":  # something to watch; it decides nothing
-        splits["val"] = ~first_half_n & ((len(frames) - 1 - place_n.reshape(-1)) % TEST_STRIDE == 0)
+        _, place_n = np.unique(frame_n[~first_half_n], return_inverse=True)
+        splits["val"] = np.zeros(len(frame_n), dtype=bool)
+        splits["val"][~first_half_n] = place_n.reshape(-1) % TEST_STRIDE == 0
     return splits
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfpose.skeleton import Layout
 
-__all__ = ["Corpus", "Motion", "choose_frames", "half_of", "place_in_room"]
+__all__ = ["Corpus", "Motion", "choose_frames", "first_half", "half_of", "place_in_room"]
 
 ANKLE_HEIGHT_MM = 90.0
 REACH_MM = 900.0
@@ -60,6 +61,17 @@ def half_of(motion_name: str) -> str:
     The two never share a motion, so no image has its own pose in the prior.
     """
     return "train" if hashlib.sha256(motion_name.encode()).digest()[0] % 2 == 0 else "prior"
+
+
+def first_half(frame_n: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which rows are of the first half of a recording's frames.
+
+    Args:
+        frame_n: the frame of each row, (N,); the same frame of several cameras is one.
+    """
+    frames, place_n = np.unique(frame_n, return_inverse=True)
+    halves: NDArray[np.bool_] = place_n.reshape(-1) < (len(frames) + 1) // 2
+    return halves
 
 
 def place_in_room(

@@ -187,14 +187,15 @@ def join_photographs(parts: Sequence[Photographs]) -> Photographs:
     )
 
 
-def add_backdrops(rows: Mapping[str, Photographs]) -> dict[str, Photographs]:
+def add_backdrops(rows: Mapping[str, Photographs], *, still: str) -> dict[str, Photographs]:
     """Give every row the background of its camera, as far as there are pictures enough.
 
-    A camera stands still for all that one subject does, so a background is that of a subject and
-    a camera.
+    Args:
+        rows: of each split.
+        still: for how long a camera stands still: for one `subject` or one `motion`.
     """
     files: dict[tuple[int, int], list[str]] = {}
-    keys = {split: _cameras(part) for split, part in rows.items()}
+    keys = {split: _cameras(part, still) for split, part in rows.items()}
     for split, part in rows.items():
         for key, name in zip(keys[split], part.names, strict=True):
             files.setdefault(key, []).append(f"{part.root}/{name}")
@@ -211,9 +212,9 @@ def add_backdrops(rows: Mapping[str, Photographs]) -> dict[str, Photographs]:
     }
 
 
-def _cameras(part: Photographs) -> list[tuple[int, int]]:
-    """Return (subject, camera) of each row."""
-    columns = part.columns["subject"].tolist(), part.columns["camera"].tolist()
+def _cameras(part: Photographs, still: str) -> list[tuple[int, int]]:
+    """Return (subject or motion, camera) of each row."""
+    columns = part.columns[still].tolist(), part.columns["camera"].tolist()
     return list(zip(*columns, strict=True))
 
 
