@@ -51,6 +51,9 @@ EXCLUSIVE_S = 60.0
 """How long to wait for another process that is writing to the same place."""
 
 _TRANSIENT = (MlflowException, RequestException)
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""Without it the UI takes an experiment for one of language models and hides charts and models."""
+_TRAINING_VIEW = "?workflowType=machine_learning"
 _PAUSES_S = (0.2, 1.0)
 """Before the second and the third try."""
 _ENVIRONMENT = {
@@ -130,6 +133,8 @@ def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
     found = patiently(find) or make_once(make, find)
     if found.lifecycle_stage != "active":
         patiently(lambda: client.restore_experiment(found.experiment_id))
+    if found.tags.get(_KIND) != _TRAINING:
+        patiently(lambda: client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING))
     return str(found.experiment_id)
 
 
@@ -229,4 +234,4 @@ def public_address(text: str) -> str:
 def run_page(home: Home, experiment_id: str, run_id: str) -> str:
     """Return where a browser shows a run; without a server that is where `posetune ui` runs."""
     base = public_address(home.tracking) if is_server(home) else f"http://{UI_HOST}:{UI_PORT}"
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}{_TRAINING_VIEW}"

@@ -96,6 +96,7 @@ def trial_tags(
         "posetune.seed": trial.seed,
         "posetune.threads": max(1, int(view.spec.resources.cpu)),
         "posetune.store_digest": view.store_digest,
+        "mlflow.note.content": describe_trial(view, trial, home),
     }
     tags |= {entity_key(f"posetune.{fact}"): value for fact, value in trial.placement.items()}
     if trial.checkpoint is not None:
@@ -194,6 +195,24 @@ def sweep_metrics(view: SweepView, lives: Sequence[RowMapping]) -> list[Metric]:
         best = trial.value if best is None else better(best, trial.value)
         metrics.append(Metric(name, best, _milliseconds(life["ended"]), step))
     return metrics
+
+
+def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
+    """Return the Markdown that a trial's run opens with."""
+    objective = view.spec.objective
+    better = "lower" if objective.mode == "min" else "higher"
+    rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
+    if trial.value is not None:
+        after = f"after {trial.epochs} of {view.spec.pruner.max_epochs} epochs"
+        rows.insert(0, f"| **trial {trial.number}, {after}** | **{trial.value:.4g}** |")
+    command = ["posetune", "reproduce", f"{view.name}/{trial.number}", "--home", str(home.folder)]
+    return (
+        f"{trial.state.lower()}{': ' if trial.reason else ''}{trial.reason}\n\n"
+        f"| | {objective.metric} ({better} is better) |\n|---|---:|\n"
+        + "\n".join(rows)
+        + "\n\nThis trains it again from its record and says whether the result agrees:\n\n"
+        + f"```\n{shlex.join(command)}\n```"
+    )
 
 
 def describe_sweep(view: SweepView, home: Home) -> str:

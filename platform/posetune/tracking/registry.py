@@ -249,7 +249,7 @@ def _save(
     predictor = trainable.load_model(candidate.folder)
     side, joints = predictor.image_size, len(predictor.joint_names)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no input example is given: the signature says it all
+        warnings.simplefilter("ignore")  # MLflow's, of what the signature says already
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(_CODE),
@@ -261,6 +261,7 @@ def _save(
                 inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))]),
                 outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, joints, 3))]),
             ),
+            input_example=np.zeros((1, side, side, 3), np.uint8),
             metadata=candidate.lineage,
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,

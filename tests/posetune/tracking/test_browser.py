@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -66,19 +68,44 @@ def page(browser: str, address: str) -> str:
     return re.sub(r"<[^>]+>", " ", result.stdout)
 
 
-def test_the_ui_shows_a_sweep_and_its_trials(
+def test_the_ui_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
     browser: str, ui: Callable[[], str], posetune: Callable, toy_sweep: Callable[..., Path]
 ) -> None:
     assert posetune("sweep", toy_sweep(trials=3), "--name", "seen").returncode == 0
+    assert posetune("promote", "seen", "--model", "toy").returncode == 0
     address = ui()
-    assert "posetune" in page(browser, f"{address}/#/experiments")
     import mlflow
 
     client = mlflow.MlflowClient(address)
-    experiment = next(e for e in client.search_experiments() if "posetune" in e.name)
-    runs = client.search_runs([experiment.experiment_id], "tags.posetune.trial = '0'")
-    shown = page(
-        browser, f"{address}/#/experiments/{experiment.experiment_id}/runs/{runs[0].info.run_id}"
+    (experiment,) = [e for e in client.search_experiments() if "posetune" in e.name]
+    runs = client.search_runs([experiment.experiment_id])
+    trials = {r.data.tags.get("posetune.trial"): r.info.run_id for r in runs}
+    best = client.get_model_version_by_alias("toy", "candidate").run_id
+
+    def shown(path: str) -> str:
+        separator = "&" if "?" in path else "?"
+        return page(browser, f"{address}/#{path}{separator}workflowType=machine_learning")
+
+    runs_page = f"/experiments/{experiment.experiment_id}/runs"
+    listed = shown(runs_page)
+    assert "seen" in listed
+    assert "4 matching runs" in re.sub(r"\s+", " ", listed)
+    parent = shown(f"{runs_page}/{trials[None]}")
+    assert "Child runs" in parent
+    assert "seen-000" in parent
+    assert "best: trial" in parent
+    assert "baseline: start" in parent
+    trial = shown(f"{runs_page}/{trials['0']}")
+    assert "val/error_mm" in trial
+    assert "depth" in trial
+    assert "toy-store" in trial
+    three = json.dumps([trials[n] for n in ("0", "1", "2")])
+    compared = shown(
+        f"/compare-runs?runs={quote(three)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
     )
-    assert "val/error_mm" in shown
-    assert "depth" in shown
+    assert "Comparing 3 Runs" in compared
+    assert "Parallel Coordinates" in compared
+    assert "learning_curve.png" in shown(f"{runs_page}/{best}/artifacts/figures/learning_curve.png")
+    model = shown("/models/toy")
+    assert "candidate" in model
+    assert "Version 1" in model
