@@ -12,7 +12,7 @@ from posetune.spec import configure, default_params, load_sweep
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
 
-STEPS = 700
+STEPS = 900
 
 
 @pytest.fixture(scope="module")
