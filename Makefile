@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test lint check bench
+.PHONY: help setup sweep paper-gpu test lint check bench
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 	$(BIN)/posetune promote quickstart --model selfpose
 	$(BIN)/posetune show quickstart
 	@echo "Where to look next: $(BIN)/posetune ui  (curves and artefacts), README.md  (your own data)"
+
+paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
 
 test: setup ## All tests.
 	$(BIN)/python -m pytest

@@ -26,6 +26,9 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs to train (default: the file's max_epochs).", min=1)
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="End before an epoch that would not fit in.", min=0)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the trial.", min=0)] = 0,
     name: Annotated[
         str | None, typer.Option(help="Name of the training (default: the file's).")
@@ -91,7 +94,12 @@ def train(
     try:
         with interruptible(), progress_bar("train", quiet=as_json) as progress:
             model = train_single(
-                trial, trainable, on_start=on_start, on_epoch=on_epoch, progress=progress
+                trial,
+                trainable,
+                on_start=on_start,
+                on_epoch=on_epoch,
+                progress=progress,
+                seconds=None if minutes is None else 60 * minutes,
             )
     except TrialFailedError as error:
         console.print(f"the trial failed: {error}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -55,8 +57,12 @@ def train_single(
     on_start: Callable[[Started], None],
     on_epoch: Callable[[EpochResult], None],
     progress: Progress = silent,
+    seconds: float | None = None,
 ) -> Path:
     """Train to the last epoch, continuing from the newest checkpoint; return the model's folder.
+
+    With `seconds`, the training ends before an epoch that would not be done by then, stages
+    included, but never before the first; the same command again goes on.
 
     Raises:
         BadInputError: the record is of another configuration.
@@ -65,6 +71,7 @@ def train_single(
     what = [trial.spec.trainable, trial.spec.fixed, dict(trial.params)]
     identity = digest_json([*what, trial.seed, trial.store_digest])
     checkpoints = _read_record(trial.record, identity)
+    ends = math.inf if seconds is None else time.monotonic() + seconds
     assignment = Assignment(
         sweep=trial.sweep,
         trial=0,
@@ -91,10 +98,14 @@ def train_single(
             raise KeyboardInterrupt from None
         on_start(run.started)
         try:
-            while not run.finished:
+            longest = -math.inf
+            while not run.finished and time.monotonic() + longest <= ends:
                 result = run.next_epoch()
+                longest = max(longest, result.seconds)
                 keep(result.checkpoint)
                 on_epoch(result)
+            if not run.finished:
+                keep(run.conclude())
         except HandOver:
             if (saved := run.hand_over()) is not None:
                 keep(saved)

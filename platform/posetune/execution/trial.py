@@ -200,6 +200,10 @@ class TrialRun:
         seconds, self._partial_s = self._trained_s(), 0.0
         return EpochResult(self.epoch, metrics, seconds, record)
 
+    def conclude(self) -> CheckpointRecord:
+        """Checkpoint with model and figures, though epochs may be left."""
+        return self._write(last=True)
+
     def hand_over(self) -> CheckpointRecord | None:
         """Save the epoch under way where it was broken off; None where there is no space."""
         if self._unwritten is not None:  # a whole epoch that waits for space: trained again
