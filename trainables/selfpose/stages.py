@@ -39,16 +39,7 @@ def build_stages(config: SelfPoseConfig, store_path: Path) -> Sequence[Stage]:
     Raises:
         BadInputError: the store does not fit the configuration.
     """
-    store = open_store(store_path)
-    layout = store.layout
-    largest = 2 * (len(layout.joints) - 1)
-    if config.flow.pca_dimensions > largest:
-        raise BadInputError(
-            f"flow.pca_dimensions: {config.flow.pca_dimensions}, but the {len(layout.joints)} "
-            f"joints of {layout.name} have at most {largest}; give {largest} or fewer"
-        )
-    if config.takes_images:
-        check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
+    _check_fit(config, open_store(store_path))
     kinds = [_BASELINES]
     if config.mode != "supervised" and config.loss_weights.flow > 0:
         kinds.append(_FLOW)
@@ -67,6 +58,28 @@ def build_stages(config: SelfPoseConfig, store_path: Path) -> Sequence[Stage]:
         )
         for kind in kinds
     ]
+
+
+def _check_fit(config: SelfPoseConfig, store: Store) -> None:
+    """Raise unless the store has the joints, images and truth that a configuration needs."""
+    layout = store.layout
+    largest = 2 * (len(layout.joints) - 1)
+    if config.flow.pca_dimensions > largest:
+        raise BadInputError(
+            f"flow.pca_dimensions: {config.flow.pca_dimensions}, but the {len(layout.joints)} "
+            f"joints of {layout.name} have at most {largest}; give {largest} or fewer"
+        )
+    if config.mirror_prior and layout.mirror == tuple(range(len(layout.joints))):
+        raise BadInputError(
+            f"mirror_prior: the mirror image of a {layout.name} is none; set it to false"
+        )
+    if config.mode != "complete" and not store.split("val").has_3d:
+        raise BadInputError(
+            f"mode: {config.mode} is taught or scored in 3D, and {store.root} holds no true 3D "
+            "poses; give mode: complete"
+        )
+    if config.takes_images:
+        check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
 
 
 def load_shared_weights(model: PoseModel, products: dict[str, Path]) -> None:
