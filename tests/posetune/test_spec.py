@@ -161,6 +161,7 @@ def test_every_search_space_of_the_project_is_good(repository: Path) -> None:
         "loss_weights.yaml",
         "flow_depth.yaml",
         "full.yaml",
+        "hands.yaml",
     }
     for file in files:
         load_sweep(file)

@@ -21,6 +21,7 @@ from selfpose.data.store import Split, open_store
 from selfpose.skeleton import HAND_21
 from selfpose.trainable import SelfPose
 
+PNG = b"\x89PNG"
 CONFIG: dict[str, Any] = {
     "image_size": 32,
     "width": 4,
@@ -57,27 +58,34 @@ def started(config: SelfPoseConfig, store: Path, work: Path) -> SelfPose:
     return trial
 
 
-@pytest.mark.parametrize("mode", ["complete", "lifting"])
+@pytest.mark.parametrize("mode", ["complete", "lifting", "supervised"])
 def test_the_whole_model_trains_on_hands(hand_store: Path, tmp_path: Path, mode: str) -> None:
-    config = SelfPoseConfig.model_validate({**CONFIG, "mode": mode})
-    trial = started(config, hand_store, tmp_path)
+    trial = started(SelfPoseConfig.model_validate({**CONFIG, "mode": mode}), hand_store, tmp_path)
     reported = trial.epoch()
     assert [name for name, value in reported.items() if not np.isfinite(value)] == []
 
-    model, figures = tmp_path / "model", tmp_path / "figures"
-    model.mkdir()
-    figures.mkdir()
-    trial.export(model)
-    trial.draw(figures)
-    assert (figures / "validation.png").read_bytes().startswith(b"\x89PNG")
-    found = SelfPose.evaluate(model, hand_store, "test")
-    assert all(np.isfinite(value) for value in found.metrics.values())
-    assert found.baselines["mean_shape"] > 0
-    predictor = SelfPose.load_model(model)
+    (tmp_path / "model").mkdir()
+    trial.export(tmp_path / "model")
+    predictor = SelfPose.load_model(tmp_path / "model")
     assert tuple(predictor.joint_names) == HAND_21.joints
     if mode == "complete":
         images = open_store(hand_store).split("test").images([0, 1, 2])
         assert predictor(images).shape == (3, 21, 3)
+
+
+@pytest.mark.slow
+def test_hands_are_evaluated_and_drawn(hand_store: Path, tmp_path: Path) -> None:
+    trial = started(SelfPoseConfig.model_validate(CONFIG), hand_store, tmp_path)
+    for name in ("model", "figures"):
+        (tmp_path / name).mkdir()
+    trial.export(tmp_path / "model")
+    trial.draw(tmp_path / "figures")
+    found = SelfPose.evaluate(tmp_path / "model", hand_store, "test")
+
+    assert (tmp_path / "figures" / "validation.png").read_bytes().startswith(PNG)
+    assert all(np.isfinite(value) for value in found.metrics.values())
+    assert found.baselines["mean_shape"] > 0
+    assert found.pictures["poses.png"].startswith(PNG)
 
 
 @pytest.fixture
@@ -109,6 +117,7 @@ def test_training_needs_no_3d_truth_and_is_the_same_without(
         assert torch.equal(weight, trial._trial.model.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_3d")
 def test_what_needs_no_3d_truth_works_without(hand_store: Path, tmp_path: Path) -> None:
     trial = started(SelfPoseConfig.model_validate(CONFIG), hand_store, tmp_path)
@@ -124,7 +133,7 @@ def test_what_needs_no_3d_truth_works_without(hand_store: Path, tmp_path: Path) 
     assert SelfPose.baselines(products, "val/error_2d_px")["mean_2d_pose"] > 0
     assert set(found.metrics) == {"test/error_2d_px"}
     assert found.baselines.keys() == {"mean_2d_pose_px"}
-    assert found.pictures["poses.png"].startswith(b"\x89PNG")
+    assert found.pictures["poses.png"].startswith(PNG)
     assert SelfPose.describe_store(hand_store).facts["true 3D poses"].startswith("none")
 
 
