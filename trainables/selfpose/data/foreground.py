@@ -22,7 +22,6 @@ from selfpose.data.decoding import BadPictureError, cut_crop, decode_reduced, re
 
 __all__ = [
     "BACKDROP_PICTURES",
-    "Backdrop",
     "MaskPlace",
     "box_of",
     "estimate_backdrop",
@@ -49,13 +48,6 @@ class MaskPlace(NamedTuple):
 
     file: str
     number: int = 0
-
-
-class Backdrop(NamedTuple):
-    """The empty background of a camera, at a fraction of its pictures' size."""
-
-    picture: NDArray[np.uint8]
-    reduction: int
 
 
 def read_mask(place: MaskPlace) -> NDArray[np.uint8]:
@@ -92,44 +84,45 @@ def is_silhouette(mask_hw: NDArray[np.uint8]) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def estimate_backdrop(files: tuple[str, ...]) -> Backdrop:
+def estimate_backdrop(files: tuple[str, ...]) -> NDArray[np.uint8]:
     """Return the median of some pictures of one standing camera: what is there most of the time.
+
+    It is (height, width, 3), BGR, and at a fraction of their size.
 
     Raises:
         BadPictureError: none of the pictures can be read.
     """
-    pictures: list[NDArray[np.uint8]] = []
-    reduction = 0
+    pictures: dict[tuple[int, ...], list[NDArray[np.uint8]]] = {}
     for file in files:
         try:
             data = read_picture_bytes(Path(file))
-            if not reduction:
-                reduction = _backdrop_reduction(decode_reduced(data, 8).shape)
+            reduction = _backdrop_reduction(decode_reduced(data, 8).shape)
             picture = decode_reduced(data, reduction)
         except BadPictureError:
             continue
-        if not pictures or picture.shape == pictures[0].shape:
-            pictures.append(picture)
+        pictures.setdefault(picture.shape, []).append(picture)
     if not pictures:
         raise BadPictureError("no picture of its camera can be read")
-    return Backdrop(np.median(np.stack(pictures), axis=0).astype(np.uint8), reduction)
+    most = max(pictures.values(), key=len)
+    return np.asarray(np.median(np.stack(most), axis=0), dtype=np.uint8)
 
 
 def find_foreground(
-    image_ss3: NDArray[np.uint8], backdrop: Backdrop, crop: Crop, *, frame_width: int
+    image_ss3: NDArray[np.uint8], backdrop: NDArray[np.uint8], crop: Crop, *, frame_width: int
 ) -> NDArray[np.uint8]:
     """Return where a crop differs from the empty background, (S, S), 0 or 255.
 
     Args:
         image_ss3: the crop (S, S, 3), RGB.
-        backdrop: of its camera.
+        backdrop: of its camera, BGR, at any scale.
         crop: which square of the frame it is.
         frame_width: of the frame that the crop is measured in, pixels.
     """
-    scale = backdrop.picture.shape[1] / frame_width
-    empty = cut_crop(backdrop.picture, crop, len(image_ss3), scale=scale)[..., ::-1]
+    scale = backdrop.shape[1] / frame_width
+    empty = cut_crop(backdrop, crop, len(image_ss3), scale=scale)[..., ::-1]
     soft = [cv2.GaussianBlur(np.ascontiguousarray(one), (0, 0), 1.0) for one in (image_ss3, empty)]
-    differs = cv2.absdiff(soft[0], soft[1]).max(axis=2) > DIFFERENCE
+    red, green, blue = cv2.split(cv2.absdiff(soft[0], soft[1]))
+    differs = np.asarray(cv2.max(cv2.max(red, green), blue)) > DIFFERENCE
     mask = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     sizes = stats[:, cv2.CC_STAT_AREA]
