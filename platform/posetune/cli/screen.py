@@ -85,26 +85,27 @@ class _Rate(ProgressColumn):
 class _Lines:
     """Progress as plain lines, for logs.
 
-    What is done at the first call was done before: it counts for nothing in rate and time left.
+    What is done at the first call of a piece of work was done before: it counts for nothing in
+    rate and time left.
     """
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._started = time.monotonic()
-        self._last = self._started
-        self._before: int | None = None
+        self._started = self._last = time.monotonic()
+        self._work: tuple[int, int] | None = None
+        """What was done of how much when this piece of work began."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if self._before is None:
-            self._before, self._started = done, now
-            if note:
+        if self._work is None or self._work[1] != total or done < self._work[0]:
+            self._work, self._started = (done, total), now
+            if note and done < total:
                 console.print(f"{self._title}: {done}/{total} {note}")
         if now - self._last >= LINE_EVERY_S or done >= total:
             self._last = now
-            seconds = now - self._started
-            rate = (done - self._before) / seconds if seconds else 0.0
-            left = f"{(total - done) / rate:.0f} s left" if rate else "time left unknown"
+            seconds, new = now - self._started, done - self._work[0]
+            speed = f", {new / seconds:.1f}/s" if new and seconds else ""
+            left = f", {seconds / new * (total - done):.0f} s left" if new else ""
             console.print(
-                f"{self._title}: {done}/{total} after {seconds:.0f} s, {rate:.1f}/s, {left} {note}"
+                f"{self._title}: {done}/{total} after {seconds:.0f} s{speed}{left} {note}"
             )

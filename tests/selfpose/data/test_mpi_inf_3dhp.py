@@ -18,6 +18,7 @@ from selfpose import data
 from selfpose.data.cameras import CAMERAS, Camera, look_at
 from selfpose.data.kinematics import bone_lengths, pose_joints
 from selfpose.data.mpi_inf_3dhp import IMPORTER
+from selfpose.data.mpi_inf_train import read_train_sequence
 from selfpose.data.store import Store, open_store
 
 FROM_28 = [4, 23, 24, 25, 18, 19, 20, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16]
@@ -182,6 +183,24 @@ def test_images_come_from_first_halves_and_the_prior_from_second(store: Store) -
     for motion in np.unique(rows.motion):
         assert rows.frame[rows.motion == motion].max() <= 40
     assert len(store.split("prior")) >= 0.5 * len(rows)
+
+
+def test_no_frame_is_in_both_halves_though_cameras_lose_different_frames(
+    folder: Path,
+) -> None:
+    def change(found: dict[str, Any]) -> None:
+        found["annot2"][0, 0][:4] = -9.0  # camera 0 sees nobody in the first frames
+
+    _edit_train(folder, change)
+    options = IMPORTER.options()
+    gathered = read_train_sequence(folder, "S1/Seq1", motion=0, options=options)
+    frames = {
+        split: {frame for part in parts for frame in part.columns["frame"].tolist()}
+        for split, parts in gathered.parts.items()
+    }
+
+    assert frames["train"] == {0, 10, 20, 30, 40}
+    assert frames["prior"] == {50, 60, 6400, 6410}
 
 
 def test_all_three_schemes_of_names_and_scaled_pictures_are_cut_where_the_joints_are(

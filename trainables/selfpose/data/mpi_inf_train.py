@@ -67,6 +67,8 @@ def read_train_sequence(
     subject = name.split("/")[0]
     split = "val" if subject == options.val else "train"
     chosen_f = _choose_frames(annotations, gathered, split, options)
+    frames = annotations.frame_f[chosen_f]
+    cut = int(frames[first_half(frames)].max(initial=-1))  # one time for all cameras
     for camera in CAMERAS:
         item = f"{name} camera {camera}"
         if (name, camera) in SHORT_VIDEOS:
@@ -83,7 +85,7 @@ def read_train_sequence(
         rows.columns["activity"][:] = len(TEST_ACTIVITIES) + int(name[-1]) - 1
         rows = replace(_leave_out_outside(rows, split, gathered), root=str(folder))
         rows = replace(rows, masks=_place_masks(folder / name / "FGmasks", camera, rows))
-        for part, chosen_n in _split_rows(rows, split, options).items():
+        for part, chosen_n in _split_rows(rows, split, cut=cut, options=options).items():
             gathered.parts.setdefault(part, []).append(rows.pick(np.flatnonzero(chosen_n)))
     return gathered
 
@@ -196,15 +198,15 @@ def _leave_out_outside(rows: Photographs, split: str, gathered: Gathered) -> Pho
 
 
 def _split_rows(
-    rows: Photographs, split: str, options: MpiInf3dhpOptions
+    rows: Photographs, split: str, *, cut: int, options: MpiInf3dhpOptions
 ) -> dict[str, NDArray[np.bool_]]:
+    """Say which rows go into which split; `cut` is the last frame of the sequence's first half."""
     frame_n = rows.columns["frame"]
     if split == "val":
         return {"val": np.ones(len(frame_n), dtype=bool)}
-    first_n = first_half(frame_n)
-    splits = {"train": first_n, "prior": ~first_n}
+    splits = {"train": frame_n <= cut, "prior": frame_n > cut}
     if options.val == "none":  # something to watch; it decides nothing
-        splits["val"] = ~first_n & (frame_n // TRAIN_STRIDE % WATCHED_STRIDE == 0)
+        splits["val"] = (frame_n > cut) & (frame_n // TRAIN_STRIDE % WATCHED_STRIDE == 0)
     return splits
 
 
