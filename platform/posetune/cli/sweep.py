@@ -14,7 +14,7 @@ from posetune.cli.screen import console, print_json
 
 __all__ = ["check", "submit", "sweep"]
 
-TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 4.0
+TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 3.0
 """How long the end of a sweep waits for MLflow; what is missing then is shipped by `track`."""
 
 

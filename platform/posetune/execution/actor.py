@@ -7,6 +7,7 @@ import time
 from types import FrameType
 from typing import Any
 
+import ray
 from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
@@ -18,6 +19,7 @@ __all__ = [
     "ASSIGNMENT",
     "FAILED",
     "HANDED_OVER",
+    "HANDLE",
     "REFUSED",
     "RESULT",
     "STARTED",
@@ -28,6 +30,7 @@ __all__ = [
 # Keys of Tune's config and result dictionaries.
 ASSIGNMENT = "posetune_assignment"
 STARTED = "posetune_started"
+HANDLE = "posetune_handle"
 RESULT = "posetune_result"
 FAILED = "posetune_failed"
 REFUSED = "posetune_refused"
@@ -95,7 +98,7 @@ class TrialActor(tune.Trainable):
         try:
             trainable = load_trainable(assignment.spec.trainable)()
             self._run = TrialRun(trainable, assignment, told_to_stop=self._told_to_stop)
-            self._first = {STARTED: self._run.started}
+            self._first = {STARTED: self._run.started, HANDLE: _own_handle()}
         except (TrialFailedError, BadInputError) as error:
             self._first = {FAILED: str(error)}
         except StoreChangedError as error:
@@ -131,3 +134,8 @@ class TrialActor(tune.Trainable):
             self._before(number, frame)
         else:
             raise SystemExit(1)
+
+
+def _own_handle() -> Any:
+    """Return what the driver kills a worker by that does not listen, on whatever node it is."""
+    return ray.get_runtime_context().current_actor

@@ -15,7 +15,7 @@ from posetune.execution.checkpoints import STOP_FILE, trial_folder
 
 __all__ = ["HAND_OVER_S", "HandingOver"]
 
-HAND_OVER_S = 5.0
+HAND_OVER_S = 3.0
 """How long the trials have; who is slower repeats the epoch."""
 
 
@@ -23,8 +23,8 @@ class HandingOver:
     """Asks the trials at work to save and stop, once there is a reason."""
 
     def __init__(self, storage: Path, sweep: str, reason: Callable[[], str]) -> None:
-        self.at_work: set[int] = set()
-        """Trials that train; the scheduler keeps it."""
+        self.at_work: dict[int, Callable[[], None]] = {}
+        """For each trial that trains what kills its worker; the scheduler keeps it."""
         self._file = (storage / trial_folder(sweep, 0)).with_name(STOP_FILE)
         self._reason = reason
         self._asked_at: float | None = None
@@ -44,7 +44,10 @@ class HandingOver:
             with contextlib.suppress(OSError):  # no space: the epoch is repeated then
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 self._file.touch()
-        return not self.at_work or time.monotonic() - self._asked_at > HAND_OVER_S
+        if time.monotonic() - self._asked_at > HAND_OVER_S:
+            while self.at_work:  # Tune would wait ten seconds more for them
+                self.at_work.popitem()[1]()
+        return not self.at_work
 
     def close(self) -> None:
         """Take the wish back."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -20,6 +22,7 @@ from posetune.execution.actor import (
     ASSIGNMENT,
     FAILED,
     HANDED_OVER,
+    HANDLE,
     REFUSED,
     RESULT,
     STARTED,
@@ -72,7 +75,7 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
         record = self._run.trials[_number(trial)]
-        self._handing_over.at_work.discard(record.number)
+        self._handing_over.at_work.pop(record.number, None)
         if record.handed_over:
             return
         last_line = _error_text(trial).strip().splitlines()[-1]
@@ -96,7 +99,9 @@ class StudyScheduler(FIFOScheduler):
             self._run.notice = ""
             with contextlib.suppress(StaleAttemptError):
                 if STARTED in result:
-                    goes_on = self._note_start(number, attempt, result[STARTED])
+                    self._note_start(number, attempt, result[STARTED])
+                    self._handing_over.at_work[number] = partial(ray.kill, result[HANDLE])
+                    goes_on = True
                 elif HANDED_OVER in result:
                     self._take_over(number, attempt, result[HANDED_OVER])
                     goes_on = not self._handing_over.asked
@@ -104,10 +109,10 @@ class StudyScheduler(FIFOScheduler):
                 else:
                     goes_on = self._report(number, attempt, result[RESULT])
         if not goes_on:
-            self._handing_over.at_work.discard(number)
+            self._handing_over.at_work.pop(number, None)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
-    def _note_start(self, number: int, attempt: int, started: Started) -> bool:
+    def _note_start(self, number: int, attempt: int, started: Started) -> None:
         """Record where the attempt runs, the stages it stands on, and the baselines they hold."""
         self._run.started(number, attempt, facts=started.placement)
         for name, stage in started.stages.items():
@@ -116,8 +121,6 @@ class StudyScheduler(FIFOScheduler):
             folders = {name: stage.folder for name, stage in started.stages.items()}
             metric = self._run.spec.objective.metric
             self._run.baselines(self._trainable.baselines(folders, metric))
-        self._handing_over.at_work.add(number)
-        return True
 
     def _report(self, number: int, attempt: int, epoch: EpochResult) -> bool:
         decision = self._run.report(

@@ -53,6 +53,7 @@ class ToyConfig(BaseModel):
     epoch_s: float = Field(0.0, ge=0.0, description="Seconds an epoch takes at least.")
     stage_s: float = Field(0.0, ge=0.0, description="Seconds the stage takes at least.")
     fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
+    stuck_above: float = Field(9.0, description="Trials with a larger x hang in their first step.")
     die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
     die_at: str = Field(
         "",
@@ -148,6 +149,8 @@ class Toy:
         """Descend what is left of ten noisy steps."""
         if self.config.x > self.config.fail_above:
             raise TrialFailedError(f"diverged: x = {self.config.x:g}")
+        if self.config.x > self.config.stuck_above:
+            time.sleep(3600)
         for step in range(self.steps % STEPS, STEPS):
             self.context.progress(self.steps, STEPS * self.context.max_epochs)
             time.sleep(self.config.epoch_s / STEPS)

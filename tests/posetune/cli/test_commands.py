@@ -85,6 +85,12 @@ def test_check_prints_the_plan(posetune: Run, toy_sweep: Callable[..., Path]) ->
 
 
 @pytest.mark.slow
+def test_check_warns_where_nothing_is_shared(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+    result = posetune("check", toy_sweep(trials=2))
+    assert "stage floor is distinct for every trial: a searched field changes it" in result.stderr
+    assert "distinct for every" not in posetune("check", toy_sweep(trials=12)).stderr
+
+
 def test_a_single_trial_continues_where_it_stopped(
     posetune: Run, toy_sweep: Callable[..., Path]
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,11 +36,11 @@ def file(toy_sweep: Callable[..., Path], tmp_path: Path) -> Path:
     return file
 
 
-def start(folder: Path, home: str, file: Path) -> subprocess.Popen[str]:
+def start(folder: Path, home: str, file: Path, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", "s"],
         cwd=folder,
-        env={**os.environ, "POSETUNE_HOME": str(folder / home), "COLUMNS": "160"},
+        env={**os.environ, "POSETUNE_HOME": str(folder / home), "COLUMNS": "160", **more},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -55,16 +56,20 @@ def finish(folder: Path, home: str, file: Path) -> Database:
 
 
 def wait_for_reports(folder: Path, home: str, count: int) -> None:
+    wait_for(folder, home, schema.report, count)
+
+
+def wait_for(folder: Path, home: str, table: schema.Table, count: int) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         if (folder / home / "study.db").exists():
             database = open_database(Home.resolve(folder / home).database)
-            found = rows(database, schema.report)
+            found = rows(database, table)
             database.close()
             if found >= count:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"no {count} reports")
+    raise AssertionError(f"no {count} rows of {table.name}")
 
 
 def rows(database: Database, table: schema.Table) -> int:
@@ -125,6 +130,25 @@ def test_a_driver_told_to_stop_saves_the_epoch_under_way_and_is_out_within_ten_s
     assert taken[1] > 5.0
     assert taken[1] - seconds < 5.0
     assert not list((tmp_path / "stopped").glob("**/stop"))
+
+
+def test_the_driver_is_out_within_ten_seconds_when_neither_mlflow_nor_the_worker_answers(
+    toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = toy_sweep(trials=2, max_epochs=3, cpu=os.cpu_count() or 1, epoch_s=1.0)
+    file.write_text(file.read_text().replace("fixed: {", "fixed: {stuck_above: 0, "))
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never says a word
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        process = start(tmp_path, "home", file, MLFLOW_TRACKING_URI=address)
+        wait_for(tmp_path, "home", schema.placement, 1)
+        time.sleep(1.0)
+        begun = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == 130, output
+    assert "the same command again continues it" in output
+    assert "MLflow is behind" in output
 
 
 def test_a_store_that_changes_under_a_running_sweep_stops_it_with_nothing_lost(

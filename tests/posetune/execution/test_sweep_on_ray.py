@@ -15,7 +15,10 @@ import pytest
 
 from posetune.api import BadInputError
 from posetune.home import Home
+from posetune.study import journal
 from posetune.study.database import open_database
+from posetune.study.rungs import Rungs
+from posetune.study.view import read_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -70,6 +73,22 @@ def mlflow_children(folder: Path) -> dict[str, list]:
     return found
 
 
+def check_reports(folder: Path, name: str) -> None:
+    """No epoch twice, no hole, and the decisions are those of the rungs fed in this order."""
+    database = open_database(Home.resolve(folder / "home").database)
+    view = read_sweep(database, name)
+    epochs: dict[int, list[int]] = {trial.number: [] for trial in view.trials}
+    for report in view.reports:
+        epochs[report.trial].append(report.epoch)
+    assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in view.trials}
+    with database.reading() as connection:
+        rows = journal.read_reports(connection, view.id)
+    rungs = Rungs(view.spec.pruner, "min", view.spec.sampler.seed)
+    found = [rungs.report(r["number"], r["epoch"], r["value"]) for r in rows]
+    assert found == [r["decision"] for r in rows]
+    database.close()
+
+
 def test_a_sweep_runs_to_its_end_and_is_shown(
     posetune: Run, shown: Show, toy_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -108,6 +127,7 @@ def test_killed_with_its_whole_process_group_a_sweep_continues(
     view = shown("killed")
     assert view["state"] == "COMPLETE"
     assert [trial["number"] for trial in view["trials"]] == list(range(8))
+    check_reports(tmp_path, "killed")
     children = mlflow_children(tmp_path)
     assert {number: len(runs) for number, runs in children.items()} == {
         str(number): 1 for number in range(8)

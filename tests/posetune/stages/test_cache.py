@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from posetune.api import Progress, Stage
-from posetune.stages.cache import StageCache, stage_key
+from posetune.stages.cache import CLAIM_S, StageCache, stage_key
 
 
 def stage(counter: Path, *, depth: int = 4, seed: int = 0) -> Stage:
@@ -132,6 +132,18 @@ def test_the_claim_of_a_killed_builder_is_taken_over(tmp_path: Path) -> None:
     first.wait()
     second = start_builder(tmp_path, 0)
     assert second.communicate(timeout=30)[0].strip() == "k True"
+
+
+def test_the_claim_of_another_node_holds_until_it_was_not_touched_for_long(tmp_path: Path) -> None:
+    claim = tmp_path / "stages" / "flow" / "k.claim"
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps({"host": "another-node", "pid": 1}))
+    cache = StageCache(tmp_path)
+    assert cache.try_obtain(stage(tmp_path / "count"), "k") is None
+    long_ago = time.time() - CLAIM_S - 1
+    os.utime(claim, (long_ago, long_ago))
+    assert cache.obtain(stage(tmp_path / "count"), "k").trained
+    assert [path.name for path in claim.parent.iterdir()] == ["k"]
 
 
 def test_pruning_keeps_what_is_needed_and_what_is_being_built(tmp_path: Path) -> None:
