@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from posetune.cli import again, data, evaluate, look, results, sweep, train, use
+from posetune.cli import again, data, evaluate, look, promote, results, sweep, train, use
 
 __all__ = ["app"]
 
@@ -27,7 +27,8 @@ app.command("reproduce")(again.reproduce)
 app.command("export-study")(look.export_study)
 app.command("track")(results.track)
 app.command("stages")(results.stages)
-app.command("promote")(results.promote)
+app.command("promote")(promote.promote)
+app.command("rollback")(promote.rollback)
 app.command("predict")(use.predict)
 app.command("export")(use.export)
 app.command("ui")(results.ui)

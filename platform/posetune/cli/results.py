@@ -1,4 +1,4 @@
-"""`posetune show`, `track`, `stages`, `promote` and `ui`."""
+"""`posetune show`, `track`, `stages` and `ui`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 
-__all__ = ["promote", "show", "stages", "track", "ui"]
+__all__ = ["show", "stages", "track", "ui"]
 
 SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
 
@@ -112,46 +112,6 @@ def stages(
     if prune:
         freed = sum(entry.bytes for entry in pruned)
         console.print(f"deleted {len(pruned)}, {freed / 1e6:.1f} MB")
-
-
-def promote(
-    name: SweepArgument,
-    model: Annotated[str, typer.Option("--model", help="The registered model's name.")],
-    alias: Annotated[
-        str, typer.Option("--alias", help="The alias to move; `candidate` has no gate.")
-    ] = "candidate",
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Register the best complete trial of a sweep and point an alias at it.
-
-    posetune promote first --model selfpose
-    """
-    from posetune.home import Home
-    from posetune.spec import load_trainable
-    from posetune.study.database import open_database
-    from posetune.study.view import read_sweep
-    from posetune.tracking.connection import public_address
-    from posetune.tracking.registry import promote as register
-
-    resolved = Home.resolve(home)
-    database = open_database(resolved.database, create=False)
-    trainable = load_trainable(read_sweep(database, name).spec.trainable)
-    promotion = register(database, resolved, name, model=model, alias=alias, trainable=trainable)
-    if as_json:
-        print_json(asdict(promotion))
-        return
-    console.print(
-        f"{model} version {promotion.version} is {model}@{alias}: trial {promotion.trial} of "
-        f"{name}, {promotion.value:.2f} on validation (no gate was asked)"
-    )
-    home_flag = f" --home {home}" if home else ""
-    console.print(
-        f"Next: posetune ui{home_flag}, or in Python\n"
-        f'  mlflow.set_tracking_uri("{public_address(resolved.tracking)}")\n'
-        f'  mlflow.pyfunc.load_model("{promotion.uri}")',
-        soft_wrap=True,
-    )
 
 
 def ui(

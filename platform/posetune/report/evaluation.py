@@ -1,4 +1,4 @@
-"""An evaluation on disk and on the terminal.
+"""An evaluation on disk and on the terminal, and the gate's verdict.
 
 `metrics.json` is written last: where it is, the rest is whole.
 """
@@ -16,8 +16,9 @@ import numpy as np
 from rich.table import Table
 
 from posetune.api import BadInputError, Evaluation
+from posetune.gate import Verdict
 
-__all__ = ["evaluation_table", "write_evaluation"]
+__all__ = ["evaluation_table", "verdict_table", "write_evaluation"]
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
@@ -74,6 +75,23 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
             span = "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
             table.add_row(prefix + name, f"{value:.4g}", span)
         table.add_section()
+    return table
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """Return the gate's numbers, for a terminal."""
+    table = Table(title=f"gain on the test split, {verdict.unit}", title_justify="left")
+    table.add_column("over")
+    table.add_column("motions", justify="right")
+    table.add_column("candidate", justify="right")
+    table.add_column("against")
+    for column in ("its error", "gain", "95 % interval"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for c in verdict.comparisons:
+        judged = "better" if c.better else "worse" if c.worse else "undecided"
+        numbers = (f"{c.other_error:.4g}", f"{c.gain:+.3g}", f"{c.low:+.3g} to {c.high:+.3g}")
+        table.add_row(c.over, str(c.motions), f"{c.candidate:.4g}", c.other, *numbers, judged)
     return table
 
 

@@ -2,6 +2,6 @@
 
 Main path: `projection.Tracker` ships a sweep beside its driver, `projection.ship` does the same
 once; both bring MLflow up to date with what `content` says about a sweep and `artifacts` uploads.
-`registry.promote` makes a version of the best trial. MLflow is imported here and nowhere else, and
-not before one of these modules is.
+`promotion.promote` makes a version of the best trial and asks the gate. MLflow is imported here and
+nowhere else, and not before one of these modules is.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from posetune.digest import digest_folder
 from posetune.home import Home
 from posetune.tracking.connection import connect, explain, mlflow_faults_explained, patiently
 
-__all__ = ["Version", "fetch_model", "fetch_uri", "find_alias"]
+__all__ = ["Version", "fetch_model", "fetch_uri", "find_alias", "find_number", "to_version"]
 
 _URI = re.compile(r"models:/(?P<model>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -58,7 +58,7 @@ def fetch_uri(home: Home, uri: str, folder: Path) -> tuple[Version, Path]:
         if parts["alias"]:
             found = find_alias(client, parts["model"], parts["alias"])
         else:
-            found = _find(client, parts["model"], parts["version"])
+            found = find_number(client, parts["model"], parts["version"])
         if found is None:
             raise BadInputError(f"{uri}: no such model; {_known(client, parts['model'])}")
         return found, fetch_model(home, found, folder)
@@ -66,16 +66,12 @@ def fetch_uri(home: Home, uri: str, folder: Path) -> tuple[Version, Path]:
 
 def find_alias(client: MlflowClient, model: str, alias: str) -> Version | None:
     """Return the version that an alias points at; None where there is no such alias or model."""
+    return _find(lambda: client.get_model_version_by_alias(model, alias))
 
-    def find() -> ModelVersion | None:
-        try:
-            return client.get_model_version_by_alias(model, alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
 
-    return _version(patiently(find))
+def find_number(client: MlflowClient, model: str, number: str) -> Version | None:
+    """Return a version by its number; None where there is none."""
+    return _find(lambda: client.get_model_version(model, number))
 
 
 def fetch_model(home: Home, version: Version, folder: Path) -> Path:
@@ -105,21 +101,21 @@ def fetch_model(home: Home, version: Version, folder: Path) -> Path:
     return Path(copied)
 
 
-def _find(client: MlflowClient, model: str, number: str) -> Version | None:
+def _find(ask: Callable[[], ModelVersion]) -> Version | None:
     def find() -> ModelVersion | None:
         try:
-            return client.get_model_version(model, number)
+            return ask()
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
 
-    return _version(patiently(find))
+    found = patiently(find)
+    return None if found is None else to_version(found)
 
 
-def _version(found: ModelVersion | None) -> Version | None:
-    if found is None:
-        return None
+def to_version(found: ModelVersion) -> Version:
+    """Return what we need to know of MLflow's version."""
     tags = dict(found.tags)
     return Version(found.name, int(found.version), found.source or "", found.run_id or "", tags)
 

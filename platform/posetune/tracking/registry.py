@@ -1,8 +1,7 @@
-"""Makes a version of a sweep's best trial in the model registry.
+"""Makes a version of a trial in the model registry.
 
-`promote` takes the best complete trial on validation, saves it as an MLflow model that loads
-anywhere (code and safetensors, no pickle) and points an alias at its version. There is no gate
-here: the version says `ungated`.
+The trial is saved as an MLflow model that loads anywhere (code and safetensors, no pickle). Each
+step may be repeated: the server may stumble, and a promotion that was cut is taken up again.
 """
 
 from __future__ import annotations
@@ -20,27 +19,17 @@ import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput
-from mlflow.exceptions import MlflowException
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from posetune.api import BadInputError, Trainable
 from posetune.digest import digest_folder
-from posetune.home import Home
-from posetune.study import journal
-from posetune.study.checkpoints import verified_model
-from posetune.study.database import Database
-from posetune.study.view import SweepView, TrialView, read_sweep
-from posetune.tracking.connection import (
-    connect,
-    exclusive,
-    mlflow_faults_explained,
-    public_address,
-)
-from posetune.tracking.content import best_complete
-from posetune.tracking.projection import ship
+from posetune.study.view import SweepView, TrialView
+from posetune.tracking.connection import make_once, patiently
+from posetune.tracking.models import Version, to_version
 
-__all__ = ["Promotion", "promote"]
+__all__ = ["Candidate", "check_names", "register"]
 
 _CODE = Path(__file__).with_name("model_code.py")
 _NOT_NEEDED = {"optuna", "plotly", "psycopg", "ray", "rich", "sqlalchemy", "typer"}
@@ -48,24 +37,7 @@ _NOT_NEEDED = {"optuna", "plotly", "psycopg", "ray", "rich", "sqlalchemy", "type
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """A version in the registry and where it comes from."""
-
-    model: str
-    version: int
-    alias: str
-    sweep: str
-    trial: int
-    run_id: str
-    value: float
-    """The objective on validation."""
-    data_digest: str
-    uri: str
-    """For `mlflow.pyfunc.load_model`."""
-
-
-@dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """What is promoted."""
 
     view: SweepView
@@ -78,6 +50,7 @@ class _Candidate:
 
     @property
     def lineage(self) -> dict[str, str]:
+        """Say where it comes from, in tags."""
         return {
             "posetune.sweep": self.view.name,
             "posetune.trial": str(self.trial.number),
@@ -90,60 +63,33 @@ class _Candidate:
             "posetune.gate": "ungated",
         }
 
+    @property
+    def description(self) -> str:
+        """Say what it is, for the version's page."""
+        objective, trial = self.view.spec.objective.metric, self.trial
+        return (
+            f"Trial {trial.number} of sweep {self.view.name}: {objective} = {trial.value:.6g} on "
+            "validation."
+        )
 
-def promote(
-    database: Database,
-    home: Home,
-    name: str,
-    *,
-    model: str,
-    alias: str = "candidate",
-    trainable: type[Trainable],
-) -> Promotion:
-    """Register the sweep's best complete trial and point an alias at it.
 
-    The same trial again keeps its version.
+def register(
+    client: MlflowClient, model: str, candidate: Candidate, *, trainable: type[Trainable]
+) -> Version:
+    """Return the version of a candidate, made if need be; the same trial keeps its version."""
+    found = _find_version(client, model, candidate)
+    if found is None:
+        logged = _log_model(client, model, candidate, trainable)
+        found = _make_version(client, model, candidate, logged)
+    return found
 
-    Args:
-        database: the study.
-        home: where storage and tracking are.
-        name: the sweep.
-        model: the registered model, made if need be.
-        alias: moved to the version.
-        trainable: the class that the sweep file names.
+
+def check_names(model: str, alias: str) -> None:
+    """Refuse what cannot name a model or an alias.
 
     Raises:
-        BadInputError: no such sweep, no complete trial, its model is missing or damaged, a name
-            that cannot be one, or MLflow cannot be reached.
+        BadInputError: one of them cannot be a name.
     """
-    _check_names(model, alias)
-    view = read_sweep(database, name)
-    trial, folder, digest = _verified_best(view, home)
-    report = ship(database, name, home)
-    with mlflow_faults_explained(home), exclusive(home.folder, f"registry-{model}"):
-        client = connect(home)
-        with database.reading() as connection:
-            runs = journal.read_tracked(connection, view.id, public_address(home.tracking))
-        run_id = runs[trial.number]
-        candidate = _Candidate(view, trial, folder, digest, report.experiment_id, run_id)
-        version = _find_version(client, model, candidate)
-        if version is None:
-            version = _register(client, model, candidate, trainable)
-        client.set_registered_model_alias(model, alias, str(version))
-    return Promotion(
-        model=model,
-        version=version,
-        alias=alias,
-        sweep=name,
-        trial=trial.number,
-        run_id=run_id,
-        value=float(trial.value or 0.0),
-        data_digest=view.store_digest,
-        uri=f"models:/{model}@{alias}",
-    )
-
-
-def _check_names(model: str, alias: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", model) or ".." in model:
         raise BadInputError(
             f"--model {model!r}: a model's name takes 1 to 100 letters, digits, '_', '-' and '.'."
@@ -156,95 +102,105 @@ def _check_names(model: str, alias: str) -> None:
         )
 
 
-def _verified_best(view: SweepView, home: Home) -> tuple[TrialView, Path, str]:
-    """Return the best complete trial, its exported model and its checkpoint's digest."""
-    trial = best_complete(view)
-    if trial is None or trial.checkpoint is None:
-        raise BadInputError(
-            f"sweep {view.name}: has no complete trial to promote ({len(view.trials)} trials, the "
-            f"sweep is {view.state}); continue it with the command that started it"
-        )
-    return trial, *verified_model(home.storage, view, trial)
-
-
-def _find_version(client: MlflowClient, model: str, candidate: _Candidate) -> int | None:
+def _find_version(client: MlflowClient, model: str, candidate: Candidate) -> Version | None:
     """Return the version that was made of this trial before."""
-    for version in client.search_model_versions(f"name = '{model}'"):
-        same = version.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
-        if same and version.run_id == candidate.run_id:
-            return int(version.version)
+    for found in patiently(lambda: client.search_model_versions(f"name = '{model}'")):
+        same = found.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
+        if same and found.run_id == candidate.run_id:
+            return to_version(found)
     return None
 
 
-def _register(
-    client: MlflowClient, model: str, candidate: _Candidate, trainable: type[Trainable]
-) -> int:
-    logged = _find_logged_model(client, model, candidate)
-    if logged is None:
-        logged = _log_model(client, model, candidate, trainable)
-    try:
-        client.create_registered_model(model)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    view, trial = candidate.view, candidate.trial
-    version = client.create_model_version(
-        model,
-        # Not `models:/<id>`, which MLflow looks up in the process's default tracking store.
-        source=logged.artifact_location,
-        run_id=candidate.run_id,
-        model_id=logged.model_id,
-        tags={**candidate.lineage, "posetune.model_id": logged.model_id},
-        description=(
-            f"Trial {trial.number} of sweep {view.name}: {view.spec.objective.metric} = "
-            f"{trial.value:.6g} on validation. Not gated."
-        ),
-    )
+def _make_version(
+    client: MlflowClient, model: str, candidate: Candidate, logged: LoggedModel
+) -> Version:
+    def find_model() -> RegisteredModel | None:
+        found = client.search_registered_models(f"name = '{model}'")
+        return found[0] if found else None
+
+    patiently(find_model) or make_once(lambda: client.create_registered_model(model), find_model)
+
+    def make() -> Version:
+        version = client.create_model_version(
+            model,
+            # Not `models:/<id>`, which MLflow looks up in the process's default tracking store.
+            source=logged.artifact_location,
+            run_id=candidate.run_id,
+            model_id=logged.model_id,
+            tags={**candidate.lineage, "posetune.model_id": logged.model_id},
+            description=candidate.description,
+        )
+        return to_version(version)
+
+    version = make_once(make, lambda: _find_version(client, model, candidate))
     # A server writes this link by itself; without one the model's page would not show the version.
-    link = json.dumps([{"name": model, "version": int(version.version)}])
-    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": link})
-    return int(version.version)
-
-
-def _find_logged_model(
-    client: MlflowClient, model: str, candidate: _Candidate
-) -> LoggedModel | None:
-    """Return the model of a promotion that was interrupted before its version was made."""
-    query = f"name = '{model}' AND source_run_id = '{candidate.run_id}'"
-    for logged in client.search_logged_models([candidate.experiment_id], query):
-        same = logged.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
-        if same and logged.status == "READY":
-            return logged
-    return None
+    link = json.dumps([{"name": model, "version": version.number}])
+    tags = {"mlflow.modelVersions": link}
+    patiently(lambda: client.set_logged_model_tags(logged.model_id, tags))
+    return version
 
 
 def _log_model(
-    client: MlflowClient, model: str, candidate: _Candidate, trainable: type[Trainable]
+    client: MlflowClient, model: str, candidate: Candidate, trainable: type[Trainable]
 ) -> LoggedModel:
-    """Save the model as MLflow wants it and upload it."""
-    logged = client.create_logged_model(
-        candidate.experiment_id,
-        name=model,
-        source_run_id=candidate.run_id,
-        tags=candidate.lineage,
-        params={name: str(value) for name, value in candidate.trial.params.items()},
-    )
-    try:
-        with tempfile.TemporaryDirectory(prefix="posetune-model-") as scratch:
-            folder = Path(scratch) / "model"
-            _save(folder, candidate, logged, trainable)
-            client.log_model_artifacts(logged.model_id, str(folder))
-    except BaseException:
-        client.finalize_logged_model(logged.model_id, "FAILED")
-        raise
-    client.finalize_logged_model(logged.model_id, "READY")
-    output = LoggedModelOutput(logged.model_id, step=candidate.trial.epochs)
-    client.log_outputs(candidate.run_id, [output])
-    return client.get_logged_model(logged.model_id)
+    """Save the model as MLflow wants it and upload it, or finish what was interrupted."""
+
+    def find() -> LoggedModel | None:
+        query = f"name = '{model}' AND source_run_id = '{candidate.run_id}'"
+        for logged in client.search_logged_models([candidate.experiment_id], query):
+            same = logged.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
+            if same and logged.status != "FAILED":
+                return logged
+        return None
+
+    def make() -> LoggedModel:
+        return client.create_logged_model(
+            candidate.experiment_id,
+            name=model,
+            source_run_id=candidate.run_id,
+            tags=candidate.lineage,
+            params={name: str(value) for name, value in candidate.trial.params.items()},
+        )
+
+    logged = patiently(find) or make_once(make, find)
+    model_id = logged.model_id
+    if logged.status == "READY":
+        return logged
+    with tempfile.TemporaryDirectory(prefix="posetune-model-") as scratch:
+        folder = Path(scratch) / "model"
+        _save(folder, candidate, logged, trainable)
+        _upload(client, model_id, folder)
+    patiently(lambda: client.finalize_logged_model(model_id, "READY"))
+    _link_to_run(client, candidate, model_id)
+    return patiently(lambda: client.get_logged_model(model_id))
+
+
+def _upload(client: MlflowClient, model_id: str, folder: Path) -> None:
+    """Upload file by file: were one bad answer to repeat all, a stumbling server would win."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place = file.parent.relative_to(folder).as_posix()
+        into = None if place == "." else place
+        patiently(lambda f=file, i=into: client.log_model_artifact(model_id, str(f), i))  # type: ignore[misc]
+
+
+def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> None:
+    """Name the model among the outputs of its run, once."""
+
+    def find() -> bool | None:
+        outputs = client.get_run(candidate.run_id).outputs
+        models = [] if outputs is None else outputs.model_outputs
+        return True if any(output.model_id == model_id for output in models) else None
+
+    def make() -> bool:
+        output = LoggedModelOutput(model_id, step=candidate.trial.epochs)
+        client.log_outputs(candidate.run_id, [output])
+        return True
+
+    patiently(find) or make_once(make, find)
 
 
 def _save(
-    folder: Path, candidate: _Candidate, logged: LoggedModel, trainable: type[Trainable]
+    folder: Path, candidate: Candidate, logged: LoggedModel, trainable: type[Trainable]
 ) -> None:
     predictor = trainable.load_model(candidate.folder)
     side, joints = predictor.image_size, len(predictor.joint_names)
@@ -277,7 +233,13 @@ def _code_paths(trainable: type[Trainable]) -> list[str]:
     tops = dict.fromkeys(["posetune", trainable.__module__.partition(".")[0]])
     paths = []
     for top in tops:
-        source = Path(sys.modules[top].__file__ or "")
+        file = sys.modules[top].__file__
+        if file is None:  # a folder of modules: its parent would be all that lies beside it
+            raise BadInputError(
+                f"trainable {trainable.__module__}: {top} has no __init__.py, so its source cannot "
+                "be saved with the model; make it a package"
+            )
+        source = Path(file)
         paths.append(str(source.parent if source.name == "__init__.py" else source))
     return paths
 

@@ -49,6 +49,7 @@ class Scene:
     opened: list[SweepRun] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     trials: int = 4
+    trainable: type[Toy] = Toy
 
     def open(self) -> SweepRun:
         """Start or continue the sweep, as a driver does."""
@@ -94,7 +95,7 @@ class Scene:
         (folder / "state").mkdir(parents=True)
         (folder / "state" / "secret.bin").write_bytes(b"state")
         if last:
-            for part, write in (("model", Toy().export), ("figures", Toy().draw)):
+            for part, write in (("model", self.trainable().export), ("figures", Toy().draw)):
                 (folder / part).mkdir()
                 write(folder / part)
         return CheckpointRecord(attempt, epoch, name, digest_folder(folder), 5)

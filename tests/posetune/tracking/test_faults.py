@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -12,13 +13,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from safetensors.numpy import save_file
 
+from posetune.api import StoreSummary
 from posetune.digest import digest_folder
 from posetune.home import Home
+from posetune.testing.toy import Toy
 from posetune.tracking import connection, projection
 from posetune.tracking.projection import Tracker, ship
+from posetune.tracking.promotion import Request, promote, roll_back
 
 pytestmark = pytest.mark.slow
 
@@ -231,3 +237,53 @@ def test_uploads_that_hang_leave_the_numbers_and_let_the_driver_end(
     states = {name: run["tags"]["posetune.state"] for name, run in shown(home).items()}
     assert states["first"] == "complete"
     assert len(states) == 5
+
+
+class Known(Toy):
+    """Says that the scene's store is the sweep's; the second model is the better one."""
+
+    __module__ = Toy.__module__  # whose source goes with the model
+    off = 0.2
+
+    def export(self, folder: Path) -> None:
+        pose = np.array([[0, 0, 0], [-1, 0, 0], [1, 0, 0]], np.float32) + np.float32(self.off)
+        save_file({"pose": pose}, folder / "model.safetensors")
+
+    @classmethod
+    def describe_store(cls, store: Path) -> StoreSummary:
+        return StoreSummary("d" * 64, {}, {})
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_gated_promotion_survives_a_server_that_stumbles_at_every_address(
+    scene: Any, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+    faults = itertools.cycle(["500", LOST, "429", CUT])
+
+    def fault(method: str, path: str) -> str:
+        asked[f"{method} {path}"] += 1
+        return next(faults) if asked[f"{method} {path}"] == 1 else HEALTHY
+
+    scene.trainable = Known
+    run = scene.open()
+    scene.run_trial(run, 5.0)
+    home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
+    ship(scene.database, "first", home)
+    proxy.fault = fault
+    first = promote(scene.database, home, Request("first", "m", "champion"), trainable=Known)
+    monkeypatch.setattr(Known, "off", 0.0)
+    scene.run_trial(run, 3.0)
+    second = promote(scene.database, home, Request("first", "m", "champion"), trainable=Known)
+    back = roll_back(home, model="m", alias="champion")
+
+    assert {"500", "429", LOST, CUT, HEALTHY} == set(proxy.seen)
+    assert (first.gate, second.gate, second.replaced, back) == ("passed", "passed", 1, (2, 1))
+    client = MlflowClient(home.tracking)
+    proxy.fault = lambda method, path: HEALTHY
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    logged = client.search_logged_models(experiments)
+    assert sorted(str(model.status) for model in logged) == ["READY", "READY"]
+    versions = client.search_model_versions("name = 'm'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+    assert [len(client.get_run(v.run_id).outputs.model_outputs) for v in versions] == [1, 1]

@@ -15,7 +15,7 @@ from posetune.cli.app import app
 from posetune.cli.models import open_model
 from posetune.study.openings import count_openings
 from posetune.testing.toy import Toy
-from posetune.tracking.registry import promote
+from posetune.tracking.promotion import Request, promote
 
 TOY = "posetune.testing.toy:Toy"
 
@@ -28,7 +28,7 @@ def finished(scene: Any) -> Any:
 
 @pytest.fixture
 def promoted(finished: Any) -> Any:
-    promote(finished.database, finished.home, "first", model="toy", trainable=Toy)
+    promote(finished.database, finished.home, Request("first", "toy"), trainable=Toy)
     return finished
 
 

@@ -20,7 +20,7 @@ from posetune.home import Home
 from posetune.testing.toy import Toy
 from posetune.tracking import projection
 from posetune.tracking.projection import Tracker, ship
-from posetune.tracking.registry import promote
+from posetune.tracking.promotion import Request, promote
 from posetune.tracking.ui import serve_ui
 
 Shown = dict[str, Any]
@@ -87,8 +87,9 @@ def test_a_server_that_was_away_ends_like_one_that_never_was(
     assert (again.created, again.values, again.uploads) == (0, 0, 0)
     assert again.page.startswith(f"{server.url}/#/experiments/")
 
-    promotion = promote(scene.database, home, "first", model="selfpose", trainable=Toy)
-    assert promote(scene.database, home, "first", model="selfpose", trainable=Toy) == promotion
+    request = Request("first", "selfpose")
+    promotion = promote(scene.database, home, request, trainable=Toy)
+    assert promote(scene.database, home, request, trainable=Toy) == promotion
     client = MlflowClient(server.url)
     version = client.get_model_version_by_alias("selfpose", "candidate")
     assert version.source.startswith("mlflow-artifacts:/")

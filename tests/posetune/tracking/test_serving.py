@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from posetune.testing.toy import Toy
-from posetune.tracking.registry import promote
+from posetune.tracking.promotion import Request, promote
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 def address(scene: Any, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` on the candidate; its address."""
     scene.run_all()
-    promote(scene.database, scene.home, "first", model="selfpose", trainable=Toy)
+    promote(scene.database, scene.home, Request("first", "selfpose"), trainable=Toy)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]

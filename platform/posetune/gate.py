@@ -1,0 +1,205 @@
+"""The promotion gate: does a candidate deserve an alias more than what holds it?
+
+Both models are scored on the same test frames, and the difference is judged by a paired bootstrap
+over motions (`resampling`). The macro average decides; no activity with enough motions may be
+significantly worse. Errors: lower is better, so a gain is the other's error minus the candidate's.
+
+Shape letters: N frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError, Contest, Evaluation
+from posetune.resampling import MotionBootstrap, interval
+
+__all__ = ["LEAST_MOTIONS", "Comparison", "Finalist", "Verdict", "judge", "markdown"]
+
+LEAST_MOTIONS = 10
+"""Of an activity that may stop a promotion: with fewer, chance would stop too many."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The candidate beside another on some of the frames."""
+
+    over: str
+    """`all activities`, or an activity's name."""
+    other: str
+    """The champion, or a trivial answer."""
+    motions: int
+    candidate: float
+    other_error: float
+    gain: float
+    low: float
+    high: float
+    """The 95 % interval of the gain; NaN where there is only one motion."""
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is significantly better."""
+        return self.low > 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is significantly worse."""
+        return self.high < 0
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial that was trained again with further seeds."""
+
+    trial: int
+    values: tuple[float, ...]
+    """The objective on validation: the trial's own, then one per further seed."""
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds, which ranks the finalists."""
+        return sum(self.values) / len(self.values)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says, with all its numbers."""
+
+    passed: bool
+    reason: str
+    unit: str
+    comparisons: tuple[Comparison, ...]
+    """The macro averages first."""
+
+
+def judge(candidate: Evaluation, champion: Evaluation | None, *, champion_name: str) -> Verdict:
+    """Compare a candidate with the champion, or with trivial answers where there is none.
+
+    Args:
+        candidate: on the test split.
+        champion: on the same frames; None for the first champion, which must beat every rival of
+            `Contest.rivals`.
+        champion_name: for people.
+
+    Raises:
+        BadInputError: the two cannot be compared.
+    """
+    contest = _contest(candidate)
+    records = candidate.records
+    if not np.isfinite(records[contest.score]).all():
+        return Verdict(False, "the candidate's errors are not all finite", contest.unit, ())
+    if champion is None:
+        others = {name: records[column] for name, column in contest.rivals.items()}
+    else:
+        _check_pair(candidate, champion)
+        others = {champion_name: champion.records[contest.score]}
+    match = _Match(records, contest.score)
+    macro = [match.macro(name, _finite(error_n)) for name, error_n in others.items()]
+    activities = [
+        comparison
+        for name, error_n in others.items()
+        for comparison in match.activities(name, _finite(error_n), contest.activities)
+        if champion is not None
+    ]
+    lost = [f"not significantly better than {c.other} over {c.over}" for c in macro if not c.better]
+    lost += [
+        f"significantly worse in {c.over} ({c.motions} motions)" for c in activities if c.worse
+    ]
+    won = f"significantly better than {' and '.join(others)}"
+    return Verdict(not lost, "; ".join(lost) or won, contest.unit, tuple([*macro, *activities]))
+
+
+def markdown(verdict: Verdict) -> str:
+    """Return a verdict's numbers as a table."""
+    lines = [
+        f"| over | motions | candidate, {verdict.unit} | against | its error | gain | 95 % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c.over} | {c.motions} | {c.candidate:.4g} | {c.other} | {c.other_error:.4g} | "
+        f"{c.gain:+.3g} | {c.low:+.3g} to {c.high:+.3g} |"
+        for c in verdict.comparisons
+    ]
+    return "\n".join(lines)
+
+
+class _Match:
+    """Compares the candidate with others on the same draws of motions."""
+
+    def __init__(self, records: Any, score: str) -> None:
+        self._records = records
+        self._error_n = np.asarray(records[score], dtype=np.float64)
+        self._drawn = MotionBootstrap(records["motion"])
+
+    def macro(self, name: str, other_n: NDArray[Any]) -> Comparison:
+        """Compare the macro averages."""
+        group_n = self._records["group"]
+        drawn_k = self._drawn.macro(other_n - self._error_n, group_n)
+        means = [_macro(error_n, group_n) for error_n in (self._error_n, other_n)]
+        return _compare("all activities", name, means, drawn_k, self._drawn.motions)
+
+    def activities(
+        self, name: str, other_n: NDArray[Any], names: Sequence[str]
+    ) -> list[Comparison]:
+        """Compare the means over the frames of each activity that has enough motions."""
+        present, place_n = np.unique(self._records["activity"], return_inverse=True)
+        drawn_kg = self._drawn.means(other_n - self._error_n, place_n)
+        found = []
+        for i, activity in enumerate(present):
+            member_n = place_n == i
+            motions = len(np.unique(self._records["motion"][member_n]))
+            if motions >= LEAST_MOTIONS:
+                means = [float(e[member_n].mean()) for e in (self._error_n, other_n)]
+                found.append(_compare(names[activity], name, means, drawn_kg[:, i], motions))
+        return found
+
+
+def _compare(
+    over: str, name: str, means: Sequence[float], drawn_k: NDArray[Any], motions: int
+) -> Comparison:
+    low, high = interval(drawn_k, motions)
+    mine, other = means
+    return Comparison(over, name, motions, mine, other, other - mine, low, high)
+
+
+def _macro(error_n: NDArray[Any], group_n: NDArray[Any]) -> float:
+    return float((np.bincount(group_n, weights=error_n) / np.bincount(group_n)).mean())
+
+
+def _finite(error_n: NDArray[Any]) -> NDArray[Any]:
+    """Count a prediction of the other's that is not finite as the worst of its finite ones."""
+    finite_n = np.isfinite(error_n)
+    if not finite_n.any():
+        raise BadInputError("the present champion's errors are all infinite; give --force --reason")
+    return np.where(finite_n, error_n, error_n[finite_n].max())
+
+
+def _contest(evaluation: Evaluation) -> Contest:
+    if evaluation.contest is None:
+        raise BadInputError(
+            "this trainable's evaluation names no contest, so there is nothing to judge by; "
+            "promote to `candidate`, or give --force --reason"
+        )
+    return evaluation.contest
+
+
+def _check_pair(candidate: Evaluation, champion: Evaluation) -> None:
+    """Refuse models that were not scored on the same frames, or not given the same."""
+    mine, other = _contest(candidate), _contest(champion)
+    if (mine.score, mine.sees) != (other.score, other.sees):
+        raise BadInputError(
+            f"the candidate is scored by {mine.score} and sees {mine.sees}, the present champion "
+            f"by {other.score} and sees {other.sees}: there is no fair comparison; use another "
+            "model name, or give --force --reason"
+        )
+    for column in ("motion", "activity", "group"):
+        if not np.array_equal(candidate.records[column], champion.records[column]):
+            raise BadInputError(
+                "candidate and champion were scored on different test frames; evaluate both on "
+                "the same store"
+            )
