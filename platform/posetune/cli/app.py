@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from posetune.cli import again, data, evaluate, look, promote, results, sweep, train, use
+from posetune.cli import (
+    again,
+    compare,
+    data,
+    evaluate,
+    look,
+    promote,
+    results,
+    sweep,
+    train,
+    use,
+)
 
 __all__ = ["app"]
 
@@ -22,6 +33,7 @@ app.command("check")(sweep.check)
 app.command("sweep")(sweep.sweep)
 app.command("submit")(sweep.submit)
 app.command("show")(results.show)
+app.command("compare")(compare.compare)
 app.command("report")(look.report)
 app.command("reproduce")(again.reproduce)
 app.command("export-study")(look.export_study)

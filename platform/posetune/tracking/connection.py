@@ -221,7 +221,8 @@ def explain(error: Exception) -> str:
     if "Max retries exceeded" in text:  # three nested causes on one line of 300 characters
         causes = re.findall(r"\[Errno -?\d+\] ([^'\")(]+)|(timed out)", text)
         cause = next((first or second for first, second in causes), "no answer")
-        return f"cannot be reached ({cause})"
+        host = re.search(r"host='([^']*)', port=(\d+)", text)
+        return f"no connection to {':'.join(host.groups()) if host else 'it'} ({cause})"
     lines = text.splitlines()
     return public_address(lines[0][:300] if lines else type(error).__name__)
 

@@ -13,7 +13,7 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
-COMMANDS += ["show", "report", "reproduce", "export-study", "track", "stages", "promote"]
+COMMANDS += ["show", "report", "compare", "reproduce", "export-study", "track", "stages", "promote"]
 COMMANDS += ["predict", "export", "ui"]
 
 

@@ -82,6 +82,10 @@ def test_the_sweeps_run_tells_the_result_beside_the_baselines(scene: Any, shown:
     assert "**best: trial 3** | **3**" in note
     assert "| baseline: mean_shape | 9 |" in note
     assert "posetune sweep sweep.yaml --name first --store" in note
+    note = shown(scene.home)["first-003"]["tags"]["mlflow.note.content"]
+    assert "**trial 3, after 4 of 4 epochs** | **3**" in note
+    assert "| baseline: mean_shape | 9 |" in note
+    assert "posetune reproduce first/3 --home" in note
 
 
 def test_complete_trials_have_model_and_figures_but_never_the_state(
@@ -149,6 +153,7 @@ def test_shipping_step_by_step_equals_shipping_at_the_end(
     scene: Any, contents: Read, other_home: Callable[[str], Home]
 ) -> None:
     run = scene.open()
+    run.baselines({"mean_shape": 9.0})
     live = Projection(scene.database, "first", scene.home)
     for value in (5.0, 8.0, 3.0, 4.0):
         number, attempt = scene.begin(run)
@@ -156,7 +161,6 @@ def test_shipping_step_by_step_equals_shipping_at_the_end(
         while scene.epoch(run, number, attempt, value=value).value == "continue":
             live.advance()
         run.finish(number)
-    run.baselines({"mean_shape": 9.0})
     run.close("finished")
     live.advance()
     end = other_home("end")

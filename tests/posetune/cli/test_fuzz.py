@@ -1,0 +1,242 @@
+"""Broken files and broken command lines: one clear line each, no traceback, nothing half written.
+
+In process where it can be, because a command takes a second to start; some of them as real commands
+to see that nothing differs there.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from posetune.api import BadInputError
+from posetune.cli.app import app
+from posetune.spec import default_params, load_sweep
+
+FILES, LINES, COMMANDS = 500, 200, 20
+COMMAND_NAMES = [
+    *("sweep", "check", "train", "show", "report", "compare", "reproduce", "export-study"),
+    *("track", "stages", "promote", "predict", "export", "data import", "data info", "evaluate"),
+    *("submit", "ui"),
+]
+JUNK: list[Any] = [
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1e308,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "../..",
+        "a\0b",
+        "\N{SNOWMAN}",
+    ),
+    *(
+        [],
+        {},
+        [1],
+        {"a": 1},
+        {"float": [1]},
+        {"float": ["a", "b"]},
+        {"choice": []},
+        10**400,
+        "1" * 999,
+    ),
+    *({"int": [1, 2, 3]}, {"float": [2, 1]}, {"int": [0.5, 1]}, {"choice": [[1]]}, [[]], "- : -"),
+]
+TEXT = [
+    "\t",
+    "{",
+    "]",
+    ": ",
+    "&a *a",
+    "!!python/object:os.system x",
+    "\x00",
+    "\ufeff",
+    "---\n",
+    "%",
+    "<<: 1",
+]
+
+
+def break_value(generator: random.Random, tree: Any) -> None:
+    """Replace, remove or add one thing somewhere in a parsed file."""
+    while isinstance(tree, dict | list) and tree:
+        keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+        key = generator.choice(keys)
+        child = tree[key]
+        if isinstance(child, dict | list) and child and generator.random() < 0.7:
+            tree = child
+            continue
+        how = generator.choice(["replace", "replace", "remove", "add"])
+        if how == "remove":
+            del tree[key]
+        elif how == "add" and isinstance(tree, dict):
+            tree[generator.choice(["surplus", 7, None, "x.y", ""])] = generator.choice(JUNK)
+        else:
+            tree[key] = generator.choice(JUNK)
+        return
+
+
+def break_text(generator: random.Random, text: str) -> bytes:
+    """Cut, double or spoil a file as bytes."""
+    data = bytearray(text.encode())
+    at = generator.randrange(len(data))
+    how = generator.choice(["cut", "byte", "insert", "double"])
+    if how == "cut":
+        return bytes(data[:at])
+    if how == "byte":
+        data[at] = generator.randrange(256)
+        return bytes(data)
+    if how == "insert":
+        return bytes(data[:at]) + generator.choice(TEXT).encode() + bytes(data[at:])
+    lines = text.splitlines(keepends=True)
+    lines.insert(generator.randrange(len(lines)), generator.choice(lines))
+    return "".join(lines).encode()
+
+
+def broken_files(text: str, count: int) -> Iterator[bytes]:
+    generator = random.Random(0)
+    for i in range(count):
+        if i % 2:
+            yield break_text(generator, text)
+            continue
+        tree = yaml.safe_load(text)
+        for _ in range(generator.randrange(1, 3)):
+            break_value(generator, tree)
+        yield yaml.safe_dump(tree, allow_unicode=True, sort_keys=False).encode()
+
+
+def test_500_broken_sweep_files_are_refused_by_name_or_are_good_after_all(
+    toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = toy_sweep().read_text()
+    file = tmp_path / "broken.yaml"
+    refused = []
+    for content in broken_files(text, FILES):
+        file.write_bytes(content)
+        try:
+            spec, trainable, _ = load_sweep(file)
+            default_params(spec, trainable.config_model)
+        except BadInputError as error:
+            refused.append(str(error))
+    assert len(refused) > FILES / 2
+    assert [said for said in refused if str(file) not in said or "Traceback" in said] == []
+
+
+def broken_lines(file: Path, store: Path, count: int) -> Iterator[list[str]]:
+    """Command lines with something missing, surplus, misspelled or of the wrong kind."""
+    generator = random.Random(1)
+    words = [
+        str(file),
+        str(store),
+        "none.yaml",
+        "toy",
+        "toy/0",
+        "toy/x",
+        "models:/a@b",
+        "models:/a",
+    ]
+    words += [
+        "--name",
+        "--store",
+        "--home",
+        "--out",
+        "--to",
+        "--json",
+        "--set",
+        "x=9",
+        "y",
+        "--crop",
+    ]
+    words += ["--epochs", "-1", "0", "nan", "--seed", "--format", "toy", "--trainable", "no:thing"]
+    words += ["posetune.testing.toy:Toy", "--model", "m", "--alias", "v1", "sqlite:///", "--bogus"]
+    words += [
+        "../up",
+        "",
+        "a b",
+        "\N{SNOWMAN}",
+        "-",
+        "--",
+        "--prune",
+        "--no-evaluate",
+        "--split",
+        "x",
+    ]
+    for _ in range(count):
+        command = generator.choice(COMMAND_NAMES).split()
+        yield [*command, *generator.choices(words, k=generator.randrange(6))]
+
+
+LONG = {"sweep", "submit", "ui"}
+"""What would really run where the words happen to be right; these get one that is wrong."""
+
+
+def harmless(line: list[str]) -> list[str]:
+    if line[0] in LONG:
+        return [*line, "--bogus"]
+    if line[0] == "train":
+        return [*line, "--set", "nothing=1"]
+    return line
+
+
+def files_below(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+
+
+@pytest.mark.slow
+def test_200_broken_command_lines_leave_nothing_behind(
+    toy_sweep: Callable[..., Path],
+    toy_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = toy_sweep(trials=1, max_epochs=1)
+    home = tmp_path / "home"
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("POSETUNE_HOME", str(home))
+    for name in ("POSETUNE_DATABASE", "POSETUNE_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    for line in broken_lines(file, toy_store, LINES):
+        result = CliRunner().invoke(app, harmless(line))
+        known = isinstance(result.exception, BadInputError | SystemExit | None)
+        assert known, (line, repr(result.exception))
+        assert result.exit_code in (0, 1, 2), (line, result.output)
+        assert "Traceback" not in result.output, line
+    assert not [name for name in files_below(tmp_path) if ".partial" in name]
+    assert not home.exists(), files_below(home)
+
+
+@pytest.mark.slow
+def test_20_of_them_as_real_commands(
+    posetune: Callable[..., subprocess.CompletedProcess[str]],
+    toy_sweep: Callable[..., Path],
+    toy_store: Path,
+    tmp_path: Path,
+) -> None:
+    file = toy_sweep(trials=1, max_epochs=1)
+    files = broken_files(file.read_text(), 7)
+    lines = [harmless(line) for line in broken_lines(file, toy_store, COMMANDS - 7)]
+    for i, content in enumerate(files):
+        (tmp_path / f"broken{i}.yaml").write_bytes(content)
+        lines.append(["check", f"broken{i}.yaml", "--store", "nowhere"])
+    for line in lines:
+        line = [word for word in line if "\0" not in word]
+        result = posetune(*line)
+        assert result.returncode in (0, 1, 2), (line, result.stderr)
+        assert "Traceback" not in result.stdout + result.stderr, (line, result.stderr)
+        if result.returncode == 2:
+            assert result.stderr.strip(), line
+    assert not (tmp_path / "home").exists()
