@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,20 @@ def test_every_command_explains_itself(command: str) -> None:
     assert result.exit_code == 0
     if command != "data":
         assert f"posetune {command}" in result.stdout
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    def completed(line: str) -> list[str]:
+        environment = {**os.environ, "_POSETUNE_COMPLETE": "complete_bash", "COMP_WORDS": line}
+        environment["COMP_CWORD"] = str(len(line.split(" ")) - 1)
+        command = "import sys; from posetune.cli import main; sys.argv = ['posetune']; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", command], env=environment, capture_output=True, text=True
+        )
+        return done.stdout.split()
+
+    assert completed("posetune re") == ["report", "reproduce"]
+    assert "--evaluate" in completed("posetune report --ev")
 
 
 @pytest.mark.slow

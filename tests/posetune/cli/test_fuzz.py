@@ -23,7 +23,17 @@ from posetune.spec import default_params, load_sweep
 FILES, LINES, COMMANDS = 500, 200, 20
 COMMAND_NAMES = [
     *("sweep", "check", "train", "show", "report", "compare", "reproduce", "export-study"),
-    *("track", "stages", "promote", "predict", "export", "data import", "data info", "evaluate"),
+    *(
+        "track",
+        "stages",
+        "promote",
+        "rollback",
+        "predict",
+        "export",
+        "data import",
+        "data info",
+        "evaluate",
+    ),
     *("submit", "ui"),
 ]
 JUNK: list[Any] = [

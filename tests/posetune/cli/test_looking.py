@@ -139,7 +139,7 @@ def test_a_fresh_training_leaves_nothing_of_the_old_one(run: Run, folder: Path) 
         result = run("train", "toy.yaml", "--seed", len(fresh), *fresh)
         assert result.returncode == 0, result.stderr
         assert len(list(kept.glob("*/*"))) == 2
-    assert "baseline start: 2.00" in result.stderr
+    assert "baseline start: val/error_mm 2.00" in result.stderr
     assert "Next: " in result.stderr
     assert "epoch 4/4" in result.stderr
     shutil.rmtree(kept)
