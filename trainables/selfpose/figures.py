@@ -114,7 +114,7 @@ def draw_sheet(rows: Sequence[SheetRow], *, layout: Layout, title: str = "") -> 
         _draw_image(cells[0], row.image_ss3)
         _draw_2d(cells[1], row, layout=layout)
         _draw_views(cells[2:], row.truth_3d_j3, aligned_j3=aligned_j3, layout=layout)
-    _write_header(figure, rows, title=title)
+    _write_header(figure, rows, title=title, layout=layout)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI)
     return file.getvalue()
@@ -137,7 +137,7 @@ def _label_row(figure: Figure, row: SheetRow, *, error: float, top: float) -> No
     figure.text(x, below, row.label, fontsize=8, color="#555555", va="top", linespacing=1.35)
 
 
-def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str) -> None:
+def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str, layout: Layout) -> None:
     """Write how the rows were chosen, the columns' names, and what the colours mean."""
     width, height = figure.get_figwidth(), figure.get_figheight()
     lifted = "2D: true, predicted" if rows[0].image_ss3 is not None else "2D pose given"
@@ -153,7 +153,7 @@ def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str) -> No
     lines = {
         f"{name}{side}": (ink.left if side else ink.other)
         for name, ink in inks.items()
-        for side in ("", ", left side")
+        for side in (("", ", left side") if _has_sides(layout) else ("",))
     }
     figure.legend(
         [Line2D([], [], color=colour, linewidth=2) for colour in lines.values()],
@@ -164,6 +164,11 @@ def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str) -> No
         fontsize=8,
         frameon=False,
     )
+
+
+def _has_sides(layout: Layout) -> bool:
+    """Tell whether some joints are of the left side: those of a single hand are not."""
+    return any(name.startswith("left") for name in layout.joints)
 
 
 def _draw_image(axes: Axes, image_ss3: NDArray[np.uint8] | None, *, veil: float = 0.0) -> float:

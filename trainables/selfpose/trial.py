@@ -24,7 +24,7 @@ from selfpose.geometry import head_distance
 from selfpose.health import check_discriminator, check_finite, check_spread
 from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
 from selfpose.inference import build_model, unit_bones
-from selfpose.metrics import validation_metrics, validation_subset
+from selfpose.metrics import error_2d_px, validation_metrics, validation_subset
 from selfpose.networks import D
 from selfpose.stages import load_shared_weights, prior_poses
 from selfpose.supervised import read_labels, supervised_loss
@@ -180,7 +180,9 @@ class Trial:
         """Write a sheet of a few validation frames, true and predicted, as the PNG file `out`."""
         joints_nj2, poses_nj3, _ = self.predict_validation()
         given = self.validation
-        images_nss3 = given.images_nss3
+        images_nss3, size = given.images_nss3, self.config.image_size
+        error_n = error_2d_px(joints_nj2, given.joints_2d_nj2, image_size=size)
+        known = given.joints_3d_nj3 is not None
         rows = [
             SheetRow(
                 label=f"validation\nframe {row}",
@@ -189,6 +191,7 @@ class Trial:
                 truth_2d_j2=given.joints_2d_nj2[row],
                 truth_3d_j3=None if given.joints_3d_nj3 is None else given.joints_3d_nj3[row],
                 predicted_3d_j3=poses_nj3[row],
+                score=None if known else f"{error_n[row]:.1f} px",
             )
             for row in np.linspace(0, len(poses_nj3) - 1, _DRAWN_FRAMES).astype(int)
         ]
