@@ -29,6 +29,7 @@ from selfpose.skeleton import FINGERS, HAND_21
 __all__ = ["GESTURES", "IMPORTER", "make_hand_corpus", "make_hand_motion"]
 
 ENLARGED = 8.0
+"""A hand is drawn this many times its size where people stand: as if 0.6 m from a camera."""
 MIDDLE_MM = 1000.0
 """Height of the hand's middle above the floor: where the cameras look."""
 REACH_MM = 400.0
