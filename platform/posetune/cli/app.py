@@ -7,6 +7,7 @@ import typer
 from posetune.cli import (
     again,
     compare,
+    control,
     data,
     evaluate,
     look,
@@ -34,6 +35,8 @@ app.command("sweep")(sweep.sweep)
 app.command("submit")(sweep.submit)
 app.command("show")(results.show)
 app.command("compare")(compare.compare)
+app.command("logs")(control.logs)
+app.command("stop")(control.stop)
 app.command("report")(look.report)
 app.command("reproduce")(again.reproduce)
 app.command("export-study")(look.export_study)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -11,7 +14,7 @@ import ray
 from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
-from posetune.execution.checkpoints import STOP_FILE, StorageFullError, trial_folder
+from posetune.execution.checkpoints import STOP_FILE, StorageFullError, log_file, trial_folder
 from posetune.execution.trial import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.spec import load_trainable
 
@@ -87,6 +90,7 @@ class TrialActor(tune.Trainable):
 
     def _begin(self, assignment: Assignment) -> None:
         self.cleanup()
+        _write_to(assignment.storage / log_file(assignment.sweep, assignment.trial))
         self._first: dict[str, Any] = {}
         """What the first step answers."""
         self._over = False
@@ -134,6 +138,16 @@ class TrialActor(tune.Trainable):
             self._before(number, frame)
         else:
             raise SystemExit(1)
+
+
+def _write_to(file: Path) -> None:
+    """Let what this process prints, and what kills it says, go to the end of a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
 
 
 def _own_handle() -> Any:

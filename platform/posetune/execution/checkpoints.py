@@ -29,6 +29,7 @@ __all__ = [
     "StorageFullError",
     "drop_checkpoints",
     "drop_orphans",
+    "log_file",
     "newest_intact",
     "trial_folder",
     "write_checkpoint",
@@ -45,6 +46,11 @@ class StorageFullError(OSError):
 def trial_folder(sweep: str, trial: int) -> Path:
     """Return the folder of a trial's checkpoints, below the storage folder."""
     return Path("checkpoints") / sweep / f"{trial:05d}"
+
+
+def log_file(sweep: str, trial: int) -> Path:
+    """Return the file of what a trial's processes print, below the storage folder."""
+    return Path("logs") / sweep / f"{trial:05d}.log"
 
 
 def write_checkpoint(

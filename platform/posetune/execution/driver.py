@@ -173,6 +173,9 @@ def _tune(
         drop_checkpoints(home.storage, run.release_checkpoints(number))
 
     def stop_now() -> str:
+        if run.lease.stop_asked and not stopping.reason:
+            stopping.reason = f"stopped by {run.lease.stop_asked}"
+            stopping.asked_by_user = True
         return stopping.reason or run.spent
 
     handing_over = HandingOver(home.storage, run.name, stop_now)

@@ -23,7 +23,7 @@ from posetune.api import BadInputError
 from posetune.study import schema
 from posetune.study.database import Database
 
-__all__ = ["LEASE_S", "Lease", "LeaseLostError", "is_live"]
+__all__ = ["LEASE_S", "Lease", "LeaseLostError", "ask_to_stop", "is_live"]
 
 LEASE_S = 10.0
 
@@ -42,6 +42,8 @@ class Lease:
             BadInputError: a live driver holds it.
         """
         self.holder = uuid.uuid4().hex
+        self.stop_asked = ""
+        """Who wants the driver to stop; read whenever the lease is renewed."""
         self._database = database
         self._sweep_id = sweep_id
         self._released = threading.Event()
@@ -74,6 +76,7 @@ class Lease:
             "pid": os.getpid(),
             "pid_started": _started(os.getpid()),
             "expires": time.time() + LEASE_S,
+            "stop_asked": None,
         }
         if row is None:
             connection.execute(insert(table).values(sweep_id=self._sweep_id, **values))
@@ -94,11 +97,28 @@ class Lease:
         def renew(connection: Connection) -> None:
             expires = time.time() + LEASE_S
             connection.execute(update(table).where(ours).values(expires=expires))
+            asked = connection.execute(select(table.c.stop_asked).where(ours)).scalar()
+            self.stop_asked = asked or ""
 
         while not self._released.wait(LEASE_S / 3):
             # A lease that could not be renewed may expire; then the next event is refused.
             with contextlib.suppress(OperationalError):
                 self._database.write(renew)
+
+
+def ask_to_stop(database: Database, sweep_id: int, *, who: str) -> bool:
+    """Ask a sweep's driver to stop, wherever it runs; return whether it has a live one."""
+    table = schema.lease
+    of_sweep = table.c.sweep_id == sweep_id
+
+    def ask(connection: Connection) -> bool:
+        row = connection.execute(select(table).where(of_sweep).with_for_update()).one_or_none()
+        if row is None or not is_live(row.host, row.pid, row.pid_started, row.expires):
+            return False
+        connection.execute(update(table).where(of_sweep).values(stop_asked=who))
+        return True
+
+    return database.write(ask)
 
 
 def is_live(host: str, pid: int, pid_started: str, expires: float) -> bool:

@@ -189,4 +189,5 @@ lease = Table(
     Column("pid", Integer, nullable=False),
     Column("pid_started", String(64), nullable=False),
     Column("expires", Float, nullable=False),
+    Column("stop_asked", Text),  # by whom, where somebody wants this driver to stop
 )

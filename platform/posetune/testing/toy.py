@@ -53,6 +53,7 @@ class ToyConfig(BaseModel):
     epoch_s: float = Field(0.0, ge=0.0, description="Seconds an epoch takes at least.")
     stage_s: float = Field(0.0, ge=0.0, description="Seconds the stage takes at least.")
     fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
+    say: str = Field("", description="What each epoch prints.")
     stuck_above: float = Field(9.0, description="Trials with a larger x hang in their first step.")
     die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
     die_at: str = Field(
@@ -151,6 +152,8 @@ class Toy:
             raise TrialFailedError(f"diverged: x = {self.config.x:g}")
         if self.config.x > self.config.stuck_above:
             time.sleep(3600)
+        if self.config.say:
+            print(self.config.say, flush=True)  # noqa: T201 - to see where it goes
         for step in range(self.steps % STEPS, STEPS):
             self.context.progress(self.steps, STEPS * self.context.max_epochs)
             time.sleep(self.config.epoch_s / STEPS)

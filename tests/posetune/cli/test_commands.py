@@ -14,7 +14,8 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
-COMMANDS += ["show", "report", "compare", "reproduce", "export-study", "track", "stages", "promote"]
+COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-study", "track"]
+COMMANDS += ["stages", "promote"]
 COMMANDS += ["predict", "export", "ui"]
 
 

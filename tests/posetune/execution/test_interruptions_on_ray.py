@@ -182,3 +182,28 @@ def test_a_driver_that_was_replaced_stops_and_says_so(
     assert process.returncode == 1, output
     assert "another driver has taken this sweep over" in output
     assert "Traceback" not in output
+
+
+def test_a_sweep_is_stopped_from_elsewhere_and_its_log_says_what_happened(
+    posetune: Callable[..., subprocess.CompletedProcess[str]],
+    toy_sweep: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    file = toy_sweep(trials=2, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=6.0)
+    file.write_text(file.read_text().replace("fixed: {", "fixed: {say: hello from the trial, "))
+    process = start(tmp_path, "home", file)
+    wait_for_reports(tmp_path, "home", 1)
+    stopped = posetune("stop", "s")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "INTERRUPTED, stopped by" in stopped.stderr
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    again = posetune("stop", "s")
+    assert (again.returncode, "has no driver to stop" in again.stderr) == (2, True)
+    log = posetune("logs", "s", "--trial", "0").stderr
+    for words in ("asked: x=0.3", "attempt 1 trains on", "epoch 1: ", "handed over within epoch 2"):
+        assert words in log
+    assert "hello from the trial" in log
+    assert "the driver stopped: stopped by" in posetune("logs", "s").stderr
+    missing = posetune("logs", "s", "--trial", "7")
+    assert (missing.returncode, "--trial 7" in missing.stderr) == (2, True)

@@ -1,0 +1,121 @@
+"""`posetune logs` and `stop`: from any machine that reaches the study database."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import socket
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posetune.api import BadInputError
+from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.screen import console, print_json
+
+__all__ = ["logs", "stop"]
+
+FOLLOW_S = 1.0
+STOP_S = 60.0
+"""How long `stop` waits for the driver's end."""
+
+SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
+
+
+def logs(
+    name: SweepArgument,
+    home: HomeOption = None,
+    trial: Annotated[
+        int | None,
+        typer.Option("--trial", help="Only this trial, with what its processes printed.", min=0),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what happened to a sweep, event by event, from its study.
+
+    posetune logs first
+
+    posetune logs first --trial 3 --follow
+    """
+    from posetune.execution.checkpoints import log_file
+    from posetune.home import Home
+    from posetune.study.database import open_database
+    from posetune.study.history import read_history
+    from posetune.study.view import read_sweep
+
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database, create=False)
+    view = read_sweep(database, name)
+    if trial is not None and trial >= len(view.trials):
+        raise BadInputError(f"--trial {trial}: sweep {name} has {len(view.trials)} trials so far")
+    if as_json:
+        print_json({"events": [asdict(h) for h in read_history(database, view.id, trial=trial)]})
+        return
+    printed = _Tail(None if trial is None else resolved.storage / log_file(name, trial))
+    seen = 0.0
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            is_live = read_sweep(database, name).state == "RUNNING" if follow else False
+            for happening in read_history(database, view.id, trial=trial, after=seen):
+                seen = happening.at
+                who = "sweep" if happening.trial is None else f"trial {happening.trial}"
+                at = datetime.fromtimestamp(happening.at).strftime("%Y-%m-%d %H:%M:%S")
+                console.out(f"{at} {who}: {happening.text}", highlight=False)
+            printed.show()
+            if not is_live:
+                return
+            time.sleep(FOLLOW_S)
+
+
+class _Tail:
+    """What is appended to a file that may not be there."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file, self._shown = file, 0
+
+    def show(self) -> None:
+        if self._file is None or not self._file.exists():
+            return
+        with self._file.open("rb") as log:
+            log.seek(self._shown)
+            new = log.read()
+        self._shown += len(new)
+        if new:
+            console.out(new.decode(errors="replace").rstrip(), highlight=False)
+
+
+def stop(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Ask a running sweep to stop: its trials save where they are, and it can be continued.
+
+    posetune stop first
+    """
+    from posetune.home import Home
+    from posetune.study.database import open_database
+    from posetune.study.lease import ask_to_stop
+    from posetune.study.view import read_sweep
+
+    database = open_database(Home.resolve(home).database, create=False)
+    view = read_sweep(database, name)
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    if not ask_to_stop(database, view.id, who=who):
+        raise BadInputError(f"sweep {name}: has no driver to stop; it is {view.state}")
+    deadline = time.monotonic() + STOP_S
+    with console.status(f"waiting for the driver of {name}"):
+        while (view := read_sweep(database, name)).state == "RUNNING":
+            if time.monotonic() > deadline:
+                raise BadInputError(
+                    f"sweep {name}: its driver has not stopped within {STOP_S:.0f} s; it will at "
+                    "its next sign of life (posetune logs shows it)"
+                )
+            time.sleep(0.3)
+    outcome: dict[str, Any] = {"sweep": name, "state": view.state, "stopped": view.stopped}
+    if as_json:
+        print_json(outcome)
+    else:
+        console.print(f"sweep {name}: {view.state}, {view.stopped}")
+        console.print("Next: the command that started it continues it")
