@@ -40,6 +40,28 @@ def test_a_feed_in_memory_and_one_that_reads_the_file_give_the_same(tiny_store: 
         assert a.shape[0] == 3
 
 
+def test_a_store_of_jpeg_files_feeds_training_as_a_raw_one_does(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    from posetune.api import silent
+    from selfpose.data.procedural import IMPORTER
+
+    made_from = dict(open_store(tiny_store).metadata.made_from)
+    options = {name: made_from[name] for name in IMPORTER.options.model_fields if name in made_from}
+    given = IMPORTER.options.model_validate({**options, "encoding": "jpeg", "workers": 1})
+    IMPORTER.run(None, tmp_path / "jpeg", given, silent)
+    pick = torch.arange(8)
+    feeds = [
+        open_feed(open_store(store).split("train"), 32, with_masks=True, device=CPU).fetch(pick)
+        for store in (tiny_store, tmp_path / "jpeg")
+    ]
+
+    assert 0 < (feeds[0][0] - feeds[1][0]).abs().mean() < 0.05
+    assert feeds[0][1] is not None
+    assert feeds[1][1] is not None
+    assert torch.equal(feeds[0][1], feeds[1][1])
+
+
 def test_a_size_that_the_store_cannot_give_is_refused(tiny_store: Path) -> None:
     with pytest.raises(BadInputError, match="give 64, 32 or 16"):
         open_feed(open_store(tiny_store).split("train"), 128, with_masks=False, device=CPU)

@@ -100,6 +100,25 @@ def _write_train(root: Path, name: str) -> None:
     (root / name).mkdir(parents=True, exist_ok=True)
     numbers = {"cameras": np.arange(14)[None], "frames": np.asarray(FRAMES)[:, None]}
     savemat(root / name / "annot.mat", {**cells, **numbers})
+    _write_calibration(root / name / "camera.calibration")
+
+
+def _write_calibration(file: Path) -> None:
+    lines = ["Skeletool Camera Calibration File V1.0"]
+    focal, centre = 1.1 * 2048, 1024
+    for camera in range(14):
+        extrinsic = np.eye(4)
+        extrinsic[:3, :3] = PLACES[camera].world_to_camera_33
+        lines += [
+            f"name          {camera}",
+            "  sensor      10 10",
+            "  size        2048 2048",
+            "  animated    0",
+            f"  intrinsic   {focal} 0 {centre} 0 0 {focal} {centre} 0 0 0 1 0 0 0 0 1 ",
+            "  extrinsic   " + " ".join(map(str, extrinsic.reshape(-1))),
+            "  radial      0",
+        ]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _write_test(root: Path, name: str) -> None:
@@ -358,6 +377,14 @@ def _outside(folder: Path) -> tuple[str, str]:
     return FIRST, "joints outside the picture"
 
 
+def _disagree(folder: Path) -> tuple[str, str]:
+    def change(found: dict[str, Any]) -> None:
+        found["annot2"][0, 0][0] -= 90
+
+    _edit_train(folder, change)
+    return FIRST, "2D and 3D joints disagree"
+
+
 def _far_outside(folder: Path) -> tuple[str, str]:
     def change(values: np.ndarray) -> np.ndarray:
         values[0, 0, 5, 0] = 2048 * 1.3
@@ -385,7 +412,8 @@ def _activity(folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_cut_short, _white, _nan, _outside, _far_outside, _unequal, _activity]
+    "spoil",
+    [_cut_short, _white, _nan, _outside, _disagree, _far_outside, _unequal, _activity],
 )
 def test_a_bad_item_is_left_out_named_and_counted(
     folder: Path, tmp_path: Path, store: Store, spoil: Callable[[Path], tuple[str, str]]
@@ -436,7 +464,8 @@ def _unknown_layout(folder: Path) -> str:
     def change(found: dict[str, Any]) -> None:
         for i in range(14):
             found["annot2"][i, 0] = found["annot2"][i, 0][:, :34]
-            found["univ_annot3"][i, 0] = found["univ_annot3"][i, 0][:, :51]
+            for key in ("annot3", "univ_annot3"):
+                found[key][i, 0] = found[key][i, 0][:, :51]
 
     _edit_train(folder, change)
     return "S1/Seq1/annot.mat: unknown layout: camera 0 has 17 joints, must be 28"
@@ -450,6 +479,12 @@ def _unknown_test_layout(folder: Path) -> str:
 def _other_length(folder: Path) -> str:
     _edit_test(folder, "valid_frame", lambda values: values[:-1])
     return "valid_frame has 6 entries for 7 frames"
+
+
+def _other_calibration(folder: Path) -> str:
+    file = folder / "S1/Seq1/camera.calibration"
+    file.write_text(file.read_text(encoding="utf-8").replace(" 0 0 0 1 ", " "), encoding="utf-8")
+    return "S1/Seq1/camera.calibration: not a table of cameras"
 
 
 def _no_test(folder: Path) -> str:
@@ -467,7 +502,7 @@ def _empty(folder: Path) -> str:
     "spoil",
     [
         *(_truncated_v5, _v73_for_v5, _truncated_v73, _unknown_camera, _unknown_layout),
-        *(_unknown_test_layout, _other_length, _no_test, _empty),
+        *(_unknown_test_layout, _other_length, _other_calibration, _no_test, _empty),
     ],
 )
 def test_a_bad_whole_is_one_clear_line(

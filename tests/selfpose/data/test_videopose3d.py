@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,28 @@ class _Evil:
 def _pickled_code(files: dict[str, Any]) -> str:
     files["data_3d_h36m.npz"]["positions_3d"] = {"S1": _Evil()}
     return "it asks for posix.system, which no data needs"
+
+
+def test_files_of_old_numpy_versions_are_read(tmp_path: Path) -> None:
+    files = {name: arrays for name, arrays in _files().items() if "cpn" not in name}
+    _write(tmp_path, files)
+    for file in tmp_path.iterdir():
+        _rename_in_archive(file, b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+    assert len(_import(tmp_path, tmp_path / "store").split("test")) == 12
+
+
+def _rename_in_archive(file: Path, old: bytes, new: bytes) -> None:
+    """Write pickles as older versions do: in protocol 3 names stand in lines of their own."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    assert any(old in content for content in members.values())
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            at = content.index(b"\x80")  # the pickle's first byte, after the header
+            value = pickle.loads(content[at:])
+            pickled = pickle.dumps(value, protocol=2).replace(old, new)
+            archive.writestr(name, content[:at] + pickled)
 
 
 def _other_sides(files: dict[str, Any]) -> str:

@@ -61,7 +61,9 @@ def draw_corpus(corpus: Corpus, options: DrawingOptions) -> Source:
         subjects=corpus.subjects,
         motions=tuple(motion.name for motion in corpus.motions),
         rows={split: len(rows.motion_n) for split, rows in plan.items()},
-        job=lambda split, start, end: _job(corpus, plan, options, split, slice(start, end)),
+        job=lambda split, start, end: _job(
+            corpus, plan[split], split=split, part=slice(start, end), options=options
+        ),
         facts={"level": options.level, "views": str(options.views)},
     )
 
@@ -85,10 +87,9 @@ def _plan(corpus: Corpus, split: str, options: DrawingOptions) -> _Rows:
 
 
 def _job(
-    corpus: Corpus, plan: Mapping[str, _Rows], options: DrawingOptions, split: str, part: slice
+    corpus: Corpus, rows: _Rows, *, split: str, part: slice, options: DrawingOptions
 ) -> DrawingJob:
     """Collect what a worker needs to draw some rows of a split."""
-    rows = plan[split]
     motion_n, position_n = rows.motion_n[part], rows.position_n[part]
     motions = [corpus.motions[i] for i in motion_n]
     pairs = list(zip(motions, position_n.tolist(), strict=True))

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.api import BadInputError
+from posetune.api import BadInputError, Progress, silent
 from selfpose.data.foreground import MaskPlace
 from selfpose.data.h36m_protocol import (
     ACTIVITIES,
@@ -59,12 +59,13 @@ MASK_FOLDERS = ("ground_truth_bs", "ground_truth_bb")
 """Silhouettes, and boxes; the first that is there is taken."""
 
 
-def read_fetch(folder: Path, options: Human36MOptions) -> Source:
+def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = silent) -> Source:
     """Read all annotations below a folder.
 
     Args:
         folder: h36m-fetch's folder, or `processed` in it.
         options: which joints, which frames.
+        progress: told of every sequence.
 
     Raises:
         BadInputError: there is nothing, or an annotation cannot be read or is not in this form.
@@ -82,7 +83,8 @@ def read_fetch(folder: Path, options: Human36MOptions) -> Source:
         )
     collected = _Collected(root, options)
     digest = hashlib.sha256()
-    for name in names:
+    for i, name in enumerate(names):
+        progress(i, len(names), f"reading {name}")
         digest.update(f"{name}\0{_sha256(root / name / 'annot.h5')}\0".encode())
         collected.add(name)
     joined = {split: join_photographs(some) for split, some in collected.parts.items()}
@@ -130,14 +132,14 @@ class _Collected:
             self.skipped.append(skip)
             return
         _check_cameras(sequence.arrays["camera"], file)
-        rows = _rows(self._root, name, sequence, motion, self._options)
-        rows = rows.pick(np.flatnonzero(self._good_rows(name, split, sequence, rows)))
-        rows = replace(rows, masks=_place_masks(self._root, name, rows, self._stems))
+        rows = _rows(self._root, name, sequence=sequence, motion=motion, options=self._options)
+        rows = rows.pick(np.flatnonzero(self._good_rows(name, split, sequence=sequence, rows=rows)))
+        rows = replace(rows, masks=_place_masks(self._root, name, rows=rows, stems=self._stems))
         for part, chosen_n in split_frames(subject, rows.columns["frame"], self._options).items():
             self.parts.setdefault(part, []).append(rows.pick(np.flatnonzero(chosen_n)))
 
     def _good_rows(
-        self, name: str, split: str, sequence: _Sequence, rows: Photographs
+        self, name: str, split: str, *, sequence: _Sequence, rows: Photographs
     ) -> NDArray[np.bool_]:
         """Say which rows of a sequence can be used, and write down the others."""
         cameras, actions = sequence.arrays["camera"], sequence.arrays["action"]
@@ -159,7 +161,7 @@ class _Collected:
 
 
 def _rows(
-    root: Path, name: str, sequence: _Sequence, motion: int, options: Human36MOptions
+    root: Path, name: str, *, sequence: _Sequence, motion: int, options: Human36MOptions
 ) -> Photographs:
     """Return all rows of a sequence."""
     cameras, frames = (sequence.arrays[key].tolist() for key in ("camera", "frame"))
@@ -285,7 +287,7 @@ def _read_mapping(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _place_masks(
-    root: Path, name: str, rows: Photographs, stems: Mapping[str, str]
+    root: Path, name: str, *, rows: Photographs, stems: Mapping[str, str]
 ) -> list[MaskPlace | None]:
     """Say where each row's mask lies."""
     if name not in stems:

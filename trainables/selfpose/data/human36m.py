@@ -17,7 +17,8 @@ def _run(file: Path | None, out: Path, options: Human36MOptions, progress: Progr
     if file is None:
         raise BadInputError("the format human36m reads a folder: name it before --format")
     is_poses = file.suffix == ".npz" or (file / POSES_FILE).is_file()
-    source = read_videopose3d(file, options) if is_poses else read_fetch(file, options)
+    read = read_videopose3d if is_poses else read_fetch
+    source = read(file, options, progress)
     run_import(source, out, options, progress)
 
 

@@ -93,8 +93,14 @@ def run_import(source: Source, out: Path, options: ImportOptions, progress: Prog
         try:
             note = _prepare(partial, made_from)
             size = _check_space(partial, source, options)
-            done = _write_parts(partial, source, options, progress, note=f"{note}{size}")
-            _finish(partial, out, _metadata(partial, source, options, made_from, done))
+            done = _write_parts(
+                partial, source, options=options, progress=progress, note=f"{note}{size}"
+            )
+            _finish(
+                partial,
+                out,
+                _metadata(partial, source, options=options, made_from=made_from, done=done),
+            )
         except OSError as error:
             raise _explain(error, partial) from None
         finally:
@@ -213,7 +219,7 @@ class _EncodedJob:
 
 
 def _write_parts(
-    partial: Path, source: Source, options: ImportOptions, progress: Progress, *, note: str
+    partial: Path, source: Source, *, options: ImportOptions, progress: Progress, note: str
 ) -> dict[str, _Done]:
     """Make and write every shard that is not whole yet; return what became of every part."""
     journal = _read_journal(partial)
@@ -235,7 +241,7 @@ def _write_parts(
     made = run_jobs(jobs, workers=min(options.workers or _cores(), len(spans)))
     try:
         for part in missing:
-            done[part.file] = _write_part(partial, part, made, counter)
+            done[part.file] = _write_part(partial, part, made=made, counter=counter)
             journal["parts"] = {name: _to_journal(entry) for name, entry in done.items()}
             write_whole(partial / JOURNAL_FILE, json.dumps(journal))
     finally:
@@ -243,7 +249,7 @@ def _write_parts(
     return {part.file: done[part.file] for part in parts}
 
 
-def _write_part(partial: Path, part: _Part, made: Iterator[Made], counter: _Counter) -> _Done:
+def _write_part(partial: Path, part: _Part, *, made: Iterator[Made], counter: _Counter) -> _Done:
     """Put the next jobs' rows together to one shard."""
     columns: list[Columns] = []
     skipped: list[Skip] = []
@@ -296,6 +302,7 @@ def _is_whole(partial: Path, shard: Shard | None) -> bool:
 def _metadata(
     partial: Path,
     source: Source,
+    *,
     options: ImportOptions,
     made_from: Mapping[str, str | int | None],
     done: Mapping[str, _Done],

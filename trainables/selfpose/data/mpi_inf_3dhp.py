@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from posetune.api import BadInputError, Importer, Progress
+from posetune.api import BadInputError, Importer, Progress, silent
 from selfpose.data.importing import run_import
 from selfpose.data.mpi_inf_protocol import (
     ACTIVITIES,
@@ -34,17 +34,20 @@ __all__ = ["IMPORTER", "read_mpi_inf_3dhp"]
 TEST_FOLDER = "mpi_inf_3dhp_test_set"
 
 
-def read_mpi_inf_3dhp(folder: Path, options: MpiInf3dhpOptions) -> Source:
+def read_mpi_inf_3dhp(
+    folder: Path, options: MpiInf3dhpOptions, progress: Progress = silent
+) -> Source:
     """Read all annotations below a folder.
 
     Args:
         folder: holds S1 to S8, and the test set as it is unpacked, or TS1 to TS6.
         options: which frames, which scale.
+        progress: told of every sequence.
 
     Raises:
         BadInputError: there is nothing, or an annotation cannot be read or is not in this form.
     """
-    sequences = _gather(folder, options)
+    sequences = _gather(folder, options, progress)
     if not sequences:
         raise BadInputError(
             f"{folder}: no MPI-INF-3DHP here: neither S1/Seq1/annot.mat and the like nor "
@@ -77,19 +80,20 @@ def read_mpi_inf_3dhp(folder: Path, options: MpiInf3dhpOptions) -> Source:
     )
 
 
-def _gather(folder: Path, options: MpiInf3dhpOptions) -> list[Gathered]:
+def _gather(folder: Path, options: MpiInf3dhpOptions, progress: Progress) -> list[Gathered]:
     """Read every sequence that is there."""
-    sequences: list[Gathered] = []
-    for name in (f"{subject}/Seq{i}" for subject in TRAIN_SUBJECTS for i in (1, 2)):
-        if (folder / name / "annot.mat").is_file():
-            motion = len(sequences)
-            sequences.append(read_train_sequence(folder, name, motion=motion, options=options))
+    names = [f"{subject}/Seq{i}" for subject in TRAIN_SUBJECTS for i in (1, 2)]
+    train = [name for name in names if (folder / name / "annot.mat").is_file()]
     places = ("", f"{TEST_FOLDER}/", f"{TEST_FOLDER}/{TEST_FOLDER}/")  # the archive holds a folder
-    found = {file.parent.name: place for place in places for file in folder.glob(_tests(place))}
-    for short, place in sorted(found.items()):
-        motion = len(sequences)
-        name = place + short
-        sequences.append(read_test_sequence(folder, name, motion=motion, options=options))
+    tests = {file.parent.name: place for place in places for file in folder.glob(_tests(place))}
+    sequences: list[Gathered] = []
+    for motion, name in enumerate((*train, *sorted(tests))):
+        progress(motion, len(train) + len(tests), f"reading {name}")
+        sequences.append(
+            read_test_sequence(folder, tests[name] + name, motion=motion, options=options)
+            if name in tests
+            else read_train_sequence(folder, name, motion=motion, options=options)
+        )
     return sequences
 
 
@@ -114,7 +118,7 @@ def _describe_protocol(options: MpiInf3dhpOptions, valid: int) -> dict[str, str]
 def _run(file: Path | None, out: Path, options: MpiInf3dhpOptions, progress: Progress) -> None:
     if file is None:
         raise BadInputError("the format mpi_inf_3dhp reads a folder: name it before --format")
-    run_import(read_mpi_inf_3dhp(file, options), out, options, progress)
+    run_import(read_mpi_inf_3dhp(file, options, progress), out, options, progress)
 
 
 IMPORTER = Importer(

@@ -1,6 +1,7 @@
 """Read the training sequences of MPI-INF-3DHP.
 
     S1/Seq1/annot.mat                   MATLAB v5: cells of 14 cameras, frames from 0, 28 joints
+    S1/Seq1/camera.calibration          if it is there: 3D joints are held against 2D joints
     S1/Seq1/FGmasks/video_0/...         if they are there: masks, named as the pictures are
 
 and pictures, from 1, in any of three schemes:
@@ -44,6 +45,8 @@ __all__ = ["read_train_sequence"]
 
 DATASET_JOINTS = 28
 DATASET_CAMERAS = 14
+DISAGREE_PX = 50.0
+"""Far more than what the lens bends."""
 WATCHED_STRIDE = 64
 """Which rows of the prior's halves are validation when no subject is held out."""
 
@@ -66,9 +69,10 @@ def read_train_sequence(
     gathered = Gathered(name, annotations.sha256)
     subject = name.split("/")[0]
     split = "val" if subject == options.val else "train"
-    chosen_f = _choose_frames(annotations, gathered, split, options)
+    chosen_f = _choose_frames(annotations, gathered, split=split, options=options)
     frames = annotations.frame_f[chosen_f]
     cut = int(frames[first_half(frames)].max(initial=-1))  # one time for all cameras
+    disagree_f = _disagree(annotations, folder / name / "camera.calibration")
     for camera in CAMERAS:
         item = f"{name} camera {camera}"
         if (name, camera) in SHORT_VIDEOS:
@@ -83,7 +87,8 @@ def read_train_sequence(
         rows.columns["motion"][:] = motion
         rows.columns["subject"][:] = SUBJECTS.index(subject)
         rows.columns["activity"][:] = len(TEST_ACTIVITIES) + int(name[-1]) - 1
-        rows = replace(_leave_out_outside(rows, split, gathered), root=str(folder))
+        rows = _leave_out(rows, disagree_f[camera][chosen_f], split=split, gathered=gathered)
+        rows = replace(rows, root=str(folder))
         rows = replace(rows, masks=_place_masks(folder / name / "FGmasks", camera, rows))
         for part, chosen_n in _split_rows(rows, split, cut=cut, options=options).items():
             gathered.parts.setdefault(part, []).append(rows.pick(np.flatnonzero(chosen_n)))
@@ -98,7 +103,9 @@ class _Annotations:
     joints_2d: Mapping[int, NDArray[np.float32]]
     """(F, 28, 2), pixels."""
     joints_3d: Mapping[int, NDArray[np.float32]]
-    """(F, 28, 3), mm."""
+    """(F, 28, 3), mm, at the scale that was asked for."""
+    real_3d: Mapping[int, NDArray[np.float32]]
+    """The same at real scale: only these are where the 2D joints are seen."""
     sha256: str
 
 
@@ -106,18 +113,19 @@ def _read_annotations(file: Path, scale: str) -> _Annotations:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    poses = {"annot2": 2, "univ_annot3" if scale == "universal" else "annot3": 3}
+    wanted = "univ_annot3" if scale == "universal" else "annot3"
+    poses = {"annot2": 2, "annot3": 3, wanted: 3}
     try:
         found = loadmat(str(file), appendmat=False, variable_names=(*poses, "cameras", "frames"))
         cameras = [int(camera) for camera in found["cameras"].reshape(-1)]
         frame_f = found["frames"].reshape(-1).astype(np.int64)
-        joints = [
-            {
+        joints = {
+            name: {
                 camera: np.asarray(cell).reshape(len(cell), -1, axes).astype(np.float32)
                 for camera, cell in zip(cameras, found[name].reshape(-1), strict=True)
             }
             for name, axes in poses.items()
-        ]
+        }
     except NotImplementedError:
         raise BadInputError(f"{file}: MATLAB v7.3; the dataset's own is v5") from None
     except KeyError as error:
@@ -125,14 +133,15 @@ def _read_annotations(file: Path, scale: str) -> _Annotations:
     except (OSError, ValueError, TypeError, IndexError, zlib.error, MatReadError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInputError(f"{file}: not a readable MATLAB file, or cut off: {reason}") from None
-    _check_form(file, joints)
+    for some in joints.values():
+        _check_form(file, some)
     with file.open("rb") as raw:
         sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
-    return _Annotations(frame_f, joints[0], joints[1], sha256)
+    return _Annotations(frame_f, joints["annot2"], joints[wanted], joints["annot3"], sha256)
 
 
-def _check_form(file: Path, joints: list[dict[int, NDArray[np.float32]]]) -> None:
-    for camera, joints_fjx in (*joints[0].items(), *joints[1].items()):
+def _check_form(file: Path, joints: Mapping[int, NDArray[np.float32]]) -> None:
+    for camera, joints_fjx in joints.items():
         if not 0 <= camera < DATASET_CAMERAS:
             raise BadInputError(f"{file}: unknown camera {camera}; there are 0 to 13")
         if joints_fjx.shape[1] != DATASET_JOINTS:
@@ -143,7 +152,7 @@ def _check_form(file: Path, joints: list[dict[int, NDArray[np.float32]]]) -> Non
 
 
 def _choose_frames(
-    annotations: _Annotations, gathered: Gathered, split: str, options: MpiInf3dhpOptions
+    annotations: _Annotations, gathered: Gathered, *, split: str, options: MpiInf3dhpOptions
 ) -> NDArray[np.bool_]:
     """Say which annotated frames are used; they can go on where the video has ended."""
     chosen_f = annotations.frame_f < USABLE_FRAMES[gathered.name]
@@ -185,16 +194,50 @@ def _rows(
     )
 
 
-def _leave_out_outside(rows: Photographs, split: str, gathered: Gathered) -> Photographs:
-    """Leave out rows with a joint outside the picture: people walk out of these cameras."""
+def _disagree(annotations: _Annotations, calibration: Path) -> dict[int, NDArray[np.bool_]]:
+    """Say, by camera, in which frames the 3D joints, projected, are far from the 2D joints."""
+    known = _read_intrinsics(calibration) if calibration.is_file() else {}
+    frames = len(annotations.frame_f)
+    disagree: dict[int, NDArray[np.bool_]] = {camera: np.zeros(frames, bool) for camera in CAMERAS}
+    for camera in set(known) & set(annotations.joints_2d) & set(annotations.real_3d):
+        seen_fj3 = annotations.real_3d[camera].astype(np.float64) @ known[camera].T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off_fj2 = seen_fj3[..., :2] / seen_fj3[..., 2:]
+        if len(off_fj2) == len(annotations.joints_2d[camera]) == frames:
+            off_fj2 = off_fj2[:, TRAIN_JOINTS] - annotations.joints_2d[camera][:, TRAIN_JOINTS]
+            disagree[camera] = np.linalg.norm(off_fj2, axis=-1).mean(axis=1) > DISAGREE_PX
+    return disagree
+
+
+def _read_intrinsics(file: Path) -> dict[int, NDArray[np.float64]]:
+    """Return the matrix (3, 3) of each camera: a header, then seven lines for each, by name."""
+    found: dict[int, NDArray[np.float64]] = {}
+    camera = -1
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines()[1:]:
+            key, *values = line.split() or [""]
+            if key == "name":
+                camera = int(values[0])
+            elif key == "intrinsic":
+                found[camera] = np.asarray(values, np.float64).reshape(4, 4)[:3, :3]
+    except (OSError, ValueError, IndexError) as error:
+        raise BadInputError(f"{file}: not a table of cameras: {error}") from None
+    return found
+
+
+def _leave_out(
+    rows: Photographs, disagree_n: NDArray[np.bool_], *, split: str, gathered: Gathered
+) -> Photographs:
+    """Leave out rows with a joint outside the picture, as people walk out of it, and bad rows."""
     size_2 = np.asarray(STUDIO_SIZE)
-    outside_nj = (rows.joints_2d_nj2 < 0) | (rows.joints_2d_nj2 > size_2 - 1)
-    outside_n = outside_nj.any(axis=(1, 2))
-    gathered.excluded += [
-        Skip(split, rows.names[i], "joints outside the picture")
-        for i in np.flatnonzero(outside_n).tolist()
-    ]
-    return rows.pick(np.flatnonzero(~outside_n))
+    outside_nj2 = (rows.joints_2d_nj2 < 0) | (rows.joints_2d_nj2 > size_2 - 1)
+    outside_n = outside_nj2.any(axis=(1, 2))
+    for rows_n, reason, account in (
+        (outside_n, "joints outside the picture", gathered.excluded),
+        (disagree_n & ~outside_n, "2D and 3D joints disagree", gathered.skipped),
+    ):
+        account += [Skip(split, rows.names[i], reason) for i in np.flatnonzero(rows_n).tolist()]
+    return rows.pick(np.flatnonzero(~outside_n & ~disagree_n))
 
 
 def _split_rows(

@@ -91,7 +91,7 @@ class Photographs:
 
     def pick(self, rows: NDArray[np.int64] | slice) -> Photographs:
         """Return some of the rows."""
-        indices = np.arange(len(self))[rows]
+        indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         backdrop_n, backdrops = None, self.backdrops
         if self.backdrop_n is not None:  # keep those that are needed: rows travel to workers
             used, place_n = np.unique(self.backdrop_n[indices], return_inverse=True)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.api import BadInputError
+from posetune.api import BadInputError, Progress, silent
 from selfpose.data.h36m_protocol import (
     ACTIVITIES,
     CAMERA_IDS,
@@ -71,12 +71,13 @@ class PoseCamera:
         return turned + self.shift_mm
 
 
-def read_videopose3d(path: Path, options: Human36MOptions) -> Source:
+def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = silent) -> Source:
     """Read all poses.
 
     Args:
         path: the folder of the two files, or the file of 2D poses in it that is to be used.
         options: which frames; the joints are those of h36m17.
+        progress: told of every subject.
 
     Raises:
         BadInputError: a file cannot be read, is not in this form, or does not fit the other.
@@ -92,10 +93,12 @@ def read_videopose3d(path: Path, options: Human36MOptions) -> Source:
     truth = _read_2d(folder / TRUE_2D_FILE)
     given = truth if file_2d.name == TRUE_2D_FILE else _read_2d(file_2d)
     collected = _Collected(options)
-    for subject in (name for name in SUBJECTS if name in poses):
+    for i, subject in enumerate(name for name in SUBJECTS if name in poses):
+        progress(i, len(poses), f"reading {subject}")
         cameras = _fit_cameras(subject, poses[subject], truth.get(subject, {}), folder)
         for action, world_fj3 in poses[subject].items():
-            collected.add(subject, action, world_fj3, given.get(subject, {}).get(action), cameras)
+            pixels = given.get(subject, {}).get(action)
+            collected.add(subject, action, world_fj3=world_fj3, pixels=pixels, cameras=cameras)
     rows = {
         split: limit_rows(join_photographs(parts), options.limit)
         for split, parts in collected.parts.items()
@@ -126,7 +129,7 @@ class _Collected:
         self.skipped: list[Skip] = []
 
     def add(
-        self, subject: str, action: str, world_fj3: Any, pixels: Any, cameras: list[PoseCamera]
+        self, subject: str, action: str, *, world_fj3: Any, pixels: Any, cameras: list[PoseCamera]
     ) -> None:
         """Add a sequence: 3D in metres (F, 32, 3) and per camera 2D in pixels (F, 17, 2)."""
         name = f"{subject}/{action}"
