@@ -18,7 +18,7 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -80,6 +80,7 @@ def register(
     found = _find_version(client, model, candidate)
     if found is None:
         logged = _log_model(client, model, candidate, trainable)
+        _log_metrics(client, candidate, logged)
         found = _make_version(client, model, candidate, logged)
     return found
 
@@ -197,6 +198,32 @@ def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> N
         return True
 
     patiently(find) or make_once(make, find)
+
+
+def _log_metrics(client: MlflowClient, candidate: Candidate, logged: LoggedModel) -> None:
+    """Give the model the metrics that its trial reported last, on the data that it names.
+
+    They are the run's own, time and all, so that the run's curves do not grow by them.
+    """
+    run = patiently(lambda: client.get_run(candidate.run_id))
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    data = inputs[0].dataset if inputs else None
+    metrics = []
+    for name in run.data.metrics:
+        history = patiently(lambda n=name: client.get_metric_history(candidate.run_id, n))  # type: ignore[misc]
+        last = max(history, key=lambda metric: metric.step)
+        metrics.append(
+            Metric(
+                name,
+                last.value,
+                last.timestamp,
+                last.step,
+                model_id=logged.model_id,
+                dataset_name=data.name if data else None,
+                dataset_digest=data.digest if data else None,
+            )
+        )
+    patiently(lambda: client.log_batch(candidate.run_id, metrics=metrics))
 
 
 def _save(

@@ -48,6 +48,27 @@ def test_the_best_complete_trial_becomes_a_version_with_lineage(finished: Any) -
     assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
 
 
+def test_the_model_has_its_trials_metrics_on_its_data_and_the_run_keeps_its_own(
+    finished: Any,
+) -> None:
+    from posetune.tracking.projection import ship
+
+    ship(finished.database, "first", finished.home)
+    client = MlflowClient(finished.home.tracking)
+    promotion = promoted(finished)
+    version = client.get_model_version_by_alias("selfpose", "candidate")
+    logged = client.get_logged_model(version.tags["posetune.model_id"])
+
+    found = {metric.key: metric for metric in logged.metrics}
+    assert found["val/error_mm"].value == promotion.value
+    assert found["val/error_mm"].dataset_digest == "d" * 36
+    assert found["train/step"].value == 40.0
+    history = client.get_metric_history(promotion.run_id, "val/error_mm")
+    assert [metric.step for metric in history] == [1, 2, 3, 4]
+    folder = Path(version.source.removeprefix("file://"))
+    assert (folder / "input_example.json").exists()
+
+
 def test_the_same_trial_again_keeps_its_version(finished: Any) -> None:
     first = promoted(finished)
     again = promoted(finished)
