@@ -1,0 +1,146 @@
+"""The files of cluster/, as far as they can be checked without their platforms."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def cluster(repository: Path) -> Path:
+    return repository / "cluster"
+
+
+def pinned(cluster: Path, package: str) -> str:
+    found = re.search(rf"^{package}==(\S+)$", (cluster / "constraints.txt").read_text(), re.M)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("name", ["on_premise.yaml", "aws.yaml"])
+def test_launcher_files_pass_rays_own_checks(cluster: Path, name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load((cluster / name).read_text()))
+    validate_config(config)
+    for command in config["head_start_ray_commands"]:
+        assert "--dashboard-host=0.0.0.0" not in command
+    token = "~/.ray/auth_token"
+    assert config["file_mounts"][token] == token
+    assert "RAY_AUTH_MODE=token" in str(config)
+    for source in config["file_mounts"].values():
+        assert source.startswith("~") or (cluster.parent / source).exists()
+
+
+def test_spot_workers_scale_and_the_head_is_on_demand_and_takes_no_trial(cluster: Path) -> None:
+    config = yaml.safe_load((cluster / "aws.yaml").read_text())
+    head = config["available_node_types"][config["head_node_type"]]
+    workers = config["available_node_types"]["gpu"]
+    assert head["resources"] == {"CPU": 0}
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert workers["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert (workers["min_workers"], workers["max_workers"]) == (0, config["max_workers"])
+
+
+def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
+def test_kuberay_pods_share_volume_token_and_version(cluster: Path, name: str) -> None:
+    manifest = yaml.safe_load((cluster / "kuberay" / name).read_text())
+    spec = manifest["spec"].get("rayClusterSpec", manifest["spec"])
+    assert manifest["apiVersion"] == "ray.io/v1"
+    assert spec["rayVersion"] == pinned(cluster, "ray")
+    for pod in pods(spec):
+        (container,) = pod["containers"]
+        variables = {v["name"]: v for v in container["env"]}
+        assert variables["RAY_AUTH_MODE"]["value"] == "token"
+        assert variables["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "posetune-ray"
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]} >= {"shared"}
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+
+
+def test_the_image_copies_what_is_there_and_pins_every_version(cluster: Path) -> None:
+    lines = (cluster / "Dockerfile").read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
+    assert copied
+    assert all((cluster.parent / name).exists() for name in copied)
+    assert any("--constraint cluster/constraints.txt" in line for line in lines)
+    mlflow = (cluster / "tracking" / "Dockerfile").read_text()
+    assert f"mlflow[auth]=={pinned(cluster, 'mlflow')}" in mlflow
+
+
+def test_no_password_of_the_servers_has_a_default_and_both_bind_to_loopback(cluster: Path) -> None:
+    services = yaml.safe_load((cluster / "tracking" / "compose.yaml").read_text())["services"]
+    for service in services.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert "${POSTGRES_PASSWORD:?" in services["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    for line in (cluster / "tracking" / "example.env").read_text().splitlines():
+        assert line.startswith("#") or line.endswith("=")
+    assert "admin_password =\n" in (cluster / "tracking" / "example.auth.ini").read_text()
+
+
+@pytest.mark.parametrize("name", ["slurm/sweep.sbatch", "tracking/plain.sh"])
+def test_scripts_are_valid_shell(cluster: Path, name: str) -> None:
+    subprocess.run(["bash", "-n", str(cluster / name)], check=True)
+
+
+STAND_INS = {
+    # Runs the command here; every "node" is this machine.
+    "srun": """#!/usr/bin/env bash
+echo "srun $*" >> "$CALLS"
+while [[ "$1" == --* ]]; do shift; done
+exec "$@"
+""",
+    "scontrol": """#!/usr/bin/env bash
+echo "scontrol $*" >> "$CALLS"
+if [ "$1" = show ]; then echo 127.0.0.1; fi
+""",
+}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_slurm_script_runs_a_sweep_and_keeps_no_token(
+    cluster: Path, tmp_path: Path, toy_sweep: Any, toy_store: Path
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in STAND_INS.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "here",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_CPUS_PER_TASK": "2",
+        "VENV": str(Path(sys.executable).parents[1]),
+        "POSETUNE_HOME": str(tmp_path / "home"),
+    }
+    script = ["bash", str(cluster / "slurm" / "sweep.sbatch"), str(toy_sweep(trials=3))]
+    ended = subprocess.run(
+        [*script, "batch", str(toy_store)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "3 of 3 trials" in ended.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert "requeue" not in calls
+    assert "ray start --head" in calls
+    assert not list((tmp_path / "home").glob(".ray-token*"))
