@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from selfpose.config import SelfPoseConfig
+from selfpose.config import LossWeights, SelfPoseConfig
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
@@ -29,6 +29,14 @@ def test_every_number_has_bounds() -> None:
     ]
 
     assert unbounded == []
+
+
+@pytest.mark.parametrize("mode", ["complete", "lifting"])
+def test_weights_that_are_all_zero_are_refused(mode: str) -> None:
+    none = dict.fromkeys(LossWeights.model_fields, 0.0)
+    with pytest.raises(ValidationError, match="nothing would be learned"):
+        SelfPoseConfig(mode=mode, loss_weights={**none, "keypoint": float(mode == "lifting")})
+    SelfPoseConfig(mode=mode, loss_weights={**none, "bone": 1.0})
 
 
 def test_the_defaults_are_the_papers() -> None:

@@ -47,6 +47,10 @@ class LossWeights(_Part):
     )
 
 
+_OF_IMAGES = ("adversarial", "keypoint", "silhouette")
+"""Loss terms that lifting mode does not have."""
+
+
 class FlowConfig(_Part):
     """The prior of 2D poses: principal components and coupling blocks."""
 
@@ -196,6 +200,20 @@ class SelfPoseConfig(_Part):
         """Whether training reads foreground masks."""
         warmed_up = self.takes_images and self.pretrain_silhouette > 0
         return warmed_up or (self.mode == "complete" and self.loss_weights.silhouette > 0)
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> SelfPoseConfig:
+        weights = self.loss_weights.model_dump()
+        if self.mode == "supervised":
+            return self  # does not use them
+        if self.mode == "lifting":
+            weights = {name: weights[name] for name in weights if name not in _OF_IMAGES}
+        if not any(weights.values()):
+            raise ValueError(
+                f"loss_weights: {', '.join(weights)} are all 0 in mode {self.mode}, nothing would "
+                "be learned; give one of them a weight"
+            )
+        return self
 
     @model_validator(mode="after")
     def _maps_divide_the_image(self) -> SelfPoseConfig:

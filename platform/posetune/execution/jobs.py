@@ -79,7 +79,8 @@ def submit_sweep(shipment: Shipment, address: str) -> Job:
         except (RuntimeError, ConnectionError) as error:
             text = str(error)
             is_fresh = "status code 500" in text or "No available agent" in text
-            if not is_fresh or time.monotonic() > deadline:
+            is_taken = "already exists" in text  # another has just submitted it: attach to that
+            if not (is_fresh or is_taken) or time.monotonic() > deadline:
                 line = text.strip().splitlines()[0] if text.strip() else repr(error)
                 raise BadInputError(
                     f"--address {address}: no Ray job server answers there ({line}); it is the "
