@@ -30,8 +30,8 @@ __all__ = [
     "read_mask",
 ]
 
-BACKDROP_PICTURES = 31
-"""Pictures of one camera whose median is its background."""
+BACKDROP_PICTURES = 15
+"""Pictures of one camera whose median is its background; a tenth of a second, once per worker."""
 BACKDROP_SIDE_PX = 600
 """Backgrounds are kept at the largest of 1, 1/2, 1/4, 1/8 of the size that is not above this."""
 DIFFERENCE = 26

@@ -282,7 +282,7 @@ def _read_mapping(file: Path) -> Iterator[tuple[str, str]]:
     for action, subaction, *own in rows:
         if not action.isdigit() or not 0 <= int(action) - FIRST_ACTION < len(ACTIVITIES):
             continue
-        for subject, stem in zip(header[2:], own, strict=True):
+        for subject, stem in zip(header[2:], own, strict=False):
             yield f"{subject}/{ACTIVITIES[int(action) - FIRST_ACTION]}-{subaction}", stem
 
 

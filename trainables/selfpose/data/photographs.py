@@ -160,10 +160,13 @@ def _whence_masks(parts: Sequence[Photographs]) -> str | None:
             return None
         given += int(with_mask_n.sum())
         estimated += int((~with_mask_n).sum())
-    if estimated == 0:
-        return "the dataset's"
     backdrop = "difference from the median picture of each camera"
-    return backdrop if given == 0 else f"{given} the dataset's, the others {backdrop}"
+    if given == 0:
+        return backdrop
+    if estimated:
+        return f"{given} the dataset's, the others {backdrop}"
+    boxes = any(part.crop_to_masks for part in parts)
+    return f"the dataset's; inside mere boxes {backdrop}" if boxes else "the dataset's"
 
 
 def join_photographs(parts: Sequence[Photographs]) -> Photographs:
