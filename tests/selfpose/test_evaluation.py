@@ -250,7 +250,11 @@ def test_data_without_3d_truth_is_evaluated_in_2d(tmp_path: Path) -> None:
 
     assert set(result.metrics) == {"test/error_2d_px"}
     assert set(result.baselines) == {"mean_2d_pose_px"}
-    assert result.tables["activities.md"].startswith("# 2D error per activity, px")
+    table = result.tables["activities.md"]
+    assert table.startswith("# 2D error per activity, px")
+    (mine,) = (line for line in table.split("##")[0].splitlines() if "| this model |" in line)
+    assert mine.endswith(f"| {result.metrics['test/error_2d_px']:.1f} |")
+    assert "rotation" not in table
     assert result.pictures["poses.png"].startswith(PNG)
     assert result.contest is not None
     assert (result.contest.score, result.contest.unit) == ("error_2d_px", "px")
@@ -258,6 +262,18 @@ def test_data_without_3d_truth_is_evaluated_in_2d(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("mode", "assumption"),
+    [("complete", "Unp. 2D"), ("supervised", "Full-3D"), ("lifting", "true 2D pose")],
+)
+def test_the_table_says_what_a_model_was_trained_with(
+    store: Path, tmp_path: Path, mode: str, assumption: str
+) -> None:
+    table = evaluate_exported(exported(tmp_path, mode), store, "test").tables["activities.md"]
+
+    assert f"| this model | {assumption} |" in table
+
+
 def test_a_model_that_is_given_true_2d_poses_says_so_and_has_no_2d_rival(
     store: Path, tmp_path: Path
 ) -> None:

@@ -164,15 +164,14 @@ def _tables(
     averager: Averager,
 ) -> dict[str, str]:
     """Return the per-activity table, and for MPI-INF-3DHP that of PCK and AUC."""
-    sees_images = _takes_images(predictor)
     source = f"Data: {store.metadata.format}, split {split}, store {store.digest[:12]}."
-    if not sees_images:
+    if not _takes_images(predictor):
         source += (
             " This model is given the TRUE 2D poses: not comparable with one that sees images."
         )
     header = Header(source, store.metadata.activities, store.metadata.format == "human36m")
     has_3d = "p_mpjpe_mm" in averages
-    rows = table_rows(has_3d=has_3d, sees_images=sees_images)
+    rows = table_rows(has_3d=has_3d, mode=predictor.config.mode)
     markdown, flat = activity_table(rows, averages, averager=averager, header=header)
     tables = {"activities.md": markdown, "activities.csv": flat}
     if has_3d and store.metadata.format == "mpi_inf_3dhp":

@@ -37,6 +37,9 @@ from selfpose.skeleton import Layout
 
 __all__ = ["Predictions", "Row", "score_frames", "table_rows", "truth_3d"]
 
+_ASSUMPTIONS = {"complete": "Unp. 2D", "supervised": "Full-3D", "lifting": "true 2D pose"}
+"""What each mode of training needs, in the supplementary's words; lifting is not from images."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -125,15 +128,15 @@ def _found(
     return dict(zip(names, (within_n, np.mean(shares, axis=0)), strict=True))
 
 
-def table_rows(*, has_3d: bool, sees_images: bool) -> list[Row]:
-    """Return the rows of the per-activity table, the model's first."""
-    sees = "Unp. 2D" if sees_images else "true 2D pose"
+def table_rows(*, has_3d: bool, mode: str) -> list[Row]:
+    """Return the rows of the per-activity table, the model's first; `mode` as in its config."""
+    sees = _ASSUMPTIONS[mode]
     if not has_3d:
         return [
             Row("error_2d_px", "this model", sees),
             Row("mean_2d_pose_px", "baseline: mean 2D pose", "constant"),
         ]
-    own_2d = "predicted 2D" if sees_images else "true 2D pose"
+    own_2d = "true 2D pose" if mode == "lifting" else "predicted 2D"
     return [
         Row("p_mpjpe_mm", "this model", sees),
         Row("p_mpjpe_mirrored_mm", "this model, mirror image allowed", sees),

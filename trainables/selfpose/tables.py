@@ -84,7 +84,7 @@ def activity_table(
         *(f"# {title}", "", header.source, "", *head),
         *(_markdown(line, _mean) for line in lines),
         *(_markdown(line, _mean) for line in published),
-        *(*sizes, "", *_notes(pooled, header.is_human36m), ""),
+        *(*sizes, "", *_notes(pooled, unit, header.is_human36m), ""),
         *("## 95 % intervals", "", _BOOTSTRAP, "", *head),
         *(_markdown(line, _interval) for line in lines),
     ]
@@ -140,7 +140,8 @@ def _columns(header: Header) -> list[tuple[str, int]]:
 def _line(row: Row, averages: Averages, order: Sequence[tuple[str, int]]) -> _Line:
     absent = _exact(math.nan)
     cells = [averages.activities.get(activity, absent) for _, activity in order]
-    return _Line(row.method, row.assumptions, [*cells, averages.macro])
+    average = averages.macro if row.column.endswith("_mm") else averages.frame
+    return _Line(row.method, row.assumptions, [*cells, average])
 
 
 def _exact(mean: float) -> Average:
@@ -148,7 +149,9 @@ def _exact(mean: float) -> Average:
     return Average(mean, math.nan, math.nan)
 
 
-def _notes(pooled: Sequence[str], is_human36m: bool) -> list[str]:
+def _notes(pooled: Sequence[str], unit: str, is_human36m: bool) -> list[str]:
+    if unit != "mm":
+        return ["Avg. is the mean over frames, as the sweep's objective is."]
     average = "Avg. is the mean over activities, as the sweep's objective is"
     if pooled:
         average += f"; those with few frames or motions count as one: {', '.join(pooled)}"

@@ -15,7 +15,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
 COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-study", "track"]
-COMMANDS += ["stages", "promote"]
+COMMANDS += ["stages", "promote", "rollback"]
 COMMANDS += ["predict", "export", "ui"]
 
 
