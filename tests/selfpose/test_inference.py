@@ -8,6 +8,7 @@ import torch
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
+from selfpose.geometry import mirror_poses
 from selfpose.inference import PosePredictor, build_model, export_model, load_model
 from selfpose.skeleton import H36M_17
 
@@ -82,6 +83,20 @@ def test_a_lifting_model_takes_2d_poses_and_no_images(tmp_path: Path) -> None:
     assert predictor.lift(np.zeros((2, 17, 2), np.float32)).shape == (2, 17, 3)
     with pytest.raises(BadInputError, match="2D poses"):
         predictor.lift(np.zeros((2, 16, 2), np.float32))
+
+
+def test_a_model_that_averages_lifts_a_mirror_image_to_the_mirror_image() -> None:
+    config = SelfPoseConfig.model_validate(
+        {"mode": "lifting", "lifting": {"width": 16, "mirror_average": True}}
+    )
+    model = build_model(config, H36M_17, h=0.4)
+    poses = torch.randn(5, 17, 2, generator=torch.Generator().manual_seed(0))
+    mirror = list(H36M_17.mirror)
+    with torch.no_grad():
+        lifted = model.lift(poses)
+        of_mirrored = model.lift(mirror_poses(poses, mirror))
+
+    torch.testing.assert_close(of_mirrored, lifted[:, mirror] * torch.tensor([-1.0, 1.0, 1.0]))
 
 
 def test_lifting_does_not_depend_on_place_in_the_crop(tmp_path: Path) -> None:

@@ -234,6 +234,18 @@ def test_the_poison_kills_a_training_that_does_see_them(
         start(SUPERVISED).epoch()
 
 
+@pytest.mark.parametrize("field", ["mirror_prior", "lifting"])
+def test_a_hand_has_no_mirror_image(field: str, tmp_path: Path) -> None:
+    importer = SelfPose.importers()["procedural_hand"]
+    store = tmp_path / "hand"
+    importer.run(None, store, importer.options(image_size=32, limit=4, level="plain"), silent)
+    values = {"mirror_prior": True, "lifting": {"width": 16, "mirror_average": True}}
+    config = SelfPoseConfig.model_validate({**SMALL, "mode": "lifting", field: values[field]})
+
+    with pytest.raises(BadInputError, match="mirror image of a hand21 is none"):
+        SelfPose.stages(config, store)
+
+
 def test_the_mirrored_prior_holds_every_pose_and_its_mirror_image(tiny_store: Path) -> None:
     store = open_store(tiny_store)
     once_nj2, twice_nj2 = (prior_poses(store, mirrored=m) for m in (False, True))

@@ -124,6 +124,9 @@ class LiftingConfig(_Part):
     learning_rate_ratio: float = Field(
         1.0, gt=0, le=100, description="Lambda's learning rate over the others'."
     )
+    mirror_average: bool = Field(
+        False, description="Lift a pose and its mirror image and take the mean; ours, at use only."
+    )
 
 
 class RendererConfig(_Part):

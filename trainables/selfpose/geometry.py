@@ -15,6 +15,7 @@ Shape letters: B batch, J joints.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "draw_rotations",
     "head_distance",
     "lift",
+    "mirror_poses",
     "normalise_pose",
     "project",
     "rotate",
@@ -49,6 +51,17 @@ def head_distance(poses_nj2: Tensor, root: int, head: int) -> float:
 def normalise_pose(poses_bj2: Tensor, root: int, h: float) -> Tensor:
     """Return normalised poses (B, J, 2) of poses in crop coordinates."""
     return (poses_bj2 - poses_bj2[:, root : root + 1]) / (ROOT_DEPTH * h)
+
+
+def mirror_poses(poses_bj2: Tensor, mirror: Sequence[int]) -> Tensor:
+    """Return the mirror images (B, J, 2) of 2D poses whose x is 0 in the middle.
+
+    Args:
+        poses_bj2: 2D poses (B, J, 2), crop coordinates or normalised.
+        mirror: for each joint, the same joint of the other side.
+    """
+    swapped_bj2 = poses_bj2[:, list(mirror)]
+    return torch.cat((-swapped_bj2[..., :1], swapped_bj2[..., 1:]), dim=-1)
 
 
 def lift(normalised_bj2: Tensor, offsets_bj: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
-from selfpose.geometry import lift, normalise_pose
+from selfpose.geometry import lift, mirror_poses, normalise_pose
 from selfpose.images import images_to_input, reduce_images
 from selfpose.networks import Lambda, Omega, Phi
 from selfpose.skeleton import LAYOUTS, Layout
@@ -61,6 +61,8 @@ class PoseModel(nn.Module):
         super().__init__()
         self.phi, self.omega, self.lifter = phi, omega, lifter
         self.layout, self.h = layout, h
+        self.mirror_average = False
+        """Whether `lift` takes the mean with what Lambda makes of the pose's mirror image."""
 
     def read(self, images_b3ss: Tensor) -> tuple[Tensor, Tensor]:
         """Return skeletons (B, 1, S, S) and 2D poses (B, J, 2), crop coordinates, of images.
@@ -79,7 +81,12 @@ class PoseModel(nn.Module):
     def lift(self, joints_bj2: Tensor) -> Tensor:
         """Return 3D poses (B, J, 3), body frame, of 2D poses in crop coordinates."""
         normalised_bj2 = normalise_pose(joints_bj2, self.layout.root, self.h)
-        return lift(normalised_bj2, self.lifter(normalised_bj2)[0])
+        offsets_bj = self.lifter(normalised_bj2)[0]
+        if self.mirror_average:
+            mirrored_bj2 = mirror_poses(normalised_bj2, self.layout.mirror)
+            mirrored_bj = self.lifter(mirrored_bj2)[0][:, list(self.layout.mirror)]
+            offsets_bj = (offsets_bj + mirrored_bj) / 2
+        return lift(normalised_bj2, offsets_bj)
 
 
 class PosePredictor:
@@ -158,11 +165,12 @@ def build_model(config: SelfPoseConfig, layout: Layout, *, h: float) -> PoseMode
         head_activation=config.lifting.head_activation,
         input_scale=config.lifting.input_scale,
     )
-    if config.mode == "lifting":
-        return PoseModel(lifter, phi=None, omega=None, layout=layout, h=h)
-    return PoseModel(
-        lifter, phi=build_phi(config), omega=build_omega(config, layout), layout=layout, h=h
-    )
+    phi, omega = None, None
+    if config.takes_images:
+        phi, omega = build_phi(config), build_omega(config, layout)
+    model = PoseModel(lifter, phi=phi, omega=omega, layout=layout, h=h)
+    model.mirror_average = config.lifting.mirror_average
+    return model
 
 
 def build_phi(config: SelfPoseConfig) -> Phi:

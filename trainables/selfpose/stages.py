@@ -23,7 +23,7 @@ from selfpose.baselines import build_baselines
 from selfpose.config import FlowConfig, SelfPoseConfig
 from selfpose.data.store import Store, open_store
 from selfpose.flow import fit_pose_prior, save_pose_prior
-from selfpose.geometry import head_distance, normalise_pose
+from selfpose.geometry import head_distance, mirror_poses, normalise_pose
 from selfpose.images import check_images, open_feed
 from selfpose.inference import PoseModel, build_omega, build_phi
 from selfpose.training import make_skeleton_pen, pretrain_omega, pretrain_phi, seeded
@@ -69,9 +69,11 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
             f"flow.pca_dimensions: {config.flow.pca_dimensions}, but the {len(layout.joints)} "
             f"joints of {layout.name} have at most {largest}; give {largest} or fewer"
         )
-    if config.mirror_prior and layout.mirror == tuple(range(len(layout.joints))):
+    mirrors = config.mirror_prior or config.lifting.mirror_average
+    if mirrors and layout.mirror == tuple(range(len(layout.joints))):
         raise BadInputError(
-            f"mirror_prior: the mirror image of a {layout.name} is none; set it to false"
+            f"mirror_prior, lifting.mirror_average: the mirror image of a {layout.name} is none; "
+            "set both to false"
         )
     if config.mode != "complete" and not store.split("val").has_3d:
         raise BadInputError(
@@ -104,8 +106,7 @@ def prior_poses(store: Store, *, mirrored: bool) -> Tensor:
     poses_nj2 = torch.tensor(poses)
     if not mirrored:
         return poses_nj2
-    swapped_nj2 = poses_nj2[:, list(store.layout.mirror)] * torch.tensor([-1.0, 1.0])
-    return torch.cat((poses_nj2, swapped_nj2))
+    return torch.cat((poses_nj2, mirror_poses(poses_nj2, store.layout.mirror)))
 
 
 def _build_baselines(
