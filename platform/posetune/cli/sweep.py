@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -73,6 +74,10 @@ def sweep(
             help="A Ray cluster to join; 'auto' on a cluster's node (default: a local one)."
         ),
     ] = None,
+    watch_machine: Annotated[
+        bool,
+        typer.Option("--system-metrics", help="Also log how busy the driver's machine is."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the trials of one sweep until its budget is spent.
@@ -87,7 +92,7 @@ def sweep(
     from posetune.home import Home, check_name
     from posetune.provenance import collect
     from posetune.report.tables import as_json as view_json
-    from posetune.report.tables import sweep_tables
+    from posetune.report.tables import next_steps, sweep_tables
     from posetune.spec import configure, default_params, load_sweep
     from posetune.study.database import open_database
     from posetune.study.sweep import Opening, SweepRun
@@ -109,16 +114,22 @@ def sweep(
         provenance=collect(),
         defaults=defaults,
     )
+    # Late: importing MLflow takes seconds, and most bad input was refused by now.
+    from posetune.tracking.machine import Sampler, system_metrics
+    from posetune.tracking.projection import Tracker
+
+    sampler = Sampler(resolved.folder) if watch_machine else None  # refused before it begins
     run = SweepRun(database, opening)
     for note in run.warm_notes:
         console.print(note)
-    from posetune.tracking.projection import Tracker
-
     tracker = Tracker(database, name, resolved)
     tracker.start()
     stopping = Stopping()
+    watch = (
+        system_metrics(sampler, database, name=name, home=resolved) if sampler else nullcontext()
+    )
     try:
-        with live_table(run, quiet=as_json):
+        with live_table(run, quiet=as_json), watch:
             run_sweep(
                 run,
                 trainable,
@@ -152,10 +163,7 @@ def sweep(
         reasons = sorted({trial.reason for trial in view.trials})
         console.print("every trial failed: " + "; ".join(reasons[:3]))
         raise typer.Exit(1)
-    console.print(
-        f"Next: posetune show {name}{home_flag}, posetune promote {name} --model selfpose"
-        f"{home_flag}, posetune ui{home_flag}"
-    )
+    console.print(f"Next: {next_steps(view, home_flag)}", soft_wrap=True)
 
 
 def submit(

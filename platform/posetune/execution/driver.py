@@ -258,7 +258,9 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     if address:
         options["address"] = address
     else:
-        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        # Without `local` Ray joins whatever cluster it finds on this machine.
+        options |= {"address": "local", "include_dashboard": False}
+        options["object_store_memory"] = OBJECT_STORE_BYTES
     ray.init(**options)
     try:
         if _slots(resources) < 1:

@@ -28,6 +28,8 @@ class Audit:
 class PruningBalance:
     """What ASHA's cuts saved and may have cost."""
 
+    audit_share: float
+    """Share of the trials that is drawn to run on."""
     cut: int
     """Trials that were cut."""
     saved_s: float
@@ -46,7 +48,12 @@ class PruningBalance:
         share = self.saved_s / max(self.saved_s + self.trained_s, 1e-9)
         text = f"pruning cut {self.cut} trials and saved {share:.0%} of the training"
         if not self.audits:
-            return f"{text}; what that cost is not known (pruner.audit_share: 0.1 would show it)"
+            hint = (
+                "none of the drawn trials was to be cut yet"
+                if self.audit_share
+                else ("pruner.audit_share: 0.1 would show it")
+            )
+            return f"{text}; what that cost is not known ({hint})"
         return (
             f"{text}; of {len(self.audits)} that ran on to see, {self.lost} ended as the best "
             f"(so at most {self.at_most:.0%} of those cut, with 95 % confidence)"
@@ -68,6 +75,7 @@ def pruning_balance(view: SweepView) -> PruningBalance:
     )
     lost = sum(audit.gain > 0 for audit in audits)
     return PruningBalance(
+        audit_share=view.spec.pruner.audit_share,
         cut=len(cut),
         saved_s=sum(t.seconds / t.epochs * (last - t.epochs) for t in cut),
         trained_s=view.trained_s,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posetune.report.importance import Importance, param_importance
+from posetune.report.pruning import pruning_balance
 from posetune.study.view import SweepView, TrialView
 
 __all__ = [
@@ -109,6 +110,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         _companions(view),
         _changes(view),
         _importance(view),
+        Text(str(pruning_balance(view))),
         Text(f"budget used: {budget_used(view)}"),
     ]
     if view.stages:
@@ -117,7 +119,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
             for name, use in view.stages.items()
         )
         parts.append(Text(f"shared stages: {shared}"))
-    return Group(*parts)
+    return Group(*(part for part in parts if not isinstance(part, Text) or part.plain))
 
 
 def changed_params(view: SweepView) -> dict[str, tuple[Any, Any]]:

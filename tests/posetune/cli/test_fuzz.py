@@ -28,6 +28,8 @@ COMMAND_NAMES = [
         "stages",
         "promote",
         "rollback",
+        "logs",
+        "stop",
         "predict",
         "export",
         "data import",

@@ -1,0 +1,144 @@
+"""How busy the driver's machine is, in the sweep's run: MLflow's page of system metrics.
+
+The names are those that MLflow's own monitor uses. It is not used itself: it needs packages that
+nothing else here does, for what four files of the system say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.study import journal
+from posetune.study.database import Database
+from posetune.study.view import read_sweep
+from posetune.tracking.connection import connect, explain, public_address
+
+__all__ = ["Sampler", "system_metrics"]
+
+PERIOD_S = 10.0
+_GPU_S = 5.0
+_MB = 1024**2
+_log = logging.getLogger(__name__)
+
+
+class Sampler:
+    """Reads how busy the machine is; cores are busy since the reading before."""
+
+    def __init__(self, folder: Path, proc: Path = Path("/proc")) -> None:
+        """Begin.
+
+        Args:
+            folder: whose disk to look at.
+            proc: the system's files.
+
+        Raises:
+            BadInputError: the system has no such files.
+        """
+        self._folder, self._proc = folder, proc
+        try:
+            self._busy, self._total = self._ticks()
+        except OSError as error:
+            raise BadInputError(f"--system-metrics: needs {proc}, as Linux has it") from error
+
+    def read(self) -> dict[str, float]:
+        """Return the metrics by name."""
+        busy, total = self._ticks()
+        share = (busy - self._busy) / max(total - self._total, 1)
+        self._busy, self._total = busy, total
+        lines = (self._proc / "meminfo").read_text(encoding="ascii").splitlines()
+        memory = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if ":" in line}
+        used = memory["MemTotal"] - memory["MemAvailable"]
+        disk = shutil.disk_usage(self._folder)
+        return {
+            "system/cpu_utilization_percentage": 100 * share,
+            "system/system_memory_usage_megabytes": used / _MB,
+            "system/system_memory_usage_percentage": 100 * used / memory["MemTotal"],
+            "system/disk_usage_percentage": 100 * disk.used / disk.total,
+            "system/disk_available_megabytes": disk.free / _MB,
+            **_gpus(),
+        }
+
+    def _ticks(self) -> tuple[int, int]:
+        line = (self._proc / "stat").read_text(encoding="ascii").splitlines()[0]
+        ticks = [int(word) for word in line.split()[1:9]]
+        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and idle for a disk
+
+
+@contextmanager
+def system_metrics(
+    sampler: Sampler, database: Database, *, name: str, home: Home
+) -> Iterator[None]:
+    """Log the metrics of this machine to the sweep's run until the end."""
+    done = threading.Event()
+    thread = threading.Thread(
+        target=_log_until,
+        args=(done, sampler, database),
+        kwargs={"name": name, "home": home},
+        daemon=True,
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=2.0)
+
+
+def _log_until(
+    done: threading.Event, sampler: Sampler, database: Database, *, name: str, home: Home
+) -> None:
+    client = connect(home)
+    view = read_sweep(database, name)
+    while not done.wait(PERIOD_S):
+        try:
+            with database.reading() as connection:
+                tracked = journal.read_tracked(connection, view.id, public_address(home.tracking))
+            if None in tracked:  # the tracker makes the run
+                _send(client, tracked[None], sampler.read(), started=view.started)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sweep goes on
+            _log.debug("system metrics failed: %s", explain(error))
+
+
+def _send(client: MlflowClient, run_id: str, found: Mapping[str, float], *, started: float) -> None:
+    now = time.time()
+    step = int((now - started) / PERIOD_S)
+    client.log_batch(run_id, [Metric(n, v, int(1000 * now), step) for n, v in found.items()])
+
+
+def _gpus() -> dict[str, float]:
+    """Return the load and memory of each GPU, as MLflow names them; none where there is none."""
+    fields = "index,utilization.gpu,memory.used,memory.total"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    try:
+        ended = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_GPU_S,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    metrics = {}
+    for line in ended.stdout.splitlines() if ended.returncode == 0 else []:
+        try:
+            index, load, used, total = (float(word) for word in line.split(","))
+        except ValueError:  # a part of a GPU says [N/A]
+            continue
+        metrics[f"system/gpu_{index:.0f}_utilization_percentage"] = load
+        metrics[f"system/gpu_{index:.0f}_memory_usage_megabytes"] = used
+        metrics[f"system/gpu_{index:.0f}_memory_usage_percentage"] = 100 * used / total
+    return metrics
