@@ -550,21 +550,24 @@ def test_options_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_imports_shows_and_refuses(folder: Path, tmp_path: Path) -> None:
-    _cut_short(folder)
+    from typer.testing import CliRunner
+
+    from posetune.cli.app import app
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "posetune.cli", "data", *arguments]
+        command = [sys.executable, "-m", "posetune.cli", "data", "import", str(folder)]
+        command += ["--format", "human36m", "--image-size", "32", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
-    common = ["import", str(folder), "--format", "human36m", "--image-size", "32", "--out"]
-    made = run(*common, "raw", "--workers", "2")
-    jpeg = run(*common, "jpeg", "--encoding", "jpeg", "--json")
-    info = run("info", "raw", "--json")
-    unknown = run(*common, "x", "--layout", "coco")
+    _cut_short(folder)
+    made = run("--out", "store", "--encoding", "jpeg", "--workers", "2", "--json")
+    info = CliRunner().invoke(app, ["data", "info", str(tmp_path / "store"), "--json"])
+    _truncated(folder)
+    refused = run("--out", "other")
 
     assert made.returncode == 0, made.stderr
-    assert json.loads(jpeg.stdout)["rows"] == {"train": 11, "prior": 8, "val": 20, "test": 20}
+    assert json.loads(made.stdout)["rows"] == {"train": 11, "prior": 8, "val": 20, "test": 20}
     assert "1: JPEG cut short" in json.loads(info.stdout)["facts"]["skipped"]
-    assert (unknown.returncode, unknown.stdout) == (2, "")
-    assert "--layout: Input should be 'h36m17' or 'keypointgan17', got 'coco'" in unknown.stderr
-    assert "Traceback" not in unknown.stderr
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "annot.h5: not a readable HDF5 file, or cut off" in refused.stderr
+    assert "Traceback" not in refused.stderr

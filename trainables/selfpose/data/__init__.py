@@ -1,9 +1,10 @@
 """The store that feeds the model, and what makes it.
 
-An importer (`handdb`, `human36m`, `mocap17`, `procedural`, `procedural_hand`) hands a
-`sources.Source` to `importing`, which runs its jobs on all cores (`workers`) and writes `shards`;
-`store` maps the result, `contact_sheet` shows it.
+An importer (`handdb`, `human36m`, `mocap17`, `mpi_inf_3dhp`, `procedural`, `procedural_hand`)
+hands a `sources.Source` to `importing`, which runs its jobs on all cores (`workers`) and writes
+`shards`; `store` maps the result, `contact_sheet` shows it.
 Motions are drawn by `drawing` (`rendering`: `anatomy`, `hand_anatomy`, `body`, `looks`, `rooms`).
+Pictures on disk are read by `photographs` (`decoding`, `foreground`).
 """
 
 from __future__ import annotations
