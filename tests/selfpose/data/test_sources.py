@@ -135,6 +135,16 @@ def test_a_strict_import_refuses_the_first_bad_item(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_excluded_from_every_copy_is_named_and_does_not_trouble_a_strict_import(
+    tmp_path: Path,
+) -> None:
+    excluded = (Skip("test", "s11/film", "corrupt in the dataset"),)
+    source = _source(skipped=(), excluded=excluded, rows=dict.fromkeys(SPLITS, 3))
+    run_import(source, tmp_path / "store", _options(strict=True), silent)
+
+    assert open_store(tmp_path / "store").metadata.skipped == {"corrupt in the dataset": 1}
+
+
 def test_a_split_without_any_good_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"every item of the split val is bad; .* val/0\.jpg"):
         run_import(_source("val"), tmp_path / "store", _options(), silent)
