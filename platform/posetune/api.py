@@ -9,6 +9,7 @@ without noticing which.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,7 +204,11 @@ class Predictor(Protocol):
 
 
 class Trainable(Protocol):
-    """One kind of model that the platform can search over."""
+    """One kind of model that the platform can search over.
+
+    A class that names it as its base inherits what has a body here: no stages, no baselines, no
+    contact sheet, and a forecast that trains one epoch.
+    """
 
     config_model: ClassVar[type[BaseModel]]
     """Frozen, bounded, documented; every field may be searched or fixed by its dotted name."""
@@ -221,10 +226,12 @@ class Trainable(Protocol):
     @classmethod
     def draw_store(cls, store: Path, out: Path) -> None:
         """Write a contact sheet of a store as the PNG file `out`."""
+        raise BadInputError(f"{store}: {cls.__name__} draws no contact sheet")
 
     @classmethod
     def stages(cls, config: Any, store: Path) -> Sequence[Stage]:
         """Return the shared pre-computations that a trial with this configuration needs."""
+        return ()
 
     @classmethod
     def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:
@@ -233,10 +240,22 @@ class Trainable(Protocol):
         `products` are finished stage products; an empty mapping is returned when the stage that
         holds the baselines is not among them, or there are none for this metric.
         """
+        return {}
 
     @classmethod
     def forecast(cls, config: Any, context: TrialContext) -> Cost:
         """Measure one step and say what a trial takes; no stage products are given or needed."""
+        trial, began = cls(), time.perf_counter()
+        trial.start(config, context)
+        trial.epoch()
+        seconds = time.perf_counter() - began
+        state, result = context.work / "state", context.work / "result"
+        for folder, write in ((state, (trial.save,)), (result, (trial.export, trial.draw))):
+            folder.mkdir(parents=True)
+            for part in write:
+                part(folder)
+        sizes = [sum(p.stat().st_size for p in f.rglob("*")) for f in (state, result)]
+        return Cost(seconds, {}, *sizes)
 
     def start(self, config: Any, context: TrialContext) -> None:
         """Build everything for one trial. May be called again for another trial."""
@@ -286,3 +305,4 @@ class Trainable(Protocol):
         Raises:
             BadInputError: the model has no such form.
         """
+        raise BadInputError(f"{exported}: {cls.__name__} has no form as a graph")

@@ -75,8 +75,8 @@ class ToyImport(BaseModel):
 class ToyPredictor:
     """One constant pose for every image."""
 
-    joint_names = ("root", "left", "right")
-    limbs = ((1, 0), (2, 0))
+    joint_names: Sequence[str] = ("root", "left", "right")
+    limbs: Sequence[tuple[int, int]] = ((1, 0), (2, 0))
 
     def __init__(self, pose_j3: NDArray[np.float32], image_size: int) -> None:
         self.pose_j3 = pose_j3
