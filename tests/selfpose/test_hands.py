@@ -146,11 +146,6 @@ def test_a_mode_that_needs_3d_truth_is_refused_without(hand_store: Path, mode: s
         SelfPose.stages(config, hand_store)
 
 
-def test_a_mirrored_hand_is_no_prior(hand_store: Path) -> None:
-    with pytest.raises(BadInputError, match="mirror_prior"):
-        SelfPose.stages(SelfPoseConfig(mirror_prior=True), hand_store)
-
-
 @pytest.mark.usefixtures("without_3d")
 def test_an_objective_that_needs_3d_truth_is_refused_in_one_line(hand_store: Path) -> None:
     def spec(metric: str) -> SweepSpec:
