@@ -162,6 +162,7 @@ class TrainableConformance:
         images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
         poses = predictor(images)
         assert poses.shape == (3, len(predictor.joint_names), 3)
+        assert all(0 <= joint < poses.shape[1] for limb in predictor.limbs for joint in limb)
         assert poses.dtype == np.float32
         np.testing.assert_allclose(poses[:, 0], 0.0, atol=1e-6)
         assert np.isfinite(poses).all()
