@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError
+from posetune.gate import judge
 from selfpose import evaluation, pictures
 from selfpose.config import LiftingConfig, SelfPoseConfig
 from selfpose.data.shards import Shard, write_shard
@@ -259,6 +260,24 @@ def test_data_without_3d_truth_is_evaluated_in_2d(tmp_path: Path) -> None:
     assert result.contest is not None
     assert (result.contest.score, result.contest.unit) == ("error_2d_px", "px")
     assert dict(result.contest.rivals) == {"mean 2D pose": "mean_2d_pose_px"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_gate_can_judge_evaluations(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for factors in ((1.0, 1.0, 1.0), (1.0, 1.0, 0.5)):
+        model = AllKnowing(store, factors)
+        monkeypatch.setattr(evaluation, "load_model", lambda _, model=model: model)
+        found.append(evaluate_exported(Path("exported"), store, "test"))
+    exact, flat = found
+
+    first = judge(exact, None, champion_name="")
+    assert first.passed
+    assert [c.other for c in first.comparisons] == ["mean shape", "own 2D, depth 0"]
+    assert judge(exact, flat, champion_name="old").passed
+    assert not judge(flat, exact, champion_name="old").passed
+    gain = judge(exact, flat, champion_name="old").comparisons[0].gain
+    assert gain == pytest.approx(flat.metrics["test/p_mpjpe_mm"], abs=1e-3)
 
 
 @pytest.mark.usefixtures("undrawn")

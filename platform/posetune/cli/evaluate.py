@@ -68,9 +68,7 @@ def evaluate(
         return
     console.print(evaluation_table(evaluation, f"{found.name} on split {split} of {store}"))
     if facts.get("test_split_opened"):
-        console.print(
-            f"this test split was opened {facts['test_split_opened']} times, this one included"
-        )
+        console.print(f"looks at this test split so far: {facts['test_split_opened']}")
     console.print(f"{out}: {', '.join(file.name for file in files)}")
 
 

@@ -122,7 +122,7 @@ def _show(promotion: Promotion, resolved: Home, home: Path | None) -> None:
     if promotion.verdict is not None:
         console.print(verdict_table(promotion.verdict))
     if promotion.openings is not None:
-        console.print(f"this test split was opened {promotion.openings} times, this time included")
+        console.print(f"looks at this test split so far: {promotion.openings}")
     where = f"{promotion.model} version {promotion.version}"
     what = f"trial {promotion.trial} of {promotion.sweep}, {promotion.value:.2f} on validation"
     if promotion.gate == "refused":

@@ -10,9 +10,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from posetune.api import BadInputError, Evaluation
@@ -65,7 +66,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, A
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     """Return the metrics and baselines with their intervals, for a terminal."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -80,16 +81,13 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
 
 def verdict_table(verdict: Verdict) -> Table:
     """Return the gate's numbers, for a terminal."""
-    table = Table(title=f"gain on the test split, {verdict.unit}", title_justify="left")
-    table.add_column("over")
-    table.add_column("motions", justify="right")
-    table.add_column("candidate", justify="right")
-    table.add_column("against")
-    for column in ("its error", "gain", "95 % interval"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    title = f"gain on the test split, {verdict.unit}, with n motions"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("over", "n", "error", "against", "its", "gain", "95 %", ""):
+        side: Literal["left", "right"] = "left" if column in ("over", "against", "") else "right"
+        table.add_column(column, justify=side, no_wrap=True)
     for c in verdict.comparisons:
-        judged = "better" if c.better else "worse" if c.worse else "undecided"
+        judged = "better" if c.better else "worse" if c.worse else "open"
         numbers = (f"{c.other_error:.4g}", f"{c.gain:+.3g}", f"{c.low:+.3g} to {c.high:+.3g}")
         table.add_row(c.over, str(c.motions), f"{c.candidate:.4g}", c.other, *numbers, judged)
     return table

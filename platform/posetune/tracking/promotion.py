@@ -362,8 +362,8 @@ def _text(decision: Promotion) -> str:
         lines.append(f"It replaces version {decision.replaced}.")
     if decision.openings is not None:
         lines.append(
-            f"This test split (data {decision.data_digest[:12]}) was opened {decision.openings} "
-            "times, this time included."
+            f"Looks at this test split (data {decision.data_digest[:12]}) so far: "
+            f"{decision.openings}."
         )
     if decision.finalists:
         seeds = "; ".join(

@@ -98,7 +98,7 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
     assert comparison["other"] == "at rest"
     assert 0 < comparison["low"] < comparison["gain"] < comparison["high"]
     assert "| all activities | 30 |" in version.description
-    assert "opened 1 times" in version.description
+    assert "so far: 1." in version.description
 
 
 def test_a_first_candidate_that_beats_nothing_is_refused_and_kept_as_a_version(
@@ -285,7 +285,7 @@ def test_a_refusal_is_exit_code_three_with_the_table(
     assert refused.exit_code == shown.exit_code == 3
     assert json.loads(refused.stdout)["verdict"]["comparisons"][0]["motions"] == 30
     assert "all activities" in shown.output
-    assert "opened 2 times" in shown.output
+    assert "test split so far: 2" in shown.output
     assert "stays without the alias" in " ".join(shown.output.split())
     assert forced.exit_code == 0
     assert holder(graded) == 1
