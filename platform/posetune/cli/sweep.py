@@ -88,7 +88,8 @@ def sweep(
     """
     from posetune.cli.live import live_table
     from posetune.cli.stores import find_store
-    from posetune.execution.driver import Data, Stopping, StudyLostError, run_sweep
+    from posetune.execution.desk import Data, Stopping
+    from posetune.execution.driver import StudyLostError, run_sweep
     from posetune.home import Home, check_name
     from posetune.provenance import collect
     from posetune.report.tables import as_json as view_json

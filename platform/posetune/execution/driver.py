@@ -10,28 +10,23 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
-from posetune.execution.checkpoints import drop_checkpoints, drop_orphans
-from posetune.execution.handing_over import HandingOver
-from posetune.execution.trial import Assignment
+from posetune.execution.checkpoints import drop_orphans
+from posetune.execution.desk import Data, Desk, Stopping
 from posetune.home import Home
 from posetune.spec import Resources
 from posetune.study.lease import LeaseLostError
-from posetune.study.sweep import Attempt, SweepRun
+from posetune.study.sweep import SweepRun
 
-__all__ = ["Data", "Stopping", "StudyLostError", "run_sweep"]
+__all__ = ["StudyLostError", "run_sweep"]
 
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Trials and stages exchange files, not objects; Ray would take 30 % of the memory."""
@@ -39,48 +34,6 @@ OBJECT_STORE_BYTES = 128 * 1024**2
 
 class StudyLostError(RuntimeError):
     """The driver cannot write to its study any more; the message says why. Nothing is lost."""
-
-
-class Stopping:
-    """Whether and why the sweep should stop before its end."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self.asked_by_user = self.refused = False
-        self.also: Callable[[], None] = lambda: None
-        """Called when a signal asks to stop."""
-
-    def refuse(self, reason: str) -> None:
-        """Stop because no trial can go on; what is open stays open."""
-        self.reason, self.refused = reason, True
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a clean stop; a second SIGINT interrupts at once."""
-
-        def handle(number: int, _frame: FrameType | None) -> None:
-            self.reason = f"stopped by {signal.Signals(number).name}"
-            self.asked_by_user = True
-            self.also()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Data:
-    """The store that a sweep runs on."""
-
-    store: Path
-    digest: str
 
 
 def run_sweep(
@@ -116,7 +69,7 @@ def run_sweep(
             if run.left and not run.spent:
                 # Ray takes SIGTERM when it starts, and would abort on it; it is taken back.
                 with _ray(address, run.spec.resources), stopping.on_signals():
-                    _tune(run, trainable, data=data, home=home, stopping=stopping)
+                    _tune(Desk(run, trainable, data=data, home=home, stopping=stopping))
         reason = stopping.reason or run.spent or "finished"
     except BaseException as error:
         lost = _loss_of_study(error)
@@ -144,74 +97,38 @@ def _loss_of_study(error: BaseException | None) -> str:
     return ""
 
 
-def _tune(
-    run: SweepRun, trainable: type[Trainable], *, data: Data, home: Home, stopping: Stopping
-) -> None:
+def _tune(desk: Desk) -> None:
     from ray import tune
 
     from posetune.execution.actor import TrialActor
     from posetune.execution.scheduler import StudyScheduler
     from posetune.execution.searcher import StudySearcher
 
-    def assign(attempt: Attempt) -> Assignment:
-        if attempt.crashes:  # what the dead worker wrote and nobody committed
-            drop_orphans(home.storage, run.name, attempt.checkpoints, trial=attempt.trial)
-        return Assignment(
-            sweep=run.name,
-            trial=attempt.trial,
-            attempt=attempt.number,
-            seed=attempt.seed,
-            params=attempt.params,
-            spec=run.spec,
-            store=data.store,
-            storage=home.storage,
-            store_digest=data.digest,
-            checkpoints=attempt.checkpoints,
-        )
-
-    def release(number: int) -> None:
-        drop_checkpoints(home.storage, run.release_checkpoints(number))
-
-    def stop_now() -> str:
-        if run.lease.stop_asked and not stopping.reason:
-            stopping.reason = f"stopped by {run.lease.stop_asked}"
-            stopping.asked_by_user = True
-        return stopping.reason or run.spent
-
-    handing_over = HandingOver(home.storage, run.name, stop_now)
-    resources = run.spec.resources
+    resources, storage = desk.run.spec.resources, desk.home.storage
     slots = _slots(resources)
-    trial_class = tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu})
-    home.storage.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="tune-", dir=home.storage))
+    storage.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="tune-", dir=storage))
     try:
         tune.Tuner(
-            trial_class,
+            tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(run, slots=slots, stopping=stop_now, release=release),
-                scheduler=StudyScheduler(
-                    run,
-                    trainable,
-                    assign=assign,
-                    release=release,
-                    handing_over=handing_over,
-                    refuse=stopping.refuse,
-                ),
-                num_samples=run.left,
+                search_alg=StudySearcher(desk, slots=slots),
+                scheduler=StudyScheduler(desk),
+                num_samples=desk.run.left,
                 max_concurrent_trials=slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=str(scratch),
-                stop=_stopper(handing_over.is_over),
+                stop=_stopper(desk.handing_over.is_over),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
     finally:
-        handing_over.close()
+        desk.handing_over.close()
         shutil.rmtree(scratch, ignore_errors=True)
 
 

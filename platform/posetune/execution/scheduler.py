@@ -8,7 +8,6 @@ a scheduler ends the sweep.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from posetune.api import Trainable
 from posetune.execution.actor import (
     ASSIGNMENT,
     FAILED,
@@ -28,12 +26,12 @@ from posetune.execution.actor import (
     STARTED,
     WAITING,
 )
-from posetune.execution.handing_over import HandingOver
+from posetune.execution.desk import Desk
 from posetune.execution.searcher import NUMBER
-from posetune.execution.trial import Assignment, EpochResult, Started
+from posetune.execution.trial import EpochResult, Started
 from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
-from posetune.study.sweep import Attempt, StaleAttemptError, SweepRun
+from posetune.study.sweep import StaleAttemptError
 
 __all__ = ["MAX_ATTEMPTS", "StudyScheduler"]
 
@@ -45,23 +43,11 @@ MAX_ATTEMPTS = 4
 class StudyScheduler(FIFOScheduler):
     """Reports to the study and does what it decides."""
 
-    def __init__(
-        self,
-        run: SweepRun,
-        trainable: type[Trainable],
-        *,
-        assign: Callable[[Attempt], Assignment],
-        release: Callable[[int], None],
-        handing_over: HandingOver,
-        refuse: Callable[[str], None],
-    ) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
-        self._run = run
-        self._trainable = trainable
-        self._assign = assign
-        self._release = release
-        self._handing_over = handing_over
-        self._refuse = refuse
+        self._desk = desk
+        self._run = desk.run
+        self._handing_over = desk.handing_over
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
@@ -70,7 +56,7 @@ class StudyScheduler(FIFOScheduler):
         # The study counts, over all lives of the driver; Tune is told how many are left.
         left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
         trial.max_failures = trial.run_metadata.num_failures + left
-        trial.set_config({NUMBER: number, ASSIGNMENT: self._assign(attempt)})
+        trial.set_config({NUMBER: number, ASSIGNMENT: self._desk.assign(attempt)})
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
@@ -87,9 +73,9 @@ class StudyScheduler(FIFOScheduler):
         goes_on = False
         if FAILED in result:
             self._run.fail(number, result[FAILED])
-            self._release(number)
+            self._desk.release(number)
         elif REFUSED in result:
-            self._refuse(result[REFUSED])
+            self._desk.stopping.refuse(result[REFUSED])
         elif WAITING in result:
             self._run.notice = (
                 f"trial {number} waits: {result[WAITING]}; make some, or press Ctrl-C"
@@ -120,7 +106,7 @@ class StudyScheduler(FIFOScheduler):
         if not self._run.has_baselines:
             folders = {name: stage.folder for name, stage in started.stages.items()}
             metric = self._run.spec.objective.metric
-            self._run.baselines(self._trainable.baselines(folders, metric))
+            self._run.baselines(self._desk.trainable.baselines(folders, metric))
 
     def _report(self, number: int, attempt: int, epoch: EpochResult) -> bool:
         decision = self._run.report(
@@ -133,14 +119,14 @@ class StudyScheduler(FIFOScheduler):
         )
         if decision != Decision.CONTINUE:
             self._run.finish(number)
-        self._release(number)
+        self._desk.release(number)
         return decision == Decision.CONTINUE
 
     def _take_over(self, number: int, attempt: int, checkpoint: CheckpointRecord | None) -> None:
         """Commit what a worker saved that was told to stop."""
         if checkpoint is not None:
             self._run.hand_over(number, attempt, checkpoint=checkpoint)
-            self._release(number)
+            self._desk.release(number)
 
     def debug_string(self) -> str:
         """Return nothing: the sweep has a table of its own."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from posetune.study.sweep import SweepRun
+from posetune.execution.desk import Desk
 
 __all__ = ["NUMBER", "StudySearcher"]
 
@@ -20,24 +19,16 @@ class StudySearcher(Searcher):
     It never answers "not yet": Tune's loop would sleep on that, with all its slots held.
     """
 
-    def __init__(
-        self,
-        run: SweepRun,
-        *,
-        slots: int,
-        stopping: Callable[[], str],
-        release: Callable[[int], None],
-    ) -> None:
+    def __init__(self, desk: Desk, *, slots: int) -> None:
         super().__init__()
-        self._run = run
-        self._release = release
+        self._desk = desk
+        self._run = desk.run
         self._slots = slots
-        self._stopping = stopping
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial, None while all slots are taken, FINISHED when none is left."""
-        if self._stopping():
+        if self._desk.stop_reason():
             return Searcher.FINISHED
         if len(self._numbers) >= self._slots:
             return None
@@ -54,7 +45,7 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id)
         if error and self._run.trials[number].state is None:
             self._run.fail(number, self._run.trials[number].reason)
-            self._release(number)
+            self._desk.release(number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: the scheduler reports."""
