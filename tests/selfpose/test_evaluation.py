@@ -273,7 +273,7 @@ def test_the_gate_can_judge_evaluations(store: Path, monkeypatch: pytest.MonkeyP
 
     first = judge(exact, None, champion_name="")
     assert first.passed
-    assert [c.other for c in first.comparisons] == ["mean shape", "own 2D, depth 0"]
+    assert [c.other for c in first.comparisons] == ["mean shape", "own 2D, flat"]
     assert judge(exact, flat, champion_name="old").passed
     assert not judge(flat, exact, champion_name="old").passed
     gain = judge(exact, flat, champion_name="old").comparisons[0].gain

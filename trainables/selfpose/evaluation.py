@@ -145,7 +145,7 @@ def _contest(store: Store, main: str, *, sees_images: bool) -> Contest:
     if main == "p_mpjpe_mm":
         rivals = {"mean shape": "mean_shape_mm"}
         if sees_images:
-            rivals["own 2D, depth 0"] = "flat_predicted_mm"
+            rivals["own 2D, flat"] = "flat_predicted_mm"
     return Contest(
         score=main,
         unit=main.rpartition("_")[2],

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from posetune.api import Trainable, TrialContext
+from posetune.api import BadInputError, Trainable, TrialContext
 from posetune.digest import digest_folder
 from posetune.spec import configure
 from posetune.stages.cache import StageCache, stage_key
@@ -166,6 +166,30 @@ class TrainableConformance:
         assert poses.dtype == np.float32
         np.testing.assert_allclose(poses[:, 0], 0.0, atol=1e-6)
         assert np.isfinite(poses).all()
+
+    def test_an_evaluation_has_what_the_gate_reads(
+        self, config: Any, context: TrialContext, store: Path, tmp_path: Path
+    ) -> None:
+        """Promotion compares two evaluations frame by frame."""
+        trial = self.begin(config, context)
+        trial.epoch()
+        (tmp_path / "model").mkdir()
+        trial.export(tmp_path / "model")
+        try:
+            found = self.trainable.evaluate(tmp_path / "model", store, "test")
+        except BadInputError as error:
+            pytest.skip(f"this trainable evaluates nothing: {error}")
+        assert found.metrics
+        assert all(name.startswith("test/") for name in found.metrics)
+        if found.contest is None:
+            return
+        wanted = (found.contest.score, "motion", "activity", "group")
+        columns = [found.records[name] for name in (*wanted, *found.contest.rivals.values())]
+        assert {len(column) for column in columns} == {len(columns[0])}
+        assert set(np.unique(found.records["group"])) == set(
+            range(found.records["group"].max() + 1)
+        )
+        assert found.records["activity"].max() < len(found.contest.activities)
 
     def test_figures_are_pictures(self, config: Any, context: TrialContext, tmp_path: Path) -> None:
         """At least one PNG file, whole."""

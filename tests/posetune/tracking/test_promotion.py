@@ -291,6 +291,19 @@ def test_a_refusal_is_exit_code_three_with_the_table(
     assert holder(graded) == 1
 
 
+def test_further_seeds_are_trained_from_the_command_line(
+    graded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posetune.spec.load_trainable", lambda _: Graded)
+    train(graded, GOOD)
+
+    result = command(graded, "promote", "first", "--model", "toy", "--seeds", "2", "--json")
+
+    assert result.exit_code == 0, result.output
+    (finalist,) = json.loads(result.stdout)["finalists"]
+    assert (finalist["trial"], len(finalist["values"])) == (0, 3)
+
+
 @pytest.mark.parametrize("options", [["--force"], ["--reason", "because"]])
 def test_force_and_reason_go_together(graded: Any, options: list[str]) -> None:
     result = command(graded, "promote", "first", "--model", "toy", "--alias", "c", *options)
