@@ -9,28 +9,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from posetune.api import BadInputError, Trainable
 from posetune.documents import Document, Key, describe_errors, read_document
+from posetune.parameters import Choice, FloatRange, Frozen, IntRange, Parameter, Scalar
 
 __all__ = [
     "DEFAULT_TRAINABLE",
-    "Choice",
-    "FloatRange",
-    "IntRange",
-    "Parameter",
-    "Scalar",
     "SweepSpec",
     "configure",
     "default_params",
@@ -40,106 +28,16 @@ __all__ = [
 ]
 
 DEFAULT_TRAINABLE = "selfpose.trainable:SelfPose"
-Scalar: TypeAlias = bool | int | float | str
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class FloatRange(_Frozen):
-    """A real number between two bounds, both included."""
-
-    bounds: tuple[float, float] = Field(alias="float")
-    log: bool = False
-    step: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> FloatRange:
-        _check_range(self.bounds, self.log)
-        if self.log and self.step is not None:
-            raise ValueError("log and step exclude each other")
-        return self
-
-    @property
-    def corners(self) -> tuple[Scalar, ...]:
-        """The values whose validity implies that of all."""
-        return self.bounds
-
-
-class IntRange(_Frozen):
-    """A whole number between two bounds, both included."""
-
-    bounds: tuple[int, int] = Field(alias="int")
-    log: bool = False
-    step: int = Field(1, ge=1, strict=True)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> IntRange:
-        _check_range(self.bounds, self.log)
-        if self.log and self.step != 1:
-            raise ValueError("log and step exclude each other")
-        return self
-
-    @property
-    def corners(self) -> tuple[Scalar, ...]:
-        """The values whose validity implies that of all."""
-        low, high = self.bounds
-        return (low, high - (high - low) % self.step)
-
-
-class Choice(_Frozen):
-    """One of a list of values."""
-
-    values: tuple[Scalar, ...] = Field(alias="choice", min_length=1)
-
-    @model_validator(mode="after")
-    def _has_no_value_twice(self) -> Choice:
-        if len({(type(v), v) for v in self.values}) < len(self.values):
-            raise ValueError(f"a value stands twice in {list(self.values)}")
-        return self
-
-    @property
-    def corners(self) -> tuple[Scalar, ...]:
-        """The values whose validity implies that of all."""
-        return self.values
-
-
-def _check_range(bounds: tuple[float, float], log: bool) -> None:
-    low, high = bounds
-    if not low < high:
-        raise ValueError(f"must be [low, high] with low < high, got [{low}, {high}]")
-    if log and low <= 0:
-        raise ValueError(f"log needs bounds above 0, got [{low}, {high}]")
-
-
-def _kind(value: Any) -> str | None:
-    if isinstance(value, FloatRange | IntRange | Choice):
-        return {FloatRange: "kind:float", IntRange: "kind:int", Choice: "kind:choice"}[type(value)]
-    kinds = [k for k in ("float", "int", "choice") if isinstance(value, dict) and k in value]
-    return f"kind:{kinds[0]}" if len(kinds) == 1 else None
-
-
-Parameter: TypeAlias = Annotated[
-    Annotated[FloatRange, Tag("kind:float")]
-    | Annotated[IntRange, Tag("kind:int")]
-    | Annotated[Choice, Tag("kind:choice")],
-    Discriminator(
-        _kind,
-        custom_error_type="parameter",
-        custom_error_message="must be {float: [low, high]}, {int: [low, high]} or {choice: [...]}",
-    ),
-]
-
-
-class Objective(_Frozen):
+class Objective(Frozen):
     """What is optimised."""
 
     metric: str
     mode: Literal["min", "max"]
 
 
-class Sampler(_Frozen):
+class Sampler(Frozen):
     """How the next trial's parameters are drawn."""
 
     name: Literal["tpe", "random", "one_by_one"] = Field(
@@ -153,7 +51,7 @@ class Sampler(_Frozen):
     )
 
 
-class Pruner(_Frozen):
+class Pruner(Frozen):
     """When a trial is cut, and how long one may last."""
 
     name: Literal["asha", "none"] = "asha"
@@ -180,14 +78,14 @@ class Pruner(_Frozen):
         return self
 
 
-class Resources(_Frozen):
+class Resources(Frozen):
     """What one trial takes of the cluster."""
 
     cpu: float = Field(1, gt=0, strict=True, description="Cores; also the trial's threads.")
     gpu: float = Field(0, ge=0, strict=True, description="GPUs; a fraction shares one.")
 
 
-class Budget(_Frozen):
+class Budget(Frozen):
     """When the sweep ends: whichever comes first."""
 
     trials: int = Field(ge=1, strict=True)
@@ -199,7 +97,7 @@ class Budget(_Frozen):
     )
 
 
-class SweepSpec(_Frozen):
+class SweepSpec(Frozen):
     """A sweep file."""
 
     trainable: str = Field(DEFAULT_TRAINABLE, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")

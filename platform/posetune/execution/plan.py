@@ -16,7 +16,8 @@ from pathlib import Path
 
 from posetune.api import BadInputError, Cost, Trainable, TrialContext
 from posetune.execution.trial import require_device
-from posetune.spec import Choice, FloatRange, IntRange, Scalar, SweepSpec, configure, default_params
+from posetune.parameters import Choice, FloatRange, IntRange, Scalar
+from posetune.spec import SweepSpec, configure, default_params
 from posetune.stages.cache import stage_key
 from posetune.study.rungs import Decision, Rungs
 

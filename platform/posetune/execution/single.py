@@ -18,7 +18,8 @@ from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.digest import digest_json
 from posetune.execution.checkpoints import drop_checkpoints, trial_folder
 from posetune.execution.trial import Assignment, EpochResult, HandOver, Started, TrialRun
-from posetune.spec import Scalar, SweepSpec
+from posetune.parameters import Scalar
+from posetune.spec import SweepSpec
 from posetune.study.journal import CheckpointRecord
 
 __all__ = ["SingleTrial", "forget_single", "train_single"]

@@ -24,7 +24,8 @@ from posetune.execution.checkpoints import (
     trial_folder,
     write_checkpoint,
 )
-from posetune.spec import Resources, Scalar, SweepSpec, configure
+from posetune.parameters import Scalar
+from posetune.spec import Resources, SweepSpec, configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.study.journal import CheckpointRecord
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
-from posetune.spec import Scalar
+from posetune.parameters import Scalar
 from posetune.study import schema
 
 __all__ = [

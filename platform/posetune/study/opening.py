@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from posetune.api import BadInputError
-from posetune.spec import Scalar, SweepSpec
+from posetune.parameters import Scalar
+from posetune.spec import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.warm import WARM, gather
 

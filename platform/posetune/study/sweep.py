@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from posetune.api import BadInputError
-from posetune.spec import Scalar
+from posetune.parameters import Scalar
 from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord, TrialRecord

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import event, text
 
-from posetune.spec import Scalar, SweepSpec
+from posetune.parameters import Scalar
+from posetune.spec import SweepSpec
 from posetune.study.database import Database, open_database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
