@@ -140,8 +140,10 @@ def _label_row(figure: Figure, row: SheetRow, *, error: float, top: float) -> No
 def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str, layout: Layout) -> None:
     """Write how the rows were chosen, the columns' names, and what the colours mean."""
     width, height = figure.get_figwidth(), figure.get_figheight()
-    lifted = "2D: true, predicted" if rows[0].image_ss3 is not None else "2D pose given"
-    for k, name in enumerate(["input image", lifted, *VIEWS]):
+    first = ["input image", "2D: true, predicted"]
+    if rows[0].image_ss3 is None:
+        first = ["(sees no image)", "given: true 2D pose"]
+    for k, name in enumerate([*first, *VIEWS]):
         x = (_LABEL_INCHES + (k + 0.48) * _CELL_INCHES) / width
         figure.text(x, 1 - 0.7 / height, name, fontsize=9, ha="center", va="center")
     figure.text(0.08 / width, 1 - 0.2 / height, title, fontsize=10, va="center")
