@@ -68,6 +68,7 @@ class Driver:
     def __init__(self, database: Database, folder: Path, store: Path, spec: SweepSpec) -> None:
         self.database, self.storage, self.store = database, folder / "storage", store
         self.spec = spec
+        self.digest = self.trainable.describe_store(store).digest
         self.steps_until_told: int | None = None
         self.broken: set[str] = set()
         self.most_bytes = 0
@@ -76,7 +77,7 @@ class Driver:
     def start(self) -> None:
         """What `run_sweep` does before Ray starts."""
         defaults = default_params(self.spec, self.trainable.config_model)
-        opening = Opening("s", self.spec, "text", "store", "d1", {}, defaults)
+        opening = Opening("s", self.spec, "text", "store", self.digest, {}, defaults)
         self.run = SweepRun(self.database, opening)
         for trial in self.run.trials:
             drop_checkpoints(self.storage, self.run.release_checkpoints(trial.number))
@@ -105,7 +106,7 @@ class Driver:
             params=attempt.params,
             spec=self.spec,
             store=self.store,
-            store_digest="d1",
+            store_digest=self.digest,
             storage=self.storage,
             checkpoints=attempt.checkpoints,
         )

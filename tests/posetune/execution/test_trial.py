@@ -43,7 +43,7 @@ def assignment(tmp_path: Path, toy_store: Path) -> Assignment:
         params={"x": 0.3},
         spec=spec,
         store=toy_store,
-        store_digest="d",
+        store_digest=Toy.describe_store(toy_store).digest,
         storage=tmp_path / "storage",
         checkpoints=(),
     )
