@@ -84,7 +84,10 @@ def _verdict(found: Comparison) -> str:
     if found.spread is None:
         return f"does NOT agree: {said}"
     verdict = "agrees within the spread of seeds" if found.within_spread else "does NOT agree"
-    return f"{verdict}: {said}; other seeds end {found.spread:.4g} apart"
+    return (
+        f"{verdict}: {said}; the objective is {found.gap:.4g} apart at most, other seeds' are "
+        f"{found.spread:.4g}"
+    )
 
 
 def _find(home: Home, run: str, store: Path | None) -> Recorded:

@@ -47,15 +47,15 @@ class Comparison:
     found: float | None
     largest: tuple[str, int, float] | None
     """Metric, epoch and size of the largest relative difference."""
+    gap: float = 0.0
+    """The largest difference of the objective, over all epochs."""
     spread: float | None = None
-    """How far other seeds end from each other; only where it was asked for and needed."""
+    """How far seeds lie apart at most; only where it was asked for and needed."""
 
     @property
     def within_spread(self) -> bool:
         """Whether the objective differs by no more than other seeds do."""
-        if self.spread is None or self.recorded is None or self.found is None:
-            return False
-        return abs(self.recorded - self.found) <= self.spread
+        return self.spread is not None and self.gap <= self.spread
 
 
 def reproduce(
@@ -85,18 +85,19 @@ def reproduce(
     equal = largest is None or largest[2] == 0
     spread = None
     if with_seeds and not equal:
-        ends = [again[-1].get(metric)]
+        runs = [again]
         for i in range(SEEDS):
             seed = seed_for(record.trial.seed, i, "reproduce")
-            ends.append(_train(record, seed, on_epoch=on_epoch, progress=progress)[-1].get(metric))
-        known = [end for end in ends if end is not None]
-        spread = max(known) - min(known) if known else None
+            runs.append(_train(record, seed, on_epoch=on_epoch, progress=progress))
+        curves = [_curve(run, metric) for run in runs]
+        spread = max(_apart(one, two) for one in curves for two in curves)
     return Comparison(
         epochs=len(again),
         equal=equal,
         recorded=record.metrics[-1].get(metric),
         found=again[-1].get(metric),
         largest=None if equal else largest,
+        gap=_apart(_curve(record.metrics, metric), _curve(again, metric)),
         spread=spread,
     )
 
@@ -157,6 +158,16 @@ def _train(
         folder = record.storage / trial_folder(assignment.sweep, trial.number)
         shutil.rmtree(folder.parent, ignore_errors=True)
     return found
+
+
+def _curve(epochs: Sequence[Mapping[str, float | None]], metric: str) -> list[float | None]:
+    return [epoch.get(metric) for epoch in epochs]
+
+
+def _apart(one: Sequence[float | None], two: Sequence[float | None]) -> float:
+    """Return the largest distance of two curves; an epoch without a number is left out."""
+    gaps = [abs(a - b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
+    return max(gaps, default=0.0)
 
 
 def _difference(old: float | None, new: float | None) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +87,22 @@ def test_reproduce_gives_every_trial_to_the_last_bit(run: Run, folder: Path) -> 
     assert (missing.returncode, "has 6 trials" in missing.stderr) == (2, True)
     unknown = run("reproduce", "f" * 32)
     assert (unknown.returncode, "neither SWEEP/TRIAL nor" in unknown.stderr) == (2, True)
+
+
+def test_reproduce_says_where_a_record_is_not_what_training_gives(run: Run, folder: Path) -> None:
+    other = folder / "falsified"
+    shutil.copytree(folder / "home", other)
+    with contextlib.closing(sqlite3.connect(other / "study.db")) as study:
+        study.execute(
+            "UPDATE report SET metrics = json_set(metrics, '$.\"val/error_mm\"', 0.5) "
+            "WHERE epoch = 2 AND trial_id = (SELECT id FROM trial WHERE number = 0)"
+        )
+        study.commit()
+    result = run("reproduce", "toy/0", "--home", other)
+    assert result.returncode == 1, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "does NOT agree: recorded" in said
+    assert "of val/error_mm after epoch 2" in said
 
 
 def test_compare_says_what_differs(run: Run) -> None:
