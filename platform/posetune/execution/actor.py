@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -141,13 +142,15 @@ class TrialActor(tune.Trainable):
 
 
 def _write_to(file: Path) -> None:
-    """Let what this process prints, and what kills it says, go to the end of a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as log:
+    """Let what this process prints go to the end of a file, if there is space for one."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        log = file.open("ab")
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+        log.close()
 
 
 def _own_handle() -> Any:
