@@ -12,7 +12,7 @@ from posetune.spec import configure, default_params, load_sweep
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
 
-STEPS = 900
+STEPS = 1500
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def motion_store(mocap_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_lifting_learns_on_real_motion_within_two_minutes(
     motion_store: Path, repository: Path, tmp_path: Path
 ) -> None:
-    """Flat depth is at 105 mm, the mean shape at 123; with its rate at zero the trial is at 110."""
+    """Measured: flat depth on the true 2D pose 109 mm, the mean shape 129 (macro)."""
     spec, trainable, _ = load_sweep(repository / "search_spaces" / "selfpose" / "lifting.yaml")
     short = {**spec.fixed, "steps_per_epoch": STEPS, "decay_steps": STEPS}
     config = configure(SelfPoseConfig, short, default_params(spec, trainable.config_model))
@@ -47,6 +47,6 @@ def test_lifting_learns_on_real_motion_within_two_minutes(
     finally:
         torch.set_num_threads(threads)
 
-    baselines = SelfPose.baselines(products)
+    baselines = SelfPose.baselines(products, "val/p_mpjpe_mm")
     assert baselines["flat_depth_true_2d"] > 95
-    assert reported["val/p_mpjpe_frame_mm"] < 80
+    assert reported["val/p_mpjpe_frame_mm"] < 80, reported
