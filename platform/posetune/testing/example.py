@@ -1,6 +1,6 @@
 """The smallest trainable, to start from: one pose for every image, learned from a file of poses.
 
-Its store is a folder with `train.npy` and `val.npy`, float32 (N, 3, 3). Sweep it with
+Its store is a folder with `train.npy`, `val.npy` and `test.npy`, float32 (N, 3, 3). Sweep it with
 `trainable: posetune.testing.example:OnePose` and `objective: {metric: val/error, mode: min}`.
 """
 
@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, Field
 from safetensors.numpy import load_file, save_file
 
-from posetune.api import BadInputError, Importer, Metric, StoreSummary, Trainable, TrialContext
+from posetune import api
 from posetune.testing.toy import ToyPredictor
 
+SPLITS = ("train", "val", "test")
 STEPS = 20
 
 
@@ -25,28 +26,28 @@ class OnePoseConfig(BaseModel, frozen=True, extra="forbid"):
     rate: float = Field(0.1, gt=0, le=2, description="Share of the error mended in a step.")
 
 
-class OnePose(Trainable):
+class OnePose(api.Trainable):
     """Moves its one pose towards poses drawn from the training split."""
 
     config_model = OnePoseConfig
-    metrics: ClassVar = {"val/error": Metric("1", "min", "Mean distance to the poses of val.")}
+    metrics: ClassVar = {"val/error": api.Metric("1", "min", "Mean distance to the poses of val.")}
 
     @classmethod
-    def importers(cls) -> dict[str, Importer]:
+    def importers(cls) -> dict[str, api.Importer]:
         """No data formats of its own."""
         return {}
 
     @classmethod
-    def describe_store(cls, store: Path) -> StoreSummary:
+    def describe_store(cls, store: Path) -> api.StoreSummary:
         """Count the poses."""
         try:
-            rows = {split: len(np.load(store / f"{split}.npy")) for split in ("train", "val")}
+            rows = {split: len(np.load(store / f"{split}.npy")) for split in SPLITS}
         except (OSError, ValueError) as error:
-            raise BadInputError(f"{store}: needs train.npy and val.npy ({error})") from error
+            raise api.BadInputError(f"{store}: needs {SPLITS} as .npy ({error})") from error
         digest = hashlib.sha256(b"".join((store / f"{s}.npy").read_bytes() for s in rows))
-        return StoreSummary(digest.hexdigest(), rows, {"format": "npy"})
+        return api.StoreSummary(digest.hexdigest(), rows, {"format": "npy"})
 
-    def start(self, config: OnePoseConfig, context: TrialContext) -> None:
+    def start(self, config: OnePoseConfig, context: api.TrialContext) -> None:
         """Begin at zero."""
         self.config, self.context, self.steps = config, context, 0
         self.train, self.val = (np.load(context.store / f"{s}.npy") for s in ("train", "val"))
@@ -84,9 +85,13 @@ class OnePose(Trainable):
         figure.savefig(folder / "pose.png")
 
     @classmethod
-    def evaluate(cls, exported: Path, store: Path, split: str, progress: Any = None) -> Any:
-        """Refuse: nothing is known beyond val/error."""
-        raise BadInputError(f"{exported}: OnePose has nothing to evaluate beyond val/error")
+    def evaluate(
+        cls, exported: Path, store: Path, split: str, progress: Any = None
+    ) -> api.Evaluation:
+        """Measure the distance to the poses of a split, their roots at zero."""
+        poses = np.load(store / f"{split}.npy")
+        error_n3 = np.linalg.norm(poses - poses[:, :1] - cls.load_model(exported).pose_j3, axis=-1)
+        return api.Evaluation({f"{split}/error": float(error_n3.mean())}, {}, {"error": error_n3})
 
     @classmethod
     def load_model(cls, exported: Path) -> ToyPredictor:

@@ -12,13 +12,13 @@ import pytest
 
 import posetune.testing.example
 from posetune.testing.conformance import TrainableConformance
-from posetune.testing.example import OnePose
+from posetune.testing.example import SPLITS, OnePose
 
 
 def write_store(store: Path) -> Path:
     store.mkdir()
     generator = np.random.default_rng(0)
-    for split in ("train", "val"):
+    for split in SPLITS:
         np.save(store / f"{split}.npy", generator.normal(1, 0.1, (50, 3, 3)).astype(np.float32))
     return store
 
