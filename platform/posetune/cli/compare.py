@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, complete_sweep
 from posetune.cli.screen import console, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ __all__ = ["compare"]
 
 
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Two or more of SWEEP and SWEEP/TRIAL.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Two or more of SWEEP and SWEEP/TRIAL.", autocompletion=complete_sweep),
+    ],
     evaluate: Annotated[
         bool,
         typer.Option(help="Evaluate the models on all of the validation split, for intervals."),

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, print_json
 
 __all__ = ["logs", "stop"]
@@ -22,8 +22,6 @@ __all__ = ["logs", "stop"]
 FOLLOW_S = 1.0
 STOP_S = 60.0
 """How long `stop` waits for the driver's end."""
-
-SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
 
 
 def logs(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from posetune.study.view import SweepView
 
 __all__ = ["export_study", "report"]
-
-SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
 
 
 def report(

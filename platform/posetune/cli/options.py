@@ -7,7 +7,31 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-__all__ = ["HomeOption", "JsonOption", "NameOption", "StoreOption", "SweepFile"]
+__all__ = [
+    "HomeOption",
+    "JsonOption",
+    "NameOption",
+    "OptionalSweepArgument",
+    "StoreOption",
+    "SweepArgument",
+    "SweepFile",
+    "complete_sweep",
+]
+
+
+def complete_sweep(incomplete: str) -> list[str]:
+    """Return the sweeps of the default home whose names begin so, for the shell's completion."""
+    from posetune.api import BadInputError
+    from posetune.home import Home
+    from posetune.study.database import open_database
+    from posetune.study.view import sweep_names
+
+    try:
+        names = sweep_names(open_database(Home.resolve().database, create=False))
+    except BadInputError:  # no home yet: nothing to offer, and a prompt is no place to say so
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
 
 HomeOption: TypeAlias = Annotated[
     Path | None,
@@ -22,10 +46,22 @@ JsonOption: TypeAlias = Annotated[
 ]
 NameOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--name", help="The sweep's name (default: the file's).", show_default=False),
+    typer.Option(
+        "--name",
+        help="The sweep's name (default: the file's).",
+        show_default=False,
+        autocompletion=complete_sweep,
+    ),
 ]
 StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--store", help="Prepared data; overrides the file's.", show_default=False),
 ]
 SweepFile: TypeAlias = Annotated[Path, typer.Argument(help="A sweep file, see search_spaces/.")]
+SweepArgument: TypeAlias = Annotated[
+    str, typer.Argument(help="A sweep's name.", autocompletion=complete_sweep)
+]
+OptionalSweepArgument: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(help="A sweep's name.", autocompletion=complete_sweep, show_default=False),
+]

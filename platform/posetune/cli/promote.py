@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ModelOption = Annotated[str, typer.Option("--model", help="The registered model'
 
 
 def promote(
-    name: Annotated[str, typer.Argument(help="A sweep's name.")],
+    name: SweepArgument,
     model: ModelOption,
     alias: Annotated[
         str, typer.Option("--alias", help="The alias to move; `candidate` has no gate.")

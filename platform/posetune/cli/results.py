@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, OptionalSweepArgument, SweepArgument
 from posetune.cli.screen import console, print_json
 
 __all__ = ["show", "stages", "track", "ui"]
 
-SweepArgument = Annotated[str, typer.Argument(help="A sweep's name.")]
-
 
 def show(
-    name: Annotated[str | None, typer.Argument(help="A sweep's name.", show_default=False)] = None,
+    name: OptionalSweepArgument = None,
     home: HomeOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Show every trial.")] = False,
     as_json: JsonOption = False,
@@ -118,6 +117,7 @@ def ui(
     home: HomeOption = None,
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
+    as_json: JsonOption = False,
 ) -> None:
     """Open the MLflow UI on this home; Ctrl-C ends it.
 
@@ -132,4 +132,17 @@ def ui(
             f"no home at {resolved.folder}: nothing has run there yet; name the one to show with "
             "--home (posetune sweep FILE makes one)"
         )
-    raise typer.Exit(serve_ui(resolved.prepare(), host=host, port=port))
+    say = _say_json if as_json else _say
+    raise typer.Exit(serve_ui(resolved.prepare(), host=host, port=port, say=say))
+
+
+def _say(state: str, what: str) -> None:
+    lines = {"starting": "starting MLflow on {} (Ctrl-C ends it)", "running": "MLflow runs at {}"}
+    print(lines.get(state, "MLflow ended: {}").format(what), flush=True)
+
+
+def _say_json(state: str, what: str) -> None:
+    """One line a state: the reader of a stream needs its ends."""
+    print(
+        json.dumps({"state": state, ("why" if state == "ended" else "address"): what}), flush=True
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -95,8 +96,9 @@ def _trials(view: SweepView) -> list[FrozenTrial]:
     for report in view.reports:
         if report.value is not None:
             values[report.trial][report.epoch] = report.value
-    return [
-        create_trial(
+    trials = []
+    for trial in view.trials:
+        written = create_trial(
             state=_STATES[trial.state],
             value=trial.value if trial.state in ("COMPLETE", "PRUNED") else None,
             params=dict(trial.params),
@@ -104,8 +106,11 @@ def _trials(view: SweepView) -> list[FrozenTrial]:
             intermediate_values=values[trial.number],
             user_attrs=_attributes(trial),
         )
-        for trial in view.trials
-    ]
+        # Optuna sets both to now; the dashboard's timeline needs the sweep's own times.
+        written.datetime_start = datetime.fromtimestamp(trial.asked)
+        written.datetime_complete = datetime.fromtimestamp(trial.told) if trial.told else None
+        trials.append(written)
+    return trials
 
 
 def _attributes(trial: TrialView) -> dict[str, object]:

@@ -32,6 +32,7 @@ __all__ = [
     "list_sweeps",
     "needed_stages",
     "read_sweep",
+    "sweep_names",
 ]
 
 SweepState = Literal["RUNNING", "COMPLETE", "INTERRUPTED", "FAILED"]
@@ -57,6 +58,10 @@ class TrialView:
     """The newest committed one."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
+    asked: float = 0.0
+    """When the sampler was asked for it; seconds since the epoch."""
+    told: float | None = None
+    """When it ended; None while it is open."""
 
 
 class Report(NamedTuple):
@@ -169,6 +174,13 @@ def list_sweeps(database: Database) -> list[SweepView]:
         return [_view(connection, row) for row in connection.execute(query).mappings().all()]
 
 
+def sweep_names(database: Database) -> list[str]:
+    """Return the names of all sweeps, newest first."""
+    with database.reading() as connection:
+        query = select(schema.sweep.c.name).order_by(schema.sweep.c.id.desc())
+        return list(connection.execute(query).scalars())
+
+
 def read_sweep(database: Database, name: str) -> SweepView:
     """Return one sweep.
 
@@ -231,6 +243,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
     spec = SweepSpec.model_validate({**row["spec"], "budget": budget})
     live = _has_live_driver(connection, row["id"])
     runs = _run_ids(connection, row["id"])
+    times = _times(connection, row["id"])
     reports = journal.read_reports(connection, row["id"])
     trials = tuple(
         TrialView(
@@ -246,6 +259,8 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
             mlflow_run_id=runs.get(t.id),
             checkpoint=t.checkpoints[-1] if t.checkpoints else None,
             placement=t.placement,
+            asked=times[t.id][0],
+            told=times[t.id][1],
         )
         for t in journal.read_trials(connection, row["id"], reports)
     )
@@ -282,6 +297,15 @@ def _has_live_driver(connection: Connection, sweep_id: int) -> bool:
         select(schema.lease).where(schema.lease.c.sweep_id == sweep_id)
     ).one_or_none()
     return row is not None and is_live(row.host, row.pid, row.pid_started, row.expires)
+
+
+def _times(connection: Connection, sweep_id: int) -> dict[int, tuple[float, float | None]]:
+    """Return when each trial was asked for and when its end was told."""
+    trial, told = schema.trial, schema.told
+    query = select(trial.c.id, trial.c.at, told.c.at.label("end"))
+    query = query.join(told, told.c.trial_id == trial.c.id, isouter=True)
+    rows = connection.execute(query.where(trial.c.sweep_id == sweep_id))
+    return {row.id: (row.at, row.end) for row in rows}
 
 
 def _run_ids(connection: Connection, sweep_id: int) -> dict[int, str]:

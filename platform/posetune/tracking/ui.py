@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -22,13 +23,17 @@ __all__ = ["serve_ui"]
 START_S = 120.0
 
 
-def serve_ui(home: Home, *, host: str = UI_HOST, port: int = UI_PORT) -> int:
+def serve_ui(
+    home: Home, *, host: str = UI_HOST, port: int = UI_PORT, say: Callable[[str, str], None]
+) -> int:
     """Serve the UI until interrupted; where tracking is a server already, say where it is.
 
     Args:
         home: whose tracking to show.
         host: address to bind; anything but loopback shows the runs to the network.
         port: TCP port.
+        say: called with "starting", "running" or "ended", and what to tell of it: an address, or
+            why it ended.
 
     Returns:
         The exit code: 0 when interrupted.
@@ -37,7 +42,7 @@ def serve_ui(home: Home, *, host: str = UI_HOST, port: int = UI_PORT) -> int:
         BadInputError: the port is taken.
     """
     if is_server(home):
-        _say(f"MLflow runs at {public_address(home.tracking)}")
+        say("running", public_address(home.tracking))
         return 0
     _check_free(host, port)
     connect(home)  # makes the store, before the server's processes race to do so
@@ -56,7 +61,7 @@ def serve_ui(home: Home, *, host: str = UI_HOST, port: int = UI_PORT) -> int:
     environment.pop("MLFLOW_TRACKING_URI", None)
     url = f"http://{host}:{port}"
     log = home.folder / "mlflow-ui.log"
-    _say(f"starting MLflow on {url} ...")
+    say("starting", url)
     # SIGTERM ends us as Ctrl-C does, so that no server is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with log.open("w", encoding="utf-8") as out:
@@ -64,25 +69,27 @@ def serve_ui(home: Home, *, host: str = UI_HOST, port: int = UI_PORT) -> int:
             command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        return _attend(server, url, log)
+        return _attend(server, url, log, say)
     except KeyboardInterrupt:
         return 0
     finally:
         _end(server)
 
 
-def _attend(server: subprocess.Popen[bytes], url: str, log: Path) -> int:
+def _attend(
+    server: subprocess.Popen[bytes], url: str, log: Path, say: Callable[[str, str], None]
+) -> int:
     """Say when the server answers, then wait until it ends."""
     deadline = time.monotonic() + START_S
     while server.poll() is None and time.monotonic() < deadline:
         try:
             with urlopen(f"{url}/health", timeout=5):
-                _say(f"MLflow runs at {url} (Ctrl-C ends it)")
+                say("running", url)
                 break
         except (URLError, OSError):
             time.sleep(0.2)
     code = server.wait()
-    _say(f"MLflow ended with code {code}; what it said is in {log}")
+    say("ended", f"code {code}; what it said is in {log}")
     return 1
 
 
@@ -103,8 +110,3 @@ def _check_free(host: str, port: int) -> None:
         raise BadInputError(
             f"--port {port}: cannot be served on {host} ({error.strerror}); give another --port"
         ) from error
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from posetune.testing.driver import drive, open_unsynced, simulated_opening
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,9 +46,12 @@ def test_every_command_explains_itself(command: str) -> None:
         assert f"posetune {command}" in result.stdout
 
 
-def test_a_shell_completes_commands_and_options() -> None:
+def test_a_shell_completes_commands_options_and_sweeps(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
     def completed(line: str) -> list[str]:
-        environment = {**os.environ, "_POSETUNE_COMPLETE": "complete_bash", "COMP_WORDS": line}
+        environment = {**os.environ, "_POSETUNE_COMPLETE": "complete_bash"}
+        environment |= {"COMP_WORDS": line, "POSETUNE_HOME": str(home)}
         environment["COMP_CWORD"] = str(len(line.split(" ")) - 1)
         command = "import sys; from posetune.cli import main; sys.argv = ['posetune']; main()"
         done = subprocess.run(
@@ -55,6 +61,14 @@ def test_a_shell_completes_commands_and_options() -> None:
 
     assert completed("posetune re") == ["report", "reproduce"]
     assert "--evaluate" in completed("posetune report --ev")
+    assert completed("posetune show ") == []
+    home.mkdir()
+    for name in ("first", "other"):
+        opening = dataclasses.replace(simulated_opening(), name=name)
+        drive(open_unsynced(home / "study.db"), opening)
+    assert completed("posetune show fi") == ["first"]
+    assert completed("posetune compare first ") == ["other", "first"]
+    assert completed("posetune submit file.yaml --name o") == ["other"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The MLflow UI of a home, opened in a real browser."""
+"""The MLflow UI of a home, and a sweep in optuna-dashboard, opened in a real browser."""
 
 from __future__ import annotations
 
@@ -28,12 +28,28 @@ def browser(required: Callable[[str, bool, str], None]) -> str:
     return found[0]
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answering(address: str, path: str) -> str:
+    """The address, once it answers."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}{path}", timeout=2):
+                return address
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"{address} did not answer")
+
+
 @pytest.fixture
 def ui(tmp_path: Path) -> Iterator[Callable[[], str]]:
     """Start `posetune ui` on the test's home; return its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     processes = []
 
     def begin() -> str:
@@ -41,15 +57,7 @@ def ui(tmp_path: Path) -> Iterator[Callable[[], str]]:
         processes.append(
             subprocess.Popen([*command, "--home", str(tmp_path / "home")], start_new_session=True)
         )
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=2):
-                    return address
-            except OSError:
-                time.sleep(0.3)
-        raise AssertionError("posetune ui did not answer")
+        return answering(f"http://127.0.0.1:{port}", "/health")
 
     yield begin
     for process in processes:
@@ -109,3 +117,25 @@ def test_the_ui_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
     model = shown("/models/toy")
     assert "candidate" in model
     assert "Version 1" in model
+
+
+def test_optuna_dashboard_opens_an_exported_sweep(
+    browser: str, posetune: Callable, toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert posetune("sweep", toy_sweep(trials=4), "--name", "seen").returncode == 0
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    assert posetune("export-study", "seen", "--to", storage).returncode == 0
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("optuna-dashboard")), storage]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+        try:
+            address = answering(f"http://127.0.0.1:{port}", "/api/studies")
+            history = page(browser, f"{address}/dashboard/studies/1")
+            trials = page(browser, f"{address}/dashboard/studies/1/trials")
+        finally:
+            process.terminate()
+    assert "Hyperparameter Importance" in history
+    assert "4 Trials" in trials
+    assert "Complete" in trials
+    assert "Best Trial" in trials

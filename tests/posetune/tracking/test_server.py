@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -110,17 +111,14 @@ def test_the_ui_serves_this_homes_runs_and_ends_with_it(scene: Any) -> None:
     scene.run_all()
     report = ship(scene.database, "first", scene.home)
     port = free_port()
-    script = (
-        "import sys\n"
-        "from posetune.home import Home\n"
-        "from posetune.tracking.ui import serve_ui\n"
-        "sys.exit(serve_ui(Home.model_validate_json(sys.argv[1]), port=int(sys.argv[2])))\n"
-    )
-    command = [sys.executable, "-c", script, scene.home.model_dump_json(), str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ui:
+    command = [sys.executable, "-m", "posetune.cli", "ui", "--json", "--port", str(port)]
+    command += ["--home", str(scene.home.folder)]
+    environment = {**os.environ, **scene.home.environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as ui:
         assert ui.stdout is not None
-        assert ui.stdout.readline() == f"starting MLflow on http://127.0.0.1:{port} ...\n"
-        assert ui.stdout.readline() == f"MLflow runs at http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        said = [json.loads(ui.stdout.readline()) for _ in range(2)]
+        assert [line["state"] for line in said] == ["starting", "running"]
+        assert {line["address"] for line in said} == {f"http://127.0.0.1:{port}"}
         client = MlflowClient(f"http://127.0.0.1:{port}")
         assert client.get_run(report.run_id).info.run_name == "first"
         page = f"http://127.0.0.1:{port}/get-artifact?path=sweep.yaml&run_uuid={report.run_id}"
@@ -131,17 +129,15 @@ def test_the_ui_serves_this_homes_runs_and_ends_with_it(scene: Any) -> None:
         pass
 
 
-def test_the_ui_of_a_remote_server_is_where_the_server_is(
-    scene: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_ui_of_a_remote_server_is_where_the_server_is(scene: Any) -> None:
     remote = scene.home.model_copy(update={"tracking": "http://me:secret@tracking:5000"})
-
-    assert serve_ui(remote) == 0
-    assert capsys.readouterr().out == "MLflow runs at http://tracking:5000\n"
+    said: list[tuple[str, str]] = []
+    assert serve_ui(remote, say=lambda *line: said.append(line)) == 0
+    assert said == [("running", "http://tracking:5000")]
 
 
 def test_a_taken_port_is_named(scene: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BadInputError, match=f"--port {port}: .*give another --port"):
-            serve_ui(scene.home, port=port)
+            serve_ui(scene.home, port=port, say=print)
