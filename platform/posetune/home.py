@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from posetune.api import BadInputError
+from posetune.storage import Storage, open_storage
 
 __all__ = ["DEFAULT_HOME", "Home", "check_name"]
 
@@ -29,8 +31,12 @@ class Home(BaseModel):
     """Absolute; holds what has no address of its own."""
     database: str
     """SQLAlchemy URL of the study database."""
-    storage: Path
-    """Absolute folder for checkpoints and stage products, seen by every node."""
+    storage: Annotated[
+        Storage,
+        PlainValidator(lambda given: given if isinstance(given, Storage) else open_storage(given)),
+        PlainSerializer(lambda storage: storage.address),
+    ]
+    """Of checkpoints, stage products and logs; seen by every node."""
     tracking: str
     """MLflow tracking URI."""
     artifacts: Path
@@ -50,16 +56,14 @@ class Home(BaseModel):
         for name in ("POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"):
             _refuse_password_in_query(name, os.environ.get(name, ""))
         database = os.environ.get("POSETUNE_DATABASE") or f"sqlite:///{home / 'study.db'}"
-        storage = os.environ.get("POSETUNE_STORAGE") or str(home / "storage")
-        if "://" in storage:
-            raise BadInputError(
-                f"POSETUNE_STORAGE={storage}: storage must be a folder that every node sees; "
-                "give its path."
-            )
+        try:
+            storage = open_storage(os.environ.get("POSETUNE_STORAGE") or home / "storage")
+        except BadInputError as error:
+            raise BadInputError(f"POSETUNE_STORAGE: {error}") from error
         return cls(
             folder=home,
             database=_database_url(database),
-            storage=Path(storage).expanduser().absolute(),
+            storage=storage,
             tracking=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
             artifacts=home / "mlartifacts",
         )
@@ -70,14 +74,8 @@ class Home(BaseModel):
         Raises:
             BadInputError: they cannot be made.
         """
-        for folder in (self.folder, self.storage):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                writable = os.access(folder, os.W_OK)
-            except OSError as error:
-                raise BadInputError(f"{folder}: cannot be made ({error.strerror})") from error
-            if not writable:
-                raise BadInputError(f"{folder}: cannot be written to; give another --home")
+        open_storage(self.folder).prepare()
+        self.storage.prepare()
         return self
 
     @property
@@ -86,7 +84,7 @@ class Home(BaseModel):
         return {
             "POSETUNE_HOME": str(self.folder),
             "POSETUNE_DATABASE": self.database,
-            "POSETUNE_STORAGE": str(self.storage),
+            "POSETUNE_STORAGE": self.storage.address,
             "MLFLOW_TRACKING_URI": self.tracking,
         }
 

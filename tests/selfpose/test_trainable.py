@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from posetune.api import BadInputError, TrialContext, TrialFailedError, silent
 from posetune.stages.cache import StageCache, stage_key
+from posetune.storage import open_storage
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
 from selfpose.stages import prior_poses
@@ -166,7 +167,7 @@ def test_stages_from_the_cache_give_bitwise_the_weights_of_stages_built_for_the_
     weights = COMPLETE.loss_weights.model_copy(update={"flow": 7.0})
     other = COMPLETE.model_copy(update={"loss_weights": weights, "learning_rate": 1e-5})
     digest = SelfPose.describe_store(tiny_store).digest
-    cache = StageCache(tmp_path / "storage")
+    cache = StageCache(open_storage(tmp_path / "storage"))
     products = [
         cache.obtain_all([(s, stage_key(s, digest)) for s in SelfPose.stages(config, tiny_store)])
         for config in (other, COMPLETE)  # another trial has built them, this one finds them

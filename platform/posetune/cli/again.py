@@ -27,7 +27,7 @@ _TRIAL = re.compile(r"(?P<sweep>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})/(?P<trial>\d{1,
 def reproduce(
     run: Annotated[str, typer.Argument(help="SWEEP/TRIAL, or the id of a trial's MLflow run.")],
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--store", help="The sweep's store, where it has moved.", show_default=False),
     ] = None,
     home: HomeOption = None,
@@ -90,8 +90,9 @@ def _verdict(found: Comparison) -> str:
     )
 
 
-def _find(home: Home, run: str, store: Path | None) -> Recorded:
+def _find(home: Home, run: str, store: str | None) -> Recorded:
     from posetune.execution.again import Recorded
+    from posetune.storage import open_folder, open_storage
     from posetune.study import journal
     from posetune.study.database import open_database
     from posetune.study.view import find_run, read_sweep
@@ -107,10 +108,11 @@ def _find(home: Home, run: str, store: Path | None) -> Recorded:
         rows = journal.read_metrics(connection, view.id, number=number)
     if not rows:
         raise BadInputError(f"{run}: is {trial.state} and has reported no epoch to compare with")
-    place = (store or Path(view.store)).expanduser().absolute()
-    if not place.exists():
+    place = open_storage(store or view.store).address
+    folder = open_folder(place)
+    if not folder.exists():
         raise BadInputError(f"{run}: its store is not at {place}; say with --store where it is")
-    digest = _digest(view.spec.trainable, place)
+    digest = _digest(view.spec.trainable, folder)
     if digest != view.store_digest:
         raise BadInputError(
             f"{run}: store {place} has digest {digest[:12]}, the trial was trained on "

@@ -8,7 +8,6 @@ import socket
 import time
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ import typer
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, print_json
+from posetune.storage import Storage
 
 __all__ = ["logs", "stop"]
 
@@ -54,7 +54,7 @@ def logs(
     if as_json:
         print_json({"events": [asdict(h) for h in read_history(database, view.id, trial=trial)]})
         return
-    printed = _Tail(None if trial is None else resolved.storage / log_file(name, trial))
+    printed = _Tail(resolved.storage, None if trial is None else log_file(name, trial))
     seen = 0.0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -71,17 +71,15 @@ def logs(
 
 
 class _Tail:
-    """What is appended to a file that may not be there."""
+    """What is appended to a log that may not be there."""
 
-    def __init__(self, file: Path | None) -> None:
-        self._file, self._shown = file, 0
+    def __init__(self, storage: Storage, log: str | None) -> None:
+        self._storage, self._log, self._shown = storage, log, 0
 
     def show(self) -> None:
-        if self._file is None or not self._file.exists():
+        if self._log is None:
             return
-        with self._file.open("rb") as log:
-            log.seek(self._shown)
-            new = log.read()
+        new = self._storage.read_log(self._log, self._shown)
         self._shown += len(new)
         if new:
             console.out(new.decode(errors="replace").rstrip(), highlight=False)

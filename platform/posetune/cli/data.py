@@ -96,10 +96,13 @@ def import_(
 
 @app.command("info")
 def info(
-    store: Annotated[Path, typer.Argument(help="A store.")],
+    store: Annotated[str, typer.Argument(help="A store, a folder or s3://...")],
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", help="Where to save the contact sheet (default: in the store)."),
+        typer.Option(
+            "--sheet",
+            help="Where to save the contact sheet (default: in the store; here if that is on S3).",
+        ),
     ] = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
@@ -111,11 +114,13 @@ def info(
     from rich.table import Table
 
     from posetune.spec import load_trainable
+    from posetune.storage import open_folder
 
     found = load_trainable(trainable)
-    summary = found.describe_store(store)
-    sheet = sheet or store / "contact_sheet.png"
-    found.draw_store(store, sheet)
+    folder = open_folder(store)
+    summary = found.describe_store(folder)
+    sheet = sheet or (Path() if "://" in store else folder) / "contact_sheet.png"
+    found.draw_store(folder, sheet)
     if as_json:
         print_json(
             {
@@ -126,7 +131,7 @@ def info(
             }
         )
         return
-    table = Table(show_header=False, title=str(store), title_justify="left")
+    table = Table(show_header=False, title=store, title_justify="left")
     for split, count in summary.rows.items():
         table.add_row(split, f"{count} rows")
     for name, value in summary.facts.items():

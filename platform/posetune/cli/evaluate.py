@@ -25,7 +25,7 @@ def evaluate(
             "exported model or of a checkpoint."
         ),
     ],
-    store: Annotated[Path, typer.Option("--store", help="Prepared data.")],
+    store: Annotated[str, typer.Option("--store", help="Prepared data, a folder or s3://...")],
     out: Annotated[Path, typer.Option("--out", help="Folder for tables and pictures.")],
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     home: HomeOption = None,
@@ -46,14 +46,16 @@ def evaluate(
     from posetune.cli.models import open_model
     from posetune.digest import digest_folder
     from posetune.report.evaluation import evaluation_table, write_evaluation
+    from posetune.storage import open_folder, open_storage
 
     resolved = Home.resolve(home)
     with open_model(model, resolved, trainable) as found:
-        summary = found.trainable.describe_store(store)
+        folder = open_folder(store)
+        summary = found.trainable.describe_store(folder)
         facts: dict[str, Any] = {
             "model": found.name,
             "model_digest": digest_folder(found.folder),
-            "store": str(store.absolute()),
+            "store": open_storage(store).address,
             "store_digest": summary.digest,
             "split": split,
             "command": ["posetune", *sys.argv[1:]],
@@ -61,7 +63,7 @@ def evaluate(
         if split == "test":
             facts["test_split_opened"] = _count_look(resolved, summary, found.name)
         with progress_bar("evaluate", quiet=as_json) as progress:
-            evaluation = found.trainable.evaluate(found.folder, store, split, progress)
+            evaluation = found.trainable.evaluate(found.folder, folder, split, progress)
     files = write_evaluation(evaluation, out, facts)
     if as_json:
         print((out / "metrics.json").read_text(encoding="utf-8"), end="")

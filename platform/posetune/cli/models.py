@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from posetune.api import BadInputError, Trainable
 from posetune.home import Home
 from posetune.spec import load_trainable
+from posetune.storage import open_storage
 
 __all__ = ["FoundModel", "open_model"]
 
@@ -48,23 +49,24 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
             version, folder = fetch_uri(home, given, Path(scratch))
             yield FoundModel(version.uri, folder, load_trainable(trainable))
         return
-    path = Path(given).expanduser()
-    if path.is_dir():
-        inner = path / "model"
-        yield FoundModel(
-            str(path.absolute()), inner if inner.is_dir() else path, load_trainable(trainable)
-        )
-        return
+    with open_storage(given).reading("") as path:
+        if path is not None:
+            inner = path / "model"
+            name = open_storage(given).address
+            yield FoundModel(name, inner if inner.is_dir() else path, load_trainable(trainable))
+            return
     trial = _TRIAL.fullmatch(given)
     if trial is None:
         raise BadInputError(
             f"{given}: no such folder; give a folder that holds an exported model, SWEEP/TRIAL, "
             "models:/NAME@ALIAS or models:/NAME/NUMBER"
         )
-    yield _open_trial(home, trial["sweep"], int(trial["trial"]))
+    with _open_trial(home, trial["sweep"], int(trial["trial"])) as found:
+        yield found
 
 
-def _open_trial(home: Home, sweep: str, number: int) -> FoundModel:
+@contextmanager
+def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
     from posetune.study.checkpoints import verified_model
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
@@ -76,5 +78,5 @@ def _open_trial(home: Home, sweep: str, number: int) -> FoundModel:
             f"{sweep}/{number}: sweep {sweep} has {len(view.trials)} trials, from 0 on; "
             f"see posetune show {sweep}"
         )
-    folder, _ = verified_model(home.storage, view, trial)
-    return FoundModel(f"{sweep}/{number}", folder, load_trainable(view.spec.trainable))
+    with verified_model(home.storage, view, trial) as (folder, _):
+        yield FoundModel(f"{sweep}/{number}", folder, load_trainable(view.spec.trainable))

@@ -54,8 +54,12 @@ NameOption: TypeAlias = Annotated[
     ),
 ]
 StoreOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--store", help="Prepared data; overrides the file's.", show_default=False),
+    str | None,
+    typer.Option(
+        "--store",
+        help="Prepared data, a folder or s3://...; overrides the file's.",
+        show_default=False,
+    ),
 ]
 SweepFile: TypeAlias = Annotated[Path, typer.Argument(help="A sweep file, see search_spaces/.")]
 SweepArgument: TypeAlias = Annotated[

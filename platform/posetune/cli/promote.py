@@ -34,7 +34,7 @@ def promote(
         typer.Option(help="Train the three best again with so many further seeds.", min=0),
     ] = 0,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--store", help="The sweep's data, if it is not where it was."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Move the alias without a gate.")] = False,
@@ -75,7 +75,7 @@ def promote(
                 resolved,
                 trainable=trainable,
                 seeds=seeds,
-                store=store or Path(view.store),
+                store=store or view.store,
                 progress=progress,
             )
         request = Request(name, model, alias, store, reason if force else None, finalists)

@@ -107,7 +107,9 @@ def stages(
         table.add_row(entry.name, entry.key[:12], entry.state, size, took, reads)
     console.print(table)
     total = sum(entry.bytes for entry in entries)
-    console.print(f"{len(entries)} products, {total / 1e6:.1f} MB below {cache.root}")
+    console.print(
+        f"{len(entries)} products, {total / 1e6:.1f} MB below {resolved.storage.where('stages')}"
+    )
     if prune:
         freed = sum(entry.bytes for entry in pruned)
         console.print(f"deleted {len(pruned)}, {freed / 1e6:.1f} MB")

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, StoreSummary, Trainable
 from posetune.spec import SweepSpec
+from posetune.storage import open_folder, open_storage
 
-__all__ = ["find_store"]
+__all__ = ["FoundStore", "find_store"]
 
 
-def find_store(
-    spec: SweepSpec, trainable: type[Trainable], override: Path | None
-) -> tuple[Path, StoreSummary]:
-    """Return the store named by --store or by the sweep file, and what is in it.
+@dataclass(frozen=True)
+class FoundStore:
+    """A store and what is in it."""
+
+    address: str
+    """Where it is, for every node: a folder, or one on S3."""
+    folder: Path
+    """Where it is on this node."""
+    summary: StoreSummary
+
+
+def find_store(spec: SweepSpec, trainable: type[Trainable], override: str | None) -> FoundStore:
+    """Return the store named by --store or by the sweep file.
 
     Raises:
         BadInputError: none is named, it is no store, or it lacks what the objective needs.
     """
-    named = override or (Path(spec.store) if spec.store else None)
+    named = override or spec.store
     if named is None:
         raise BadInputError("no store: name one with --store, or as `store:` in the sweep file")
-    store = named.expanduser().absolute()
+    store = open_folder(named)
     if not store.exists():
         raise BadInputError(
             f"no store at {named}; make one, for example: "
@@ -36,4 +47,4 @@ def find_store(
             f"objective {spec.objective.metric}: {named} {lacks}; write another metric in the "
             f"sweep file ({offered})"
         )
-    return store, summary
+    return FoundStore(open_storage(named).address, store, summary)

@@ -12,6 +12,7 @@ import typer
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, NameOption, StoreOption, SweepFile
 from posetune.cli.screen import console, print_json
+from posetune.storage import open_storage
 
 __all__ = ["check", "submit", "sweep"]
 
@@ -34,9 +35,9 @@ def check(
     from posetune.spec import load_sweep
 
     spec, trainable, _ = load_sweep(file)
-    path, summary = find_store(spec, trainable, store)
+    found = find_store(spec, trainable, store)
     with console.status("measuring a few steps"):
-        plan = plan_sweep(spec, trainable, store=path, store_digest=summary.digest)
+        plan = plan_sweep(spec, trainable, store=found.folder, store_digest=found.summary.digest)
     if as_json:
         print_json(asdict(plan))
         return
@@ -101,17 +102,17 @@ def sweep(
 
     name = check_name(name or file.stem)
     spec, trainable, document = load_sweep(file)
-    path, summary = find_store(spec, trainable, store)
+    found = find_store(spec, trainable, store)
     defaults = default_params(spec, trainable.config_model)
-    trainable.stages(configure(trainable.config_model, spec.fixed, defaults), path)  # fits?
+    trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
     resolved = Home.resolve(home).prepare()
     database = open_database(resolved.database)
     opening = Opening(
         name=name,
         spec=spec,
         source=document.text,
-        store=str(path),
-        store_digest=summary.digest,
+        store=found.address,
+        store_digest=found.summary.digest,
         provenance=collect(),
         defaults=defaults,
     )
@@ -134,7 +135,7 @@ def sweep(
             run_sweep(
                 run,
                 trainable,
-                data=Data(path, summary.digest),
+                data=Data(found.address, found.summary.digest),
                 home=resolved,
                 address=address,
                 stopping=stopping,
@@ -172,7 +173,10 @@ def submit(
     address: Annotated[str, typer.Option(help="The head's job server, e.g. http://head:8265.")],
     name: NameOption = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="The store's path on the cluster.")
+        str | None,
+        typer.Option(
+            "--store", help="The store on the cluster: a path that every node sees, or s3://..."
+        ),
     ] = None,
     home: Annotated[
         Path | None,
@@ -220,7 +224,7 @@ def submit(
         )
 
 
-def _store_on_cluster(given: Path | None, named: str | None) -> Path:
+def _store_on_cluster(given: str | None, named: str | None) -> str:
     if given is None and named is None:
         raise BadInputError("no store: name one with --store, or as `store:` in the sweep file")
-    return (given or Path(named or "")).absolute()
+    return open_storage(given or named or "").address

@@ -55,7 +55,7 @@ def train(
         spec = spec.model_copy(update={"pruner": pruner})
     params = {**default_params(spec, trainable.config_model), **_settings(set_ or [])}
     _check_settings(spec, trainable, params)
-    path, summary = find_store(spec, trainable, store)
+    found = find_store(spec, trainable, store)
     resolved = Home.resolve(home).prepare()
     name = check_name(name or file.stem)
     record = resolved.folder / "train" / f"{name}.json"
@@ -64,8 +64,8 @@ def train(
         spec=spec,
         params=params,
         seed=seed,
-        store=path,
-        store_digest=summary.digest,
+        store=found.address,
+        store_digest=found.summary.digest,
         storage=resolved.storage,
         record=record,
     )
@@ -105,9 +105,7 @@ def train(
         console.print(f"the trial failed: {error}")
         raise typer.Exit(1) from error
     if as_json:
-        print_json(
-            {"model": str(model), "params": params, "epochs": history, "baselines": baselines}
-        )
+        print_json({"model": model, "params": params, "epochs": history, "baselines": baselines})
         return
     console.print(f"model: {model}")
     console.print(

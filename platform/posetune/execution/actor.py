@@ -15,9 +15,11 @@ import ray
 from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
-from posetune.execution.checkpoints import STOP_FILE, StorageFullError, log_file, trial_folder
+from posetune.execution.checkpoints import StorageFullError, log_file
+from posetune.execution.handing_over import Wish
 from posetune.execution.trial import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.spec import load_trainable
+from posetune.storage import Log, Storage
 
 __all__ = [
     "ASSIGNMENT",
@@ -42,10 +44,7 @@ WAITING = "posetune_waiting"
 HANDED_OVER = "posetune_handed_over"
 
 WAIT_S = 2.0
-"""Between two tries to write a checkpoint to a full disk."""
-
-LOOK_S = 0.5
-"""Between two looks for the driver's wish to stop."""
+"""Between two tries to write a checkpoint to storage that takes none."""
 
 
 class TrialActor(tune.Trainable):
@@ -58,6 +57,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial."""
         self._run: TrialRun | None = None
+        self._log = Log(Path(os.devnull))
         self._terminated = self._busy = False
         self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         self._begin(config[ASSIGNMENT])
@@ -82,24 +82,24 @@ class TrialActor(tune.Trainable):
             return {WAITING: str(error)}
         finally:
             self._busy = False
+            self._log.keep()
 
     def cleanup(self) -> None:
         """End the last trial."""
         if self._run is not None:
             self._run.close()
             self._run = None
+            self._wish.close()
+        self._log.close()
 
     def _begin(self, assignment: Assignment) -> None:
         self.cleanup()
-        _write_to(assignment.storage / log_file(assignment.sweep, assignment.trial))
+        self._log = _write_to(assignment.storage, log_file(assignment.sweep, assignment.trial))
         self._first: dict[str, Any] = {}
         """What the first step answers."""
         self._over = False
-        self._looked = time.monotonic()
-        self._stop_file = (
-            assignment.storage / trial_folder(assignment.sweep, assignment.trial)
-        ).with_name(STOP_FILE)
         self._busy = True
+        self._wish = Wish(assignment.storage, assignment.sweep)
         try:
             trainable = load_trainable(assignment.spec.trainable)()
             self._run = TrialRun(trainable, assignment, told_to_stop=self._told_to_stop)
@@ -126,9 +126,7 @@ class TrialActor(tune.Trainable):
             return {HANDED_OVER: self._run.hand_over()}
 
     def _told_to_stop(self) -> bool:
-        if not self._terminated and time.monotonic() - self._looked > LOOK_S:
-            self._looked = time.monotonic()
-            self._terminated = self._stop_file.exists()
+        self._terminated = self._terminated or self._wish.is_there
         return self._terminated
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
@@ -141,16 +139,18 @@ class TrialActor(tune.Trainable):
             raise SystemExit(1)
 
 
-def _write_to(file: Path) -> None:
-    """Let what this process prints go to the end of a file, if there is space for one."""
+def _write_to(storage: Storage, name: str) -> Log:
+    """Let what this process prints go to the end of a log, if there is space for one."""
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        log = file.open("ab")
+        log = storage.log(name)
+        file = log.file.open("ab")
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        log.close()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        file.close()
+        return log
+    return Log(Path(os.devnull))
 
 
 def _own_handle() -> Any:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from posetune.api import Progress, silent
-from posetune.execution.checkpoints import drop_checkpoints, trial_folder
+from posetune.execution.checkpoints import drop_checkpoints
 from posetune.execution.trial import Assignment, TrialRun
 from posetune.spec import load_trainable
+from posetune.storage import Storage
 from posetune.study.seeding import seed_for
 from posetune.study.view import SweepView, TrialView
 
@@ -31,8 +30,9 @@ class Recorded:
     trial: TrialView
     metrics: Sequence[Mapping[str, float | None]]
     """What it reported, one mapping per epoch."""
-    store: Path
-    storage: Path
+    store: str
+    """Its address."""
+    storage: Storage
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,7 @@ def _train(
         finally:
             run.close()
     finally:
-        folder = record.storage / trial_folder(assignment.sweep, trial.number)
-        shutil.rmtree(folder.parent, ignore_errors=True)
+        record.storage.remove(f"checkpoints/{assignment.sweep}")
     return found
 
 

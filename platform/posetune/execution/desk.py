@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from posetune.api import Trainable
@@ -58,7 +57,8 @@ class Stopping:
 class Data:
     """The store that a sweep runs on."""
 
-    store: Path
+    store: str
+    """Its address: a folder that every node sees, or one on S3."""
     digest: str
 
 

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -106,9 +103,9 @@ def _tune(desk: Desk) -> None:
 
     resources, storage = desk.run.spec.resources, desk.home.storage
     slots = _slots(resources)
-    storage.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="tune-", dir=storage))
-    try:
+    with contextlib.ExitStack() as at_the_end:
+        scratch, filesystem = at_the_end.enter_context(storage.scratch())
+        at_the_end.callback(desk.handing_over.close)
         tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
@@ -120,16 +117,14 @@ def _tune(desk: Desk) -> None:
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                storage_path=str(scratch),
+                storage_path=scratch,
+                storage_filesystem=filesystem,
                 stop=_stopper(desk.handing_over.is_over),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
-    finally:
-        desk.handing_over.close()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _stopper(is_over: Callable[[], bool]) -> Any:

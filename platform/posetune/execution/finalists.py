@@ -7,13 +7,13 @@ which trial is promoted. What is promoted are the trial's own weights.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.digest import digest_json
 from posetune.execution.single import SingleTrial, forget_single, train_single
 from posetune.gate import Finalist
 from posetune.home import Home
+from posetune.storage import open_folder
 from posetune.study.seeding import seed_for
 from posetune.study.view import SweepView, TrialView
 
@@ -28,7 +28,7 @@ def retrain_finalists(
     *,
     trainable: type[Trainable],
     seeds: int,
-    store: Path,
+    store: str,
     progress: Progress = silent,
 ) -> list[Finalist]:
     """Train the best complete trials again, one after the other in this process.
@@ -40,7 +40,7 @@ def retrain_finalists(
         home: where storage is.
         trainable: the class that the sweep file names.
         seeds: further trainings of each finalist.
-        store: the sweep's data.
+        store: the address of the sweep's data.
         progress: is told how far each training is, and which it is.
 
     Returns:
@@ -52,7 +52,7 @@ def retrain_finalists(
     trials = [t for t in view.ranked if t.state == "COMPLETE" and t.value is not None][:FINALISTS]
     if not trials:
         raise BadInputError(f"sweep {view.name}: has no complete trial to train again")
-    if trainable.describe_store(store).digest != view.store_digest:
+    if trainable.describe_store(open_folder(store)).digest != view.store_digest:
         raise BadInputError(f"{store}: is not the data of sweep {view.name}; name it with --store")
     found = []
     for trial in trials:
@@ -72,7 +72,7 @@ def _titled(progress: Progress, title: str) -> Progress:
 
 
 def _single(
-    view: SweepView, trial: TrialView, *, home: Home, store: Path, number: int
+    view: SweepView, trial: TrialView, *, home: Home, store: str, number: int
 ) -> SingleTrial:
     what = [view.spec.trainable, view.spec.fixed, trial.params, view.store_digest]
     name = f"finalist-{view.name}-{trial.number}-{number}-{digest_json(what)[:12]}"

@@ -1,19 +1,23 @@
 """The end of a sweep that stops early: its trials save where they are, if they do it quickly.
 
 The driver cannot call a worker that is in the middle of an epoch, and a signal does not reach
-another node; a file below the storage folder does. Workers look for it between steps.
+another node; a file in storage does. Workers look for it between steps.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from posetune.execution.checkpoints import STOP_FILE, trial_folder
+from posetune.execution.checkpoints import stop_file
+from posetune.storage import Storage, StorageError
 
-__all__ = ["HAND_OVER_S", "HandingOver"]
+__all__ = ["HAND_OVER_S", "HandingOver", "Wish"]
+
+LOOK_S = 0.5
+"""Between two looks for the driver's wish to stop."""
 
 HAND_OVER_S = 3.0
 """How long the trials have; who is slower repeats the epoch."""
@@ -22,13 +26,13 @@ HAND_OVER_S = 3.0
 class HandingOver:
     """Asks the trials at work to save and stop, once there is a reason."""
 
-    def __init__(self, storage: Path, sweep: str, reason: Callable[[], str]) -> None:
+    def __init__(self, storage: Storage, sweep: str, reason: Callable[[], str]) -> None:
         self.at_work: dict[int, Callable[[], None]] = {}
         """For each trial that trains what kills its worker; the scheduler keeps it."""
-        self._file = (storage / trial_folder(sweep, 0)).with_name(STOP_FILE)
+        self._storage, self._file = storage, stop_file(sweep)
         self._reason = reason
         self._asked_at: float | None = None
-        self._file.unlink(missing_ok=True)
+        self._storage.remove(self._file)
 
     @property
     def asked(self) -> bool:
@@ -42,8 +46,7 @@ class HandingOver:
                 return False
             self._asked_at = time.monotonic()
             with contextlib.suppress(OSError):  # no space: the epoch is repeated then
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                self._file.touch()
+                self._storage.touch(self._file)
         if time.monotonic() - self._asked_at > HAND_OVER_S:
             while self.at_work:  # Tune would wait ten seconds more for them
                 self.at_work.popitem()[1]()
@@ -51,4 +54,23 @@ class HandingOver:
 
     def close(self) -> None:
         """Take the wish back."""
-        self._file.unlink(missing_ok=True)
+        self._storage.remove(self._file)
+
+
+class Wish:
+    """The driver's wish to stop, as a worker sees it; looked for beside the training."""
+
+    def __init__(self, storage: Storage, sweep: str) -> None:
+        self.is_there = False
+        self._storage, self._file = storage, stop_file(sweep)
+        self._closed = threading.Event()
+        threading.Thread(target=self._look, name="stop-file", daemon=True).start()
+
+    def _look(self) -> None:
+        while not self.is_there and not self._closed.wait(LOOK_S):
+            with contextlib.suppress(StorageError):
+                self.is_there = self._storage.exists(self._file)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()

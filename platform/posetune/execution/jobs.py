@@ -43,7 +43,7 @@ class Shipment:
     source: str
     """The sweep file's text."""
     trainable: str
-    store: Path
+    store: str
     """On the cluster."""
     home: Home
     """On the cluster: its folder must be seen by every node."""
@@ -140,7 +140,7 @@ def _ended(job: JobDetails) -> bool:
 
 def _command(shipment: Shipment) -> str:
     command = ["python", "-m", "posetune.cli", "sweep", "sweep.yaml", "--name", shipment.name]
-    command += ["--store", str(shipment.store), "--address", "auto"]
+    command += ["--store", shipment.store, "--address", "auto"]
     return shlex.join(command)
 
 

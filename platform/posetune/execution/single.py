@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from posetune.execution.checkpoints import drop_checkpoints, trial_folder
 from posetune.execution.trial import Assignment, EpochResult, HandOver, Started, TrialRun
 from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
+from posetune.storage import Storage
 from posetune.study.journal import CheckpointRecord
 
 __all__ = ["SingleTrial", "forget_single", "train_single"]
@@ -33,9 +33,10 @@ class SingleTrial:
     spec: SweepSpec
     params: Mapping[str, Scalar]
     seed: int
-    store: Path
+    store: str
+    """Its address."""
     store_digest: str
-    storage: Path
+    storage: Storage
     record: Path
     """A JSON file that remembers the newest checkpoint, so that the same command continues."""
 
@@ -48,7 +49,7 @@ class SingleTrial:
 def forget_single(trial: SingleTrial) -> None:
     """Delete the record and the checkpoints of an earlier training of this name."""
     trial.record.unlink(missing_ok=True)
-    shutil.rmtree((trial.storage / trial_folder(trial.sweep, 0)).parent, ignore_errors=True)
+    trial.storage.remove(trial_folder(trial.sweep, 0))
 
 
 def train_single(
@@ -59,8 +60,8 @@ def train_single(
     on_epoch: Callable[[EpochResult], None],
     progress: Progress = silent,
     seconds: float | None = None,
-) -> Path:
-    """Train to the last epoch, continuing from the newest checkpoint; return the model's folder.
+) -> str:
+    """Train to the last epoch, continuing from the newest checkpoint; return where the model is.
 
     With `seconds`, the training ends before an epoch that would not be done by then, stages
     included, but never before the first; the same command again goes on.
@@ -113,7 +114,7 @@ def train_single(
             raise KeyboardInterrupt from None
         finally:
             run.close()
-    return trial.storage / checkpoints[-1].folder / "model"
+    return trial.storage.where(f"{checkpoints[-1].folder}/model")
 
 
 @contextmanager

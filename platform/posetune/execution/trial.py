@@ -12,12 +12,12 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posetune.api import BadInputError, Progress, Trainable, TrialContext, silent
+from posetune.api import BadInputError, Progress, Stage, Trainable, TrialContext, silent
 from posetune.execution.checkpoints import (
     StorageFullError,
     newest_intact,
@@ -27,6 +27,7 @@ from posetune.execution.checkpoints import (
 from posetune.parameters import Scalar
 from posetune.spec import Resources, SweepSpec, configure
 from posetune.stages.cache import StageCache, stage_key
+from posetune.storage import Storage, open_folder
 from posetune.study.journal import CheckpointRecord
 
 __all__ = [
@@ -59,9 +60,10 @@ class Assignment:
     seed: int
     params: Mapping[str, Scalar]
     spec: SweepSpec
-    store: Path
+    store: str
+    """Its address."""
     store_digest: str
-    storage: Path
+    storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
     """To continue from, newest first."""
 
@@ -139,7 +141,7 @@ class TrialRun:
             StoreChangedError: the store has changed since the sweep was started.
             HandOver: told to stop before anything was trained.
         """
-        _check_store(trainable, assignment)
+        store = _open_store(trainable, assignment)
         self.trainable = trainable
         self.assignment = assignment
         self._told_to_stop = told_to_stop
@@ -152,10 +154,12 @@ class TrialRun:
         spec = assignment.spec
         config = configure(trainable.config_model, spec.fixed, assignment.params)
         device = require_device(spec.resources)
-        stages = _obtain_stages(trainable, config, assignment, between_steps)
+        stages = _obtain_stages(
+            trainable.stages(config, store), assignment=assignment, progress=between_steps
+        )
         self._work = tempfile.TemporaryDirectory(prefix=f"posetune-{assignment.trial}-")
         context = TrialContext(
-            store=assignment.store,
+            store=store,
             seed=assignment.seed,
             work=Path(self._work.name),
             products={name: stage.folder for name, stage in stages.items()},
@@ -166,17 +170,17 @@ class TrialRun:
         )
         self.started = Started(stages, _placement(context))
         trainable.start(config, context)
-        found = newest_intact(assignment.storage, assignment.checkpoints)
         self.epoch = 0
         self._partial_s = 0.0
         """Seconds of the epoch under way that earlier attempts have trained."""
         self._unwritten: dict[str, float] | None = None
         """Metrics of an epoch that is trained but has no checkpoint yet."""
-        if found is not None:
-            record, folder = found
-            trainable.load(folder / "state")
-            self.epoch = record.epoch
-            self._partial_s = record.partial_s or 0.0
+        with newest_intact(assignment.storage, assignment.checkpoints) as found:
+            if found is not None:
+                record, folder = found
+                trainable.load(folder / "state")
+                self.epoch = record.epoch
+                self._partial_s = record.partial_s or 0.0
         self._begun = time.monotonic()
 
     @property
@@ -188,8 +192,8 @@ class TrialRun:
         """Train one epoch, validate and checkpoint.
 
         Raises:
-            StorageFullError: there is no space for the checkpoint. The epoch is not lost: the next
-                call only tries to write again.
+            StorageFullError: storage takes no checkpoint now. The epoch is not lost: the next call
+                only tries to write again.
             HandOver: the trial was told to stop; `hand_over` saves what it has.
         """
         if self._unwritten is None:
@@ -232,10 +236,12 @@ class TrialRun:
         self._work.cleanup()
 
 
-def _check_store(trainable: Trainable, assignment: Assignment) -> None:
+def _open_store(trainable: Trainable, assignment: Assignment) -> Path:
+    """Return the store's folder on this node, once it is known to be the sweep's."""
     store = assignment.store
     try:
-        digest = trainable.describe_store(store).digest
+        folder = open_folder(store)
+        digest = trainable.describe_store(folder).digest
     except BadInputError as error:
         raise StoreChangedError(f"store {store}: cannot be read any more ({error})") from error
     if digest != assignment.store_digest:
@@ -243,12 +249,12 @@ def _check_store(trainable: Trainable, assignment: Assignment) -> None:
             f"store {store}: has changed under the running sweep, from digest "
             f"{assignment.store_digest[:12]} to {digest[:12]}; put the data back"
         )
+    return folder
 
 
 def _obtain_stages(
-    trainable: Trainable, config: Any, assignment: Assignment, progress: Progress
+    stages: Sequence[Stage], *, assignment: Assignment, progress: Progress
 ) -> dict[str, StageProduct]:
-    stages = trainable.stages(config, assignment.store)
     keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
     wanted = [(stage, keys[stage.name]) for stage in stages]
     builder = f"{assignment.sweep}/{assignment.trial}/{assignment.seed}"

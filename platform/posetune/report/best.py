@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from posetune.api import BadInputError, Progress, silent
 from posetune.report.page import BestTrial
 from posetune.spec import load_trainable
+from posetune.storage import Storage, open_folder
 from posetune.study.checkpoints import verified_model
 from posetune.study.view import SweepView
 
 __all__ = ["look_at_best"]
 
 
-def look_at_best(view: SweepView, storage: Path, progress: Progress = silent) -> BestTrial:
+def look_at_best(view: SweepView, storage: Storage, progress: Progress = silent) -> BestTrial:
     """Return what the storage and the store say of the best complete trial.
 
     What is not there (any more) is not an error: the page says so.
 
     Args:
         view: the sweep.
-        storage: the storage folder.
+        storage: where the sweep's checkpoints are.
         progress: is told the frames done.
     """
     trial = next((t for t in view.ranked if t.state == "COMPLETE"), None)
@@ -28,14 +27,14 @@ def look_at_best(view: SweepView, storage: Path, progress: Progress = silent) ->
         return BestTrial(missing="no trial is complete")
     figures: dict[str, bytes] = {}
     try:
-        model, _ = verified_model(storage, view, trial)
-        drawn = sorted((model.parent / "figures").glob("*.png"))
-        figures = {file.name: file.read_bytes() for file in drawn}
-        trainable = load_trainable(view.spec.trainable)
-        store = Path(view.store)
-        if trainable.describe_store(store).digest != view.store_digest:
-            raise BadInputError(f"store {store} has changed since the sweep")
-        evaluation = trainable.evaluate(model, store, "val", progress)
+        with verified_model(storage, view, trial) as (model, _):
+            drawn = sorted((model.parent / "figures").glob("*.png"))
+            figures = {file.name: file.read_bytes() for file in drawn}
+            trainable = load_trainable(view.spec.trainable)
+            store = open_folder(view.store)
+            if trainable.describe_store(store).digest != view.store_digest:
+                raise BadInputError(f"store {view.store} has changed since the sweep")
+            evaluation = trainable.evaluate(model, store, "val", progress)
     except BadInputError as error:
         return BestTrial(trial.number, figures=figures, missing=str(error))
     return BestTrial(trial.number, evaluation, figures)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
@@ -22,6 +21,7 @@ from rich.text import Text
 from posetune.api import BadInputError, Evaluation, MotionBootstrap, Progress, interval, silent
 from posetune.report.tables import budget_used
 from posetune.spec import load_trainable
+from posetune.storage import Storage, open_folder
 from posetune.study.checkpoints import verified_model
 from posetune.study.view import SweepView, TrialView
 
@@ -78,19 +78,19 @@ def compare(columns: Sequence[Compared]) -> Comparison:
 
 
 def evaluate_for_comparison(
-    column: Compared, storage: Path, progress: Progress = silent
+    column: Compared, storage: Storage, progress: Progress = silent
 ) -> Compared:
     """Return the column with its model's evaluation on validation, or why there is none."""
     if column.trial is None:
         return column
     view = column.view
     try:
-        model, _ = verified_model(storage, view, column.trial)
-        trainable = load_trainable(view.spec.trainable)
-        store = Path(view.store)
-        if trainable.describe_store(store).digest != view.store_digest:
-            raise BadInputError(f"store {store} has changed since the sweep")
-        found = trainable.evaluate(model, store, "val", progress)
+        with verified_model(storage, view, column.trial) as (model, _):
+            trainable = load_trainable(view.spec.trainable)
+            store = open_folder(view.store)
+            if trainable.describe_store(store).digest != view.store_digest:
+                raise BadInputError(f"store {view.store} has changed since the sweep")
+            found = trainable.evaluate(model, store, "val", progress)
     except BadInputError as error:
         missing = f"last reported values without intervals ({error})"
         return Compared(column.name, view, column.trial, missing=missing)

@@ -1,11 +1,12 @@
-"""The cache of stage products below the storage folder.
+"""The cache of stage products in storage.
 
     stages/<name>/<key>/            a finished product: files/ and product.json with their digest
     stages/<name>/<key>.claim       somebody builds it now; its holder touches it every few seconds
-    stages/<name>/<key>.<id>.partial  a product in the making
+    stages/<name>/<key>.<id>.partial  a product in the making (in a folder; in a bucket, one without
+                                      its product.json, which is uploaded last)
 
-A product is moved into place whole, so a reader finds all of it or nothing. It is verified when it
-is obtained; one that does not match its digest is moved aside and built again.
+A product gets its place whole, so a reader finds all of it or nothing. It is verified when it is
+obtained; one that does not match its digest is set aside and built again.
 """
 
 from __future__ import annotations
@@ -13,27 +14,17 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
-import shutil
-import socket
-import threading
 import time
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from posetune.api import Progress, Stage, silent
 from posetune.digest import digest_folder, digest_json
+from posetune.storage import Storage
 
 __all__ = ["Entry", "Product", "StageCache", "stage_key"]
-
-CLAIM_S = 30.0
-"""A claim that was not touched for so long belongs to a dead builder."""
-
-POLL_S = 0.2
 
 FRESH_S = 3600.0
 """A younger product may belong to a trial that has not reported yet; pruning spares it."""
@@ -59,7 +50,8 @@ class Entry:
     name: str
     key: str
     state: Literal["whole", "broken", "partial"]
-    folder: Path
+    place: str
+    """Its name in storage."""
     bytes: int
     built: float
     """Seconds since the epoch."""
@@ -68,21 +60,23 @@ class Entry:
     """How long it took to build."""
 
 
-def _entry(folder: Path) -> Entry:
-    key, _, rest = folder.name.partition(".")
+def _entry(storage: Storage, name: str, child: str) -> Entry:
+    place = f"stages/{name}/{child}"
+    key, _, rest = child.partition(".")
     manifest: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(storage.read(f"{place}/{MANIFEST}"))
     state: Literal["whole", "broken", "partial"] = "whole" if manifest else "broken"
     if rest:
         state = "broken" if rest.endswith("broken") else "partial"
+    size, built = storage.measure(place)
     return Entry(
-        name=folder.parent.name,
+        name=name,
         key=key,
         state=state,
-        folder=folder,
-        bytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
-        built=folder.stat().st_mtime,
+        place=place,
+        bytes=size,
+        built=built,
         reads=manifest.get("reads", {}),
         seconds=manifest.get("seconds", 0.0),
     )
@@ -116,14 +110,14 @@ def _source_digest(module: str) -> str:
 class StageCache:
     """Obtains products by key, building each once."""
 
-    def __init__(self, storage: Path, builder: str = "") -> None:
-        """Use the cache below a storage folder; `builder` names the one that asks."""
-        self.root = storage / "stages"
+    def __init__(self, storage: Storage, builder: str = "") -> None:
+        """Use the cache in a storage; `builder` names the one that asks."""
+        self.storage = storage
         self.builder = builder
 
-    def path(self, name: str, key: str) -> Path:
-        """Return where a finished product lies."""
-        return self.root / name / key
+    def place(self, name: str, key: str) -> str:
+        """Return a finished product's name in storage."""
+        return f"stages/{name}/{key}"
 
     def obtain(self, stage: Stage, key: str, progress: Progress = silent) -> Product:
         """Return the verified product, building it if nobody has; waits while another builds it.
@@ -134,14 +128,14 @@ class StageCache:
 
     def try_obtain(self, stage: Stage, key: str, progress: Progress = silent) -> Product | None:
         """Return the verified product, building it if nobody has; None while another builds it."""
-        target = self.path(stage.name, key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if self.verify(target):
-            return Product(target / FILES, trained=self._is_ours(target))
-        with _claim(target.with_suffix(".claim")) as ours:
-            if ours and not self.verify(target):
-                self._build(stage, target, progress)
-                return Product(target / FILES, trained=True)
+        place = self.place(stage.name, key)
+        if found := self._verified(place):
+            return Product(found / FILES, trained=self._is_ours(found))
+        with self.storage.claim(f"{place}.claim") as ours:
+            if ours and self._verified(place) is None:
+                self._build(stage, place, progress)
+                if found := self._verified(place):
+                    return Product(found / FILES, trained=True)
         return None
 
     def obtain_all(
@@ -163,26 +157,30 @@ class StageCache:
                     products[stage.name] = product
                     waiting = False
             if waiting and len(products) < len(wanted):
-                time.sleep(POLL_S)
+                time.sleep(self.storage.poll_s)
         return products
 
-    def verify(self, target: Path) -> bool:
-        """Whether a whole product lies there; a broken one is moved aside."""
-        if not target.exists():
-            return False
+    def _verified(self, place: str) -> Path | None:
+        """Return the folder of a whole product; a broken one is set aside."""
+        folder = self.storage.obtain(place, marker=MANIFEST)
+        if folder is None:
+            return None
         try:
-            manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-            intact = bool(manifest["digest"] == digest_folder(target / FILES))
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            intact = bool(manifest["digest"] == digest_folder(folder / FILES))
         except (OSError, ValueError, KeyError, TypeError):
             intact = False
         if not intact:
-            target.rename(target.with_suffix(f".{uuid.uuid4().hex[:8]}.broken"))
-        return intact
+            self.storage.set_aside(place, marker=MANIFEST)
+        return folder if intact else None
 
     def entries(self) -> list[Entry]:
         """Return everything in the cache: products, broken ones, and what dead builders left."""
         found = [
-            _entry(path) for path in self.root.glob("*/*") if path.suffix not in (".claim", ".dead")
+            _entry(self.storage, name, child)
+            for name in self.storage.children("stages")
+            for child in self.storage.children(f"stages/{name}")
+            if not child.endswith((".claim", ".dead"))
         ]
         return sorted(found, key=lambda entry: (entry.name, -entry.built))
 
@@ -194,25 +192,23 @@ class StageCache:
         """
         pruned = []
         for entry in self.entries():
-            claim = self.path(entry.name, entry.key).with_suffix(".claim")
-            if claim.exists() and not _is_dead(claim):
+            if self.storage.is_claimed(f"{self.place(entry.name, entry.key)}.claim"):
                 continue  # somebody builds it now
             fresh = time.time() - entry.built < FRESH_S
             if entry.state != "whole" or (entry.key not in needed and not fresh):
-                shutil.rmtree(entry.folder, ignore_errors=True)
+                self.storage.remove(entry.place)
                 pruned.append(entry)
         return pruned
 
-    def _is_ours(self, target: Path) -> bool:
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    def _is_ours(self, folder: Path) -> bool:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return bool(self.builder) and manifest.get("builder") == self.builder
 
-    def _build(self, stage: Stage, target: Path, progress: Progress) -> None:
-        partial = target.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")
-        files = partial / FILES
-        files.mkdir(parents=True)
-        started = time.monotonic()
-        try:
+    def _build(self, stage: Stage, place: str, progress: Progress) -> None:
+        with self.storage.writing(place, last=MANIFEST) as partial:
+            files = partial / FILES
+            files.mkdir()
+            started = time.monotonic()
             stage.build(
                 files,
                 lambda done, total, note="": progress(done, total, f"stage {stage.name} {note}"),
@@ -226,62 +222,3 @@ class StageCache:
                 "seconds": round(time.monotonic() - started, 3),
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _claim(path: Path) -> Iterator[bool]:
-    """Hold the claim if it can be had; touch it meanwhile, so that others see we live."""
-    if not _take(path):
-        yield False
-        return
-    released = threading.Event()
-
-    def touch() -> None:
-        while not released.wait(CLAIM_S / 6):
-            try:
-                os.utime(path)
-            except FileNotFoundError:
-                return
-
-    thread = threading.Thread(target=touch, name="stage-claim", daemon=True)
-    thread.start()
-    try:
-        yield True
-    finally:
-        released.set()
-        thread.join()
-        path.unlink(missing_ok=True)
-
-
-def _take(path: Path) -> bool:
-    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content)
-    except FileExistsError:
-        if _is_dead(path):
-            # The first to rename a dead claim away may try for it; the others find it gone.
-            try:
-                path.rename(path.with_suffix(f".{uuid.uuid4().hex[:8]}.dead"))
-            except FileNotFoundError:
-                return False
-            for left in path.parent.glob(f"{path.stem}.*.dead"):
-                left.unlink(missing_ok=True)
-        return False
-    return True
-
-
-def _is_dead(path: Path) -> bool:
-    try:
-        age = time.time() - path.stat().st_mtime
-        holder = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        return age > CLAIM_S
-    if holder["host"] == socket.gethostname() and not Path(f"/proc/{holder['pid']}").exists():
-        return True
-    return age > CLAIM_S

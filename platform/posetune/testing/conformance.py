@@ -23,6 +23,7 @@ from posetune.api import Trainable, TrialContext
 from posetune.digest import digest_folder
 from posetune.spec import configure
 from posetune.stages.cache import StageCache, stage_key
+from posetune.storage import open_storage
 
 __all__ = ["TrainableConformance"]
 
@@ -63,7 +64,7 @@ class TrainableConformance:
         """The stage products that the configuration needs."""
         stages = cls.trainable.stages(config, store)
         digest = cls.trainable.describe_store(store).digest
-        cache = StageCache(tmp_path_factory.mktemp("storage"))
+        cache = StageCache(open_storage(tmp_path_factory.mktemp("storage")))
         wanted = [(stage, stage_key(stage, digest)) for stage in stages]
         return {name: found.folder for name, found in cache.obtain_all(wanted).items()}
 

@@ -23,7 +23,7 @@ from posetune.tracking.connection import patiently
 __all__ = ["ABSENT", "draw_learning_curve", "sweep_files", "trial_parts", "upload"]
 
 ABSENT = "absent"
-"""Said of a trial whose checkpoint is not (or no longer) in the storage folder."""
+"""Said of a trial whose checkpoint is not (or no longer) in storage."""
 
 
 def sweep_files(view: SweepView) -> tuple[str, dict[str, str]]:
@@ -40,12 +40,13 @@ def sweep_files(view: SweepView) -> tuple[str, dict[str, str]]:
     return digest_json(files), files
 
 
-def trial_parts(home: Home, trial: TrialView) -> tuple[str, list[Path]]:
+def trial_parts(home: Home, trial: TrialView) -> tuple[str, list[str]]:
     """Return the folders to upload of a complete trial, and what names their content."""
     if trial.checkpoint is None:
         return ABSENT, []
-    folder = home.storage / trial.checkpoint.folder
-    parts = [folder / name for name in ("model", "figures") if (folder / name).is_dir()]
+    folder = trial.checkpoint.folder
+    there = home.storage.children(folder)
+    parts = [f"{folder}/{name}" for name in ("model", "figures") if name in there]
     return (trial.checkpoint.digest, parts) if parts else (ABSENT, [])
 
 

@@ -101,7 +101,7 @@ def trial_tags(
     tags |= {entity_key(f"posetune.{fact}"): value for fact, value in trial.placement.items()}
     if trial.checkpoint is not None:
         tags |= {
-            "posetune.checkpoint.uri": (home.storage / trial.checkpoint.folder).as_uri(),
+            "posetune.checkpoint.uri": home.storage.uri(trial.checkpoint.folder),
             "posetune.checkpoint.epoch": trial.checkpoint.epoch,
             "posetune.checkpoint.digest": trial.checkpoint.digest,
             "posetune.checkpoint.bytes": trial.checkpoint.bytes,

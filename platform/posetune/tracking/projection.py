@@ -8,6 +8,7 @@ learns from MLflow itself where things stand.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -202,7 +203,10 @@ class Projection:
             reports = self._reports(view, trial, after=0)
             curve = artifacts.draw_learning_curve(view.spec.objective, reports, view.baselines)
             figures = {"figures/learning_curve.png": curve}
-            artifacts.upload(runs.client, held.run_id, folders=folders, figures=figures)
+            with contextlib.ExitStack() as copies:
+                found = [copies.enter_context(self._home.storage.reading(f)) for f in folders]
+                parts = [folder for folder in found if folder is not None]
+                artifacts.upload(runs.client, held.run_id, folders=parts, figures=figures)
             runs.log(held, tags={FILES_TAG: origin})
             runs.done["uploads"] += 1
 

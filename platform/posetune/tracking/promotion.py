@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.gate import Finalist, Verdict, judge, markdown
 from posetune.home import Home
+from posetune.storage import open_folder
 from posetune.study import journal
 from posetune.study.checkpoints import verified_model
 from posetune.study.database import Database
@@ -52,7 +53,7 @@ class Request:
     model: str
     """The registered model, made if need be."""
     alias: str = UNGATED_ALIAS
-    store: Path | None = None
+    store: str | None = None
     """Where the sweep's data is on this machine, if not where it was."""
     force: str | None = None
     """Why the alias moves without asking the gate."""
@@ -113,9 +114,11 @@ def promote(
     check_names(request.model, request.alias)
     view = read_sweep(database, request.sweep)
     trial = _choose(view, request.finalists)
-    folder, digest = verified_model(home.storage, view, trial)
-    report = ship(database, view.name, home)
-    with mlflow_faults_explained(home):
+    with (
+        verified_model(home.storage, view, trial) as (folder, digest),
+        mlflow_faults_explained(home),
+    ):
+        report = ship(database, view.name, home)
         client = connect(home)
         with database.reading() as connection:
             runs = journal.read_tracked(connection, view.id, public_address(home.tracking))
@@ -203,7 +206,7 @@ class _Court:
     def decide(self, candidate: Candidate, version: Version) -> tuple[Promotion, Mapping[str, str]]:
         """Return the decision, and the tables of the candidate's evaluation."""
         view, request, champion = candidate.view, self.registry.request, self.registry.champion
-        store = request.store or Path(view.store)
+        store = open_folder(request.store or view.store)
         _check_data(view, store, champion, self.trainable)
         with TemporaryDirectory(prefix="posetune-champion-") as scratch:
             present = None

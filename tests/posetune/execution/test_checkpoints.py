@@ -21,6 +21,7 @@ from posetune.execution.checkpoints import (
 from posetune.execution.plan import plan_sweep
 from posetune.execution.trial import Assignment, HandOver, TrialRun
 from posetune.spec import SweepSpec, default_params
+from posetune.storage import open_storage
 from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
@@ -66,7 +67,8 @@ class Driver:
     trainable: type[Trainable] = QuickToy
 
     def __init__(self, database: Database, folder: Path, store: Path, spec: SweepSpec) -> None:
-        self.database, self.storage, self.store = database, folder / "storage", store
+        self.database, self.folder, self.store = database, folder / "storage", store
+        self.storage = open_storage(self.folder)
         self.spec = spec
         self.digest = self.trainable.describe_store(store).digest
         self.steps_until_told: int | None = None
@@ -105,7 +107,7 @@ class Driver:
             seed=attempt.seed,
             params=attempt.params,
             spec=self.spec,
-            store=self.store,
+            store=str(self.store),
             store_digest=self.digest,
             storage=self.storage,
             checkpoints=attempt.checkpoints,
@@ -141,7 +143,7 @@ class Driver:
         """A worker dies after its checkpoint, before the report; another while it writes."""
         slot = self.slots[number]
         slot.next_epoch()
-        partial = self.storage / trial_folder("s", number) / "00009-9-cafecafe.partial" / "state"
+        partial = self.folder / trial_folder("s", number) / "00009-9-cafecafe.partial" / "state"
         partial.mkdir(parents=True, exist_ok=True)
         (partial / "half").write_bytes(b"half")
         self.kill_worker(number)
@@ -167,7 +169,7 @@ class Driver:
         if len(checkpoints) < 2 or self.broken & {c.folder for c in checkpoints}:
             return
         self.broken.add(checkpoints[-1].folder)
-        folder = self.storage / checkpoints[-1].folder
+        folder = self.folder / checkpoints[-1].folder
         if generator.random() < 0.5:
             shutil.rmtree(folder)
         else:
@@ -177,7 +179,7 @@ class Driver:
         assert self.slots[number].epoch == checkpoints[-2].epoch
 
     def bytes_on_disk(self) -> int:
-        files = (self.storage / "checkpoints").rglob("*")
+        files = (self.folder / "checkpoints").rglob("*")
         return sum(p.stat().st_size for p in files if p.is_file())
 
     def check(self) -> None:
@@ -198,7 +200,7 @@ class Driver:
         return {t.number: t.checkpoints for t in trials if t.checkpoints}
 
     def is_whole(self, checkpoint: CheckpointRecord) -> bool:
-        folder = self.storage / checkpoint.folder
+        folder = self.folder / checkpoint.folder
         return folder.is_dir() and digest_folder(folder) == checkpoint.digest
 
 
@@ -236,7 +238,7 @@ def measured_cost(store: Path, folder: Path) -> Cost:
     toy.start(ToyConfig(), TrialContext(store, 0, folder, {"floor": folder / "floor"}))
     for _ in range(9):
         toy.epoch()
-    record = write_checkpoint(toy, folder, Path("c"), attempt=1, epoch=1, last=False)
+    record = write_checkpoint(toy, open_storage(folder), "c", attempt=1, epoch=1, last=False)
     return Cost(0.0, {"floor": 0.0}, round(1.05 * record.bytes), MODEL_BYTES)
 
 
@@ -248,8 +250,8 @@ def test_no_needed_checkpoint_is_ever_deleted(tmp_path: Path, toy_store: Path, s
         happen(driver, generator)
         driver.check()
     driver.die()
-    on_disk = {p for p in (driver.storage / "checkpoints").glob("*/*/*")}
-    needed = {driver.storage / c.folder for t in driver.run.trials for c in t.checkpoints}
+    on_disk = {p for p in (driver.folder / "checkpoints").glob("*/*/*")}
+    needed = {driver.folder / c.folder for t in driver.run.trials for c in t.checkpoints}
     assert on_disk == needed
     assert len(needed) == sum(t.state == "COMPLETE" for t in driver.run.trials)
     driver.run.lease.release()
@@ -325,7 +327,7 @@ def test_a_trial_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
     for _ in range(4):
         driver.step(0)
     before = read_sweep(driver.database, "s").reports
-    newest = driver.storage / driver.run.trials[0].checkpoints[-1].folder
+    newest = driver.folder / driver.run.trials[0].checkpoints[-1].folder
     if damage == "missing":
         shutil.rmtree(newest)
     else:

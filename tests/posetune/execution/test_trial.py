@@ -10,6 +10,7 @@ import pytest
 from posetune.api import Progress, Stage
 from posetune.execution.trial import Assignment, HandOver, TrialRun
 from posetune.spec import SweepSpec
+from posetune.storage import open_storage
 from posetune.testing.toy import STEPS, Toy
 
 
@@ -42,9 +43,9 @@ def assignment(tmp_path: Path, toy_store: Path) -> Assignment:
         seed=5,
         params={"x": 0.3},
         spec=spec,
-        store=toy_store,
+        store=str(toy_store),
         store_digest=Toy.describe_store(toy_store).digest,
-        storage=tmp_path / "storage",
+        storage=open_storage(tmp_path / "storage"),
         checkpoints=(),
     )
 
@@ -98,5 +99,5 @@ def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others
 
     with pytest.raises(HandOver):
         TrialRun(Patient(), assignment, told_to_stop=Told(at=3))
-    assert list((assignment.storage / "stages" / "floor").iterdir()) == []
+    assert list((assignment.storage.root / "stages" / "floor").iterdir()) == []
     assert TrialRun(Patient(), assignment).started.stages["floor"].trained

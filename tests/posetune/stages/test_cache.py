@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from posetune.api import Progress, Stage
-from posetune.stages.cache import CLAIM_S, StageCache, stage_key
+from posetune.stages.cache import StageCache, stage_key
+from posetune.storage import CLAIM_S, open_storage
 
 
 def stage(counter: Path, *, depth: int = 4, seed: int = 0) -> Stage:
@@ -39,7 +40,7 @@ def test_the_key_depends_on_what_the_stage_reads_and_on_nothing_else(tmp_path: P
 
 
 def test_a_product_is_built_once_and_then_found(tmp_path: Path) -> None:
-    counter, cache = tmp_path / "count", StageCache(tmp_path)
+    counter, cache = tmp_path / "count", StageCache(open_storage(tmp_path))
     first = cache.obtain(stage(counter), "k")
     second = cache.obtain(stage(counter), "k")
     assert (first.trained, second.trained, built(counter)) == (True, False, 1)
@@ -48,7 +49,7 @@ def test_a_product_is_built_once_and_then_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["change", "delete", "manifest"])
 def test_a_broken_product_is_moved_aside_and_built_again(tmp_path: Path, harm: str) -> None:
-    counter, cache = tmp_path / "count", StageCache(tmp_path)
+    counter, cache = tmp_path / "count", StageCache(open_storage(tmp_path))
     folder = cache.obtain(stage(counter), "k").folder
     if harm == "change":
         (folder / "depth.json").write_text("5")
@@ -67,7 +68,7 @@ def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path: Path) ->
         (folder / "half").write_text("written")
         raise RuntimeError("no power")
 
-    cache = StageCache(tmp_path)
+    cache = StageCache(open_storage(tmp_path))
     with pytest.raises(RuntimeError, match="no power"):
         cache.obtain(Stage("flow", {}, [], 0, fail), "k")
     assert list((tmp_path / "stages" / "flow").iterdir()) == []
@@ -79,6 +80,7 @@ import sys, time
 from pathlib import Path
 from posetune.api import Stage
 from posetune.stages.cache import StageCache
+from posetune.storage import open_storage
 
 root, seconds = Path(sys.argv[1]), float(sys.argv[2])
 
@@ -89,7 +91,7 @@ def build(folder, progress):
     (folder / "product").write_text("whole")
 
 for key in sys.argv[3:]:
-    print(key, StageCache(root).obtain(Stage("flow", {}, [], 0, build), key).trained)
+    print(key, StageCache(open_storage(root)).obtain(Stage("flow", {}, [], 0, build), key).trained)
 """
 
 
@@ -117,8 +119,10 @@ def test_of_sixteen_processes_that_start_at_once_one_builds_each_of_five_product
 
 def test_what_a_trial_trained_before_it_was_killed_counts_as_trained_by_it(tmp_path: Path) -> None:
     counter = tmp_path / "count"
-    StageCache(tmp_path, "sweep/0").obtain(stage(counter), "k")
-    again, other = (StageCache(tmp_path, f"sweep/{n}").obtain(stage(counter), "k") for n in (0, 1))
+    StageCache(open_storage(tmp_path), "sweep/0").obtain(stage(counter), "k")
+    again, other = (
+        StageCache(open_storage(tmp_path), f"sweep/{n}").obtain(stage(counter), "k") for n in (0, 1)
+    )
     assert (again.trained, other.trained, built(counter)) == (True, False, 1)
 
 
@@ -138,7 +142,7 @@ def test_the_claim_of_another_node_holds_until_it_was_not_touched_for_long(tmp_p
     claim = tmp_path / "stages" / "flow" / "k.claim"
     claim.parent.mkdir(parents=True)
     claim.write_text(json.dumps({"host": "another-node", "pid": 1}))
-    cache = StageCache(tmp_path)
+    cache = StageCache(open_storage(tmp_path))
     assert cache.try_obtain(stage(tmp_path / "count"), "k") is None
     long_ago = time.time() - CLAIM_S - 1
     os.utime(claim, (long_ago, long_ago))
@@ -147,16 +151,16 @@ def test_the_claim_of_another_node_holds_until_it_was_not_touched_for_long(tmp_p
 
 
 def test_pruning_keeps_what_is_needed_and_what_is_being_built(tmp_path: Path) -> None:
-    cache = StageCache(tmp_path)
+    cache = StageCache(open_storage(tmp_path))
     for key in ("needed", "old", "broken"):
         cache.obtain(stage(tmp_path / "count"), key)
-    (cache.path("flow", "broken") / "product.json").unlink()
+    (tmp_path / "stages/flow/broken/product.json").unlink()
     (tmp_path / "stages" / "flow" / "dead.1234.partial").mkdir()
     (tmp_path / "stages" / "flow" / "live.1234.partial").mkdir()
     live = {"host": socket.gethostname(), "pid": os.getpid()}
     (tmp_path / "stages" / "flow" / "live.claim").write_text(json.dumps(live))
     cache.obtain(stage(tmp_path / "count"), "fresh")
-    os.utime(cache.path("flow", "old"), (1.0, 1.0))
+    os.utime(tmp_path / "stages/flow/old", (1.0, 1.0))
     pruned = cache.prune({"needed"})
     assert {entry.key for entry in pruned} == {"old", "broken", "dead"}
     assert {entry.key for entry in cache.entries()} == {"needed", "live", "fresh"}

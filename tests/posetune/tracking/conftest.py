@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from posetune.digest import digest_folder
 from posetune.home import Home
 from posetune.spec import SweepSpec
+from posetune.storage import open_storage
 from posetune.study.database import Database, open_database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
@@ -91,7 +92,7 @@ class Scene:
     def checkpoint(self, number: int, attempt: int, *, epoch: int, last: bool) -> CheckpointRecord:
         """Write what a worker writes."""
         name = f"checkpoints/{self.name}/{number:05d}/{epoch:05d}-{attempt}"
-        folder = self.home.storage / name
+        folder = self.home.storage.root / name
         (folder / "state").mkdir(parents=True)
         (folder / "state" / "secret.bin").write_bytes(b"state")
         if last:
@@ -135,7 +136,7 @@ def make_home(folder: Path, tracking: str | None = None) -> Home:
     return Home(
         folder=folder,
         database=f"sqlite:///{folder / 'study.db'}",
-        storage=folder / "storage",
+        storage=open_storage(folder / "storage"),
         tracking=tracking or f"sqlite:///{folder / 'mlflow.db'}",
         artifacts=folder / "mlartifacts",
     )

@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from posetune.home import Home
+from posetune.storage import open_storage
 from posetune.tracking import connection
 from posetune.tracking.connection import public_address
 from posetune.tracking.projection import ship
@@ -122,7 +123,7 @@ def test_no_connection_stays_with_the_file_that_was_moved(tmp_path: Path) -> Non
     home = Home(
         folder=tmp_path,
         database="",
-        storage=tmp_path,
+        storage=open_storage(tmp_path),
         tracking=f"sqlite:///{tmp_path / 'mlflow.db'}",
         artifacts=tmp_path / "artifacts",
     )

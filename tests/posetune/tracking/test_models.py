@@ -47,7 +47,7 @@ def evaluated(scene: Any, model: str, store: Path, *more: str) -> dict[str, Any]
 def test_a_version_is_evaluated_without_the_storage_folder(
     promoted: Any, toy_store: Path, form: str
 ) -> None:
-    shutil.rmtree(promoted.home.storage)
+    shutil.rmtree(promoted.home.storage.root)
 
     found = evaluated(promoted, form, toy_store)
 
@@ -57,7 +57,7 @@ def test_a_version_is_evaluated_without_the_storage_folder(
 
 
 def test_trial_checkpoint_and_exported_folder_are_one_model(finished: Any, toy_store: Path) -> None:
-    (exported,) = finished.home.storage.glob("checkpoints/first/00003/*/model")
+    (exported,) = finished.home.storage.root.glob("checkpoints/first/00003/*/model")
     forms = ["first/3", str(exported.parent), str(exported)]
 
     digests = [evaluated(finished, form, toy_store)["model_digest"] for form in forms]

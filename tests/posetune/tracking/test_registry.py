@@ -141,7 +141,7 @@ print(json.dumps([poses.tolist(), str(poses.dtype), posetune.__file__, refused])
 @pytest.mark.slow
 def test_it_loads_in_a_fresh_process_without_an_install(finished: Any, tmp_path: Path) -> None:
     promoted(finished)
-    shutil.rmtree(finished.home.storage)
+    shutil.rmtree(finished.home.storage.root)
     cwd = tmp_path / "elsewhere"
     cwd.mkdir()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -163,7 +163,7 @@ def test_it_loads_in_a_fresh_process_without_an_install(finished: Any, tmp_path:
 
 
 def test_a_damaged_model_is_refused(finished: Any) -> None:
-    (weights,) = finished.home.storage.rglob("00003/*/model/model.safetensors")
+    (weights,) = finished.home.storage.root.rglob("00003/*/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
 
     with pytest.raises(BadInputError, match=r"trial 3: its checkpoint .* is damaged: digest"):
@@ -171,7 +171,7 @@ def test_a_damaged_model_is_refused(finished: Any) -> None:
 
 
 def test_a_missing_model_is_refused(finished: Any) -> None:
-    shutil.rmtree(finished.home.storage)
+    shutil.rmtree(finished.home.storage.root)
     with pytest.raises(BadInputError, match="has no model; is the storage folder"):
         promoted(finished)
 

@@ -1,0 +1,185 @@
+"""Storage: the same laws for a folder and for a bucket on a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from posetune.api import BadInputError, Progress, Stage
+from posetune.digest import digest_folder
+from posetune.stages.cache import StageCache
+from posetune.storage import Storage, open_folder, open_storage
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "bucket":
+        return open_storage(request.getfixturevalue("bucket"))
+    return open_storage(tmp_path / "storage")
+
+
+def write(storage: Storage, name: str, **files: bytes) -> str:
+    with storage.writing(name) as folder:
+        for file, content in files.items():
+            (folder / file / "deep").mkdir(parents=True)
+            (folder / file / "deep" / "content").write_bytes(content)
+        return digest_folder(folder)
+
+
+def test_what_was_written_is_read_again(storage: Storage) -> None:
+    storage.prepare()
+    large = os.urandom(11 * 1024**2)
+    digest = write(storage, "a/b", one=b"1", two=large, three=b"")
+    there = pickle.loads(pickle.dumps(storage))  # on another node
+    with there.reading("a/b") as folder:
+        assert folder is not None
+        assert folder.name == "b"
+        assert digest_folder(folder) == digest
+    assert storage.children("a") == ["b"]
+    assert storage.children("a/b") == ["one", "three", "two"]
+    assert storage.children("nothing") == []
+    assert storage.measure("a/b")[0] == 1 + len(large)
+    assert abs(storage.measure("a/b")[1] - time.time()) < 60
+    storage.remove("a/b")
+    with there.reading("a/b") as folder:
+        assert folder is None
+    storage.remove("a/b")
+
+
+def test_a_block_that_raises_leaves_nothing(storage: Storage) -> None:
+    def write_half() -> None:
+        with storage.writing("a/b") as folder:
+            (folder / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert storage.children("a") == []
+
+
+def test_a_file_is_there_from_touch_to_remove(storage: Storage) -> None:
+    assert not storage.exists("x/stop")
+    storage.touch("x/stop")
+    storage.touch("x/stop")
+    assert storage.exists("x/stop")
+    assert not storage.exists("x")
+    assert (storage.read("x/stop"), storage.read("x/none")) == (b"", b"")
+    storage.remove("x/stop")
+    assert not storage.exists("x/stop")
+
+
+def test_a_log_is_what_all_processes_wrote_in_turn(storage: Storage) -> None:
+    assert storage.read_log("logs/s/0.log") == b""
+    for text in ("first", "second"):
+        log = storage.log("logs/s/0.log")
+        with log.file.open("ab") as file:
+            file.write(text.encode())
+        log.keep()
+        with log.file.open("ab") as file:
+            file.write(b"!\n")
+        log.close()
+    assert storage.read_log("logs/s/0.log") == b"first!\nsecond!\n"
+    assert storage.read_log("logs/s/0.log", 7) == b"second!\n"
+
+
+def test_a_claim_is_held_by_one_and_then_by_the_next(storage: Storage) -> None:
+    with storage.claim("stages/flow/k.claim") as ours:
+        assert ours
+        assert storage.is_claimed("stages/flow/k.claim")
+        with storage.claim("stages/flow/k.claim") as too:
+            assert not too
+    assert not storage.is_claimed("stages/flow/k.claim")
+    with storage.claim("stages/flow/k.claim") as ours:
+        assert ours
+
+
+def test_a_broken_product_is_built_again(storage: Storage) -> None:
+    def build(folder: Path, progress: Progress) -> None:
+        (folder / "product").write_text("whole")
+
+    cache = StageCache(storage)
+    stage = Stage("flow", {}, [], 0, build)
+    found = cache.obtain(stage, "k")
+    assert found.trained
+    assert not cache.obtain(stage, "k").trained
+    (found.folder / "product").write_text("damaged")
+    again = cache.obtain(stage, "k")
+    assert again.trained
+    assert (again.folder / "product").read_text() == "whole"
+    whole = [entry for entry in cache.entries() if entry.state == "whole"]
+    assert [(entry.name, entry.key) for entry in whole] == [("flow", "k")]
+    storage.remove(whole[0].place)
+    assert not [entry for entry in cache.entries() if entry.state == "whole"]
+
+
+CONTENDER = """
+import sys, time
+from posetune.storage import open_storage
+
+storage = open_storage(sys.argv[1])
+until = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < until:
+    with storage.claim("c.claim") as ours:
+        if ours:
+            begun = time.time()
+            time.sleep(0.1)
+            print(begun, time.time(), flush=True)
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.slow
+def test_no_two_of_many_processes_hold_a_claim_at_once(bucket: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTENDER, bucket, "5"], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(5)
+    ]
+    held = []
+    for number, process in enumerate(processes):
+        lines = process.communicate(timeout=60)[0].splitlines()
+        held += [(*map(float, line.split()), number) for line in lines]
+    held.sort()
+    assert all(end <= begun for (_, end, _), (begun, _, _) in pairwise(held))
+    assert len(held) >= 8
+    assert len(Counter(number for _, _, number in held)) > 1
+
+
+def test_what_is_on_s3_is_fetched_once_and_again_when_it_was_replaced(bucket: str) -> None:
+    storage = open_storage(bucket)
+    write(storage, "stores/a", x=b"old")
+    address = storage.uri("stores/a")
+    first = open_folder(address)
+    assert (first / "x/deep/content").read_bytes() == b"old"
+    inode = (first / "x/deep/content").stat().st_ino
+    assert open_folder(address) == first
+    assert (first / "x/deep/content").stat().st_ino == inode
+    write(storage, "stores/a", x=b"newer")
+    assert (open_folder(address) / "x/deep/content").read_bytes() == b"newer"
+    with pytest.raises(BadInputError, match="there is nothing"):
+        open_folder(storage.uri("stores/b"))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("gs://bucket/x", "gs://: is not supported"),
+        ("s3://key:planted-secret@bucket/x", "read from the environment"),
+        ("s3://bucket/x?secret_key=planted-secret", "read from the environment"),
+        ("s3://", "give s3://BUCKET/PREFIX"),
+        ("s3://Bucket_/x", "give s3://BUCKET/PREFIX"),
+    ],
+)
+def test_another_address_is_refused_without_showing_its_secret(address: str, said: str) -> None:
+    with pytest.raises(BadInputError, match=said) as refused:
+        open_storage(address)
+    assert "planted-secret" not in str(refused.value)
