@@ -135,8 +135,11 @@ class Storage(ABC):
         """Whether somebody who lives holds the name."""
 
     @abstractmethod
-    def scratch(self) -> AbstractContextManager[tuple[str, Any]]:
-        """Give a throw-away folder that every node sees: its path, and its pyarrow filesystem."""
+    def scratch(self, name: str) -> AbstractContextManager[tuple[str, Any]]:
+        """Give a throw-away folder that every node sees: its path, and its pyarrow filesystem.
+
+        It is empty; what a killed process left there is gone.
+        """
 
     @abstractmethod
     def log(self, name: str) -> Log:

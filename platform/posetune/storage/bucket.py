@@ -282,9 +282,9 @@ class Bucket(Storage):
         return any(at / 1e9 > alive for _, at in self._listed(name).values())
 
     @contextmanager
-    def scratch(self) -> Iterator[tuple[str, Any]]:
+    def scratch(self, name: str) -> Iterator[tuple[str, Any]]:
         """Give a name below this bucket, and its filesystem."""
-        name = f"tune-{uuid.uuid4().hex[:8]}"
+        self.remove(name)
         try:
             yield self._key(name), self._filesystem
         finally:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 import threading
 import time
 import uuid
@@ -160,14 +159,13 @@ class Folder(Storage):
         return path.exists() and not _is_dead(path)
 
     @contextmanager
-    def scratch(self) -> Iterator[tuple[str, Any]]:
+    def scratch(self, name: str) -> Iterator[tuple[str, Any]]:
         """Give a folder below this one; its path says the filesystem."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix="tune-", dir=self.root)
+        self.remove(name)
         try:
-            yield folder, None
+            yield str(self.root / name), None
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self.remove(name)
 
     def log(self, name: str) -> Log:
         """Return the file itself: all append to it."""
