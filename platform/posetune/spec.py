@@ -7,6 +7,8 @@ field held against the trainable's configuration model, and each error naming fi
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,8 @@ from posetune.parameters import Choice, FloatRange, Frozen, IntRange, Parameter,
 
 __all__ = [
     "DEFAULT_TRAINABLE",
+    "SHIPPED_TRAINABLES",
+    "TRAINABLES_VARIABLE",
     "SweepSpec",
     "configure",
     "default_params",
@@ -28,6 +32,15 @@ __all__ = [
 ]
 
 DEFAULT_TRAINABLE = "selfpose.trainable:SelfPose"
+SHIPPED_TRAINABLES = (
+    DEFAULT_TRAINABLE,
+    "posetune.testing.toy:Toy",
+    "posetune.testing.example:OnePose",
+)
+TRAINABLES_GROUP = "posetune.trainables"
+"""Entry points of this group register the trainables of installed packages."""
+TRAINABLES_VARIABLE = "POSETUNE_TRAINABLES"
+"""Registers trainables of packages that are not installed, separated by commas."""
 
 
 class Objective(Frozen):
@@ -139,8 +152,10 @@ def load_trainable(name: str) -> type[Trainable]:
     """Import the class that `package.module:Class` names.
 
     Raises:
-        BadInputError: there is no such module or class, or it does not offer what `Trainable` asks.
+        BadInputError: it is not registered, there is no such module or class, or it does not offer
+            what `Trainable` asks.
     """
+    _require_registered(name)
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -159,6 +174,21 @@ def load_trainable(name: str) -> type[Trainable]:
             "(see posetune.api.Trainable)"
         )
     return found
+
+
+def _require_registered(name: str) -> None:
+    """A sweep file may come from anyone: it cannot have any module of this machine imported."""
+    if name in SHIPPED_TRAINABLES:
+        return
+    named = [part.strip() for part in os.environ.get(TRAINABLES_VARIABLE, "").split(",")]
+    installed = [point.value for point in importlib.metadata.entry_points(group=TRAINABLES_GROUP)]
+    if name not in (*named, *installed):
+        known = ", ".join(sorted({*SHIPPED_TRAINABLES, *filter(None, named), *installed}))
+        raise BadInputError(
+            f"trainable {name}: is not registered; registered are {known}. Its package registers "
+            f'it in its pyproject.toml: [project.entry-points."{TRAINABLES_GROUP}"] '
+            f'mine = "{name}"; without installing it, set {TRAINABLES_VARIABLE}={name}'
+        )
 
 
 def configure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def test_a_default_outside_the_space_becomes_the_nearest(
         ("fixed: {epoch_s: 0}", "fixed: {epoch_s: 0, epoch_s: 1}", 7, "stands twice"),
         ("val/error_mm", "val/nothing", 3, "does not report"),
         ("mode: min", "mode: max", 3, "better when lower"),
-        ("toy:Toy", "toy:Boy", 1, "no class 'Boy'"),
-        ("posetune.testing.toy:Toy", "no_such_package:Toy", 1, "no module"),
+        ("toy:Toy", "toy:Boy", 1, "is not registered"),
+        ("posetune.testing.toy:Toy", "no_such_package:Toy", 1, "is not registered"),
         ("max_epochs: 9", "max_epochs: 9, grace_epochs: 10", 8, "more than max_epochs"),
         ("  depth: {int: [2, 8], step: 2}", "  depth: {int: [2, 8]", 7, "not valid YAML"),
     ],
@@ -165,3 +166,55 @@ def test_every_search_space_of_the_project_is_good(repository: Path) -> None:
     }
     for file in files:
         load_sweep(file)
+
+
+def write_package(folder: Path) -> None:
+    """A package with a trainable, and what notes that it was imported."""
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from posetune.testing.toy import Toy\n"
+        "Path(__file__).with_name('imported').touch()\n"
+        "class Mine(Toy): pass\n"
+    )
+
+
+@pytest.mark.parametrize("how", ["not", "entry point", "variable"])
+def test_only_a_registered_trainable_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    package = tmp_path / "package"
+    write_package(package)
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.delenv("POSETUNE_TRAINABLES", raising=False)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    if how == "variable":
+        monkeypatch.setenv("POSETUNE_TRAINABLES", "other:One, mine:Mine")
+    if how == "entry point":  # what an installation writes
+        (package / "mine-1.0.dist-info").mkdir()
+        (package / "mine-1.0.dist-info" / "METADATA").write_text("Name: mine\nVersion: 1.0\n")
+        entry = "[posetune.trainables]\nmine = mine:Mine\n"
+        (package / "mine-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    text = GOOD.replace("posetune.testing.toy:Toy", "mine:Mine")
+    file = written(tmp_path, text)
+    if how == "not":
+        with pytest.raises(BadInputError, match=r"trainable mine:Mine: is not registered") as error:
+            load_sweep(file)
+        assert '[project.entry-points."posetune.trainables"]' in str(error.value)
+        assert f"{file}:" in str(error.value)
+    else:
+        assert load_sweep(file)[1].__name__ == "Mine"
+    assert (package / "imported").exists() == (how != "not")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("posetune.testing.toy:Boy", "has no class 'Boy'"), ("no_such_package:Toy", "no module")],
+)
+def test_what_is_registered_must_also_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setenv("POSETUNE_TRAINABLES", name)
+    text = GOOD.replace("posetune.testing.toy:Toy", name)
+    with pytest.raises(BadInputError, match=said):
+        load_sweep(written(tmp_path, text))

@@ -49,6 +49,7 @@ def train(
     from posetune.home import Home, check_name
     from posetune.spec import default_params, load_sweep
 
+    name = check_name(name or file.stem)
     spec, trainable, _ = load_sweep(file)
     if epochs is not None:
         pruner = spec.pruner.model_copy(update={"max_epochs": epochs, "grace_epochs": 1})
@@ -57,7 +58,6 @@ def train(
     _check_settings(spec, trainable, params)
     found = find_store(spec, trainable, store)
     resolved = Home.resolve(home).prepare()
-    name = check_name(name or file.stem)
     record = resolved.folder / "train" / f"{name}.json"
     trial = SingleTrial(
         name=name,

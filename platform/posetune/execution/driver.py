@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
+from posetune.credentials import check_ray
 from posetune.execution.checkpoints import drop_orphans
 from posetune.execution.desk import Data, Desk, Stopping
 from posetune.home import Home
@@ -168,6 +169,7 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
+        check_ray()
         options["address"] = address
     else:
         # Without `local` Ray joins whatever cluster it finds on this machine.

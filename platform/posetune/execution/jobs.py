@@ -24,8 +24,10 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from sqlalchemy import make_url
 
 from posetune.api import BadInputError
+from posetune.credentials import check_ray
 from posetune.home import Home
 from posetune.provenance import CODE_FILE, code_of
+from posetune.spec import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
 
 __all__ = ["Job", "Shipment", "follow_job", "submit_sweep"]
 
@@ -102,6 +104,7 @@ def follow_job(job: Job, address: str, show: Callable[[str], None]) -> int:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    check_ray()
     logging.getLogger("ray").setLevel(logging.WARNING)
     if "RAY_AUTH_MODE" not in os.environ and (
         os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -112,6 +115,8 @@ def _client(address: str) -> JobSubmissionClient:
 
 def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
     environment = _environment(shipment.home)
+    if shipment.trainable not in SHIPPED_TRAINABLES:  # registered here, where it is installed
+        environment[TRAINABLES_VARIABLE] = shipment.trainable
     left_behind = tuple(name for name in shipment.home.environment if name not in environment)
     ours = [job for job in client.list_jobs() if (job.metadata or {}).get(SWEEP) == shipment.name]
     for job in ours:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from posetune.api import BadInputError
+from posetune.credentials import check_aws
 from posetune.digest import digest_json
 from posetune.storage.base import CLAIM_S, Log, Storage, StorageError
 from posetune.storage.node import cache_folder, fetch_once
@@ -78,6 +79,7 @@ class Bucket(Storage):
         Raises:
             BadInputError: there is none, it refuses us, or nobody answers.
         """
+        check_aws()
         probe = f"{self.path}/.posetune-{uuid.uuid4().hex[:8]}"
         try:
             filesystem = _connect(self.path.partition("/")[0], _endpoint(), FIRST_ATTEMPTS)

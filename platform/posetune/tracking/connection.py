@@ -28,6 +28,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
+from posetune.credentials import check_mlflow
 from posetune.home import Home
 
 __all__ = [
@@ -75,6 +76,7 @@ def connect(home: Home) -> MlflowClient:
     # Once more, now that the environment says no: importing MLflow has just said yes.
     set_telemetry_client()  # type: ignore[no-untyped-call]
     if is_server(home):
+        check_mlflow()
         return MlflowClient(home.tracking)
     url = make_url(home.tracking)
     if url.get_backend_name() == "sqlite" and url.database:

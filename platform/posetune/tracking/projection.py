@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping
 
-from posetune.home import Home
+from posetune.home import Home, check_name
 from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
@@ -98,7 +98,7 @@ class Projection:
 
     def __init__(self, database: Database, name: str, home: Home) -> None:
         self._database = database
-        self._name = name
+        self._name = check_name(name)  # a lock is named after it
         self._home = home
         self._client = connect(home)
         self._tracking = public_address(home.tracking)

@@ -1,0 +1,50 @@
+"""Files that hold a token or a password: only their owner may read them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from posetune.api import BadInputError
+
+__all__ = ["check_aws", "check_mlflow", "check_ray"]
+
+
+def check_ray() -> None:
+    """Refuse a file with Ray's token that others can read.
+
+    Raises:
+        BadInputError: naming it.
+    """
+    if not os.environ.get("RAY_AUTH_TOKEN"):
+        _check_private(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+
+
+def check_mlflow() -> None:
+    """Refuse a file with MLflow's password that others can read.
+
+    Raises:
+        BadInputError: naming it.
+    """
+    _check_private("~/.mlflow/credentials")
+
+
+def check_aws() -> None:
+    """Refuse a file with AWS's keys that others can read.
+
+    Raises:
+        BadInputError: naming it.
+    """
+    _check_private(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")
+
+
+def _check_private(name: str) -> None:
+    file = Path(name).expanduser()
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return  # who needs it says that it is missing
+    if mode & 0o077:
+        raise BadInputError(
+            f"{file}: holds a secret that others can read (mode {mode & 0o777:o}); chmod 600 {file}"
+        )

@@ -1,0 +1,56 @@
+"""A sweep's name becomes a folder's: none leaves the folders that it is meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from posetune.api import BadInputError
+from posetune.cli.app import app
+from posetune.home import check_name
+from posetune.study.database import open_database
+
+ESCAPES = ["../../escape", "/tmp/escape", "a/../../escape", "..", "a..b", ".a", "a\nb", "a\0", ""]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_name_that_could_leave_its_folder_is_none(name: str) -> None:
+    with pytest.raises(BadInputError, match="a sweep's name takes"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sweep FILE --name NAME",
+        "submit FILE --address http://127.0.0.1:9 --name NAME",
+        "train FILE --name NAME",
+        "show NAME",
+        "logs NAME",
+        "stop NAME",
+        "track NAME",
+        "report NAME --out report.html",
+        "promote NAME --model m",
+        "reproduce NAME/0",
+        "export-study NAME --to sqlite:///study.db",
+    ],
+)
+def test_no_command_writes_anything_for_such_a_name(
+    toy_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    open_database(f"sqlite:///{home / 'study.db'}").close()
+    for name in ("POSETUNE_DATABASE", "POSETUNE_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("POSETUNE_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    known = {"FILE": str(toy_sweep()), "NAME": "../escape", "NAME/0": "../escape/0"}
+    before = set(tmp_path.rglob("*"))
+    result = CliRunner().invoke(app, [known.get(word, word) for word in command.split()])
+    assert isinstance(result.exception, BadInputError), result.exception
+    after = {p for p in tmp_path.rglob("*") if not p.name.startswith("study.db-")}
+    assert after <= before
