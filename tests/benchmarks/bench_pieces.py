@@ -20,6 +20,7 @@ from posetune.provenance import collect
 from selfpose.procrustes import procrustes_align
 from selfpose.renderer import draw_skeletons
 from selfpose.skeleton import H36M_17
+from selfpose.testing.plain import draw_plainly
 from selfpose.trainable import SelfPose
 
 ROUNDS = 5
@@ -39,22 +40,6 @@ def medians(
     return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
 
 
-def draw_plainly(joints_bj2: Tensor, image_size: int) -> Tensor:
-    """The renderer as it is defined: every limb, differentiated by autograd."""
-    grid = torch.linspace(-1, 1, image_size)
-    y, x = torch.meshgrid(grid, grid, indexing="ij")
-    m = torch.stack((x, y), dim=-1)
-    values = []
-    for a, b in H36M_17.limbs:
-        start = joints_bj2[:, a, None, None]
-        along = joints_bj2[:, b, None, None] - start
-        t = ((m - start) * along).sum(-1) / along.square().sum(-1).clamp(min=1e-6)
-        foot = start + t.clamp(0, 1).unsqueeze(-1) * along
-        d = ((m - foot).square().sum(-1) + 1e-6).sqrt()
-        values.append(torch.exp(-d / 0.2**2))
-    return (2 * torch.stack(values).amax(0) - 1).unsqueeze(1)
-
-
 def renderer(batch: int, side: int) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     joints = torch.rand((batch, 17, 2), generator=generator) * 1.6 - 0.8
@@ -65,7 +50,7 @@ def renderer(batch: int, side: int) -> tuple[float, float]:
 
     return medians(
         lambda: step(lambda j: draw_skeletons(j, H36M_17.limbs, image_size=side, **PEN)),
-        lambda: step(lambda j: draw_plainly(j, side)),
+        lambda: step(lambda j: draw_plainly(j, H36M_17.limbs, image_size=side, **PEN)),
     )
 
 

@@ -1,40 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from torch import Tensor
 
 from selfpose.renderer import Profile, SkeletonRenderer, draw_skeletons, limb_brightness
 from selfpose.skeleton import H36M_17
+from selfpose.testing.plain import draw_plainly
 
 LIMBS = H36M_17.limbs
 DIM = limb_brightness(H36M_17, 0.5)
-
-
-def draw_naively(
-    joints_bj2: Tensor,
-    limbs: Sequence[tuple[int, int]],
-    *,
-    image_size: int,
-    sigma: float,
-    profile: Profile,
-    brightness: Sequence[float],
-) -> Tensor:
-    """The definition, limb by limb, differentiated by autograd."""
-    grid = torch.linspace(-1, 1, image_size, dtype=joints_bj2.dtype)
-    y, x = torch.meshgrid(grid, grid, indexing="ij")
-    m = torch.stack((x, y), dim=-1)
-    values = []
-    for (a, b), bright in zip(limbs, brightness, strict=True):
-        start = joints_bj2[:, a, None, None]
-        along = joints_bj2[:, b, None, None] - start
-        t = ((m - start) * along).sum(-1) / along.square().sum(-1).clamp(min=1e-6)
-        foot = start + t.clamp(0, 1).unsqueeze(-1) * along
-        d = ((m - foot).square().sum(-1) + 1e-6).sqrt()
-        values.append(bright * torch.exp(-(d if profile == "distance" else d**2) / sigma**2))
-    return (2 * torch.stack(values).amax(0) - 1).unsqueeze(1)
 
 
 def some_joints(count: int = 3) -> Tensor:
@@ -49,7 +24,7 @@ def test_the_fast_renderer_equals_its_naive_twin_gradients_included(
 ) -> None:
     results = []
     weight = torch.randn(3, 1, 20, 20, dtype=torch.float64, generator=torch.Generator())
-    for draw in (draw_skeletons, draw_naively):
+    for draw in (draw_skeletons, draw_plainly):
         joints = some_joints().requires_grad_()
         image = draw(
             joints, LIMBS, image_size=20, sigma=0.3, profile=profile, brightness=brightness

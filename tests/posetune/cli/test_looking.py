@@ -105,6 +105,28 @@ def test_reproduce_says_where_a_record_is_not_what_training_gives(run: Run, fold
     assert "of val/error_mm after epoch 2" in said
 
 
+@pytest.mark.parametrize(("changed_by", "agrees"), [(1e-4, True), (50.0, False)])
+def test_elsewhere_a_record_agrees_if_seeds_lie_further_apart(
+    run: Run, folder: Path, changed_by: float, agrees: bool
+) -> None:
+    other = folder / f"elsewhere-{agrees}"
+    shutil.copytree(folder / "home", other)
+    with contextlib.closing(sqlite3.connect(other / "study.db")) as study:
+        study.execute("UPDATE sweep SET provenance = json_set(provenance, '$.processor', 'other')")
+        study.execute(
+            "UPDATE report SET metrics = json_set(metrics, '$.\"val/error_mm\"', "
+            "json_extract(metrics, '$.\"val/error_mm\"') + ?)",
+            (changed_by,),
+        )
+        study.commit()
+    result = run("reproduce", "toy/0", "--home", other, "--json")
+    found = json.loads(result.stdout)
+    assert found["changed"][0].startswith("processor: other -> ")
+    assert found["gap"] == pytest.approx(changed_by)
+    assert 1e-4 < found["spread"] < 50
+    assert (found["equal"], found["agrees"], result.returncode) == (False, agrees, not agrees)
+
+
 def test_compare_says_what_differs(run: Run) -> None:
     result = run("compare", "toy/0", "toy/1", "--json")
     assert result.returncode == 0, result.stderr
