@@ -103,7 +103,11 @@ class Budget(Frozen):
 
     trials: int = Field(ge=1, strict=True)
     gpu_hours: float | None = Field(
-        None, gt=0, strict=True, description="Training time times `resources.gpu`."
+        None,
+        gt=0,
+        strict=True,
+        description="Time for which attempts hold their GPUs, repeated epochs included, times "
+        "`resources.gpu`; times one where that is 0.",
     )
     wall_hours: float | None = Field(
         None, gt=0, strict=True, description="Time with a driver at work."

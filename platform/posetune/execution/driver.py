@@ -64,11 +64,13 @@ def run_sweep(
             run.release_checkpoints(trial.number)
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
-            if run.left and not run.spent:
+            if run.may_start and not run.spent:
                 # Ray takes SIGTERM when it starts, and would abort on it; it is taken back.
                 with _ray(address, run.spec.resources), stopping.on_signals():
-                    _tune(Desk(run, trainable, data=data, home=home, stopping=stopping))
-        reason = stopping.reason or run.spent or "finished"
+                    # Again where the end of a trial left room in the budget for others.
+                    while run.may_start and not (stopping.reason or run.spent):
+                        _tune(Desk(run, trainable, data=data, home=home, stopping=stopping))
+        reason = stopping.reason or run.spent or run.short or "finished"
     except BaseException as error:
         lost = _loss_of_study(error)
         if lost:

@@ -117,10 +117,11 @@ class StudyScheduler(FIFOScheduler):
             seconds=epoch.seconds,
             checkpoint=epoch.checkpoint,
         )
+        goes_on = decision == Decision.CONTINUE and self._run.goes_on(number)
         if decision != Decision.CONTINUE:
             self._run.finish(number)
         self._desk.release(number)
-        return decision == Decision.CONTINUE
+        return goes_on
 
     def _take_over(self, number: int, attempt: int, checkpoint: CheckpointRecord | None) -> None:
         """Commit what a worker saved that was told to stop."""

@@ -85,7 +85,7 @@ class Started:
     stages: Mapping[str, StageProduct]
     """The shared stages that the trial stands on."""
     placement: Mapping[str, Any]
-    """Node, device and threads."""
+    """Node, device and threads, and the seconds from the start of the stages to here."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ class TrialRun:
             StoreChangedError: the store has changed since the sweep was started.
             HandOver: told to stop before anything was trained.
         """
+        begun = time.monotonic()
         store = _open_store(trainable, assignment)
         self.trainable = trainable
         self.assignment = assignment
@@ -168,7 +169,6 @@ class TrialRun:
             max_epochs=spec.pruner.max_epochs,
             progress=between_steps,
         )
-        self.started = Started(stages, _placement(context))
         trainable.start(config, context)
         self.epoch = 0
         self._partial_s = 0.0
@@ -181,6 +181,8 @@ class TrialRun:
                 trainable.load(folder / "state")
                 self.epoch = record.epoch
                 self._partial_s = record.partial_s or 0.0
+        setup_s = round(time.monotonic() - begun, 3)
+        self.started = Started(stages, {**_placement(context), "setup_s": setup_s})
         self._begun = time.monotonic()
 
     @property

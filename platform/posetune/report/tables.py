@@ -11,6 +11,7 @@ from rich.text import Text
 
 from posetune.report.importance import Importance, param_importance
 from posetune.report.pruning import pruning_balance
+from posetune.study.budget import unit
 from posetune.study.view import SweepView, TrialView
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "count_epochs",
     "format_params",
     "format_seconds",
+    "left_out",
     "next_steps",
     "short_names",
     "sweep_list",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 HEADER_CHARACTERS = 8
+FEW = 8
+"""Trials named in one line."""
 STATE_STYLES = {"COMPLETE": "green", "FAILED": "red", "INTERRUPTED": "yellow", "RUNNING": "cyan"}
 
 
@@ -50,9 +54,11 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "changed": {n: {"default": a, "best": b} for n, (a, b) in changed_params(view).items()},
         "used": {
             "trained_s": round(view.trained_s, 3),
-            "gpu_hours": view.gpu_hours,
+            "gpu_hours": view.gpu_hours if view.spec.resources.gpu else 0.0,
+            "trial_hours": round(sum(trial.held_s for trial in view.trials) / 3600, 6),
             "driven_s": round(view.driven_s, 3),
         },
+        "left_out": view.left_out._asdict(),
         "stages": {
             name: {"trained": use.trained, "reused": use.reused}
             for name, use in view.stages.items()
@@ -112,6 +118,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         _importance(view),
         Text(str(pruning_balance(view))),
         Text(f"budget used: {budget_used(view)}"),
+        Text(f"left out: {left_out(view)}" if left_out(view) else ""),
     ]
     if view.stages:
         shared = ", ".join(
@@ -136,11 +143,22 @@ def budget_used(view: SweepView) -> str:
     budget = view.spec.budget
     ended = sum(trial.state in ("COMPLETE", "PRUNED", "FAILED") for trial in view.trials)
     parts = [f"{ended} of {budget.trials} trials", f"training {format_seconds(view.trained_s)}"]
-    if view.spec.resources.gpu:
+    if view.spec.resources.gpu or budget.gpu_hours:
         limit = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
-        parts.append(f"{view.gpu_hours:.2f}{limit} GPU-hours")
+        parts.append(f"{view.gpu_hours:.3g}{limit} {unit(view.spec)}")
     limit = f" of {format_seconds(3600 * budget.wall_hours)}" if budget.wall_hours else ""
     parts.append(f"{format_seconds(view.driven_s)}{limit} by the clock")
+    return ", ".join(parts)
+
+
+def left_out(view: SweepView) -> str:
+    """Return which trials a sweep that stopped has not run, or not to their end, in words."""
+    never, stopped = view.left_out
+    parts = [f"{never} trials never started"] if never else []
+    if stopped:
+        named = [f"trial {n} after epoch {e}" for n, e in list(stopped.items())[:FEW]]
+        named += [f"{len(stopped) - FEW} more"] if len(stopped) > FEW else []
+        parts.append(f"{len(stopped)} stopped on their way ({', '.join(named)})")
     return ", ".join(parts)
 
 

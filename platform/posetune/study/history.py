@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, Table, select
 
 from posetune.study import schema
 from posetune.study.database import Database
+from posetune.study.journal import SET_ASIDE
 
 __all__ = ["Happening", "read_history"]
 
@@ -58,6 +59,8 @@ def _of_sweep(row: RowMapping) -> str:
     data = row["data"]
     if row["kind"] == "stopped":
         return f"the driver stopped: {data.get('reason')}"
+    if row["kind"] == SET_ASIDE:
+        return f"trial {data['trial']} is set aside: the budget has no room for it now"
     if row["kind"] == "started":
         commit = (data.get("commit") or {}).get("commit") or "unknown"
         return f"a driver started, with code {commit[:12]}"

@@ -8,16 +8,20 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from posetune.parameters import Scalar
 from posetune.study import schema
+from posetune.study.budget import Holding
+from posetune.study.rungs import Standing, place
 
 __all__ = [
+    "SET_ASIDE",
     "CheckpointRecord",
     "TrialRecord",
     "append",
@@ -33,6 +37,10 @@ __all__ = [
     "read_trials",
     "record_tracked",
 ]
+
+
+SET_ASIDE = "set_aside"
+"""The kind of the event that an attempt was ended by the budget, its trial staying open."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,31 @@ class TrialRecord:
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
+    holding: Holding = field(default_factory=Holding)
+    """For how long its attempts have held their resources."""
+    set_aside: int = 0
+    """The newest attempt that the budget ended; 0 where none was."""
+
+    def release_checkpoints(self) -> list[CheckpointRecord]:
+        """Return the checkpoints that nothing needs any more, and forget them.
+
+        An open trial keeps its newest two (the newest may turn out broken), a complete one its
+        last, which holds the model; a trial that was cut or failed keeps none. A checkpoint that
+        was followed by one that is not further had turned out broken.
+        """
+        kept: list[CheckpointRecord] = []
+        for checkpoint in self.checkpoints:
+            kept = [c for c in kept if c.progress < checkpoint.progress]
+            kept.append(checkpoint)
+        needed = {None: 2, "COMPLETE": 1}.get(self.state, 0)
+        kept = kept[len(kept) - needed :] if needed < len(kept) else kept
+        released = [c for c in self.checkpoints if c not in kept]
+        self.checkpoints = kept
+        return released
+
+    def place(self, standing: Standing | None, mode: str) -> tuple[float, ...]:
+        """Return what trials are sorted by, as `rungs.place` does."""
+        return place(self.number, standing, epochs=self.epoch, value=self.value, mode=mode)
 
     @property
     def handed_over(self) -> bool:
@@ -87,8 +120,8 @@ class TrialRecord:
 
 
 def append(connection: Connection, table: Any, values: Mapping[str, Any]) -> int:
-    """Append one event and return its id; `at` is now."""
-    result = connection.execute(insert(table).values(at=time.time(), **values))
+    """Append one event and return its id; it happens now unless `at` says when."""
+    result = connection.execute(insert(table).values({"at": time.time(), **values}))
     key = result.inserted_primary_key
     return int(key[0]) if key else 0
 
@@ -108,10 +141,10 @@ def read_budget(connection: Connection, sweep: Mapping[str, Any]) -> dict[str, A
 
 
 def read_reports(connection: Connection, sweep_id: int) -> list[RowMapping]:
-    """Return (number, epoch, value, decision, seconds) of all reports in order of arrival."""
+    """Return number, epoch, value, decision, seconds, at of all reports in order of arrival."""
     r, t = schema.report, schema.trial
     query = (
-        select(t.c.number, r.c.epoch, r.c.value, r.c.decision, r.c.seconds)
+        select(t.c.number, r.c.epoch, r.c.value, r.c.decision, r.c.seconds, r.c.at)
         .join(t, t.c.id == r.c.trial_id)
         .where(t.c.sweep_id == sweep_id)
         .order_by(r.c.id)
@@ -138,41 +171,65 @@ def read_trials(
         )
     }
     by_id = {record.id: record for record in trials.values()}
+    events: list[_Held] = []
     for row in reports:
         record = trials[row["number"]]
         record.epoch, record.value = row["epoch"], row["value"]
         record.decisions[row["epoch"]] = row["decision"]
         record.seconds += row["seconds"]
+        events.append((row["at"], 3, record, Holding.seen))
     for row in _of_sweep(connection, schema.checkpoint, sweep_id):
         values = {f.name: row[f.name] for f in dataclasses.fields(CheckpointRecord)}
-        by_id[row["trial_id"]].checkpoints.append(CheckpointRecord(**values))
-    _count_attempts(connection, sweep_id, by_id)
+        record = by_id[row["trial_id"]]
+        record.checkpoints.append(CheckpointRecord(**values))
+        events.append((row["at"], 3, record, Holding.seen))
     for row in _of_sweep(connection, schema.placement, sweep_id):
-        by_id[row["trial_id"]].placement = row["facts"]
+        record = by_id[row["trial_id"]]
+        record.placement = row["facts"]
+        setup_s = float(row["facts"].get("setup_s", 0.0))
+        events.append((row["at"], 2, record, partial(Holding.started, setup_s=setup_s)))
     for row in _of_sweep(connection, schema.told, sweep_id):
         record = by_id[row["trial_id"]]
         record.state, record.reason = row["state"], row["reason"]
+        events.append((row["at"], 4, record, Holding.seen))
+    events += _count_attempts(connection, sweep_id, by_id)
+    for at, _, record, happens in sorted(events, key=lambda event: event[:2]):
+        happens(record.holding, at)
     return list(trials.values())
+
+
+_Held = tuple[float, int, TrialRecord, Callable[[Holding, float], None]]
+"""When something happened, what comes first at the same time, to whom, and what it means."""
 
 
 def _count_attempts(
     connection: Connection, sweep_id: int, by_id: Mapping[int, TrialRecord]
-) -> None:
+) -> list[_Held]:
     """Number the attempts; two with no start of a driver between them mean a dead worker.
 
-    Unless the first of the two ended with a checkpoint, because it was told to hand over.
+    Unless the first of the two ended with a checkpoint, because it was told to hand over, or was
+    set aside because of the budget.
     """
     event = schema.sweep_event
     query = select(event.c.at).where(event.c.sweep_id == sweep_id, event.c.kind == "started")
     starts = sorted(connection.execute(query).scalars())
+    query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == SET_ASIDE)
+    aside = {(data["trial"], data["attempt"]) for data in connection.execute(query).scalars()}
     lives: dict[int, int] = {}
+    begun: list[_Held] = []
     for row in _of_sweep(connection, schema.attempt, sweep_id):
         record = by_id[row["trial_id"]]
         life = bisect.bisect_right(starts, row["at"])
         handed_over = any(c.attempt == record.attempt and c.progress[1] for c in record.checkpoints)
-        record.crashes += lives.get(record.id) == life and not handed_over
+        was_aside = (record.number, record.attempt) in aside
+        died = lives.get(record.id) == life and not handed_over and not was_aside
+        record.crashes += died
         record.attempt = row["number"]
+        if (record.number, record.attempt) in aside:
+            record.set_aside = record.attempt
         lives[record.id] = life
+        begun.append((row["at"], 1, record, partial(Holding.begin, follows_death=died)))
+    return begun
 
 
 def _of_sweep(connection: Connection, table: Any, sweep_id: int) -> list[RowMapping]:

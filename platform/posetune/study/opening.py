@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from posetune.api import BadInputError
 from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
 from posetune.study import journal, schema
+from posetune.study.database import Database
 from posetune.study.warm import WARM, gather
 
-__all__ = ["Opening", "check_unchanged", "create"]
+__all__ = ["Opening", "check_unchanged", "create_once"]
 
 DIFF_LINES = 40
 """Lines of the difference shown when a sweep file has changed."""
@@ -42,12 +44,8 @@ class Opening:
         return {"commit": self.provenance.get("commit"), "diff": diff.get("sha256")}
 
 
-def create(connection: Connection, opening: Opening) -> int:
-    """Append the start of a new sweep, with what it learns from others, and return its id.
-
-    Raises:
-        BadInputError: it cannot start from the sweeps that it names.
-    """
+def _create(connection: Connection, opening: Opening) -> int:
+    """Append the start of a new sweep, with what it learns from others, and return its id."""
     values = {
         "name": opening.name,
         "spec": opening.spec.canonical(),
@@ -62,6 +60,21 @@ def create(connection: Connection, opening: Opening) -> int:
         event = {"sweep_id": identity, "kind": WARM, "data": data}
         journal.append(connection, schema.sweep_event, event)
     return identity
+
+
+def create_once(database: Database, opening: Opening) -> int:
+    """Append the start of a new sweep and return its id.
+
+    Raises:
+        BadInputError: it cannot start, or another process has just started it.
+    """
+    try:
+        return database.write(lambda connection: _create(connection, opening))
+    except IntegrityError as error:  # another driver has just started the same name
+        raise BadInputError(
+            f"sweep {opening.name}: was started at this moment by another process; "
+            "give the command again to see whether it runs"
+        ) from error
 
 
 def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], opening: Opening) -> None:

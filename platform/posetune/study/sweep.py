@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
-from posetune.api import BadInputError
 from posetune.parameters import Scalar
 from posetune.study import journal, schema
+from posetune.study.budget import Purse
 from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord, TrialRecord
 from posetune.study.lease import Lease
-from posetune.study.opening import Opening, check_unchanged, create
-from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs, place
+from posetune.study.opening import Opening, check_unchanged, create_once
+from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs
 from posetune.study.sampler import SearchMemory
 from posetune.study.seeding import seed_for
 from posetune.study.warm import read_warm
@@ -55,21 +54,31 @@ class Attempt:
 class SweepRun:
     """A sweep under way; one driver at a time."""
 
-    def __init__(self, database: Database, opening: Opening) -> None:
+    def __init__(
+        self,
+        database: Database,
+        opening: Opening,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Start the sweep, or continue it where its events end.
+
+        Args:
+            database: the study.
+            opening: the sweep.
+            clock: when events happen, in seconds since the epoch.
 
         Raises:
             BadInputError: the sweep exists with another file or store, or has a live driver.
         """
         self.name = opening.name
         self.spec = opening.spec
-        self._database = database
+        self._database, self._clock = database, clock
         self._defaults = dict(opening.defaults)
         with database.reading() as connection:
             row = journal.find_sweep(connection, opening.name)
             budget = journal.read_budget(connection, dict(row)) if row else {}
         if row is None:
-            self.id = _create_once(database, opening)
+            self.id = create_once(database, opening)
         else:
             check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
@@ -79,17 +88,22 @@ class SweepRun:
         self.lease = Lease(database, self.id, self.name)
         self._rebuild()
         facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
-        self._append(schema.sweep_event, {"kind": "started", "data": facts}, of_sweep=True)
+        self._note("started", facts)
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------
 
     def next_trial(self) -> TrialRecord | None:
-        """Return the next trial to run: open ones first, then a new one; None when none is left."""
-        if self._waiting:
-            return self.trials[self._waiting.pop(0)]
+        """Return the next trial to run: open ones first, then a new one; None when none is left.
+
+        The budget may leave room for none now, and for some when others have ended.
+        """
+        for number in self._waiting:
+            if self.purse.may_train(self.trials[number]):
+                self._waiting.remove(number)
+                return self.trials[number]
         number = len(self.trials)
-        if number >= self.spec.budget.trials:
+        if number >= self.spec.budget.trials or self._waiting or not self.purse.may_train(None):
             return None
         if number == 0:
             params = self._defaults
@@ -124,20 +138,19 @@ class SweepRun:
         handed its work over.
         """
         trial = self.trials[number]
-        crashes = trial.crashes + (number in self._begun and not trial.handed_over)
-        values = {
-            "trial_id": trial.id,
-            "number": trial.attempt + 1,
-            "from_epoch": trial.epoch,
-        }
-        self._append(schema.attempt, values)
+        aside = bool(trial.attempt) and trial.set_aside == trial.attempt
+        died = number in self._begun and not trial.handed_over and not aside
+        at = self._clock()
+        values = {"trial_id": trial.id, "number": trial.attempt + 1, "at": at}
+        self._append(schema.attempt, {**values, "from_epoch": trial.epoch})
         trial.attempt += 1
-        trial.crashes = crashes
+        trial.crashes += died
+        self.purse.begin(trial, at, follows_death=died)
         self._begun.add(number)
         return Attempt(
             trial=number,
             number=trial.attempt,
-            crashes=crashes,
+            crashes=trial.crashes,
             seed=trial.seed,
             params=trial.params,
             checkpoints=tuple(reversed(trial.checkpoints)),
@@ -168,6 +181,7 @@ class SweepRun:
         value = metrics.get(self.spec.objective.metric, math.nan)
         objective = float(value) if math.isfinite(value) else None
         decision = Decision(known) if known else self._rungs.report(number, epoch, objective)
+        at = self._clock()
 
         def commit(connection: Connection) -> None:
             if known is None:
@@ -179,23 +193,40 @@ class SweepRun:
                     "metrics": {k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
                     "decision": decision.value,
                     "seconds": seconds,
+                    "at": at,
                 }
                 journal.append(connection, schema.report, row)
             if checkpoint is not None:
-                row = {"trial_id": trial.id, **vars(checkpoint)}
+                row = {"trial_id": trial.id, "at": at, **vars(checkpoint)}
                 journal.append(connection, schema.checkpoint, row)
 
         self._write(commit)
+        self.purse.seen(trial, at)
         if checkpoint is not None:
             trial.checkpoints.append(checkpoint)
         if known is None:
             trial.epoch, trial.value = epoch, objective
             trial.decisions[epoch] = decision.value
             trial.seconds += seconds
-            self._trained_seconds += seconds
+            self.purse.reported(trial, epoch, objective, seconds)
             self._memory.report(number, epoch, objective)
             self._stand(number, epoch, objective)
         return decision
+
+    def goes_on(self, number: int) -> bool:
+        """Whether the budget lets a trial train on after a report; otherwise it is set aside.
+
+        It stays open then, and goes on when there is room for it: in this life of the driver,
+        after others have ended, or in another with a larger budget.
+        """
+        trial = self.trials[number]
+        if self.purse.may_train(trial):
+            return True
+        self._note(journal.SET_ASIDE, {"trial": number, "attempt": trial.attempt})
+        trial.set_aside = trial.attempt
+        self.purse.set_aside(number)
+        self._waiting.append(number)
+        return False
 
     def started(self, number: int, attempt: int, *, facts: Mapping[str, Any]) -> None:
         """Record where an attempt runs.
@@ -204,9 +235,11 @@ class SweepRun:
             StaleAttemptError: the attempt has been replaced.
         """
         trial = self._current(number, attempt)
-        values = {"trial_id": trial.id, "attempt": attempt, "facts": dict(facts)}
+        at = self._clock()
+        values = {"trial_id": trial.id, "attempt": attempt, "facts": dict(facts), "at": at}
         self._append(schema.placement, values)
         trial.placement = dict(facts)
+        self.purse.started(trial, at, float(facts.get("setup_s", 0.0)))
 
     def hand_over(self, number: int, attempt: int, *, checkpoint: CheckpointRecord) -> None:
         """Commit the checkpoint of an attempt that was told to stop within an epoch.
@@ -215,8 +248,10 @@ class SweepRun:
             StaleAttemptError: the attempt has been replaced.
         """
         trial = self._current(number, attempt)
-        self._append(schema.checkpoint, {"trial_id": trial.id, **vars(checkpoint)})
+        at = self._clock()
+        self._append(schema.checkpoint, {"trial_id": trial.id, "at": at, **vars(checkpoint)})
         trial.checkpoints.append(checkpoint)
+        self.purse.seen(trial, at)
 
     def finish(self, number: int) -> None:
         """Tell the end that the last report decided: COMPLETE or PRUNED."""
@@ -247,60 +282,40 @@ class SweepRun:
     def baselines(self, baselines: Mapping[str, float]) -> None:
         """Record the trivial baselines on validation, once."""
         if baselines and not self.has_baselines:
-            values = {"kind": "baselines", "data": dict(baselines)}
-            self._append(schema.sweep_event, values, of_sweep=True)
+            self._note("baselines", dict(baselines))
             self.has_baselines = True
 
     def release_checkpoints(self, number: int) -> list[CheckpointRecord]:
-        """Return the checkpoints of a trial that nothing needs any more.
-
-        An open trial keeps its newest two (the newest may turn out broken), a complete one its
-        last, which holds the model; a trial that was cut or failed keeps none. A checkpoint that
-        was followed by one that is not further had turned out broken.
-        """
-        trial = self.trials[number]
-        kept: list[CheckpointRecord] = []
-        for checkpoint in trial.checkpoints:
-            kept = [c for c in kept if c.progress < checkpoint.progress]
-            kept.append(checkpoint)
-        needed = {None: 2, "COMPLETE": 1}.get(trial.state, 0)
-        kept = kept[len(kept) - needed :] if needed < len(kept) else kept
-        released = [c for c in trial.checkpoints if c not in kept]
-        trial.checkpoints = kept
-        return released
+        """Return the checkpoints of a trial that nothing needs any more."""
+        return self.trials[number].release_checkpoints()
 
     @property
     def spent(self) -> str:
         """Which limit of the budget is spent; empty while none is."""
-        budget, resources = self.spec.budget, self.spec.resources
-        gpu_hours = self._trained_seconds * resources.gpu / 3600
-        if budget.gpu_hours is not None and gpu_hours >= budget.gpu_hours:
-            return f"the budget of {budget.gpu_hours:g} GPU-hours is spent"
-        wall_hours = (self._driven_before + time.time() - self._opened) / 3600
-        if budget.wall_hours is not None and wall_hours >= budget.wall_hours:
-            return f"the budget of {budget.wall_hours:g} hours is spent"
-        return ""
+        return self.purse.spent
+
+    @property
+    def short(self) -> str:
+        """Why nothing is run though trials are left; empty where none is left."""
+        return f"{self.purse.limit} is spent, but for less than a report" if self.left else ""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether there is a trial left that the budget has room for."""
+        if self._waiting:
+            return any(self.purse.may_train(self.trials[number]) for number in self._waiting)
+        return self.left > 0 and self.purse.may_train(None)
 
     @property
     def best(self) -> TrialRecord | None:
         """The best trial so far, ranked as the finished sweep will be."""
-
-        def key(trial: TrialRecord) -> tuple[float, ...]:
-            return place(
-                trial.number,
-                self._standings.get(trial.number),
-                epochs=trial.epoch,
-                value=trial.value,
-                mode=self.spec.objective.mode,
-            )
-
+        mode, standings = self.spec.objective.mode, self._standings
         judged = [t for t in list(self.trials) if t.value is not None and t.state != "FAILED"]
-        return min(judged, key=key, default=None)
+        return min(judged, key=lambda t: t.place(standings.get(t.number), mode), default=None)
 
     def close(self, reason: str) -> None:
         """Record why the driver stops, and give the lease back."""
-        values = {"kind": "stopped", "data": {"reason": reason}}
-        self._append(schema.sweep_event, values, of_sweep=True)
+        self._note("stopped", {"reason": reason})
         self.lease.release()
 
     # -- inside ----------------------------------------------------------------------------
@@ -319,21 +334,29 @@ class SweepRun:
             reports = journal.read_reports(connection, self.id)
             self.trials = journal.read_trials(connection, self.id, reports)
             self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
-            self._driven_before = journal.read_driven_seconds(connection, self.id)
+            driven_s = journal.read_driven_seconds(connection, self.id)
             warm, self.warm_notes = read_warm(connection, self.id)
         self._memory = SearchMemory(self.spec, warm)
+        self.purse = Purse(
+            self.spec,
+            self.trials,
+            driven_s=driven_s,
+            audited=self._rungs.audited,
+            clock=self._clock,
+        )
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in self.trials}
         for row in reports:
             self._rungs.replay(row["number"], row["epoch"], row["value"])
             self._stand(row["number"], row["epoch"], row["value"])
+            self.purse.recall(row["number"], row["epoch"], row["value"], row["seconds"])
             if row["value"] is not None:
                 values[row["number"]][row["epoch"]] = row["value"]
         for trial in self.trials:
             self._memory.add(trial.params, values[trial.number], trial.state)
+            if trial.state is not None:
+                self.purse.ended(trial.number, trial.state)
         self._waiting = [trial.number for trial in self.trials if trial.state is None]
         self._begun: set[int] = set()
-        self._opened = time.time()
-        self._trained_seconds = sum(trial.seconds for trial in self.trials)
 
     def _stand(self, number: int, epoch: int, value: float | None) -> None:
         if epoch in self._compared and value is not None:
@@ -348,19 +371,20 @@ class SweepRun:
                 self.finish(number)
 
     def _tell(self, trial: TrialRecord, state: str, reason: str) -> None:
-        values = {
-            "trial_id": trial.id,
-            "state": state,
-            "epoch": trial.epoch,
-            "value": trial.value,
-            "reason": reason,
-        }
-        self._append(schema.told, values)
+        at = self._clock()
+        end = {"state": state, "epoch": trial.epoch, "value": trial.value, "reason": reason}
+        self._append(schema.told, {"trial_id": trial.id, "at": at, **end})
         trial.state, trial.reason = state, reason
+        self.purse.seen(trial, at)
+        self.purse.ended(trial.number, state)
         self._memory.tell(trial.number, state, trial.value)
 
+    def _note(self, kind: str, data: dict[str, Any]) -> None:
+        """Append an event of the sweep as a whole."""
+        self._append(schema.sweep_event, {"kind": kind, "data": data}, of_sweep=True)
+
     def _append(self, table: Any, values: dict[str, Any], *, of_sweep: bool = False) -> int:
-        row = {**values, "sweep_id": self.id} if of_sweep else values
+        row = {"at": self._clock(), **values, **({"sweep_id": self.id} if of_sweep else {})}
         return self._write(lambda connection: journal.append(connection, table, row))
 
     def _write(self, change: Callable[[Connection], T]) -> T:
@@ -369,13 +393,3 @@ class SweepRun:
             return change(connection)
 
         return self._database.write(guarded)
-
-
-def _create_once(database: Database, opening: Opening) -> int:
-    try:
-        return database.write(lambda connection: create(connection, opening))
-    except IntegrityError as error:  # another driver has just started the same name
-        raise BadInputError(
-            f"sweep {opening.name}: was started at this moment by another process; "
-            "give the command again to see whether it runs"
-        ) from error

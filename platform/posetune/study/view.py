@@ -19,11 +19,12 @@ from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
-from posetune.study.journal import CheckpointRecord
+from posetune.study.journal import CheckpointRecord, TrialRecord
 from posetune.study.lease import is_live
 from posetune.study.rungs import Rungs, Standing, compared_epochs, place
 
 __all__ = [
+    "LeftOut",
     "Report",
     "StageUse",
     "SweepView",
@@ -62,6 +63,8 @@ class TrialView:
     """When the sampler was asked for it; seconds since the epoch."""
     told: float | None = None
     """When it ended; None while it is open."""
+    held_s: float = 0.0
+    """For how long its attempts have held their resources."""
 
 
 class Report(NamedTuple):
@@ -81,6 +84,15 @@ class StageUse:
 
     trained: int
     reused: int
+
+
+class LeftOut(NamedTuple):
+    """What a sweep that stopped has not done."""
+
+    never_started: int
+    """Trials."""
+    open: dict[int, int]
+    """The trials that were stopped, and after which epoch."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +167,17 @@ class SweepView:
 
     @property
     def gpu_hours(self) -> float:
-        """Training time times the GPUs of a trial, as the budget counts it."""
-        return self.trained_s * self.spec.resources.gpu / 3600
+        """GPU-hours as the budget counts them; trial-hours where trials have no GPU."""
+        held_s = sum(trial.held_s for trial in self.trials)
+        return held_s * (self.spec.resources.gpu or 1.0) / 3600
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What the budget has kept from being trained, unless a driver is still at it."""
+        if self.state == "RUNNING":
+            return LeftOut(0, {})
+        open_trials = {t.number: t.epochs for t in self.trials if t.state == "INTERRUPTED"}
+        return LeftOut(self.spec.budget.trials - len(self.trials), open_trials)
 
     @property
     def leaders(self) -> tuple[int, int]:
@@ -255,12 +276,13 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
             seconds=t.seconds,
             attempts=t.attempt,
             seed=t.seed,
-            reason=t.reason,
+            reason=t.reason or _why_open(t),
             mlflow_run_id=runs.get(t.id),
             checkpoint=t.checkpoints[-1] if t.checkpoints else None,
             placement=t.placement,
             asked=times[t.id][0],
             told=times[t.id][1],
+            held_s=t.holding.seconds,
         )
         for t in journal.read_trials(connection, row["id"], reports)
     )
@@ -281,6 +303,11 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         stages=_stage_uses(connection, row["id"]),
         stopped="" if live else events.get("stopped", {}).get("reason", "the driver died"),
     )
+
+
+def _why_open(trial: TrialRecord) -> str:
+    aside = trial.state is None and 0 < trial.attempt == trial.set_aside
+    return f"set aside by the budget after epoch {trial.epoch}" if aside else ""
 
 
 def _state(trials: Iterable[TrialView], budget: int, live: bool) -> SweepState:

@@ -1,0 +1,190 @@
+"""The budget: what counts, who may train on, and what is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posetune.study.database import Database
+from posetune.study.history import read_history
+from posetune.study.sweep import Opening, SweepRun
+from posetune.study.view import list_sweeps, read_sweep
+from posetune.testing.driver import open_unsynced
+from posetune.testing.recording import Recording, World, draw_opening, draw_world, record
+
+SWEEPS = 24
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Database]:
+    opened = open_unsynced(tmp_path / "study.db")
+    yield opened
+    opened.close()
+
+
+def named(opening: Opening, name: str, **budget: float) -> Opening:
+    spec = opening.spec
+    spec = spec.model_copy(update={"budget": spec.budget.model_copy(update=budget)})
+    return dataclasses.replace(opening, name=name, spec=spec)
+
+
+def limit_s(opening: Opening) -> float:
+    hours = opening.spec.budget.gpu_hours
+    assert hours is not None
+    return hours * 3600 / opening.spec.resources.gpu
+
+
+def draw(seed: int, **changes: float) -> tuple[Opening, World, int]:
+    """A sweep file without a limit of hours, its world, and trials at a time."""
+    generator = np.random.default_rng(seed)
+    opening = draw_opening(generator)
+    world = draw_world(opening.spec, generator, **changes)
+    return opening, world, int(generator.integers(1, 7))
+
+
+def capped(opening: Opening, world: World, slots: int, *, seed: int) -> Opening:
+    """With GPU-hours for one to five complete trials, after the first reports of all slots."""
+    epochs = float(np.random.default_rng(seed).uniform(1.2, 5)) * opening.spec.pruner.max_epochs
+    limit = (epochs + 2 * slots) * 1.2 * world.epoch_s + (2 * slots + 1) * world.setup_s
+    hours = limit * opening.spec.resources.gpu / 3600
+    return named(opening, f"s{seed}", gpu_hours=hours, trials=80)
+
+
+def crossing(recording: Recording, limit: float) -> float:
+    """When the limit was reached."""
+    times = sorted({time for _, begin, end in recording.held for time in (begin, end)})
+    for before, after in pairwise(times):
+        held = recording.held_s(after)
+        if held >= limit:
+            pace = (held - recording.held_s(before)) / (after - before)
+            return before + (limit - recording.held_s(before)) / pace
+    return np.inf
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_counted_is_what_attempts_held(study: Database, seed: int) -> None:
+    opening, world, slots = draw(seed, dying=0.1, failing=0.05)
+    counted: list[float] = []
+
+    def watch(run: SweepRun, _: Recording) -> bool:
+        counted.append(run.purse.held_s)
+        return True
+
+    recording = record(study, opening, world, slots=slots, watch=watch)
+    assert counted == sorted(counted)
+    assert counted[-1] == pytest.approx(recording.held_s(), rel=1e-6)
+    view = read_sweep(study, "s")
+    assert view.gpu_hours == pytest.approx(recording.held_s() / 3600 * 0.5, rel=1e-6)
+    assert view.trained_s < recording.held_s()  # setting up, and epochs trained again
+
+
+@pytest.mark.slow
+def test_the_limit_is_kept_and_the_leader_runs_to_its_end(study: Database) -> None:
+    crossed = 0
+    for seed in range(SWEEPS):
+        opening, world, slots = draw(seed, dying=0.01 * (seed % 3))
+        opening = capped(opening, world, slots, seed=seed)
+        recording = record(study, opening, world, slots=slots)
+        at = crossing(recording, limit_s(opening))
+        crossed += at < np.inf
+        late = [trial for trial, when in recording.reports if when > at]
+        assert len(late) == len(set(late)), f"seed {seed}: more than one report of a trial"
+        assert all(begin <= at for _, begin, _ in recording.held), f"seed {seed}"
+        view = read_sweep(study, opening.name)
+        assert view.best is not None
+        assert view.best.state == "COMPLETE", f"seed {seed}"
+        assert "the budget of" in view.stopped
+        assert view.left_out.never_started == 80 - len(view.trials)
+    assert crossed > SWEEPS / 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_driver_is_followed_by_one_that_decides_the_same(
+    study: Database, seed: int
+) -> None:
+    opening, world, slots = draw(seed, dying=0.05)
+    opening = capped(opening, world, slots, seed=seed)
+    recording, events = Recording(), 0
+    stood: list[tuple[float, object]] = []
+
+    def watch(run: SweepRun, _: Recording) -> bool:
+        nonlocal events
+        events += 1
+        leader = run.purse.leader
+        stood.append((round(run.purse.held_s, 6), leader and leader.number))
+        return events % 17 != 0
+
+    lives = 0
+    while not read_state(study, opening.name).startswith("the budget"):
+        if stood:  # a driver was killed: the next one stands where it stood
+            recording.now += 1.0
+            again = SweepRun(study, opening, clock=partial(getattr, recording, "now"))
+            leader = again.purse.leader
+            assert (round(again.purse.held_s, 6), leader and leader.number) == stood[-1]
+            again.lease.release()
+        recording = record(study, opening, world, slots=slots, recording=recording, watch=watch)
+        lives += 1
+    assert lives > 2
+    view = read_sweep(study, opening.name)
+    assert sum(trial.held_s for trial in view.trials) < limit_s(opening) + slots * 3 * world.epoch_s
+    spent = SweepRun(study, opening, clock=lambda: recording.now)
+    assert spent.left
+    assert not spent.may_start or spent.spent
+    spent.lease.release()
+
+
+def read_state(study: Database, name: str) -> str:
+    found = {view.name: view.stopped for view in list_sweeps(study)}
+    return found.get(name, "")
+
+
+def test_a_larger_budget_takes_up_what_was_left(study: Database) -> None:
+    opening, world, slots = draw(2)
+    opening = capped(opening, world, slots, seed=2)
+    recording = record(study, opening, world, slots=slots)
+    before = read_sweep(study, opening.name)
+    assert before.left_out.open
+    aside = {t.number for t in before.trials if t.reason.startswith("set aside by the budget")}
+    assert aside
+    assert aside <= set(before.left_out.open)
+    told = [h.text for h in read_history(study, before.id)]
+    assert f"trial {min(aside)} is set aside: the budget has no room for it now" in told
+    hours = 4 * (opening.spec.budget.gpu_hours or 0)
+    record(
+        study,
+        named(opening, opening.name, gpu_hours=hours),
+        world,
+        slots=slots,
+        recording=recording,
+    )
+    after = {trial.number: trial for trial in read_sweep(study, opening.name).trials}
+    assert all(after[n].state in ("COMPLETE", "PRUNED") for n in before.left_out.open)
+    assert all(after[n].attempts > before.trials[n].attempts for n in aside)
+    crashes = [
+        trial.crashes
+        for trial in SweepRun(study, named(opening, opening.name, gpu_hours=hours)).trials
+    ]
+    assert not any(crashes)
+
+
+def test_without_gpus_the_same_seconds_count_once(study: Database) -> None:
+    opening, world, slots = draw(1)
+    on_cpu = opening.spec.model_copy(
+        update={"resources": opening.spec.resources.model_copy(update={"gpu": 0.0})}
+    )
+    recording = record(study, dataclasses.replace(opening, spec=on_cpu), world, slots=slots)
+    assert read_sweep(study, "s").gpu_hours == pytest.approx(recording.held_s() / 3600, rel=1e-6)
+
+
+def test_hours_by_the_clock_end_a_sweep(study: Database) -> None:
+    opening, world, slots = draw(4)
+    hours = 10 * world.epoch_s / 3600
+    recording = record(study, named(opening, "s", wall_hours=hours), world, slots=slots)
+    assert recording.now == pytest.approx(hours * 3600, rel=0.5)
+    assert "hours is spent" in read_sweep(study, "s").stopped
