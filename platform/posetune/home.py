@@ -80,13 +80,17 @@ class Home(BaseModel):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables under which another process resolves the same addresses."""
-        return {
-            "POSETUNE_HOME": str(self.folder),
-            "POSETUNE_DATABASE": self.database,
-            "POSETUNE_STORAGE": self.storage.address,
-            "MLFLOW_TRACKING_URI": self.tracking,
+        """The environment variables under which another process resolves the same addresses.
+
+        What is where the folder has it by default is left out: a cluster may have its own.
+        """
+        given = {
+            "POSETUNE_DATABASE": (self.database, f"sqlite:///{self.folder / 'study.db'}"),
+            "POSETUNE_STORAGE": (self.storage.address, str(self.folder / "storage")),
+            "MLFLOW_TRACKING_URI": (self.tracking, f"sqlite:///{self.folder / 'mlflow.db'}"),
         }
+        changed = {name: value for name, (value, usual) in given.items() if value != usual}
+        return {"POSETUNE_HOME": str(self.folder), **changed}
 
 
 def _refuse_password_in_query(name: str, address: str) -> None:

@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["CODE_FILE", "DIFF_BYTES", "code_of", "collect"]
+__all__ = ["CODE_FILE", "DEPENDENCIES", "DIFF_BYTES", "code_of", "collect", "versions"]
 
 DIFF_BYTES = 200_000
 """A larger difference to the commit is kept as a digest only."""
@@ -29,7 +28,13 @@ CODE_FILE = "POSETUNE_CODE"
 travel without their repository."""
 
 _GIT_S = 10.0
-_MAIN_PACKAGES = ("posetune", "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow")
+DEPENDENCIES = (
+    "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow", "h5py", "pydantic", "PyYAML", "typer",
+    "rich", "SQLAlchemy", "psycopg", "safetensors", "matplotlib", "plotly", "scipy",
+    "opencv-python-headless",
+)  # fmt: skip
+"""As in pyproject.toml; code that was sent to a cluster as plain source has no other list."""
+
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -44,7 +49,7 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
     """
     return {
         **_shipped_code(source),
-        "versions": _versions(),
+        "versions": versions(),
         "python": sys.version.split()[0],
         "system": platform.platform(),
         "processor": _processor(),
@@ -132,20 +137,17 @@ def _run_git(folder: Path, *arguments: str, out: IO[bytes]) -> bool:
     return ended.returncode == 0
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Return the versions of posetune and its direct dependencies."""
-    try:
-        lines = ["posetune", *(importlib.metadata.requires("posetune") or [])]
-    except importlib.metadata.PackageNotFoundError:  # sent to a cluster as plain source
-        lines = list(_MAIN_PACKAGES)
-    versions = {}
-    for line in lines:
-        name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+    # Code that was sent is not what is installed under our name.
+    names = DEPENDENCIES if os.environ.get(CODE_FILE) else ("posetune", *DEPENDENCIES)
+    found = {}
+    for name in names:
         try:
-            versions[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+            found[name] = "not installed"
+    return found
 
 
 def _packages() -> list[str]:

@@ -1,4 +1,4 @@
-"""A sweep's name becomes a folder's: none leaves the folders that it is meant for."""
+"""Names that become folders' leave none; of the addresses, what was given travels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from posetune.api import BadInputError
 from posetune.cli.app import app
-from posetune.home import check_name
+from posetune.home import Home, check_name
 from posetune.study.database import open_database
 
 ESCAPES = ["../../escape", "/tmp/escape", "a/../../escape", "..", "a..b", ".a", "a\nb", "a\0", ""]
@@ -54,3 +54,16 @@ def test_no_command_writes_anything_for_such_a_name(
     assert isinstance(result.exception, BadInputError), result.exception
     after = {p for p in tmp_path.rglob("*") if not p.name.startswith("study.db-")}
     assert after <= before
+
+
+def test_only_addresses_that_were_given_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POSETUNE_DATABASE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("POSETUNE_STORAGE", "/shared/storage")
+    home = Home.resolve(tmp_path)
+    assert home.environment == {
+        "POSETUNE_HOME": str(tmp_path),
+        "POSETUNE_STORAGE": "/shared/storage",
+    }

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -115,11 +116,16 @@ def test_versions_hardware_and_threads_are_there(monkeypatch: pytest.MonkeyPatch
     assert "planted" not in json.dumps(found)
 
 
-def test_plain_source_without_metadata_still_names_the_main_packages(
+def test_the_dependencies_are_those_of_the_project(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    names = [re.split(r"[^A-Za-z0-9-]", line)[0] for line in project["dependencies"]]
+    assert list(provenance.DEPENDENCIES) == names
+
+
+def test_code_that_was_sent_is_not_the_version_that_is_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def missing(name: str) -> Any:
-        raise provenance.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(provenance.importlib.metadata, "requires", missing)
-    assert collect()["versions"]["torch"]
+    assert "posetune" in provenance.versions()
+    monkeypatch.setenv(provenance.CODE_FILE, "code.json")
+    assert "posetune" not in provenance.versions()
+    assert provenance.versions()["torch"] != "not installed"

@@ -6,7 +6,9 @@ needs it.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 
 __all__ = ["main"]
 
@@ -21,7 +23,22 @@ def main() -> None:
         app()
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(2)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _leave(1)
+    except SystemExit as end:
+        _leave(end.code)
+
+
+def _leave(code: int | str | None) -> None:
+    """End this process, though the tracker may still be in the middle of something.
+
+    It is a daemon, and native code that it is in (a figure being drawn) aborts the process when
+    the interpreter takes itself apart: a sweep that is complete would look like one that crashed.
+    """
+    if isinstance(code, int | None) and "tracker" in {t.name for t in threading.enumerate()}:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    sys.exit(code)

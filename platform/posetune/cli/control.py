@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption, SweepArgument
+from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArgument
+from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.storage import Storage
 
@@ -32,6 +33,7 @@ def logs(
         typer.Option("--trial", help="Only this trial, with what its processes printed.", min=0),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what happened to a sweep, event by event, from its study.
@@ -40,6 +42,10 @@ def logs(
 
     posetune logs first --trial 3 --follow
     """
+    if address is not None:
+        of_trial = [] if trial is None else ["--trial", str(trial)]
+        arguments = ["logs", name, *of_trial, *(["--follow"] if follow else [])]
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
     from posetune.execution.checkpoints import log_file
     from posetune.home import Home
     from posetune.study.database import open_database
@@ -85,11 +91,20 @@ class _Tail:
             console.out(new.decode(errors="replace").rstrip(), highlight=False)
 
 
-def stop(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def stop(
+    name: SweepArgument,
+    home: HomeOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Ask a running sweep to stop: its trials save where they are, and it can be continued.
 
     posetune stop first
+
+    posetune stop big --address http://head:8265 --home /shared/runs
     """
+    if address is not None:
+        raise relay("stop", name, address=address, home=home, as_json=as_json)
     from posetune.home import Home
     from posetune.study.database import open_database
     from posetune.study.lease import ask_to_stop

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 __all__ = [
+    "AddressOption",
     "HomeOption",
     "JsonOption",
     "NameOption",
@@ -33,6 +34,14 @@ def complete_sweep(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+AddressOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Ask on a cluster's head, by its job server (http://HEAD:8265); --home is a path "
+        "there then.",
+        show_default=False,
+    ),
+]
 HomeOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(

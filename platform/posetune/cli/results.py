@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption, OptionalSweepArgument, SweepArgument
+from posetune.cli.options import (
+    AddressOption,
+    HomeOption,
+    JsonOption,
+    OptionalSweepArgument,
+    SweepArgument,
+)
+from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 
 __all__ = ["show", "stages", "track", "ui"]
@@ -19,6 +26,7 @@ def show(
     name: OptionalSweepArgument = None,
     home: HomeOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Show every trial.")] = False,
+    address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show all sweeps, or one with its trials, baselines and shared stages.
@@ -26,7 +34,12 @@ def show(
     posetune show
 
     posetune show first --json
+
+    posetune show big --address http://head:8265 --home /shared/runs
     """
+    if address is not None:
+        arguments = ["show", *([name] if name else []), *(["--all"] if all_ else [])]
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
     from posetune.home import Home
     from posetune.report.tables import as_json as view_json
     from posetune.report.tables import next_steps, sweep_list, sweep_tables

@@ -5,16 +5,23 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, NameOption, StoreOption, SweepFile
+from posetune.cli.relay import ask_head, is_job_server
 from posetune.cli.screen import console, print_json
 from posetune.storage import open_storage
 
+if TYPE_CHECKING:
+    from posetune.execution.jobs import Job, Shipment
+
 __all__ = ["check", "submit", "sweep"]
+
+MLFLOW_LINE = "MLflow: "
+"""How the line with the address of the sweep's run begins."""
 
 TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 3.0
 """How long the end of a sweep waits for MLflow; what is missing then is shipped by `track`."""
@@ -23,12 +30,24 @@ TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 3.0
 def check(
     file: SweepFile,
     store: StoreOption = None,
+    home: HomeOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Check every node of a cluster instead: the head's job server "
+            "(http://HEAD:8265), or 'auto' on one of its nodes. --store and --home are paths there."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a sweep file and print its plan, without spending anything.
 
     posetune check search_spaces/selfpose/quickstart.yaml
+
+    posetune check sweep.yaml --address http://head:8265 --store /data/store --home /shared/runs
     """
+    if address is not None:
+        raise _check_cluster(file, store=store, home=home, address=address, as_json=as_json)
     from posetune.cli.stores import find_store
     from posetune.execution.plan import plan_sweep
     from posetune.report.tables import format_seconds
@@ -62,6 +81,35 @@ def check(
     for warning in plan.warnings:
         console.print(f"warning: {warning}")
     console.print(f"Next: posetune sweep {file} --name NAME")
+
+
+def _check_cluster(
+    file: Path, *, store: str | None, home: Path | None, address: str, as_json: bool
+) -> typer.Exit:
+    from posetune.cli.preflight import FAILED, check_here, show_preflight
+    from posetune.execution.jobs import Parcel
+    from posetune.home import Home
+    from posetune.spec import load_sweep
+
+    spec, trainable, document = load_sweep(file)
+    path, resolved = _store_on_cluster(store, spec.store), Home.resolve(home)
+    with console.status(f"checking every node of {address}"):
+        if is_job_server(address):
+            there = ("check", "sweep.yaml", "--store", path, "--address", "auto")
+            parcel = Parcel(resolved, document.text, spec.trainable)
+            _, found = ask_head(*there, address=address, parcel=parcel)
+        else:
+            found = check_here(spec, trainable, store=path, home=resolved, address=address)
+    if as_json:
+        print_json(found)
+    else:
+        show_preflight(found)
+    if not found["faults"] and not as_json:
+        flags = f" --store {path} --home {resolved.folder}"
+        console.print(
+            f"Next: posetune submit {file} --address {address}{flags} --name NAME", soft_wrap=True
+        )
+    return typer.Exit(FAILED if found["faults"] else 0)
 
 
 def sweep(
@@ -124,7 +172,9 @@ def sweep(
     run = SweepRun(database, opening)
     for note in run.warm_notes:
         console.print(note)
-    tracker = Tracker(database, name, resolved)
+    tracker = Tracker(
+        database, name, resolved, announce=lambda page: console.print(MLFLOW_LINE + page)
+    )
     tracker.start()
     stopping = Stopping()
     watch = (
@@ -193,17 +243,15 @@ def submit(
 
       posetune submit sweep.yaml --address http://head:8265 --name big --store /data/store --follow
     """
-    from posetune.execution.jobs import Shipment, follow_job, submit_sweep
+    from posetune.execution.jobs import Parcel, Shipment, await_start, submit_sweep
     from posetune.home import Home, check_name
     from posetune.spec import load_sweep
 
     spec, _, document = load_sweep(file)
     shipment = Shipment(
         name=check_name(name or file.stem),
-        source=document.text,
-        trainable=spec.trainable,
+        parcel=Parcel(Home.resolve(home), document.text, spec.trainable, console.width),
         store=_store_on_cluster(store, spec.store),
-        home=Home.resolve(home),
     )
     with console.status(f"waiting for {address}"):
         job = submit_sweep(shipment, address)
@@ -211,17 +259,47 @@ def submit(
         print_json(asdict(job))
     else:
         verb = "runs already as" if job.attached else "was submitted as"
-        console.print(f"sweep {shipment.name} {verb} job {job.job_id}; dashboard {address}")
-        console.print(f"store {shipment.store} and home {shipment.home.folder}, on the cluster")
+        console.print(f"sweep {shipment.name} {verb} job {job.job_id}", soft_wrap=True)
+        console.print(f"Ray: {address.rstrip('/')}/#/jobs/{job.job_id}", soft_wrap=True)
+        folder = shipment.parcel.home.folder
+        console.print(f"store {shipment.store} and home {folder}, on the cluster", soft_wrap=True)
         for variable in job.left_behind:
             console.print(f"warning: {variable} holds a password and does not travel: set it there")
     if follow:
-        raise typer.Exit(follow_job(job, address, lambda text: console.out(text, end="")))
-    if not as_json:
-        console.print(
-            f"Next: the same command with --follow, or posetune show {shipment.name} "
-            f"--home {shipment.home.folder} where that folder is seen"
+        raise typer.Exit(_follow(shipment, job, address))
+    if as_json:
+        return
+    with console.status("waiting for its driver"):
+        begun = await_start(job, address, MLFLOW_LINE)
+    for line in begun.log.splitlines():
+        if begun.code or line.startswith(MLFLOW_LINE):
+            console.print(line, soft_wrap=True, markup=False)
+    if begun.code:
+        raise typer.Exit(begun.code)
+    console.print(
+        f"Next: the same command with --follow, or posetune show {shipment.name} "
+        f"--address {address} --home {folder}",
+        soft_wrap=True,
+    )
+
+
+def _follow(shipment: Shipment, job: Job, address: str) -> int:
+    from posetune.execution.jobs import follow_sweep
+
+    try:
+        return follow_sweep(
+            shipment,
+            job,
+            address,
+            show=lambda text: console.out(text, end="", highlight=False),
+            say=lambda line: console.print(line, soft_wrap=True),
         )
+    except KeyboardInterrupt:
+        console.print(
+            f"sweep {shipment.name} goes on without you; the same command follows it again, "
+            f"posetune stop {shipment.name} --address {address} stops it"
+        )
+        return 130
 
 
 def _store_on_cluster(given: str | None, named: str | None) -> str:

@@ -1,12 +1,14 @@
-"""Sends a sweep to a Ray cluster as a job: exactly the code, the sweep file, and no secret.
+"""Sends commands to a Ray cluster as jobs: exactly the code, the sweep file, and no secret.
 
-The job is `posetune sweep` on the head. The same name finds the job that runs, or starts a new one
-which continues the sweep from its study; so submitting twice never makes two sweeps.
+A sweep's job is `posetune sweep` on the head. The same name finds the job that runs, or starts a
+new one which continues the sweep from its study; so submitting twice never makes two sweeps, and
+following one may submit it again when its driver or the head has died.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import logging
@@ -14,11 +16,14 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from aiohttp import ClientError
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from sqlalchemy import make_url
@@ -29,26 +34,61 @@ from posetune.home import Home
 from posetune.provenance import CODE_FILE, code_of
 from posetune.spec import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
 
-__all__ = ["Job", "Shipment", "follow_job", "submit_sweep"]
+__all__ = [
+    "HEAD_S",
+    "Begun",
+    "Job",
+    "Parcel",
+    "Shipment",
+    "await_start",
+    "follow_sweep",
+    "run_there",
+    "submit_sweep",
+]
 
 FRESH_HEAD_S = 60.0
 """A head that has just started answers 500 for some seconds."""
 
+HEAD_S = 600.0
+"""How long one who follows waits for a head that is away."""
+
+START_S = 90.0
+"""How long `await_start` waits for the driver to say where its MLflow run is."""
+
+SILENT_S = 30.0
+"""After so long without a word it is asked whether the job still runs."""
+
+BRIEF_S, BRIEF_LIVES = 60.0, 3
+"""A driver that died so often in a row, so soon, would do so again."""
+
 SWEEP = "posetune.sweep"
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What travels with a command."""
+
+    home: Home
+    """On the cluster: its folder must be seen by every node."""
+    source: str = ""
+    """The sweep file's text; it becomes sweep.yaml beside the command."""
+    trainable: str = ""
+    """Its package is sent beside the platform's."""
+    columns: int | None = None
+    """Width of the terminal that shows the output."""
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What is sent."""
+    """A sweep to send."""
 
     name: str
-    source: str
-    """The sweep file's text."""
-    trainable: str
+    parcel: Parcel
     store: str
     """On the cluster."""
-    home: Home
-    """On the cluster: its folder must be seen by every node."""
 
 
 @dataclass(frozen=True)
@@ -62,50 +102,141 @@ class Job:
     """Addresses that hold a password: they must be set on the cluster."""
 
 
-def submit_sweep(shipment: Shipment, address: str) -> Job:
+@dataclass(frozen=True)
+class Begun:
+    """How a job's first moments went."""
+
+    log: str
+    code: int | None
+    """The exit code of a job that has ended already."""
+
+
+def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> Job:
     """Start the sweep's job, or find the one that runs.
+
+    Args:
+        shipment: the sweep.
+        address: the head's job server.
+        away_s: how long to wait for a head that does not answer at all.
 
     Raises:
         BadInputError: nobody answers at the address, or it refuses the token.
     """
-    deadline = time.monotonic() + FRESH_HEAD_S
+    return _ask(address, lambda client: _submit(client, shipment), away_s=away_s)
+
+
+def await_start(job: Job, address: str, sign: str) -> Begun:
+    """Wait until a job has printed `sign` or has ended, but not for long."""
+    deadline = time.monotonic() + START_S
+    while True:
+        log = _ask(address, lambda client: client.get_job_logs(job.job_id))
+        details = _ask(address, lambda client: _details(client, job.job_id))
+        code = _exit_code(details) if details and _ended(details) else None
+        has_ended = details is None or _ended(details)
+        if sign in log or has_ended or time.monotonic() > deadline:
+            return Begun(log, 1 if has_ended and code is None else code)
+        time.sleep(0.5)
+
+
+def follow_sweep(shipment: Shipment, job: Job, address: str, *, show: Say, say: Say) -> int:
+    """Show a sweep's output until it ends, whatever happens to its driver or the head.
+
+    Args:
+        shipment: is sent again when the driver has died or a new head knows nothing of it.
+        job: as `submit_sweep` returned it.
+        address: the head's job server.
+        show: takes the output.
+        say: takes what happens to the job, line by line.
+
+    Returns:
+        The exit code of the driver.
+
+    Raises:
+        BadInputError: the head was away for too long, or refuses the token.
+    """
+    shown, brief, begun = 0, 0, time.monotonic()
+    while True:
+        shown = _tail(job.job_id, address, show, skip=shown)
+        details = _ask(address, partial(_details, job_id=job.job_id), away_s=HEAD_S, say=say)
+        if details is not None and not _ended(details):
+            continue
+        code = None if details is None else _exit_code(details)
+        if code is not None:
+            return code
+        brief = brief + 1 if time.monotonic() - begun < BRIEF_S else 0
+        if brief >= BRIEF_LIVES:
+            say(f"job {job.job_id} died again, too soon to go on: {details and details.message}")
+            return 1
+        what = "the head has restarted" if details is None else "the driver has died"
+        job = submit_sweep(shipment, address, away_s=HEAD_S)
+        say(f"{what}; sweep {shipment.name} continues as job {job.job_id}")
+        shown, begun = 0, time.monotonic()
+
+
+def run_there(arguments: Sequence[str], parcel: Parcel, address: str, *, show: Say) -> int:
+    """Run a posetune command on the head and show its output; return its exit code.
+
+    Raises:
+        BadInputError: nobody answers at the address, or it refuses the token.
+    """
+    job_id = f"posetune-{arguments[0]}-{uuid.uuid4().hex[:8]}"
+    _ask(address, lambda client: _send(client, arguments, job_id=job_id, parcel=parcel))
+    shown = 0
+
+    def show_ours(text: str) -> None:
+        show("".join(line for line in text.splitlines(True) if not _is_rays(line)))
+
+    try:
+        while True:
+            shown = _tail(job_id, address, show_ours, skip=shown)
+            details = _ask(address, lambda client: _details(client, job_id))
+            if details is None or _ended(details):
+                code = None if details is None else _exit_code(details)
+                return 1 if code is None else code
+    except KeyboardInterrupt:
+        _ask(address, lambda client: client.stop_job(job_id))
+        raise
+
+
+def _ask(
+    address: str,
+    call: Callable[[JobSubmissionClient], T],
+    *,
+    away_s: float = 0.0,
+    say: Say = lambda line: None,
+) -> T:
+    """Ask the head's job server, with patience for one that has just started or is away."""
+    begun, told = time.monotonic(), False
     while True:
         try:
-            return _submit(_client(address), shipment)
+            return call(_client(address))
         except AuthenticationError as error:
             raise BadInputError(
                 f"--address {address}: refuses the token (RAY_AUTH_MODE="
                 f"{os.environ.get('RAY_AUTH_MODE', 'unset')}); give the cluster's token in "
                 "RAY_AUTH_TOKEN, or name its file in RAY_AUTH_TOKEN_PATH"
             ) from error
-        except (RuntimeError, ConnectionError) as error:
+        except (RuntimeError, OSError) as error:
             text = str(error)
-            is_fresh = "status code 500" in text or "No available agent" in text
+            is_fresh = "status code 50" in text or "No available agent" in text
             is_taken = "already exists" in text  # another has just submitted it: attach to that
-            if not (is_fresh or is_taken) or time.monotonic() > deadline:
+            patience = max(away_s, FRESH_HEAD_S) if is_fresh or is_taken else away_s
+            if time.monotonic() - begun >= patience:
                 line = text.strip().splitlines()[0] if text.strip() else repr(error)
                 raise BadInputError(
                     f"--address {address}: no Ray job server answers there ({line}); it is the "
                     "head's dashboard, usually http://HEAD:8265"
                 ) from error
+            if not (told or is_fresh or is_taken):
+                say(f"{address} does not answer; waiting up to {away_s / 60:.0f} min for the head")
+                told = True
             time.sleep(1.0)
-
-
-def follow_job(job: Job, address: str, show: Callable[[str], None]) -> int:
-    """Show a job's output until it ends; return an exit code."""
-    client = _client(address)
-
-    async def tail() -> None:
-        async for text in client.tail_job_logs(job.job_id):
-            show(text)
-
-    asyncio.run(tail())
-    return 0 if client.get_job_status(job.job_id) == JobStatus.SUCCEEDED else 1
 
 
 def _client(address: str) -> JobSubmissionClient:
     check_ray()
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for talker in ("dashboard_sdk", "job.sdk"):  # they set their own level
+        logging.getLogger(f"ray.dashboard.modules.{talker}").setLevel(logging.WARNING)
     if "RAY_AUTH_MODE" not in os.environ and (
         os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     ):
@@ -114,44 +245,117 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
-    environment = _environment(shipment.home)
-    if shipment.trainable not in SHIPPED_TRAINABLES:  # registered here, where it is installed
-        environment[TRAINABLES_VARIABLE] = shipment.trainable
-    left_behind = tuple(name for name in shipment.home.environment if name not in environment)
+    home = shipment.parcel.home
+    left_behind = tuple(name for name in home.environment if name not in _environment(home))
     ours = [job for job in client.list_jobs() if (job.metadata or {}).get(SWEEP) == shipment.name]
     for job in ours:
         if not _ended(job) and job.submission_id:
             return Job(job.submission_id, attached=True, left_behind=left_behind)
+    arguments = ["sweep", "sweep.yaml", "--name", shipment.name]
+    arguments += ["--store", shipment.store, "--address", "auto"]
+    job_id = _send(
+        client,
+        arguments,
+        job_id=f"posetune-{shipment.name}-{len(ours) + 1}",
+        parcel=shipment.parcel,
+        metadata={SWEEP: shipment.name},
+    )
+    return Job(job_id, attached=False, left_behind=left_behind)
+
+
+def _send(
+    client: JobSubmissionClient,
+    arguments: Sequence[str],
+    *,
+    job_id: str,
+    parcel: Parcel,
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Start a job that runs a posetune command."""
+    environment = {**_environment(parcel.home), CODE_FILE: "code.json"}
+    if parcel.columns:
+        environment["COLUMNS"] = str(parcel.columns)
+    if parcel.trainable and parcel.trainable not in SHIPPED_TRAINABLES:
+        environment[TRAINABLES_VARIABLE] = parcel.trainable  # registered here: it is installed
     with tempfile.TemporaryDirectory(prefix="posetune-submit-") as folder:
-        (Path(folder) / "sweep.yaml").write_text(shipment.source, encoding="utf-8")
+        (Path(folder) / "sweep.yaml").write_text(parcel.source, encoding="utf-8")
         (Path(folder) / "code.json").write_text(json.dumps(code_of()), encoding="utf-8")
-        job_id = client.submit_job(
-            entrypoint=_command(shipment),
-            submission_id=f"posetune-{shipment.name}-{len(ours) + 1}",
-            metadata={SWEEP: shipment.name},
+        return client.submit_job(
+            entrypoint=shlex.join(["python", "-m", "posetune.cli", *arguments]),
+            submission_id=job_id,
+            metadata=dict(metadata or {}),
             runtime_env={
                 "working_dir": folder,
-                "py_modules": [str(path) for path in _packages(shipment.trainable)],
+                "py_modules": [str(path) for path in _packages(parcel.trainable)],
                 "excludes": ["**/__pycache__"],
-                "env_vars": {**environment, CODE_FILE: "code.json"},
+                "env_vars": environment,
             },
         )
-    return Job(job_id, attached=False, left_behind=left_behind)
+
+
+def _details(client: JobSubmissionClient, job_id: str) -> JobDetails | None:
+    """Return what a head knows of a job; None where it knows nothing, as after a restart."""
+    try:
+        return client.get_job_info(job_id)
+    except RuntimeError as error:
+        if "status code 404" in str(error):
+            return None
+        raise
 
 
 def _ended(job: JobDetails) -> bool:
     return JobStatus(job.status).is_terminal()
 
 
-def _command(shipment: Shipment) -> str:
-    command = ["python", "-m", "posetune.cli", "sweep", "sweep.yaml", "--name", shipment.name]
-    command += ["--store", shipment.store, "--address", "auto"]
-    return shlex.join(command)
+def _exit_code(job: JobDetails) -> int | None:
+    """Return how a command ended; None where it did not end by itself."""
+    if job.status == JobStatus.SUCCEEDED:
+        return 0
+    if job.status == JobStatus.STOPPED:
+        return 130
+    code = job.driver_exit_code
+    was_killed = code is None or code < 0 or (code > 128 and code != 130)
+    return None if was_killed else code
+
+
+def _tail(job_id: str, address: str, show: Say, *, skip: int) -> int:
+    """Show a job's output until it ends, falls silent or the head is lost.
+
+    Args:
+        job_id: the job.
+        address: the head's job server.
+        show: takes the output.
+        skip: characters that were shown already.
+
+    Returns:
+        The characters that were shown by now.
+    """
+    seen = 0
+
+    async def read() -> None:
+        nonlocal seen
+        chunks = aiter(_client(address).tail_job_logs(job_id))
+        while True:
+            text = await asyncio.wait_for(anext(chunks), SILENT_S)
+            if new := text[max(0, skip - seen) :]:
+                show(new)
+            seen += len(text)
+
+    with contextlib.suppress(
+        StopAsyncIteration, TimeoutError, RuntimeError, OSError, ClientError, AuthenticationError
+    ):
+        asyncio.run(read())
+    return max(skip, seen)
+
+
+def _is_rays(line: str) -> bool:
+    """Whether a line of a job's output is what Ray says before the command begins."""
+    return line.startswith("Running entrypoint for job ") or " INFO job_manager.py:" in line
 
 
 def _packages(trainable: str) -> list[Path]:
-    """Return the folders of the packages that the job needs: the platform and the trainable."""
-    names = dict.fromkeys(["posetune", trainable.partition(":")[0].partition(".")[0]])
+    """Return the folders of the packages that a job needs: the platform and the trainable."""
+    names = dict.fromkeys(["posetune", trainable.partition(":")[0].partition(".")[0] or "posetune"])
     folders = []
     for name in names:
         spec = importlib.util.find_spec(name)
@@ -161,7 +365,7 @@ def _packages(trainable: str) -> list[Path]:
     return folders
 
 
-def _environment(home: Home) -> dict[str, Any]:
+def _environment(home: Home) -> dict[str, str]:
     """Return the addresses for the job; those that hold a password must be set on the cluster."""
     return {
         name: value

@@ -11,6 +11,7 @@ import math
 import os
 import random
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from posetune.spec import SweepSpec, configure, default_params
 from posetune.stages.cache import stage_key
 from posetune.study.rungs import Decision, Rungs
 
-__all__ = ["Plan", "plan_sweep", "simulated_epochs"]
+__all__ = ["Plan", "disk_bytes", "measure", "plan_sweep", "simulated_epochs"]
 
 SIMULATIONS = 50
 
@@ -60,14 +61,12 @@ def plan_sweep(
     except BadInputError as error:
         cost, not_measured = Cost(0.0, {}, 0, 0), str(error)
     else:
-        cost = _measure(spec, trainable, store, device=device)
+        defaults = default_params(spec, trainable.config_model)
+        cost = measure(spec, trainable, defaults, store=store, device=device)
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = spec.budget.trials
     epochs = (simulated_epochs(spec), trials * spec.pruner.max_epochs)
     at_once = min(slots, trials)
-    # An open trial keeps two checkpoints while it writes the third; all may come to completion,
-    # as with a sampler whose every trial is better than the last.
-    disk = (3 * at_once + trials) * cost.checkpoint_bytes + trials * cost.model_bytes
     return Plan(
         trials=trials,
         slots=slots,
@@ -77,7 +76,7 @@ def plan_sweep(
         epoch_s=cost.epoch_s,
         stages_s=stages_s,
         seconds=tuple((n * cost.epoch_s + stages_s) / at_once for n in epochs),  # type: ignore[arg-type]
-        disk_bytes=disk,
+        disk_bytes=disk_bytes(trials, at_once, cost),
         warnings=tuple(
             f"stage {name} is distinct for every trial: a searched field changes it, so nothing "
             "is shared"
@@ -102,10 +101,22 @@ def simulated_epochs(spec: SweepSpec) -> int:
     return round(total / SIMULATIONS)
 
 
-def _measure(spec: SweepSpec, trainable: type[Trainable], store: Path, *, device: str) -> Cost:
-    config = configure(
-        trainable.config_model, spec.fixed, default_params(spec, trainable.config_model)
-    )
+def disk_bytes(trials: int, at_once: int, cost: Cost) -> int:
+    """Return the most that checkpoints, models and figures of a sweep take at a time."""
+    # An open trial keeps two checkpoints while it writes the third; all may come to completion,
+    # as with a sampler whose every trial is better than the last.
+    return (3 * at_once + trials) * cost.checkpoint_bytes + trials * cost.model_bytes
+
+
+def measure(
+    spec: SweepSpec,
+    trainable: type[Trainable],
+    params: Mapping[str, Scalar],
+    *,
+    store: Path,
+    device: str,
+) -> Cost:
+    """Train a few steps with these parameters, here, and return what a trial takes."""
     with tempfile.TemporaryDirectory(prefix="posetune-check-") as work:
         context = TrialContext(
             store=store,
@@ -115,7 +126,7 @@ def _measure(spec: SweepSpec, trainable: type[Trainable], store: Path, *, device
             threads=max(1, int(spec.resources.cpu)),
             max_epochs=spec.pruner.max_epochs,
         )
-        return trainable.forecast(config, context)
+        return trainable.forecast(configure(trainable.config_model, spec.fixed, params), context)
 
 
 def _distinct_stages(

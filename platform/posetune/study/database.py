@@ -6,6 +6,7 @@ readers (`posetune show`, the tracker) never block the driver.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,13 +36,16 @@ from sqlalchemy.exc import (
 from posetune.api import BadInputError
 from posetune.study import schema
 
-__all__ = ["Database", "open_database"]
+__all__ = ["Database", "open_database", "reach_database"]
 
 T = TypeVar("T")
 
 CREATE_ATTEMPTS = 5
 
 _FULL = ("disk is full", "No space left")
+
+REACH_S = 10
+"""For a server to answer `reach_database`."""
 
 RETRY_S = 60.0
 """How long a transaction is tried again while the database is busy or away."""
@@ -146,6 +150,48 @@ def open_database(address: str, *, create: bool = True) -> Database:
             f"{schema.VERSION}; use the posetune that wrote it, or another --home"
         )
     return Database(engine)
+
+
+def reach_database(address: str) -> None:
+    """Make sure that a sweep could open the study database, without making anything there.
+
+    Args:
+        address: SQLAlchemy URL, as in `Home.database`.
+
+    Raises:
+        BadInputError: says why not.
+    """
+    url = make_url(address)
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        file = Path(url.database or "")
+        if file.exists():
+            open_database(address).close()
+            return
+        folder = next(parent for parent in file.parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise BadInputError(f"study database {shown}: {folder} cannot be written to")
+        return
+    engine = create_engine(url, connect_args={"connect_timeout": REACH_S})
+    try:
+        with engine.connect() as connection:
+            exists = inspect(connection).has_table(schema.about.name)
+            create = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+            may = exists or connection.exec_driver_sql(create).scalar()
+    except OperationalError as error:
+        cause = " ".join(str(error.orig).split())
+        raise BadInputError(
+            f"study database {shown}: cannot be reached ({cause}); start it, or correct "
+            "POSETUNE_DATABASE"
+        ) from error
+    finally:
+        engine.dispose()
+    if not may:
+        raise BadInputError(
+            f"study database {shown}: its user may make no tables; grant CREATE on the schema"
+        )
+    if exists:
+        open_database(address, create=False).close()
 
 
 def _check_pages(connection: Connection) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "open_experiment",
     "patiently",
     "public_address",
+    "reach_tracking",
     "run_page",
 ]
 
@@ -86,6 +87,20 @@ def connect(home: Home) -> MlflowClient:
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
+
+
+def reach_tracking(home: Home) -> None:
+    """Make sure that a sweep could be shown in MLflow, without making anything there.
+
+    Raises:
+        BadInputError: says why not.
+    """
+    if not is_server(home):
+        url = make_url(home.tracking)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+            return  # it will be made
+    with mlflow_faults_explained(home):
+        connect(home).search_experiments(max_results=1)
 
 
 def _make_sqlite_store(store: Path, home: Home) -> None:

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping
@@ -235,7 +235,17 @@ class Projection:
 class Tracker:
     """Ships a sweep beside its driver, from a thread that the driver never waits for."""
 
-    def __init__(self, database: Database, name: str, home: Home) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        home: Home,
+        *,
+        announce: Callable[[str], None] = lambda page: None,
+    ) -> None:
+        """Prepare to ship; `announce` is told once where a browser shows the sweep."""
+        self._announce = announce
+        self._announced = False
         self.error = ""
         """Why the last pass failed, in one line; empty when it did not."""
         self._database = database
@@ -276,7 +286,10 @@ class Tracker:
             self._begun = started = time.monotonic()
             try:
                 projection = projection or Projection(self._database, self._name, self._home)
-                projection.advance()
+                page = projection.advance().page
+                if not self._announced:
+                    self._announced = True
+                    self._announce(page)
             except Exception as error:  # noqa: BLE001 - whatever it is, the sweep goes on
                 _log.debug("tracking failed: %s", public_address(traceback.format_exc()))
                 self.error = explain(error)

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.storage import open_storage
 from posetune.tracking import connection
-from posetune.tracking.connection import public_address
+from posetune.tracking.connection import public_address, reach_tracking
 from posetune.tracking.projection import ship
 
 Shown = dict[str, Any]
@@ -150,3 +152,17 @@ def test_the_store_is_read_while_it_is_written(scene: Any) -> None:
 def test_no_part_of_a_password_is_shown(password: str) -> None:
     line = f"cannot reach http://me:{password}@host:5000/api, nor http://other:80/x"
     assert public_address(line) == "cannot reach http://host:5000/api, nor http://other:80/x"
+
+
+def test_a_tracking_server_that_is_away_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach_tracking(Home.resolve(tmp_path))
+    assert not list(tmp_path.iterdir())
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:planted@127.0.0.1:{port}")
+    with pytest.raises(BadInputError, match=f"MLflow at http://127.0.0.1:{port}: ") as found:
+        reach_tracking(Home.resolve(tmp_path))
+    assert "planted" not in str(found.value)
+    assert "start it or correct MLFLOW_TRACKING_URI" in str(found.value)

@@ -1,0 +1,54 @@
+"""Runs a command on a cluster's head and shows what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from posetune.cli.screen import console, print_json
+
+__all__ = ["ask_head", "is_job_server", "relay"]
+
+
+def is_job_server(address: str) -> bool:
+    """Whether an address is a head's job server, rather than a cluster to join."""
+    return address.startswith(("http://", "https://"))
+
+
+def relay(*arguments: str, address: str, home: Path | None, as_json: bool) -> typer.Exit:
+    """Run a command on the head and show its output; raise what is returned."""
+    from posetune.execution.jobs import Parcel, run_there
+    from posetune.home import Home
+
+    if as_json:
+        code, found = ask_head(*arguments, address=address, parcel=Parcel(Home.resolve(home)))
+        print_json(found)
+        return typer.Exit(code)
+    parcel = Parcel(Home.resolve(home), columns=console.width)
+
+    def show(text: str) -> None:
+        console.out(text, end="", highlight=False)
+
+    return typer.Exit(run_there(arguments, parcel, address, show=show))
+
+
+def ask_head(*arguments: str, address: str, parcel: Any) -> tuple[int, Any]:
+    """Run a command with --json on the head; return its exit code and the JSON.
+
+    A command that gives no JSON shows what it says instead, and ends this one.
+    """
+    from posetune.execution.jobs import run_there
+
+    log: list[str] = []
+    code = run_there([*arguments, "--json"], parcel, address, show=log.append)
+    lines = "".join(log).splitlines()
+    try:
+        # Standard error stands there too; the object's braces are lines of their own.
+        begin, end = lines.index("{"), len(lines) - lines[::-1].index("}")
+        return code, json.loads("\n".join(lines[begin:end]))
+    except ValueError:
+        console.out("\n".join(lines), highlight=False)
+        raise typer.Exit(code or 1) from None

@@ -1,0 +1,144 @@
+"""Real Ray nodes with token authentication, each with an address of its own on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+MARK = "POSETUNE_TEST_NODE"
+"""Every process of a node inherits it; so a node is found, and killed, whole."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class Node:
+    """One `ray start`, and all processes that come from it."""
+
+    def __init__(self, ip: str, environment: dict[str, str]) -> None:
+        self.ip, self.mark = ip, uuid.uuid4().hex
+        self.environment = {**environment, MARK: self.mark}
+
+    def start(self, *options: str, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        command = [*within, "ray", "start", f"--node-ip-address={self.ip}"]
+        command += ["--object-store-memory=80000000", "--disable-usage-stats", *options]
+        # Fixed by default, and taken where this machine has another Ray.
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def processes(self) -> list[int]:
+        sign, found = f"{MARK}={self.mark}".encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if sign in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        while processes := self.processes():
+            for pid in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+class Cluster:
+    """A head that takes no trials, and workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.network = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
+        self.port, self.dashboard = free_port(), free_port()
+        self.address = f"http://{self.network}.1:{self.dashboard}"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "POSETUNE_"))},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RAY_raylet_start_wait_time_s": "120",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "POSETUNE_HOME": str(folder / "home"),
+            "COLUMNS": "160",
+        }
+        self.nodes: list[Node] = []
+
+    def start_head(self, cpus: int = 0, **environment: str) -> Node:
+        """Start a head, or another after the first has been killed, at the same address."""
+        head = Node(f"{self.network}.1", {**self.environment, **environment})
+        self.nodes.append(head)
+        temporary = self.folder / f"r{len(self.nodes)}"
+        _finish(
+            head.start(
+                "--head",
+                f"--port={self.port}",
+                f"--num-cpus={cpus}",
+                f"--dashboard-host={head.ip}",
+                f"--dashboard-port={self.dashboard}",
+                f"--ray-client-server-port={free_port()}",
+                f"--temp-dir={temporary}",
+            )
+        )
+        return head
+
+    def start_workers(
+        self, count: int, *, cpus: int = 2, within: Sequence[str] = (), **environment: str
+    ) -> list[Node]:
+        """Start several workers at once; `within` is a command that runs another."""
+        workers, starting = [], []
+        for _ in range(count):
+            ip = f"{self.network}.{len(self.nodes) + 1}"
+            workers.append(Node(ip, {**self.environment, **environment}))
+            self.nodes.append(workers[-1])
+            options = (f"--address={self.network}.1:{self.port}", f"--num-cpus={cpus}")
+            starting.append(workers[-1].start(*options, within=within))
+        for process in starting:
+            _finish(process)
+        return workers
+
+    def posetune(
+        self, *arguments: object, timeout: float = 240, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a machine that is no node."""
+        return subprocess.run(
+            [sys.executable, "-m", "posetune.cli", *map(str, arguments)],
+            cwd=self.folder,
+            env={**self.environment, **changes},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def _finish(starting: subprocess.Popen[bytes]) -> None:
+    output, _ = starting.communicate(timeout=120)
+    assert starting.returncode == 0, output.decode()
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[Cluster]:
+    """A cluster without nodes at first."""
+    # Ray's sockets lie below its folder, and their paths must stay under 107 characters.
+    with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        cluster = Cluster(Path(path))
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
