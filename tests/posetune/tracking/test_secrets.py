@@ -1,0 +1,188 @@
+"""Passwords and tokens are planted, a sweep is submitted to a real head, and they are nowhere.
+
+Study in PostgreSQL, tracking on an MLflow server, storage on S3, Ray with a token: each address or
+variable holds a secret of its own. Afterwards every file of home, head and bucket, both databases,
+the job's metadata, all output and every command line seen meanwhile are searched for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect, text
+
+from posetune.storage import open_folder
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def planted() -> dict[str, str]:
+    names = ("database", "mlflow address", "mlflow", "ray", "s3")
+    return {name: secrets.token_hex(24) for name in names}
+
+
+@pytest.fixture
+def environment(
+    planted: dict[str, str], postgres_database: str, bucket: str, server, folder: Path
+) -> dict[str, str]:
+    server.start()
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "160",
+        "POSETUNE_HOME": str(folder / "home"),
+        "POSETUNE_STORAGE": bucket,
+        "POSETUNE_DATABASE": postgres_database.replace("@", f":{planted['database']}@"),
+        "MLFLOW_TRACKING_URI": server.url.replace("://", f"://me:{planted['mlflow address']}@"),
+        "MLFLOW_TRACKING_USERNAME": "me",
+        "MLFLOW_TRACKING_PASSWORD": planted["mlflow"],
+        "AWS_SECRET_ACCESS_KEY": planted["s3"],
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": planted["ray"],
+    }
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Of home and head; Ray's sockets lie below, so its path must be short."""
+    with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    port = free_port()
+    command = ["ray", "start", "--head", f"--port={free_port()}", "--num-cpus=2"]
+    command += [f"--dashboard-port={port}", "--object-store-memory=100000000"]
+    command += [f"--temp-dir={folder / 'r'}"]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        # `ray stop` would stop every Ray of this machine; ours has our folder in its commands.
+        for pid, line in command_lines().items():
+            if str(folder) in line:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def command_lines() -> dict[int, str]:
+    """What `ps` shows of every process."""
+    lines = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+            lines[int(process.name)] = line.decode(errors="replace")
+    return lines
+
+
+class Watch(threading.Thread):
+    """Collects the command lines of all processes until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[str] = set()
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.1):
+            self.seen.update(command_lines().values())
+
+
+def everything_in(database: str) -> str:
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        tables = inspect(engine).get_table_names()
+        rows = [connection.execute(text(f'SELECT * FROM "{name}"')).all() for name in tables]
+    engine.dispose()
+    return repr(rows)
+
+
+def files_with(secret: str, root: Path) -> list[str]:
+    found = []
+    for file in root.rglob("*"):
+        if file.is_file() and not file.is_symlink() and secret.encode() in file.read_bytes():
+            found.append(str(file))
+    return found
+
+
+def test_no_planted_secret_is_found_anywhere_after_a_sweep(
+    planted: dict[str, str],
+    environment: dict[str, str],
+    folder: Path,
+    head: str,
+    toy_sweep: Callable[..., Path],
+    postgres_database: str,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = toy_sweep(trials=3, max_epochs=2)
+    file.write_text(file.read_text().replace("fixed: {", "fixed: {say: hello, "))
+
+    def posetune(*arguments: str) -> str:
+        result = subprocess.run(
+            [sys.executable, "-m", "posetune.cli", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout + result.stderr
+
+    watch = Watch()
+    watch.start()
+    submit = ["submit", str(file), "--address", head, "--name", "secret", "--follow"]
+    said = posetune(*submit)
+    assert "3 of 3 trials" in said
+    for command in (["show", "secret"], ["logs", "secret", "--trial", "0"], ["track", "secret"]):
+        said += posetune(*command)
+    watch.over.set()
+    watch.join()
+
+    from ray.job_submission import JobSubmissionClient
+
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, environment[name])
+    client = JobSubmissionClient(head)
+    jobs = client.list_jobs()
+    assert jobs
+    time.sleep(1.0)  # Ray writes its logs behind
+    places = {
+        "output": said,
+        "a command line": "\n".join(watch.seen),
+        "job metadata": "".join(repr(job) for job in jobs),
+        "a job's log": "".join(client.get_job_logs(job.submission_id) for job in jobs),
+        "the study": everything_in(postgres_database),
+        "MLflow's database": everything_in(f"sqlite:///{tmp_path / 'server.db'}"),
+    }
+    assert "hello" in said
+    assert "secret-000" in places["MLflow's database"]
+    assert any("posetune.cli sweep" in line for line in watch.seen)
+    copy = open_folder(bucket)
+    assert list(copy.rglob("model.safetensors"))
+    for name, secret in planted.items():
+        assert [place for place, content in places.items() if secret in content] == [], name
+        for root in (folder, tmp_path, copy):
+            assert files_with(secret, root) == [], name
