@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -76,6 +77,7 @@ class Desk:
     ) -> None:
         self.run, self.trainable, self.home, self.stopping = run, trainable, home, stopping
         self._data = data
+        self._cleaner = ThreadPoolExecutor(1, "cleaner")  # deleting on S3 or NFS takes its time
         self.handing_over = HandingOver(home.storage, run.name, self.stop_reason)
 
     def stop_reason(self) -> str:
@@ -103,5 +105,12 @@ class Desk:
         )
 
     def release(self, number: int) -> None:
-        """Delete the checkpoints of a trial that nothing needs any more."""
-        drop_checkpoints(self.home.storage, self.run.release_checkpoints(number))
+        """Have the checkpoints of a trial deleted that nothing needs any more."""
+        released = self.run.release_checkpoints(number)
+        if released:
+            self._cleaner.submit(drop_checkpoints, self.home.storage, released)
+
+    def close(self) -> None:
+        """Wait until everything is deleted, and take the wish to stop back."""
+        self._cleaner.shutdown()
+        self.handing_over.close()

@@ -108,7 +108,7 @@ def _tune(desk: Desk) -> None:
     slots = _slots(resources)
     with contextlib.ExitStack() as at_the_end:
         scratch, filesystem = at_the_end.enter_context(storage.scratch(f"tune-{desk.run.name}"))
-        at_the_end.callback(desk.handing_over.close)
+        at_the_end.callback(desk.close)
         tune.Tuner(
             tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(

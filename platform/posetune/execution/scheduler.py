@@ -29,6 +29,7 @@ from posetune.execution.actor import (
 from posetune.execution.desk import Desk
 from posetune.execution.searcher import NUMBER
 from posetune.execution.trial import EpochResult, Started
+from posetune.stages.cache import StageCache
 from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
@@ -104,7 +105,10 @@ class StudyScheduler(FIFOScheduler):
         for name, stage in started.stages.items():
             self._run.stage_used(number, name, key=stage.key, trained=stage.trained)
         if not self._run.has_baselines:
-            folders = {name: stage.folder for name, stage in started.stages.items()}
+            # The worker's folders may be on another node.
+            cache = StageCache(self._desk.home.storage)
+            found = {name: cache.find(name, stage.key) for name, stage in started.stages.items()}
+            folders = {name: folder for name, folder in found.items() if folder is not None}
             metric = self._run.spec.objective.metric
             self._run.baselines(self._desk.trainable.baselines(folders, metric))
 

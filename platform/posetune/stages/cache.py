@@ -119,6 +119,11 @@ class StageCache:
         """Return a finished product's name in storage."""
         return f"stages/{name}/{key}"
 
+    def find(self, name: str, key: str) -> Path | None:
+        """Return what a stage's build filled, on this node; None if nobody has built it."""
+        folder = self._verified(self.place(name, key))
+        return folder and folder / FILES
+
     def obtain(self, stage: Stage, key: str, progress: Progress = silent) -> Product:
         """Return the verified product, building it if nobody has; waits while another builds it.
 

@@ -9,6 +9,7 @@ a folder of the node, `POSETUNE_CACHE`; anything there may be deleted while no t
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -348,6 +349,8 @@ class Bucket(Storage):
     def _explain(self, error: OSError) -> str:
         said = " ".join(str(error).split())
         place = f"{self.address} at {_endpoint() or 'AWS'}"
+        if error.errno == errno.ENOSPC or "No space left" in said:
+            return f"{self.address}: no space left on this node for a copy, at {cache_folder()}"
         if "NO_SUCH_BUCKET" in said:
             return f"{place}: there is no such bucket; make it, or name another"
         if re.search(r"ACCESS_DENIED|INVALID_|SIGNATURE|HTTP status 40[13]|EXPIRED", said):

@@ -136,6 +136,22 @@ while time.monotonic() < until:
 """
 
 
+def test_a_product_is_found_on_a_node_that_has_no_copy_yet(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(folder: Path, progress: Progress) -> None:
+        (folder / "product").write_text("whole")
+
+    built = StageCache(open_storage(bucket)).obtain(Stage("flow", {}, [], 0, build), "k")
+    monkeypatch.setenv("POSETUNE_CACHE", str(tmp_path / "another-node"))
+    cache = StageCache(open_storage(bucket))
+    found = cache.find("flow", "k")
+    assert found is not None
+    assert found != built.folder
+    assert (found / "product").read_text() == "whole"
+    assert cache.find("flow", "other") is None
+
+
 @pytest.mark.slow
 def test_no_two_of_many_processes_hold_a_claim_at_once(bucket: str) -> None:
     processes = [
