@@ -8,7 +8,15 @@ import torch
 
 from posetune.api import BadInputError
 from selfpose.data.store import open_store
-from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
+from selfpose.images import (
+    ImageFeed,
+    images_to_input,
+    open_feed,
+    principal_hue,
+    reduce_images,
+    shade_masks,
+)
+from selfpose.renderer import SIDE_BRIGHTNESS
 
 CPU = torch.device("cpu")
 
@@ -60,6 +68,55 @@ def test_a_store_of_jpeg_files_feeds_training_as_a_raw_one_does(
     assert feeds[0][1] is not None
     assert feeds[1][1] is not None
     assert torch.equal(feeds[0][1], feeds[1][1])
+
+
+def _red_and_blue() -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture (1, 3, 6, 6) in [-1, 1]: two red columns, two blue ones, background; its mask."""
+    colours = torch.zeros(1, 3, 6, 6)
+    colours[:, 0, :, :2], colours[:, 2, :, 2:4] = 1.0, 1.0
+    mask = torch.full((1, 1, 6, 6), -1.0)
+    mask[..., :4] = 1.0
+    return 2 * colours - 1, mask
+
+
+@pytest.mark.parametrize(
+    ("sign", "left", "right"), [(1, SIDE_BRIGHTNESS, 1.0), (-1, 1.0, SIDE_BRIGHTNESS)]
+)
+def test_masks_shaded_by_hue_tell_two_colours_apart(sign: int, left: float, right: float) -> None:
+    image, mask = _red_and_blue()
+    mean, direction = principal_hue(image, mask)
+    shaded = (shade_masks(mask, image, torch.stack((mean, 3 * sign * direction))) + 1) / 2
+
+    torch.testing.assert_close(shaded[..., :2], torch.full((1, 1, 6, 2), left))
+    torch.testing.assert_close(shaded[..., 2:4], torch.full((1, 1, 6, 2), right))
+    assert shaded[..., 4:].eq(0).all()
+
+
+def test_a_shadow_changes_no_hue() -> None:
+    image, mask = _red_and_blue()
+    hue = principal_hue(image, mask)
+    darker = (image + 1) * torch.linspace(0.3, 1.0, 6)[:, None] - 1
+
+    torch.testing.assert_close(shade_masks(mask, darker, hue), shade_masks(mask, image, hue))
+
+
+def test_plainly_drawn_right_limbs_are_brighter_in_masks_shaded_by_hue(tiny_store: Path) -> None:
+    store = open_store(tiny_store)
+    train = store.split("train")
+    feed = open_feed(train, 64, with_masks=True, device=CPU)
+    masks = feed.with_hue(1).fetch(torch.arange(len(train)))[1]
+    assert masks is not None
+    joints = torch.tensor(train.joints_2d)
+    value = {}
+    for side in ("left", "right"):
+        knee, ankle = (store.layout.joints.index(f"{side}_{name}") for name in ("knee", "ankle"))
+        place = (joints[:, knee] + joints[:, ankle])[:, None, None] / 2
+        value[side] = torch.nn.functional.grid_sample(masks, place, align_corners=True).mean()
+
+    assert value["right"] > value["left"] + 0.2
+    plain = feed.with_hue(0).fetch(torch.arange(2))[1]
+    assert plain is not None
+    assert torch.equal(plain, feed.fetch(torch.arange(2))[1])
 
 
 def test_a_size_that_the_store_cannot_give_is_refused(tiny_store: Path) -> None:

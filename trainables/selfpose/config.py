@@ -181,6 +181,11 @@ class SelfPoseConfig(_Part):
     pretrain_silhouette: int = Field(
         0, ge=0, le=1_000_000, description="Steps of Phi on foreground masks, before; ours."
     )
+    silhouette_hue: Literal[0, 1, -1] = Field(
+        0,
+        description="Shade the masks of both by hue, for pictures in which one side's limbs are "
+        "bluer (1: the right side's, -1: the left side's), with side_coding; ours.",
+    )
     pretrain_learning_rate: float = Field(
         2e-4, gt=0, le=0.1, description="Of Adam in both, decayed by a cosine."
     )

@@ -7,7 +7,7 @@ Shape letters: N rows, B batch, S image side in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from posetune.api import BadInputError
 from selfpose.data.store import Split
+from selfpose.renderer import SIDE_BRIGHTNESS
 
 __all__ = [
     "ImageFeed",
@@ -23,10 +24,17 @@ __all__ = [
     "images_to_input",
     "masks_to_input",
     "open_feed",
+    "principal_hue",
     "reduce_images",
+    "shade_masks",
 ]
 
 _ROWS_AT_ONCE = 1024
+_HUE_ROWS = 500
+_WELL_INSIDE = 0.9
+"""Pixels covered less, in [-1, 1], have the background's colour too."""
+_DARK = 0.05
+"""A sum of red, green and blue, 0 to 3, under which a pixel has no hue to speak of."""
 _CACHE_BYTES = 4 * 2**30
 """Up to this many bytes of (reduced) images are kept in memory, beyond that they are re-read."""
 
@@ -42,6 +50,8 @@ class ImageFeed:
     """All images, on the device, if they fit."""
     masks_nss: Tensor | None
     device: torch.device
+    hue_23: Tensor | None = None
+    """What shades the masks (see `shade_masks`)."""
 
     def __len__(self) -> int:
         return len(self.split)
@@ -59,7 +69,24 @@ class ImageFeed:
             masks = None
             if self.with_masks:
                 masks = _to_device(_read_masks(self.split, rows, self.image_size), self.device)
-        return images_to_input(images), None if masks is None else masks_to_input(masks)
+        images_b3ss = images_to_input(images)
+        if masks is None:
+            return images_b3ss, None
+        masks_b1ss = masks_to_input(masks)
+        if self.hue_23 is not None:
+            masks_b1ss = shade_masks(masks_b1ss, images_b3ss, self.hue_23)
+        return images_b3ss, masks_b1ss
+
+    def with_hue(self, sign: int) -> ImageFeed:
+        """Return this feed with masks that are shaded by hue (0: not)."""
+        if sign == 0:
+            return self
+        rows = torch.from_numpy(np.linspace(0, len(self) - 1, _HUE_ROWS).astype(np.int64))
+        images_b3ss, masks_b1ss = self.fetch(rows)
+        if masks_b1ss is None:
+            return self
+        mean_3, direction_3 = principal_hue(images_b3ss, masks_b1ss)
+        return replace(self, hue_23=torch.stack((mean_3, sign * direction_3)))
 
 
 def check_images(split: Split, image_size: int, *, with_masks: bool) -> None:
@@ -117,6 +144,34 @@ def reduce_images(images_nss: NDArray[np.uint8], image_size: int) -> NDArray[np.
     blocks = images_nss.reshape(count, image_size, factor, image_size, factor, *rest)
     total = blocks.sum(axis=(2, 4), dtype=np.uint16)
     return ((total + factor**2 // 2) // factor**2).astype(np.uint8)
+
+
+def principal_hue(images_b3ss: Tensor, masks_b1ss: Tensor) -> Tensor:
+    """Find what tells the hues of foreground pixels apart best.
+
+    Hues are shares of red, green and blue in a pixel, so that shadows change nothing.
+
+    Returns:
+        (2, 3): the mean share, and the first principal component (bluer is positive, for a sign)
+        over twice its standard deviation: nearly all hues come out between -1 and 1.
+    """
+    shares_p3 = _colour_shares(images_b3ss).movedim(1, -1)[masks_b1ss[:, 0] > _WELL_INSIDE]
+    values_3, vectors_33 = torch.linalg.eigh(torch.cov(shares_p3.double().T))
+    direction_3 = vectors_33[:, -1] * vectors_33[-1, -1].sign()
+    return torch.stack((shares_p3.mean(dim=0), (direction_3 / (2 * values_3[-1].sqrt())).float()))
+
+
+def shade_masks(masks_b1ss: Tensor, images_b3ss: Tensor, hue_23: Tensor) -> Tensor:
+    """Return masks whose foreground is as bright as one side's limbs or the other's, by hue."""
+    mean_311, direction_311 = hue_23[:, :, None, None]
+    along_b3ss = (_colour_shares(images_b3ss) - mean_311) * direction_311
+    share_b1ss = (1 + along_b3ss.sum(dim=1, keepdim=True).clamp(-1, 1)) / 2
+    return (masks_b1ss + 1) * (SIDE_BRIGHTNESS + (1 - SIDE_BRIGHTNESS) * share_b1ss) - 1
+
+
+def _colour_shares(images_b3ss: Tensor) -> Tensor:
+    colours_b3ss = (images_b3ss + 1) / 2
+    return colours_b3ss / colours_b3ss.sum(dim=1, keepdim=True).clamp(min=_DARK)
 
 
 def images_to_input(images_bss3: Tensor) -> Tensor:

@@ -23,10 +23,13 @@ from torch.autograd.function import once_differentiable
 
 from selfpose.skeleton import Layout
 
-__all__ = ["Profile", "SkeletonRenderer", "draw_skeletons", "limb_brightness"]
+__all__ = ["SIDE_BRIGHTNESS", "Profile", "SkeletonRenderer", "draw_skeletons", "limb_brightness"]
 
 Profile = Literal["distance", "squared"]
 """Whether brightness falls with the distance (public code) or its square (printed form)."""
+
+SIDE_BRIGHTNESS = 0.5
+"""Of left limbs that are told from right ones: as far from the right as from the background."""
 
 _MINIMUM_SQUARE = 1e-6
 

@@ -160,7 +160,9 @@ def _build_silhouette(
         phi = build_phi(config).to(_device())
     pretrain_phi(
         phi,
-        open_feed(train, config.image_size, with_masks=True, device=_device()),
+        open_feed(train, config.image_size, with_masks=True, device=_device()).with_hue(
+            config.silhouette_hue
+        ),
         config=config,
         generator=torch.Generator().manual_seed(config.stage_seed),
         progress=progress,
@@ -224,7 +226,7 @@ _SILHOUETTE = _Kind(
     "silhouette",
     (
         *("pretrain_silhouette", "pretrain_learning_rate", "batch_size", "gradient_clip"),
-        *("image_size", "width", "narrowest_px"),
+        *("image_size", "width", "narrowest_px", "silhouette_hue"),
     ),
     (*_STEP_SOURCES, "selfpose.networks.phi", "selfpose.images"),
     _build_silhouette,

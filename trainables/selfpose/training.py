@@ -35,7 +35,7 @@ from selfpose.losses import (
     silhouette_loss,
 )
 from selfpose.networks import D, Omega, Phi
-from selfpose.renderer import SkeletonRenderer
+from selfpose.renderer import SIDE_BRIGHTNESS, SkeletonRenderer
 from selfpose.skeleton import Layout
 
 __all__ = [
@@ -55,8 +55,6 @@ __all__ = [
 ]
 
 _ADAM_BETAS = (0.5, 0.999)
-_SIDE_BRIGHTNESS = 0.5
-"""Of the left limbs with `side_coding`: as far from the right as from the background."""
 
 Terms = dict[str, Tensor]
 
@@ -84,7 +82,11 @@ class Pens:
         """Return the renderers of a configuration."""
         pen = config.renderer
         body = SkeletonRenderer(
-            layout, config.image_size, sigma=pen.silhouette_sigma, profile=pen.profile
+            layout,
+            config.image_size,
+            sigma=pen.silhouette_sigma,
+            profile=pen.profile,
+            side_brightness=SIDE_BRIGHTNESS if config.silhouette_hue else 1.0,
         )
         return cls(make_skeleton_pen(config, layout), body)
 
@@ -96,7 +98,7 @@ def make_skeleton_pen(config: SelfPoseConfig, layout: Layout) -> SkeletonRendere
         config.image_size,
         sigma=config.renderer.sigma,
         profile=config.renderer.profile,
-        side_brightness=_SIDE_BRIGHTNESS if config.renderer.side_coding else 1.0,
+        side_brightness=SIDE_BRIGHTNESS if config.renderer.side_coding else 1.0,
     )
 
 

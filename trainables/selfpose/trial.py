@@ -88,7 +88,7 @@ class Trial:
                 config.image_size,
                 with_masks=config.mode == "complete" and config.loss_weights.silhouette > 0,
                 device=self.device,
-            )
+            ).with_hue(config.silhouette_hue)
         if config.mode == "supervised":
             self.labels = read_labels(store.split("train"), layout, self.device)
         self.validation = _Validation(store, config)
