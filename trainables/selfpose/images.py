@@ -153,12 +153,12 @@ def principal_hue(images_b3ss: Tensor, masks_b1ss: Tensor) -> Tensor:
 
     Returns:
         (2, 3): the mean share, and the first principal component (bluer is positive, for a sign)
-        over twice its standard deviation: nearly all hues come out between -1 and 1.
+        over its standard deviation: hues that are not near the mean come out near -1 or 1.
     """
     shares_p3 = _colour_shares(images_b3ss).movedim(1, -1)[masks_b1ss[:, 0] > _WELL_INSIDE]
     values_3, vectors_33 = torch.linalg.eigh(torch.cov(shares_p3.double().T))
     direction_3 = vectors_33[:, -1] * vectors_33[-1, -1].sign()
-    return torch.stack((shares_p3.mean(dim=0), (direction_3 / (2 * values_3[-1].sqrt())).float()))
+    return torch.stack((shares_p3.mean(dim=0), (direction_3 / values_3[-1].sqrt()).float()))
 
 
 def shade_masks(masks_b1ss: Tensor, images_b3ss: Tensor, hue_23: Tensor) -> Tensor:
