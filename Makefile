@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu test lint check bench
+.PHONY: help setup sweep paper-gpu test lint check bench bench-slots
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -45,4 +45,7 @@ check: lint ## Lint and the fast tests.
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: setup ## Measure the hot pieces against their naive twins.
-	$(BIN)/python -m pytest tests/benchmarks --override-ini python_files='bench_*.py' -s
+	$(BIN)/python -m pytest tests/benchmarks --override-ini python_files='bench_*.py' -s --ignore tests/benchmarks/bench_slots.py
+
+bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; takes 10 GB of memory.
+	$(BIN)/python -m pytest tests/benchmarks/bench_slots.py --override-ini python_files='bench_*.py' -s

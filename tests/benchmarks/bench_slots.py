@@ -1,181 +1,19 @@
-"""A sweep of 500 toy trials on 64 simulated slots, through real Ray: does the driver keep up?
-
-A slot is a worker process that sleeps through its epochs, so 64 of them stand on any machine. Of
-the driver is measured what its process takes, of the slots how long they train; both between the
-first and the last start of a trial. Processor time says what a report costs; the clock says more of
-what else the machine does.
-"""
+"""500 toy trials on 64 simulated slots: what a report costs the driver, and whether slots wait."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import statistics
-import subprocess
-import sys
-import threading
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
 
-from posetune.study.database import open_database
-
-SWEEP = """\
-trainable: posetune.testing.toy:Toy
-store: {store}
-objective: {{metric: val/error_mm, mode: min}}
-search:
-  x: {{float: [0.01, 1], log: true}}
-  depth: {{int: [2, 8], step: 2}}
-fixed: {{epoch_s: {epoch_s}}}
-sampler: {{name: tpe, seed: 0}}
-pruner: {{name: asha, max_epochs: 27, grace_epochs: 3, reduction_factor: 3}}
-resources: {{cpu: {cpu}}}
-budget: {{trials: {trials}}}
-"""
-
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A look at the driver's process."""
-
-    at: float
-    """Seconds since the epoch."""
-    main_s: float
-    """Processor time of its main thread, where Tune's loop and the study run."""
-    all_s: float
-    """Of all its threads."""
-    resident: float
-    """MB."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What was measured between the first and the last start of a trial."""
-
-    seconds: float
-    reports: int
-    main_ms: float
-    """Processor time of the driver's main thread for one report."""
-    all_ms: float
-    busy: float
-    """Share of the time of all slots in which they train."""
-    busy_once_standing: float
-    """The same from the moment at which every slot has had its first trial."""
-    resident: tuple[float, float]
-    """Of the driver, MB: when every slot stood, and at the last start."""
-    worker: float
-    """Proportional share of memory of the median worker, MB."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.reports} reports in {self.seconds:.0f} s; driver {self.main_ms:.1f} ms a "
-            f"report in its main thread, {self.all_ms:.1f} ms in all; slots busy {self.busy:.1%}, "
-            f"{self.busy_once_standing:.1%} once all stood; driver {self.resident[0]:.0f} MB then "
-            f"{self.resident[1]:.0f} MB; a worker {self.worker:.0f} MB"
-        )
-
-
-def look(pid: int) -> Sample:
-    def processor_s(stat: Path) -> float:
-        fields = stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-    proc = Path(f"/proc/{pid}")
-    status = (proc / "status").read_text().splitlines()
-    resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
-    return Sample(
-        at=time.time(),
-        main_s=processor_s(proc / "task" / str(pid) / "stat"),
-        all_s=processor_s(proc / "stat"),
-        resident=resident,
-    )
-
-
-def workers_mb(session: int) -> list[float]:
-    """Return the proportional share of memory of every worker of a session."""
-    found = []
-    for proc in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, StopIteration):
-            if os.getsid(int(proc.name)) != session:
-                continue
-            if b"ResourceTrainable" in (proc / "cmdline").read_bytes():
-                lines = (proc / "smaps_rollup").read_text().splitlines()
-                found.append(next(int(x.split()[1]) for x in lines if x.startswith("Pss:")) / 1024)
-    return found
-
-
-def run_sweep(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figures:
-    """Run the sweep and measure it."""
-    (folder / "store").mkdir(parents=True)
-    (folder / "store" / "toy.json").write_text('{"image_size": 8, "seed": 0}')
-    file = folder / "many.yaml"
-    cpu = (os.cpu_count() or 1) / slots
-    file.write_text(SWEEP.format(store=folder / "store", epoch_s=epoch_s, cpu=cpu, trials=trials))
-    samples: list[Sample] = []
-    worker: list[float] = []
-    with (folder / "output").open("w") as output:
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", "many", "--json"],
-            env={**os.environ, "POSETUNE_HOME": str(folder / "home")},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def watch() -> None:
-        while driver.poll() is None:
-            with contextlib.suppress(OSError, StopIteration):
-                samples.append(look(driver.pid))
-            if len(samples) % 40 == 0:
-                worker.extend(workers_mb(driver.pid))
-            time.sleep(0.5)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    assert driver.wait() == 0, (folder / "output").read_text()[-3000:]
-    watcher.join()
-    return figures(folder / "home" / "study.db", samples, worker, slots=slots)
-
-
-def figures(study: Path, samples: list[Sample], worker: list[float], *, slots: int) -> Figures:
-    with open_database(f"sqlite:///{study}").reading() as connection:
-        starts = sorted(connection.execute(text("SELECT at FROM placement")).scalars())
-        reports = connection.execute(text("SELECT at, seconds FROM report")).all()
-    first, last, standing = starts[0], starts[-1], starts[slots - 1]
-
-    def busy(begin: float, end: float) -> float:
-        """Each report says how long its epoch took until shortly before it was committed."""
-        trained = sum(max(0.0, min(at, end) - max(at - s, begin)) for at, s in reports)
-        return trained / (slots * (end - begin))
-
-    def at(moment: float) -> Sample:
-        return min(samples, key=lambda sample: abs(sample.at - moment))
-
-    begin, end = at(first), at(last)
-    count = sum(begin.at < moment <= end.at for moment, _ in reports)
-    return Figures(
-        seconds=last - first,
-        reports=count,
-        main_ms=1000 * (end.main_s - begin.main_s) / count,
-        all_ms=1000 * (end.all_s - begin.all_s) / count,
-        busy=busy(first, last),
-        busy_once_standing=busy(standing, last),
-        resident=(at(standing).resident, end.resident),
-        worker=statistics.median(worker) if worker else 0.0,
-    )
+from posetune.testing.slots import run_many
 
 
 @pytest.mark.timeout(3600)
 def test_64_slots_are_kept_busy_by_one_driver(tmp_path: Path) -> None:
-    found = run_sweep(tmp_path, trials=500, slots=64, epoch_s=2.0)
+    found = run_many(tmp_path, trials=500, slots=64, epoch_s=2.0)
     table = Table("500 toy trials, 64 slots, epochs of 2 s", "measured", "wanted")
     table.add_row("driver, a report (processor, main thread)", f"{found.main_ms:.1f} ms", "15 ms")
     table.add_row("driver, a report (processor, all threads)", f"{found.all_ms:.1f} ms", "")
@@ -184,7 +22,6 @@ def test_64_slots_are_kept_busy_by_one_driver(tmp_path: Path) -> None:
     table.add_row("driver's memory", "{:.0f}, then {:.0f} MB".format(*found.resident), "flat")
     table.add_row("a worker's memory", f"{found.worker:.0f} MB", "")
     Console().print(table)
-    print(found)
     assert found.main_ms <= 15
     assert found.busy_once_standing >= 0.95
     assert found.resident[1] - found.resident[0] < 50
