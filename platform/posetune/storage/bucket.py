@@ -169,6 +169,7 @@ class Bucket(Storage):
 
         if not self._listed(name):
             return False
+        folder.mkdir(exist_ok=True)
         with self._faults():
             fs.copy_files(
                 self._key(name),

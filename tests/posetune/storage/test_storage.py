@@ -54,6 +54,14 @@ def test_what_was_written_is_read_again(storage: Storage) -> None:
     storage.remove("a/b")
 
 
+def test_a_folder_of_files_without_folders_is_read_again(storage: Storage) -> None:
+    with storage.writing("a/b") as folder:
+        (folder / "file").write_bytes(b"content")
+    with storage.reading("a/b") as folder:
+        assert folder is not None
+        assert (folder / "file").read_bytes() == b"content"
+
+
 def test_a_block_that_raises_leaves_nothing(storage: Storage) -> None:
     def write_half() -> None:
         with storage.writing("a/b") as folder:
