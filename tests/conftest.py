@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -174,6 +177,17 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture
 def postgres_database(postgres_server: str) -> str:
     """The address of a new, empty PostgreSQL database."""
+    return new_database(postgres_server)
+
+
+@pytest.fixture
+def other_postgres_database(postgres_server: str) -> str:
+    """The address of another one on the same server."""
+    return new_database(postgres_server)
+
+
+def new_database(postgres_server: str) -> str:
+    """Make a database and return its address."""
     import uuid
 
     from sqlalchemy import create_engine, text
@@ -184,6 +198,65 @@ def postgres_database(postgres_server: str) -> str:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return postgres_server.format(name=name)
+
+
+class MlflowServer:
+    """An MLflow server on loopback that can be started and killed again and again."""
+
+    def __init__(self, folder: Path, backend: str | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.backend = backend or f"sqlite:///{folder / 'server.db'}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": self.backend,
+            "MLFLOW_ARTIFACTS_DESTINATION": (self.folder / "server-artifacts").as_uri(),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except (URLError, OSError):
+                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[Callable[..., MlflowServer]]:
+    """Make MLflow servers that are away at first; they are gone after the test."""
+    made = []
+
+    def make(backend: str | None = None) -> MlflowServer:
+        made.append(MlflowServer(tmp_path, backend))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -235,8 +235,9 @@ def _ask(
 
 def _client(address: str) -> JobSubmissionClient:
     check_ray()
-    for talker in ("dashboard_sdk", "job.sdk"):  # they set their own level
-        logging.getLogger(f"ray.dashboard.modules.{talker}").setLevel(logging.WARNING)
+    for talker in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
+        logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)  # they set their own level
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
     if "RAY_AUTH_MODE" not in os.environ and (
         os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     ):

@@ -32,14 +32,13 @@ class Node:
         self.ip, self.mark = ip, uuid.uuid4().hex
         self.environment = {**environment, MARK: self.mark}
 
-    def start(self, *options: str, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, within: Sequence[str] = ()) -> None:
         command = [*within, "ray", "start", f"--node-ip-address={self.ip}"]
         command += ["--object-store-memory=80000000", "--disable-usage-stats", *options]
         # Fixed by default, and taken where this machine has another Ray.
         command += [f"--dashboard-agent-listen-port={free_port()}"]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        started = subprocess.run(command, env=self.environment, capture_output=True, timeout=180)
+        assert started.returncode == 0, (started.stdout + started.stderr).decode()
 
     def processes(self) -> list[int]:
         sign, found = f"{MARK}={self.mark}".encode(), []
@@ -81,32 +80,33 @@ class Cluster:
         head = Node(f"{self.network}.1", {**self.environment, **environment})
         self.nodes.append(head)
         temporary = self.folder / f"r{len(self.nodes)}"
-        _finish(
-            head.start(
-                "--head",
-                f"--port={self.port}",
-                f"--num-cpus={cpus}",
-                f"--dashboard-host={head.ip}",
-                f"--dashboard-port={self.dashboard}",
-                f"--ray-client-server-port={free_port()}",
-                f"--temp-dir={temporary}",
-            )
+        head.start(
+            "--head",
+            f"--port={self.port}",
+            f"--num-cpus={cpus}",
+            f"--dashboard-host={head.ip}",
+            f"--dashboard-port={self.dashboard}",
+            f"--ray-client-server-port={free_port()}",
+            f"--temp-dir={temporary}",
         )
         return head
 
     def start_workers(
         self, count: int, *, cpus: int = 2, within: Sequence[str] = (), **environment: str
     ) -> list[Node]:
-        """Start several workers at once; `within` is a command that runs another."""
-        workers, starting = [], []
+        """Start workers; `within` is a command that runs another."""
+        workers = []
         for _ in range(count):
             ip = f"{self.network}.{len(self.nodes) + 1}"
             workers.append(Node(ip, {**self.environment, **environment}))
             self.nodes.append(workers[-1])
-            options = (f"--address={self.network}.1:{self.port}", f"--num-cpus={cpus}")
-            starting.append(workers[-1].start(*options, within=within))
-        for process in starting:
-            _finish(process)
+            workers[-1].start(
+                f"--address={self.network}.1:{self.port}",
+                f"--num-cpus={cpus}",
+                # Of its own: a node unpacks a job's packages anew, under the feet of another.
+                f"--temp-dir={self.folder / f'r{len(self.nodes)}'}",
+                within=within,
+            )
         return workers
 
     def posetune(
@@ -125,11 +125,6 @@ class Cluster:
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
-
-
-def _finish(starting: subprocess.Popen[bytes]) -> None:
-    output, _ = starting.communicate(timeout=120)
-    assert starting.returncode == 0, output.decode()
 
 
 @pytest.fixture

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
@@ -147,66 +139,17 @@ def sweep_spec() -> dict[str, Any]:
     return SPEC
 
 
-class Server:
-    """An MLflow server on loopback that can be started and killed again and again."""
-
-    def __init__(self, folder: Path, backend: str | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.backend = backend or f"sqlite:///{folder / 'server.db'}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        environment = {
-            **os.environ,
-            "MLFLOW_BACKEND_STORE_URI": self.backend,
-            "MLFLOW_ARTIFACTS_DESTINATION": (self.folder / "server-artifacts").as_uri(),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        log.close()
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urlopen(f"{self.url}/health", timeout=5):
-                    return
-            except (URLError, OSError):
-                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
 @pytest.fixture
-def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
+def server(tmp_path: Path, empty_store: Path, mlflow_server: Callable[..., Any]) -> Any:
     """A server on SQLite that is away at first."""
     shutil.copy(empty_store, tmp_path / "server.db")
-    server = Server(tmp_path)
-    yield server
-    server.kill()
+    return mlflow_server()
 
 
 @pytest.fixture
-def postgres_tracking(tmp_path: Path, postgres_database: str) -> Iterator[Server]:
+def postgres_tracking(postgres_database: str, mlflow_server: Callable[..., Any]) -> Any:
     """A server on an empty PostgreSQL database that is away at first."""
-    server = Server(tmp_path, postgres_database)
-    yield server
-    server.kill()
+    return mlflow_server(postgres_database)
 
 
 @pytest.fixture
