@@ -32,11 +32,19 @@ class LeaseLostError(RuntimeError):
     """Another driver has taken the sweep over; this one must stop without writing."""
 
 
+class _HeldError(BadInputError):
+    """A live driver holds the lease."""
+
+    def __init__(self, message: str, *, is_here: bool, expires: float) -> None:
+        super().__init__(message)
+        self.is_here, self.expires = is_here, expires
+
+
 class Lease:
     """The right to append a sweep's events; renewed by a thread until released."""
 
     def __init__(self, database: Database, sweep_id: int, name: str) -> None:
-        """Take the lease.
+        """Take the lease; that of a holder on another host is waited for, in case it is dead.
 
         Raises:
             BadInputError: a live driver holds it.
@@ -47,7 +55,7 @@ class Lease:
         self._database = database
         self._sweep_id = sweep_id
         self._released = threading.Event()
-        database.write(lambda connection: self._take(connection, name))
+        self._take_or_wait(name)
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -66,6 +74,20 @@ class Lease:
         ours = (table.c.sweep_id == self._sweep_id) & (table.c.holder == self.holder)
         self._database.write(lambda connection: connection.execute(delete(table).where(ours)))
 
+    def _take_or_wait(self, name: str) -> None:
+        until: float | None = None
+        while True:
+            try:
+                self._database.write(lambda connection: self._take(connection, name))
+            except _HeldError as error:
+                # A head that comes back on another host is told apart by its silence alone.
+                until = error.expires if until is None else until
+                if error.is_here or time.time() > until:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
+
     def _take(self, connection: Connection, name: str) -> None:
         table = schema.lease
         query = select(table).where(table.c.sweep_id == self._sweep_id).with_for_update()
@@ -81,9 +103,11 @@ class Lease:
         if row is None:
             connection.execute(insert(table).values(sweep_id=self._sweep_id, **values))
         elif is_live(row.host, row.pid, row.pid_started, row.expires):
-            raise BadInputError(
+            raise _HeldError(
                 f"sweep {name}: is being driven by process {row.pid} on {row.host}; wait for it, "
-                f"or stop that process (its lease is renewed every {LEASE_S / 3:.0f} s)"
+                f"or stop that process (its lease is renewed every {LEASE_S / 3:.0f} s)",
+                is_here=row.host == socket.gethostname(),
+                expires=row.expires,
             )
         else:
             connection.execute(

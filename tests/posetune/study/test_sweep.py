@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
+from posetune.study import schema
 from posetune.study.database import Database, open_database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.sweep import Opening, StaleAttemptError, SweepRun
@@ -148,6 +149,28 @@ def test_a_second_driver_is_refused_by_name(database: Database) -> None:
     with pytest.raises(BadInputError, match=r"is being driven by process \d+"):
         SweepRun(database, opening())
     run.lease.release()
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
+    database: Database, lives: bool
+) -> None:
+    first = SweepRun(database, opening())
+
+    def hold(seconds: float) -> None:
+        values = {"holder": "x", "host": "elsewhere", "expires": time.time() + seconds}
+        database.write(lambda connection: connection.execute(schema.lease.update().values(values)))
+
+    hold(0.5)
+    if lives:
+        renewal = threading.Timer(0.2, lambda: hold(60))
+        renewal.start()
+        with pytest.raises(BadInputError, match="on elsewhere"):
+            SweepRun(database, opening())
+        renewal.join()
+    else:
+        SweepRun(database, opening()).lease.release()
+    first.lease.release()
 
 
 def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -> None:
