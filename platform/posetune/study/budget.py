@@ -84,7 +84,9 @@ class Purse:
             clock: seconds since the epoch.
         """
         self._spec, self._trials, self._audited, self._clock = spec, trials, audited, clock
-        self._driven_s, self._opened = driven_s, clock()
+        wall_hours = spec.budget.wall_hours
+        self.ends_at = math.inf if wall_hours is None else clock() + 3600 * wall_hours - driven_s
+        """When the hours by the clock are over; seconds since the epoch."""
         hours = spec.budget.gpu_hours
         self.limit_s = None if hours is None else hours * 3600 / (spec.resources.gpu or 1.0)
         """For how long attempts may hold their resources."""
@@ -113,12 +115,10 @@ class Purse:
     @property
     def spent(self) -> str:
         """Which limit is reached; empty while none is."""
-        budget = self._spec.budget
         if self.limit_s is not None and self.held_s >= self.limit_s:
             return f"{self.limit} is spent"
-        wall_hours = (self._driven_s + self._clock() - self._opened) / 3600
-        if budget.wall_hours is not None and wall_hours >= budget.wall_hours:
-            return f"the budget of {budget.wall_hours:g} hours is spent"
+        if self._clock() >= self.ends_at:
+            return f"the budget of {self._spec.budget.wall_hours:g} hours is spent"
         return ""
 
     # -- the events ------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,17 @@ from posetune.study.database import Database
 from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
+from posetune.study.view import SweepView, read_sweep
 
-__all__ = ["Recording", "World", "draw_opening", "draw_world", "record"]
+__all__ = [
+    "Recording",
+    "Replay",
+    "World",
+    "draw_opening",
+    "draw_world",
+    "record",
+    "replay",
+]
 
 HALVES = 0.5
 """Of an epoch: when a worker dies, or a trial is taken away."""
@@ -86,12 +95,12 @@ def draw_opening(generator: np.random.Generator, **changes: Any) -> Opening:
             "seed": int(generator.integers(2**31)),
         },
         "pruner": {
-            "max_epochs": int(generator.choice([9, 16, 27, 40])),
+            "max_epochs": int(generator.choice([9, 16, 27])),
             "grace_epochs": int(generator.choice([1, 1, 2, 3])),
             "reduction_factor": factor,
         },
         "resources": {"cpu": 1, "gpu": 0.5},
-        "budget": {"trials": int(np.exp(generator.uniform(math.log(10), math.log(80))))},
+        "budget": {"trials": int(np.exp(generator.uniform(math.log(10), math.log(60))))},
         **changes,
     }
     defaults = {name: 0.5 for name in spec["search"]}
@@ -214,7 +223,8 @@ class _Driver:
         self.recording.held.append((number, begun, self.recording.now))
 
     def stop(self) -> None:
-        """The trials at work save where they are, and end."""
+        """The trials at work save where they are, which takes up to three seconds, and end."""
+        self.recording.now += float(self.generator.uniform(0, 3))
         for number, (attempt, _) in list(self.at_work.items()):
             trial = self.run.trials[number]
             checkpoint = CheckpointRecord(attempt, trial.epoch, f"{number}/x", "d", 1, 0.5)
@@ -250,6 +260,9 @@ def record(
             driver.start(trial.number)
         if not driver.queue:
             break
+        if driver.queue[0][0] >= run.purse.ends_at:
+            recording.now = run.purse.ends_at
+            break
         recording.now, _, action = heapq.heappop(driver.queue)
         action()
         if not watch(run, recording):
@@ -257,6 +270,74 @@ def record(
                 driver.end(number)
             run.lease.release()
             return recording
-    driver.stop()
+    if driver.at_work:
+        driver.stop()
     run.close(run.spent or run.short or "finished")
     return recording
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A recorded sweep, as it could be seen on its way."""
+
+    slots: int
+    epoch_s: float
+    """What a measured step of the defaults said of an epoch, before the start."""
+    setup_s: float
+    snapshots: tuple[SweepView, ...]
+    """After each of the shares of its trials that were asked for had ended."""
+    end: SweepView
+
+
+def replay(database: Database, seed: int, shares: Sequence[float], **changes: Any) -> Replay:
+    """Draw a sweep, record it, and look at it on its way.
+
+    One in ten is not pruned, one in six has a limit of GPU-hours and one in six of hours by the
+    clock, which may or may not be reached.
+
+    Args:
+        database: the study.
+        seed: draws everything.
+        shares: when to look, in shares of the budget's trials, ascending.
+        changes: keys of the sweep file.
+    """
+    generator = np.random.default_rng(seed)
+    opening = draw_opening(generator, **changes)
+    world = draw_world(opening.spec, generator)
+    slots = int(generator.integers(1, 9))
+    opening = _with_limits(opening, world, slots, generator)
+    opening = replace(opening, name=f"replay{seed}")
+    count = opening.spec.budget.trials
+    due = [math.ceil(share * count) for share in shares]
+    snapshots: list[SweepView] = []
+
+    def watch(run: SweepRun, _: Recording) -> bool:
+        ended = sum(trial.state is not None for trial in run.trials)
+        while len(snapshots) < len(due) and ended >= due[len(snapshots)]:
+            snapshots.append(read_sweep(database, opening.name))
+        return True
+
+    record(database, opening, world, slots=slots, watch=watch)
+    defaults = {name: float(value) for name, value in opening.defaults.items()}
+    measured = world.seconds(defaults, generator)
+    end = read_sweep(database, opening.name)
+    return Replay(slots, measured, world.setup_s, tuple(snapshots), end)
+
+
+def _with_limits(
+    opening: Opening, world: World, slots: int, generator: np.random.Generator
+) -> Opening:
+    spec = opening.spec
+    rough_s = spec.budget.trials * math.sqrt(spec.pruner.max_epochs) * world.epoch_s
+    limits = {}
+    pruner = {}
+    if generator.random() < 1 / 6:
+        limits["gpu_hours"] = generator.uniform(0.3, 3) * rough_s * spec.resources.gpu / 3600
+    if generator.random() < 1 / 6:
+        limits["wall_hours"] = generator.uniform(0.3, 3) * rough_s / slots / 3600
+    if generator.random() < 0.1:
+        pruner["name"] = "none"
+    budget = spec.budget.model_copy(update=limits)
+    pruning = spec.pruner.model_copy(update=pruner)
+    spec = spec.model_copy(update={"budget": budget, "pruner": pruning})
+    return replace(opening, spec=spec)
