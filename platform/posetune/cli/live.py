@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -11,15 +12,20 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
+from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.tables import format_params, format_seconds
+from posetune.study.forecast import forecast_sweep
 from posetune.study.journal import TrialRecord
 from posetune.study.sweep import SweepRun
 
 __all__ = ["live_table"]
 
 ROWS = 12
+FIRST_FORECAST_S, FORECAST_S, FORECAST_SHARE = 5.0, 20.0, 50
+"""Before the first forecast; between two at least, and at least so many times what one takes."""
 
 
 @contextmanager
@@ -29,18 +35,22 @@ def live_table(run: SweepRun, *, quiet: bool) -> Iterator[None]:
         yield
         return
     board = _Board(run)
-    if console.is_terminal:
-        with Live(get_renderable=board.render, console=console, refresh_per_second=2):
-            yield
-        return
     done = threading.Event()
-    thread = threading.Thread(target=board.print_lines, args=(done,), daemon=True)
-    thread.start()
+    threading.Thread(target=board.forecast, args=(done,), daemon=True).start()
     try:
-        yield
+        if console.is_terminal:
+            with Live(get_renderable=board.render, console=console, refresh_per_second=2):
+                yield
+            return
+        thread = threading.Thread(target=board.print_lines, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
     finally:
         done.set()
-        thread.join()
 
 
 def _shown(best: TrialRecord) -> str:
@@ -51,7 +61,21 @@ class _Board:
     def __init__(self, run: SweepRun) -> None:
         self._run = run
         self._started = time.monotonic()
-        self._epochs_before = sum(trial.epoch for trial in run.trials)
+        self._left = ""
+        """Between what and what, with 80 %; set now and then by a thread of its own."""
+
+    def forecast(self, done: threading.Event) -> None:
+        """Simulate the rest of the sweep again and again, but rarely: the loop needs this core."""
+        pause = FIRST_FORECAST_S
+        while not done.wait(pause):
+            begun = time.thread_time()
+            with contextlib.suppress(BadInputError, SQLAlchemyError):  # the study is away
+                view = self._run.view()
+                expected = forecast_sweep(view)
+                if expected is not None:
+                    left = [max(0.0, end - view.driven_s) for end in expected.wall_s]
+                    self._left = f"{format_seconds(left[0])} to {format_seconds(left[2])}"
+            pause = max(FORECAST_S, FORECAST_SHARE * (time.thread_time() - begun))
 
     def render(self) -> RenderableType:
         trials = list(self._run.trials)
@@ -69,7 +93,7 @@ class _Board:
         elapsed = format_seconds(time.monotonic() - self._started)
         return (
             f"{run.name}: {len(told)} of {run.spec.budget.trials} trials ended, best so far "
-            f"{shown}, {elapsed} elapsed, {self._left()} left"
+            f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 
     def print_lines(self, done: threading.Event) -> None:
@@ -96,15 +120,3 @@ class _Board:
         value = "-" if trial.value is None else f"{trial.value:.2f}"
         epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
         return str(trial.number), state, epoch, value, format_params(trial.params)
-
-    def _left(self) -> str:
-        """Guess from the epochs per trial and per second so far."""
-        run = self._run
-        told = [t for t in run.trials if t.state is not None]
-        fresh = sum(t.epoch for t in run.trials) - self._epochs_before
-        if not told or not fresh:
-            return "? s"
-        per_trial = sum(t.epoch for t in told) / len(told)
-        begun = sum(max(1.0, per_trial - t.epoch) for t in run.trials if t.state is None)
-        missing = begun + per_trial * (run.spec.budget.trials - len(run.trials))
-        return format_seconds(missing / fresh * (time.monotonic() - self._started))

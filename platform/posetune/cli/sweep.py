@@ -17,6 +17,7 @@ from posetune.storage import open_storage
 
 if TYPE_CHECKING:
     from posetune.execution.jobs import Job, Shipment
+    from posetune.study.sweep import SweepRun
 
 __all__ = ["check", "submit", "sweep"]
 
@@ -52,6 +53,7 @@ def check(
     from posetune.execution.plan import plan_sweep
     from posetune.report.tables import format_seconds
     from posetune.spec import load_sweep
+    from posetune.study.budget import unit
 
     spec, trainable, _ = load_sweep(file)
     found = find_store(spec, trainable, store)
@@ -61,19 +63,20 @@ def check(
         print_json(asdict(plan))
         return
     stages = ", ".join(f"{name} {count}" for name, count in plan.stages.items())
-    low, high = plan.seconds
     console.print(f"{file}: good")
     console.print(f"trials: {plan.trials}, {plan.slots} at a time on this machine")
     console.print(f"distinct stages: {stages or 'none'}")
-    console.print(
-        f"epochs: about {plan.epochs[0]} if ASHA cuts as in the textbook, at most {plan.epochs[1]}"
-    )
+    low, high = plan.epochs
+    console.print(f"epochs: {low} to {high} with 80 %, {plan.most_epochs} without pruning")
     if plan.not_measured:
         console.print(f"time and disk: not measured ({plan.not_measured})")
     else:
+        slow, long = (format_seconds(seconds) for seconds in plan.seconds)
+        few, many = plan.gpu_hours
         console.print(
-            f"time: {format_seconds(low)} to {format_seconds(high)} on this machine, from measured "
-            f"steps: {plan.epoch_s:.2f} s an epoch, {format_seconds(plan.stages_s)} for all stages"
+            f"time: {slow} to {long} on this machine with 80 %, {few:.3g} to {many:.3g} "
+            f"{unit(spec)}, from measured steps: {plan.epoch_s:.2f} s an epoch, "
+            f"{format_seconds(plan.stages_s)} for all stages"
         )
         console.print(
             f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints, models and figures"
@@ -172,6 +175,8 @@ def sweep(
     run = SweepRun(database, opening)
     for note in run.warm_notes:
         console.print(note)
+    if not as_json:
+        console.print(_expected(run))
     tracker = Tracker(
         database, name, resolved, announce=lambda page: console.print(MLFLOW_LINE + page)
     )
@@ -216,6 +221,21 @@ def sweep(
         console.print("every trial failed: " + "; ".join(reasons[:3]))
         raise typer.Exit(1)
     console.print(f"Next: {next_steps(view, home_flag)}", soft_wrap=True)
+
+
+def _expected(run: SweepRun) -> str:
+    """Return what the sweep, or its rest, will take; seconds are known from reports only."""
+    from posetune.report.tables import forecast_line
+    from posetune.study.forecast import forecast
+    from posetune.study.prospects import Situation
+
+    if any(trial.epoch for trial in run.trials):
+        return forecast_line(run.view())
+    low, _, high = forecast(Situation(run.spec, slots=1, epoch_s=1.0)).epochs
+    return (
+        f"forecast (80 %): {low:.0f} to {high:.0f} epochs; their time is shown once some are "
+        "trained (posetune check measures before)"
+    )
 
 
 def submit(

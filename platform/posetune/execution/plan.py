@@ -1,8 +1,7 @@
 """What a sweep will take: trials, distinct stages, time and disk, before anything is spent.
 
-The cost of a trial comes from one measured step of the default configuration. How many epochs ASHA
-leaves is simulated with trials of random, constant rank; a sampler that learns sends later trials
-further, so the truth lies between that and no pruning at all.
+The cost of a trial comes from one measured step of the default configuration; how many epochs the
+rungs leave is simulated (`study.forecast`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import math
 import os
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +19,11 @@ from posetune.execution.trial import require_device
 from posetune.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec import SweepSpec, configure, default_params
 from posetune.stages.cache import stage_key
-from posetune.study.rungs import Decision, Rungs
+from posetune.study.budget import unit
+from posetune.study.forecast import forecast
+from posetune.study.prospects import Situation
 
-__all__ = ["Plan", "disk_bytes", "measure", "plan_sweep", "simulated_epochs"]
-
-SIMULATIONS = 50
+__all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,17 @@ class Plan:
     stages: dict[str, int]
     """Distinct products of each stage, for a random draw of all trials."""
     epochs: tuple[int, int]
-    """With the textbook share of pruning, and with none."""
+    """Of all trials: the ends of an interval of 80 %, as of what follows."""
+    most_epochs: int
+    """Without any pruning."""
     not_measured: str = ""
     """Why nothing could be measured here; then what follows is zero."""
     epoch_s: float = 0.0
     stages_s: float = 0.0
     seconds: tuple[float, float] = (0.0, 0.0)
-    """From start to end on this machine, for the two numbers of epochs."""
+    """From start to end on this machine."""
+    gpu_hours: tuple[float, float] = (0.0, 0.0)
+    """As the budget counts them: trial-hours where trials have no GPU."""
     disk_bytes: int = 0
     """Checkpoints, models and figures at most."""
     warnings: tuple[str, ...] = ()
@@ -65,40 +68,45 @@ def plan_sweep(
         cost = measure(spec, trainable, defaults, store=store, device=device)
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = spec.budget.trials
-    epochs = (simulated_epochs(spec), trials * spec.pruner.max_epochs)
     at_once = min(slots, trials)
+    expected = forecast(
+        Situation(spec, slots=at_once, epoch_s=cost.epoch_s or 1.0, stages_s=stages_s)
+    )
+    known = bool(cost.epoch_s)
+    gpu = spec.resources.gpu or 1.0
     return Plan(
         trials=trials,
         slots=slots,
         stages=stages,
-        epochs=epochs,
+        epochs=(round(expected.epochs.low), round(expected.epochs.high)),
+        most_epochs=trials * spec.pruner.max_epochs,
         not_measured=not_measured,
         epoch_s=cost.epoch_s,
         stages_s=stages_s,
-        seconds=tuple((n * cost.epoch_s + stages_s) / at_once for n in epochs),  # type: ignore[arg-type]
-        disk_bytes=disk_bytes(trials, at_once, cost),
-        warnings=tuple(
-            f"stage {name} is distinct for every trial: a searched field changes it, so nothing "
-            "is shared"
-            for name, count in stages.items()
-            if count == trials > 1
+        seconds=(expected.wall_s.low, expected.wall_s.high) if known else (0.0, 0.0),
+        gpu_hours=(
+            (gpu * expected.held_s.low / 3600, gpu * expected.held_s.high / 3600)
+            if known
+            else (0.0, 0.0)
         ),
+        disk_bytes=disk_bytes(trials, at_once, cost),
+        warnings=tuple(_warnings(spec, stages, cost)),
     )
 
 
-def simulated_epochs(spec: SweepSpec) -> int:
-    """Return the mean number of epochs that ASHA trains when trials have random, constant ranks."""
-    generator = random.Random(0)
-    total = 0
-    for _ in range(SIMULATIONS):
-        rungs = Rungs(spec.pruner, "min")
-        for trial in range(spec.budget.trials):
-            rank, epoch, decision = generator.random(), 0, Decision.CONTINUE
-            while decision == Decision.CONTINUE:
-                epoch += 1
-                decision = rungs.report(trial, epoch, rank)
-            total += epoch
-    return round(total / SIMULATIONS)
+def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterator[str]:
+    for name, count in stages.items():
+        if count == spec.budget.trials > 1:
+            yield (
+                f"stage {name} is distinct for every trial: a searched field changes it, so "
+                "nothing is shared"
+            )
+    complete = spec.pruner.max_epochs * cost.epoch_s * (spec.resources.gpu or 1.0) / 3600
+    if spec.budget.gpu_hours is not None and spec.budget.gpu_hours < complete:
+        yield (
+            f"budget.gpu_hours: {spec.budget.gpu_hours:g} is less than the {complete:.3g} "
+            f"{unit(spec)} of one complete trial"
+        )
 
 
 def disk_bytes(trials: int, at_once: int, cost: Cost) -> int:

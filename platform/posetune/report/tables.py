@@ -12,6 +12,7 @@ from rich.text import Text
 from posetune.report.importance import Importance, param_importance
 from posetune.report.pruning import pruning_balance
 from posetune.study.budget import unit
+from posetune.study.forecast import forecast_sweep
 from posetune.study.view import SweepView, TrialView
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "budget_used",
     "changed_params",
     "count_epochs",
+    "forecast_line",
     "format_params",
     "format_seconds",
     "left_out",
@@ -59,6 +61,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
             "driven_s": round(view.driven_s, 3),
         },
         "left_out": view.left_out._asdict(),
+        "forecast": _forecast_json(view),
         "stages": {
             name: {"trained": use.trained, "reused": use.reused}
             for name, use in view.stages.items()
@@ -119,6 +122,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         Text(str(pruning_balance(view))),
         Text(f"budget used: {budget_used(view)}"),
         Text(f"left out: {left_out(view)}" if left_out(view) else ""),
+        Text(forecast_line(view)),
     ]
     if view.stages:
         shared = ", ".join(
@@ -149,6 +153,33 @@ def budget_used(view: SweepView) -> str:
     limit = f" of {format_seconds(3600 * budget.wall_hours)}" if budget.wall_hours else ""
     parts.append(f"{format_seconds(view.driven_s)}{limit} by the clock")
     return ", ".join(parts)
+
+
+def forecast_line(view: SweepView) -> str:
+    """Return what the sweep will have taken at its end, in words; empty where that is not known."""
+    expected = forecast_sweep(view)
+    if expected is None:
+        return ""
+    low, _, high = (format_seconds(seconds) for seconds in expected.wall_s)
+    hours = [s * (view.spec.resources.gpu or 1.0) / 3600 for s in expected.held_s]
+    ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
+    return (
+        f"forecast of the whole (80 %): {low} to {high} by the clock, {hours[0]:.3g} to "
+        f"{hours[2]:.3g} {unit(view.spec)}; ended by {ends}"
+    )
+
+
+def _forecast_json(view: SweepView) -> dict[str, Any] | None:
+    expected = forecast_sweep(view)
+    if expected is None:
+        return None
+    factor = (view.spec.resources.gpu or 1.0) / 3600
+    return {
+        "epochs": [expected.epochs.low, expected.epochs.high],
+        "driven_s": [expected.wall_s.low, expected.wall_s.high],
+        "hours": [expected.held_s.low * factor, expected.held_s.high * factor],
+        "ends_by": expected.ends_by,
+    }
 
 
 def left_out(view: SweepView) -> str:

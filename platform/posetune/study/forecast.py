@@ -164,7 +164,10 @@ class _Rest:
         for _, number in self._queue:
             self._purse.seen(self._trials[number], self._now)
         epochs = sum(trial.epoch for trial in self._trials)
-        return _End(epochs, self._purse.held_s, driven_s + self._now, reason)
+        # The first trials build the stages, as many of them at once as there are slots.
+        stages_s = self._situation.stages_s
+        wall_s = driven_s + self._now + stages_s / self._situation.slots
+        return _End(epochs, self._purse.held_s + stages_s, wall_s, reason)
 
     def _fill_slots(self) -> None:
         budget, purse = self._spec.budget, self._purse

@@ -55,6 +55,8 @@ class Situation:
     """Of a measured step; not needed where there are reports."""
     setup_s: float = 0.0
     """From an attempt to its training."""
+    stages_s: float = 0.0
+    """What the shared stages that are not there yet take together."""
     trials: Sequence[TrialView] = ()
     reports: Sequence[Report] = ()
     driven_s: float = 0.0

@@ -26,6 +26,7 @@ from posetune.study.opening import Opening, check_unchanged, create_once
 from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs
 from posetune.study.sampler import SearchMemory
 from posetune.study.seeding import seed_for
+from posetune.study.view import SweepView, read_sweep
 from posetune.study.warm import read_warm
 
 __all__ = ["Attempt", "Opening", "StaleAttemptError", "SweepRun"]
@@ -312,6 +313,10 @@ class SweepRun:
         mode, standings = self.spec.objective.mode, self._standings
         judged = [t for t in list(self.trials) if t.value is not None and t.state != "FAILED"]
         return min(judged, key=lambda t: t.place(standings.get(t.number), mode), default=None)
+
+    def view(self) -> SweepView:
+        """Read the sweep as everybody sees it; from any thread."""
+        return read_sweep(self._database, self.name)
 
     def close(self, reason: str) -> None:
         """Record why the driver stops, and give the lease back."""
