@@ -129,9 +129,14 @@ class TrialContext:
     """The verified folder of each stage that `Trainable.stages` named."""
     device: str = "cpu"
     threads: int = 1
+    rank: int = 0
+    processes: int = 1
+    """How many train this trial together, and which of them this is. With several, they stand in
+    torch.distributed's default group, and only the one of rank 0 saves, exports and draws."""
     max_epochs: int = 1
     progress: Progress = silent
-    """Call it between steps. It may raise, when the trial is told to hand over: let it pass."""
+    """Call it between steps. It may raise, when the trial is told to hand over: let it pass.
+    Processes that train together must all call it after the same steps."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,8 @@ class Trainable(Protocol):
     """Frozen, bounded, documented; every field may be searched or fixed by its dotted name."""
     metrics: ClassVar[Mapping[str, Metric]]
     """Every metric that `epoch` returns, on a store that allows it."""
+    parallel: ClassVar[bool] = False
+    """Whether several processes can train one trial together, see `TrialContext.processes`."""
 
     @classmethod
     def importers(cls) -> Mapping[str, Importer]:

@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -91,11 +91,47 @@ class Pruner(Frozen):
         return self
 
 
+_LABEL = r"[a-zA-Z0-9](?:[\w.-]{0,61}[a-zA-Z0-9])?"
+LabelName = Annotated[str, Field(pattern=rf"^(?:[\w.-]+/)?{_LABEL}$")]
+LabelCondition = Annotated[str, Field(pattern=rf"^!?(?:{_LABEL}|in\({_LABEL}(?:, ?{_LABEL})*\))$")]
+
+
 class Resources(Frozen):
-    """What one trial takes of the cluster."""
+    """What one trial takes of the cluster, and how many trials there are at a time."""
 
     cpu: float = Field(1, gt=0, strict=True, description="Cores; also the trial's threads.")
     gpu: float = Field(0, ge=0, strict=True, description="GPUs; a fraction shares one.")
+    processes: int = Field(
+        1,
+        ge=1,
+        strict=True,
+        description="That train one trial together, each with a share of every batch; one for "
+        "each GPU unless given.",
+    )
+    labels: dict[LabelName, LabelCondition] = Field(
+        default_factory=dict,
+        description="Of the nodes that may be used: value, !value, in(a, b) or !in(a, b).",
+    )
+    concurrent: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="Trials at a time at most, where sweeps share a cluster; else as many as fit.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_process_for_each_gpu(cls, given: Any) -> Any:
+        gpu = given.get("gpu", 0) if isinstance(given, dict) else None
+        if not isinstance(gpu, int | float):
+            return given
+        if gpu > 1 and gpu != int(gpu):
+            raise ValueError(f"gpu must be whole above 1, got {gpu:g}")
+        each = max(1, int(gpu))
+        processes = given.get("processes", each)
+        if gpu and processes != each:
+            raise ValueError(f"processes must be one for each of {each} GPUs, got {processes!r}")
+        return {**given, "processes": processes}
 
 
 class Budget(Frozen):
@@ -286,6 +322,11 @@ def _check_against_trainable(
             raise BadInputError(
                 f"{document.at(('search', name))}: is searched and also fixed; keep one of them"
             )
+    if spec.resources.processes > 1 and not trainable.parallel:
+        raise BadInputError(
+            f"{document.at(('resources',))}: {spec.trainable} trains in one process, got "
+            f"{spec.resources.processes}; give gpu: 1 or less"
+        )
     _check_fields(model, spec.fixed, document, section="fixed")
     for name, parameter in spec.search.items():
         for corner in parameter.corners:

@@ -50,6 +50,7 @@ _TRAIN_METRICS = {
 class SelfPose:
     """Self-supervised 3D human pose from unlabelled images and unpaired 2D poses."""
 
+    parallel: ClassVar[bool] = True
     config_model: ClassVar[type[BaseModel]] = SelfPoseConfig
     metrics: ClassVar[Mapping[str, Metric]] = {**METRICS, **_TRAIN_METRICS}
 
@@ -105,6 +106,8 @@ class SelfPose:
             TrialFailedError: the trial diverged or collapsed.
         """
         means = self._trial.train(self._trial.context.progress)
+        if self._trial.context.rank > 0:  # the first one validates what all have trained
+            return {}
         return {
             **self._trial.validate(),
             **{f"train/{name}": mean for name, mean in means.items()},

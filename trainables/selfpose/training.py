@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,13 @@ from selfpose.losses import (
     silhouette_loss,
 )
 from selfpose.networks import D, Omega, Phi
+from selfpose.parallel import ALONE, Team
 from selfpose.renderer import SIDE_BRIGHTNESS, SkeletonRenderer
 from selfpose.skeleton import Layout
 
 __all__ = [
     "Batch",
+    "Judge",
     "Pens",
     "complete_losses",
     "lifting_losses",
@@ -59,15 +61,22 @@ _ADAM_BETAS = (0.5, 0.999)
 Terms = dict[str, Tensor]
 
 
+class Judge(Protocol):
+    """D, perhaps behind its noise."""
+
+    def __call__(self, skeletons_b1ss: Tensor, *, parts: int = 1) -> list[Tensor]:
+        """Return D's maps of skeletons (B, 1, S, S), which are `parts` batches in one."""
+
+
 class Batch(NamedTuple):
-    """What one step of the complete mode is given."""
+    """What one step of the complete mode is given: a process' share."""
 
     images_b3ss: Tensor
     masks_b1ss: Tensor | None
     prior_bj2: Tensor
     """2D poses of the prior, crop coordinates, unpaired with the images."""
     lifted_prior_bj2: Tensor | None
-    """More of them, to be lifted as if Omega had read them."""
+    """More of them, to be lifted as if Omega had read them: of all processes."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +123,10 @@ def complete_losses(
     batch: Batch,
     model: PoseModel,
     *,
-    judge: Callable[[Tensor], list[Tensor]],
+    judge: Judge,
     prior: PosePrior | None,
     pens: Pens,
-    settings: tuple[SelfPoseConfig, torch.Generator],
+    settings: tuple[SelfPoseConfig, torch.Generator, Team],
 ) -> tuple[Terms, Tensor, Tensor]:
     """Compute every term that Phi, Omega and Lambda minimise.
 
@@ -127,12 +136,12 @@ def complete_losses(
         judge: D, behind its noise.
         prior: the frozen flow, or None if its weight is 0.
         pens: the renderers.
-        settings: the configuration, and what draws the virtual cameras.
+        settings: the configuration, what draws the virtual cameras, and who trains.
 
     Returns:
         The terms, Phi's skeletons (B, 1, S, S) and the prior's, drawn (B, 1, S, S).
     """
-    config, generator = settings
+    config, generator, team = settings
     assert model.phi is not None  # complete mode has both
     assert model.omega is not None
     weights, on_cuda = config.loss_weights, batch.images_b3ss.is_cuda
@@ -154,10 +163,12 @@ def complete_losses(
     )
     if weights.silhouette > 0 and batch.masks_b1ss is not None:
         terms["silhouette"] = silhouette_loss(pens.body(y_bj2), batch.masks_b1ss)
-    poses_bj2 = y_bj2.detach() if config.detach_pose else y_bj2
+    poses_bj2 = team.gather(y_bj2.detach() if config.detach_pose else y_bj2)
     if batch.lifted_prior_bj2 is not None:
         poses_bj2 = torch.cat((poses_bj2, batch.lifted_prior_bj2))
-    terms |= lifting_losses(poses_bj2, model, prior=prior, config=config, generator=generator)
+    terms |= lifting_losses(
+        poses_bj2, model, prior=prior, config=config, generator=generator, team=team
+    )
     return terms, skeletons_b1ss, drawn_b1ss
 
 
@@ -188,21 +199,25 @@ def lifting_losses(
     prior: PosePrior | None,
     config: SelfPoseConfig,
     generator: torch.Generator,
+    team: Team = ALONE,
 ) -> Terms:
     """Lift, turn, project, lift again and turn back; compute the terms on the way.
 
     Args:
-        poses_bj2: 2D poses, crop coordinates.
+        poses_bj2: 2D poses of all processes, crop coordinates; each lifts its share.
         model: holds Lambda, the layout and h.
         prior: the frozen flow, or None if its weight is 0.
         config: weights and the kind of elevation.
         generator: draws the virtual cameras.
+        team: who trains; the cameras and the pairs of poses are those of the whole batch.
     """
     layout = model.layout
-    normalised_bj2 = normalise_pose(poses_bj2, layout.root, model.h)
-    offsets_bj, elevation_b = model.lifter(normalised_bj2)
+    normalised_bj2 = normalise_pose(team.share(poses_bj2), layout.root, model.h)
+    offsets_bj, own_elevation_b = model.lifter(normalised_bj2)
     poses_bj3 = lift(normalised_bj2, offsets_bj)
-    rotations_b33 = draw_rotations(elevation_b, generator, kind=config.lifting.elevation)
+    elevation_b = team.gather(own_elevation_b)
+    all_rotations_b33 = draw_rotations(elevation_b, generator, kind=config.lifting.elevation)
+    rotations_b33 = team.share(all_rotations_b33)
     turned_bj3 = rotate(rotations_b33, poses_bj3)
     seen_bj2 = project(turned_bj3)
     again_bj3 = lift(seen_bj2, model.lifter(seen_bj2)[0])
@@ -211,7 +226,9 @@ def lifting_losses(
             project(rotate_back(rotations_b33, again_bj3)), normalised_bj2
         ),
         "consistency_3d": consistency_3d_loss(turned_bj3, again_bj3),
-        "deformation": deformation_loss(poses_bj3, again_bj3, rotations_b33),
+        "deformation": deformation_loss(
+            team.gather(poses_bj3), team.gather(again_bj3), all_rotations_b33
+        ),
         "elevation_spread": elevation_b.detach().std(),
     }
     if prior is not None:
@@ -228,13 +245,11 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def train_discriminator(
-    judge: Callable[[Tensor], list[Tensor]], real_b1ss: Tensor, fake_b1ss: Tensor
-) -> Tensor:
+def train_discriminator(judge: Judge, real_b1ss: Tensor, fake_b1ss: Tensor) -> Tensor:
     """Return D's own loss on drawn and on Phi's skeletons, judged as one batch."""
     count = len(real_b1ss)
     with torch.autocast("cuda", torch.bfloat16, enabled=real_b1ss.is_cuda):
-        maps = judge(torch.cat((real_b1ss, fake_b1ss.detach())))
+        maps = judge(torch.cat((real_b1ss, fake_b1ss.detach())), parts=2)
     return discriminator_loss([m[:count] for m in maps], [m[count:] for m in maps])
 
 
@@ -244,31 +259,36 @@ def make_optimiser(groups: list[tuple[nn.Module, float]]) -> torch.optim.Optimiz
     return torch.optim.Adam(parameters, betas=_ADAM_BETAS, fused=True)
 
 
-def take_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, clip: float) -> None:
+def take_step(
+    optimiser: torch.optim.Optimizer, loss: Tensor, *, clip: float, team: Team = ALONE
+) -> None:
     """Take the gradient of `loss` in the optimiser's networks only, clip each, and step.
 
-    Each network's gradient is clipped by itself, so that a large one of Lambda's does not
-    shrink Phi's.
+    The gradient is the mean of all processes'. Each network's is clipped by itself, so that a
+    large one of Lambda's does not shrink Phi's.
     """
     networks = [group["params"] for group in optimiser.param_groups]
     optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss, inputs=[p for network in networks for p in network])
+    parameters = [p for network in networks for p in network]
+    torch.autograd.backward(loss, inputs=parameters)
+    team.average(p.grad for p in parameters if p.grad is not None)
     for network in networks:
         nn.utils.clip_grad_norm_(network, clip)
     optimiser.step()
 
 
 def noisy_judge(
-    network: D, generator: torch.Generator, *, noise: float
-) -> Callable[[Tensor], list[Tensor]]:
-    """Return D behind instance noise of standard deviation `noise`."""
+    network: D, generator: torch.Generator, *, noise: float, team: Team = ALONE
+) -> Judge:
+    """Return D behind instance noise of standard deviation `noise`, drawn for the whole batch."""
 
-    def judge(skeletons_b1ss: Tensor) -> list[Tensor]:
+    def judge(skeletons_b1ss: Tensor, *, parts: int = 1) -> list[Tensor]:
         if noise > 0:
+            count, *shape = skeletons_b1ss.shape
             shift = torch.randn(
-                skeletons_b1ss.shape, generator=generator, device=skeletons_b1ss.device
+                (team.size * count, *shape), generator=generator, device=skeletons_b1ss.device
             )
-            skeletons_b1ss = skeletons_b1ss + noise * shift
+            skeletons_b1ss = skeletons_b1ss + noise * team.share(shift, parts=parts)
         return network(skeletons_b1ss)
 
     return judge

@@ -26,6 +26,7 @@ from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
 from selfpose.inference import build_model, unit_bones
 from selfpose.metrics import error_2d_px, validation_metrics, validation_subset
 from selfpose.networks import D
+from selfpose.parallel import Team, share_statistics
 from selfpose.stages import load_shared_weights, prior_poses
 from selfpose.supervised import read_labels, supervised_loss
 from selfpose.training import (
@@ -67,6 +68,7 @@ class Trial:
             BadInputError: the store does not fit the configuration.
         """
         self.config, self.context = config, context
+        self.team = _make_team(config, context)
         self.device = torch.device(context.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
@@ -76,6 +78,8 @@ class Trial:
             self.model = build_model(config, layout, h=h)
             self.judge = D(config.discriminator.width, image_size=config.image_size)
         load_shared_weights(self.model, dict(context.products))
+        if self.model.phi is not None:
+            share_statistics(self.model.phi, self.team)
         self.model.to(self.device)
         self.judge.to(self.device)
         self.prior_nj2 = prior_nj2.to(self.device)
@@ -120,7 +124,9 @@ class Trial:
             self._set_rates()
             terms = take_one()
             zero = self.sums.new_zeros(())
-            self.sums += torch.stack([terms.get(name, zero).detach() for name in TERMS])
+            reported = torch.stack([terms.get(name, zero).detach() for name in TERMS])
+            self.team.average([reported])
+            self.sums += reported
             self.position += 1
         progress(total, total)
         means = dict(zip(TERMS, (self.sums / total).tolist(), strict=True))
@@ -243,6 +249,12 @@ class Trial:
             for group, full in zip(self._groups(), self.full_rates, strict=True):
                 group["lr"] = full * (1.0 + math.cos(math.pi * done)) / 2.0
 
+    def _draw_rows(self) -> Tensor:
+        """Draw a batch of training images for all processes, and return this one's share."""
+        assert self.feed is not None  # modes that ask have images
+        count = self.config.batch_size
+        return self.team.share(torch.randint(len(self.feed), (count,), generator=self.order))
+
     def _draw_prior(self, count: int) -> Tensor:
         pick = torch.randint(len(self.prior_nj2), (count,), generator=self.order)
         return self.prior_nj2[pick.to(self.device, non_blocking=True)]
@@ -254,12 +266,13 @@ class Trial:
             prior=self.flow,
             config=self.config,
             generator=self.noise,
+            team=self.team,
         )
         return self._finish_step(terms, weighted_sum(terms, self.config.loss_weights))
 
     def _supervised_step(self) -> Terms:
         assert self.feed is not None  # this mode has images
-        pick = torch.randint(len(self.feed), (self.config.batch_size,), generator=self.order)
+        pick = self._draw_rows()
         images_b3ss, _ = self.feed.fetch(pick)
         loss = supervised_loss(images_b3ss, self.labels.pick(pick), self.model)
         return self._finish_step({}, loss)
@@ -267,32 +280,35 @@ class Trial:
     def _complete_step(self) -> Terms:
         assert self.feed is not None  # complete mode has images
         config = self.config
-        pick = torch.randint(len(self.feed), (config.batch_size,), generator=self.order)
         batch = Batch(
-            *self.feed.fetch(pick),
-            self._draw_prior(config.batch_size),
+            *self.feed.fetch(self._draw_rows()),
+            self.team.share(self._draw_prior(config.batch_size)),
             self._draw_prior(config.lift_prior) if config.lift_prior else None,
         )
         left = 1.0 - min(1.0, self.steps / config.discriminator.noise_steps)
-        judge = noisy_judge(self.judge, self.noise, noise=config.discriminator.noise * left)
+        noise = config.discriminator.noise * left
+        judge = noisy_judge(self.judge, self.noise, noise=noise, team=self.team)
         terms, skeletons_b1ss, drawn_b1ss = complete_losses(
             batch,
             self.model,
             judge=judge,
             prior=self.flow,
             pens=self.pens,
-            settings=(config, self.noise),
+            settings=(config, self.noise, self.team),
         )
         terms = self._finish_step(terms, weighted_sum(terms, config.loss_weights))
         if config.loss_weights.adversarial > 0:
             terms["discriminator"] = train_discriminator(judge, drawn_b1ss, skeletons_b1ss)
-            take_step(self.judge_optimiser, terms["discriminator"], clip=config.gradient_clip)
+            self._take_step(self.judge_optimiser, terms["discriminator"])
         return terms
 
     def _finish_step(self, terms: Terms, total: Tensor) -> Terms:
-        take_step(self.optimiser, total, clip=self.config.gradient_clip)
+        self._take_step(self.optimiser, total)
         self.steps += 1
         return {**terms, "total": total}
+
+    def _take_step(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        take_step(optimiser, loss, clip=self.config.gradient_clip, team=self.team)
 
 
 class _Validation:
@@ -309,6 +325,17 @@ class _Validation:
         self.images_nss3: NDArray[np.uint8] | None = None
         if config.takes_images:
             self.images_nss3 = reduce_images(val.images(rows), config.image_size)
+
+
+def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:
+    size = context.processes
+    for name, count in (("batch_size", config.batch_size), ("lift_prior", config.lift_prior)):
+        if count % size:
+            raise BadInputError(
+                f"{name}: {count} cannot be shared evenly by {size} processes; give a multiple of "
+                f"{size}, or another number of GPUs"
+            )
+    return Team(context.rank, size)
 
 
 def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | None:

@@ -97,9 +97,9 @@ class _Board:
         )
 
     def print_lines(self, done: threading.Event) -> None:
-        """Print each trial's end, and the summary now and then."""
+        """Print each trial's end, what is waited for, and the summary now and then."""
         printed = {trial.number for trial in self._run.trials if trial.state is not None}
-        last = time.monotonic()
+        last, waited_for = time.monotonic(), ""
         while True:
             finished = done.wait(0.5)
             ended = [t for t in list(self._run.trials) if t.state and t.number not in printed]
@@ -107,11 +107,14 @@ class _Board:
                 printed.add(trial.number)
                 number, state, epoch, value, params = self._row(trial)
                 console.print(f"trial {number} {state} at epoch {epoch}: {value}  {params}")
-            if ended or time.monotonic() - last > LINE_EVERY_S:
+            due = time.monotonic() - last > LINE_EVERY_S
+            if ended or due:
                 last = time.monotonic()
                 console.print(self.summary())
-                if self._run.waits_for:
-                    console.print(self._run.waits_for)
+            waits_for = self._run.waits_for
+            if waits_for and (due or waits_for != waited_for):
+                console.print(waits_for)
+            waited_for = waits_for
             if finished:
                 return
 

@@ -26,6 +26,7 @@ __all__ = [
     "FAILED",
     "HANDED_OVER",
     "HANDLE",
+    "NODE",
     "REFUSED",
     "RESULT",
     "STARTED",
@@ -37,6 +38,7 @@ __all__ = [
 ASSIGNMENT = "posetune_assignment"
 STARTED = "posetune_started"
 HANDLE = "posetune_handle"
+NODE = "posetune_node"
 RESULT = "posetune_result"
 FAILED = "posetune_failed"
 REFUSED = "posetune_refused"
@@ -50,7 +52,7 @@ WAIT_S = 2.0
 class TrialActor(tune.Trainable):
     """Runs one trial after another in one process, so that imports are paid once.
 
-    A SIGTERM (a node that is taken away) or the driver's stop file ends a trial within its epoch:
+    A SIGTERM (a node that is taken away) or a stop file of the driver's ends a trial in its epoch:
     it saves where it is, and the next attempt goes on from there.
     """
 
@@ -99,11 +101,12 @@ class TrialActor(tune.Trainable):
         """What the first step answers."""
         self._over = False
         self._busy = True
-        self._wish = Wish(assignment.storage, assignment.sweep)
+        node = ray.get_runtime_context().get_node_id()
+        self._wish = Wish(assignment.storage, assignment.sweep, node=node)
         try:
             trainable = load_trainable(assignment.spec.trainable)()
             self._run = TrialRun(trainable, assignment, told_to_stop=self._told_to_stop)
-            self._first = {STARTED: self._run.started, HANDLE: _own_handle()}
+            self._first = {STARTED: self._run.started, HANDLE: _own_handle(), NODE: node}
         except (TrialFailedError, BadInputError) as error:
             self._first = {FAILED: str(error)}
         except StoreChangedError as error:

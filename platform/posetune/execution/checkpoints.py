@@ -1,6 +1,7 @@
 """Checkpoints in storage: written whole under a name used once, checked when read.
 
     checkpoints/<sweep>/stop              there while the driver asks its trials to hand over
+    checkpoints/<sweep>/stop-<node>       the same for the trials on one node
     checkpoints/<sweep>/<trial>/<epoch>-<attempt>-<random>/
         state/     what `Trainable.save` wrote
         model/     what `Trainable.export` wrote, after the last epoch
@@ -47,9 +48,9 @@ def trial_folder(sweep: str, trial: int) -> str:
     return f"checkpoints/{sweep}/{trial:05d}"
 
 
-def stop_file(sweep: str) -> str:
-    """Return the file that asks a sweep's trials to hand over, in storage."""
-    return f"checkpoints/{sweep}/stop"
+def stop_file(sweep: str, node: str = "") -> str:
+    """Return the file that asks a sweep's trials (on one node) to hand over, in storage."""
+    return f"checkpoints/{sweep}/stop" + (f"-{node}" if node else "")
 
 
 def log_file(sweep: str, trial: int) -> str:

@@ -79,6 +79,8 @@ class Desk:
         self._data = data
         self._cleaner = ThreadPoolExecutor(1, "cleaner")  # deleting on S3 or NFS takes its time
         self.handing_over = HandingOver(home.storage, run.name, self.stop_reason)
+        self.unplaced: set[int] = set()
+        """Trials that were given to Tune and have not begun to train."""
 
     def stop_reason(self) -> str:
         """Return why the sweep should stop now; empty while it should not."""

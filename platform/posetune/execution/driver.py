@@ -101,28 +101,29 @@ def _tune(desk: Desk) -> None:
     from ray import tune
 
     from posetune.execution.actor import TrialActor
+    from posetune.execution.placement import Lookout, TrialRequest
     from posetune.execution.scheduler import StudyScheduler
     from posetune.execution.searcher import StudySearcher
 
     resources, storage = desk.run.spec.resources, desk.home.storage
-    slots = _slots(resources)
+    lookout = Lookout(desk)
     with contextlib.ExitStack() as at_the_end:
         scratch, filesystem = at_the_end.enter_context(storage.scratch(f"tune-{desk.run.name}"))
         at_the_end.callback(desk.close)
         tune.Tuner(
-            tune.with_resources(TrialActor, {"cpu": resources.cpu, "gpu": resources.gpu}),
+            tune.with_resources(TrialActor, TrialRequest(desk.run.name, resources)),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(desk, slots=slots),
-                scheduler=StudyScheduler(desk),
+                search_alg=StudySearcher(desk, lookout),
+                scheduler=StudyScheduler(desk, lookout),
                 num_samples=desk.run.left,
-                max_concurrent_trials=slots,
+                max_concurrent_trials=desk.run.left,  # the searcher keeps to the room there is
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
                 storage_filesystem=filesystem,
-                stop=_stopper(desk.handing_over.is_over),
+                stop=_stopper(lookout.look, desk.handing_over.is_over),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
@@ -130,16 +131,20 @@ def _tune(desk: Desk) -> None:
         ).fit()
 
 
-def _stopper(is_over: Callable[[], bool]) -> Any:
+def _stopper(look: Callable[[], None], is_over: Callable[[], bool]) -> Any:
     from ray.tune import Stopper
 
     class StopSweep(Stopper):
-        """Stops the whole sweep, never a single trial: that would bypass the scheduler."""
+        """Stops the whole sweep, never a single trial: that would bypass the scheduler.
+
+        Tune asks it at every turn of its loop, so this is where we look about us.
+        """
 
         def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
+            look()
             return is_over()
 
         def __reduce__(self) -> Any:
@@ -179,27 +184,22 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
         options["object_store_memory"] = OBJECT_STORE_BYTES
     ray.init(**options)
     try:
-        if _slots(resources) < 1:
-            raise BadInputError(
-                f"resources: one trial asks for cpu {resources.cpu:g} and gpu {resources.gpu:g}, "
-                f"the cluster has {_shown(ray.cluster_resources())}; lower `resources` in the "
-                "sweep file or use a larger cluster"
-            )
+        if not address:  # to a cluster, nodes may come; the sweep says what it waits for
+            _check_size(resources)
         yield
     finally:
         ray.shutdown()
 
 
-def _slots(resources: Resources) -> int:
-    """Return how many trials fit the cluster at once."""
-    import ray
+def _check_size(resources: Resources) -> None:
+    """Refuse trials that this machine can never run."""
+    from posetune.execution.placement import read_nodes
+    from posetune.execution.places import describe_wait, slots
 
-    have = ray.cluster_resources()
-    slots = have.get("CPU", 0.0) / resources.cpu
-    if resources.gpu:
-        slots = min(slots, have.get("GPU", 0.0) / resources.gpu)
-    return int(slots + 1e-9)
-
-
-def _shown(have: Mapping[str, float]) -> str:
-    return f"cpu {have.get('CPU', 0):g} and gpu {have.get('GPU', 0):g}"
+    asked, nodes = {"cpu": resources.cpu, "gpu": resources.gpu}, read_nodes()
+    if slots(asked, resources.labels, nodes) < 1:
+        wait = describe_wait(asked, resources.labels, nodes, [])
+        raise BadInputError(
+            f"resources: one trial asks for {wait}; lower `resources` in the sweep file or join a "
+            "larger cluster (--address)"
+        )

@@ -1,4 +1,4 @@
-"""The end of a sweep that stops early: its trials save where they are, if they do it quickly.
+"""The end of a sweep that stops early, or of a node: trials save where they are, if quickly.
 
 The driver cannot call a worker that is in the middle of an epoch, and a signal does not reach
 another node; a file in storage does. Workers look for it between steps.
@@ -29,9 +29,11 @@ class HandingOver:
     def __init__(self, storage: Storage, sweep: str, reason: Callable[[], str]) -> None:
         self.at_work: dict[int, Callable[[], None]] = {}
         """For each trial that trains what kills its worker; the scheduler keeps it."""
-        self._storage, self._file = storage, stop_file(sweep)
+        self._storage, self._sweep, self._file = storage, sweep, stop_file(sweep)
         self._reason = reason
         self._asked_at: float | None = None
+        self._left: dict[str, str] = {}
+        """The stop file of each node that trials were asked to leave."""
         self._storage.remove(self._file)
 
     @property
@@ -45,31 +47,41 @@ class HandingOver:
             if not self._reason():
                 return False
             self._asked_at = time.monotonic()
-            with contextlib.suppress(OSError):  # no space: the epoch is repeated then
-                self._storage.touch(self._file)
+            self._touch(self._file)
         if time.monotonic() - self._asked_at > HAND_OVER_S:
             while self.at_work:  # Tune would wait ten seconds more for them
                 self.at_work.popitem()[1]()
         return not self.at_work
 
+    def leave(self, node: str) -> None:
+        """Ask the trials on one node to save and go on elsewhere."""
+        if node not in self._left:
+            self._left[node] = stop_file(self._sweep, node)
+            self._touch(self._left[node])
+
     def close(self) -> None:
-        """Take the wish back."""
-        self._storage.remove(self._file)
+        """Take the wishes back."""
+        for file in (self._file, *self._left.values()):
+            self._storage.remove(file)
+
+    def _touch(self, file: str) -> None:
+        with contextlib.suppress(OSError):  # no space: the epoch is repeated then
+            self._storage.touch(file)
 
 
 class Wish:
     """The driver's wish to stop, as a worker sees it; looked for beside the training."""
 
-    def __init__(self, storage: Storage, sweep: str) -> None:
+    def __init__(self, storage: Storage, sweep: str, *, node: str) -> None:
         self.is_there = False
-        self._storage, self._file = storage, stop_file(sweep)
+        self._storage, self._files = storage, (stop_file(sweep), stop_file(sweep, node))
         self._closed = threading.Event()
         threading.Thread(target=self._look, name="stop-file", daemon=True).start()
 
     def _look(self) -> None:
         while not self.is_there and not self._closed.wait(LOOK_S):
             with contextlib.suppress(StorageError):
-                self.is_there = self._storage.exists(self._file)
+                self.is_there = any(self._storage.exists(file) for file in self._files)
 
     def close(self) -> None:
         """Look no more."""

@@ -21,12 +21,14 @@ from posetune.execution.actor import (
     FAILED,
     HANDED_OVER,
     HANDLE,
+    NODE,
     REFUSED,
     RESULT,
     STARTED,
     WAITING,
 )
 from posetune.execution.desk import Desk
+from posetune.execution.placement import Lookout
 from posetune.execution.searcher import NUMBER
 from posetune.execution.trial import EpochResult, Started
 from posetune.stages.cache import StageCache
@@ -44,16 +46,20 @@ MAX_ATTEMPTS = 4
 class StudyScheduler(FIFOScheduler):
     """Reports to the study and does what it decides."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, lookout: Lookout) -> None:
         super().__init__()
         self._desk = desk
+        self._lookout = lookout
         self._run = desk.run
+        self._nodes: dict[int, str] = {}
+        """Of each trial that has begun to train."""
         self._handing_over = desk.handing_over
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
         number = _number(trial)
         attempt = self._run.begin_attempt(number)
+        self._desk.unplaced.add(number)
         # The study counts, over all lives of the driver; Tune is told how many are left.
         left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
         trial.max_failures = trial.run_metadata.num_failures + left
@@ -63,14 +69,19 @@ class StudyScheduler(FIFOScheduler):
         """Remember why the worker died, in case Tune gives the trial up."""
         record = self._run.trials[_number(trial)]
         self._handing_over.at_work.pop(record.number, None)
+        self._desk.unplaced.discard(record.number)
+        node = self._nodes.pop(record.number, None)
         if record.handed_over:
             return
+        if node is not None:
+            self._lookout.lost(record.number, record.attempt, node)
         last_line = _error_text(trial).strip().splitlines()[-1]
         record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""
         number, attempt = _number(trial), trial.config[ASSIGNMENT].attempt
+        self._desk.unplaced.discard(number)
         goes_on = False
         if FAILED in result:
             self._run.fail(number, result[FAILED])
@@ -86,8 +97,9 @@ class StudyScheduler(FIFOScheduler):
             self._run.notice = ""
             with contextlib.suppress(StaleAttemptError):
                 if STARTED in result:
-                    self._note_start(number, attempt, result[STARTED])
+                    self._note_start(number, attempt, result[STARTED], node=result[NODE])
                     self._handing_over.at_work[number] = partial(ray.kill, result[HANDLE])
+                    self._nodes[number] = result[NODE]
                     goes_on = True
                 elif HANDED_OVER in result:
                     self._take_over(number, attempt, result[HANDED_OVER])
@@ -99,9 +111,9 @@ class StudyScheduler(FIFOScheduler):
             self._handing_over.at_work.pop(number, None)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
-    def _note_start(self, number: int, attempt: int, started: Started) -> None:
+    def _note_start(self, number: int, attempt: int, started: Started, *, node: str) -> None:
         """Record where the attempt runs, the stages it stands on, and the baselines they hold."""
-        self._run.started(number, attempt, facts=started.placement)
+        self._run.started(number, attempt, facts={**started.placement, "ray_node": node})
         for name, stage in started.stages.items():
             self._run.stage_used(number, name, key=stage.key, trained=stage.trained)
         if not self._run.has_baselines:
@@ -132,6 +144,8 @@ class StudyScheduler(FIFOScheduler):
         if checkpoint is not None:
             self._run.hand_over(number, attempt, checkpoint=checkpoint)
             self._desk.release(number)
+        else:
+            self._run.excuse(number, attempt, "told to stop where nothing could be saved")
 
     def debug_string(self) -> str:
         """Return nothing: the sweep has a table of its own."""

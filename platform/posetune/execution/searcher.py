@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from posetune.execution.desk import Desk
+from posetune.execution.placement import Lookout
 
 __all__ = ["NUMBER", "StudySearcher"]
 
@@ -16,21 +17,22 @@ NUMBER = "posetune_trial"
 class StudySearcher(Searcher):
     """Asks the study for trials, open ones first; everything it knows is in the study.
 
-    It never answers "not yet": Tune's loop would sleep on that, with all its slots held.
+    It never answers "not yet" while no trial is under way: Tune's loop would sleep on that.
     """
 
-    def __init__(self, desk: Desk, *, slots: int) -> None:
+    def __init__(self, desk: Desk, lookout: Lookout) -> None:
         super().__init__()
         self._desk = desk
         self._run = desk.run
-        self._slots = slots
+        self._lookout = lookout
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial, None while all slots are taken, FINISHED when none is left."""
         if self._desk.stop_reason():
             return Searcher.FINISHED
-        if len(self._numbers) >= self._slots:
+        under_way = len(self._numbers)
+        if under_way and (under_way >= self._lookout.slots or self._lookout.is_waiting):
             return None
         trial = self._run.next_trial()
         if trial is None:

@@ -24,6 +24,7 @@ from posetune.execution.checkpoints import (
     trial_folder,
     write_checkpoint,
 )
+from posetune.execution.crew import Crew
 from posetune.parameters import Scalar
 from posetune.spec import Resources, SweepSpec, configure
 from posetune.stages.cache import StageCache, stage_key
@@ -159,31 +160,60 @@ class TrialRun:
             trainable.stages(config, store), assignment=assignment, progress=between_steps
         )
         self._work = tempfile.TemporaryDirectory(prefix=f"posetune-{assignment.trial}-")
+        processes = spec.resources.processes
         context = TrialContext(
             store=store,
             seed=assignment.seed,
             work=Path(self._work.name),
             products={name: stage.folder for name, stage in stages.items()},
             device=device,
-            threads=max(1, int(spec.resources.cpu)),
+            threads=max(1, int(spec.resources.cpu / processes)),
+            processes=processes,
             max_epochs=spec.pruner.max_epochs,
             progress=between_steps,
         )
-        trainable.start(config, context)
+        self._crew: Crew | None = None
+        try:
+            if processes > 1:
+                context = self._gather_crew(context, progress)
+            trainable.start(config, context)
+            self._continue()
+        except BaseException:
+            self.close()
+            raise
+        setup_s = round(time.monotonic() - begun, 3)
+        self.started = Started(stages, {**_placement(context), "setup_s": setup_s})
+        self._begun = time.monotonic()
+
+    def _gather_crew(self, context: TrialContext, progress: Progress) -> TrialContext:
+        """Start the other processes, and return this one's context."""
+        crew = Crew(self.assignment.spec, self.assignment.params, context)
+        self._crew = crew
+
+        def between_steps(done: int, total: int, note: str = "") -> None:
+            progress(done, total, note)
+            if crew.between_steps(self._told_to_stop):
+                raise HandOver
+
+        return dataclasses.replace(crew.context, progress=between_steps)
+
+    def _continue(self) -> None:
+        """Load the newest whole checkpoint, if there is one."""
         self.epoch = 0
         self._partial_s = 0.0
         """Seconds of the epoch under way that earlier attempts have trained."""
         self._unwritten: dict[str, float] | None = None
         """Metrics of an epoch that is trained but has no checkpoint yet."""
-        with newest_intact(assignment.storage, assignment.checkpoints) as found:
+        with newest_intact(self.assignment.storage, self.assignment.checkpoints) as found:
             if found is not None:
                 record, folder = found
-                trainable.load(folder / "state")
+                if self._crew is not None:
+                    self._crew.tell("load", str(folder / "state"))
+                self.trainable.load(folder / "state")
+                if self._crew is not None:
+                    self._crew.between_steps(lambda: False)  # the others have read it, too
                 self.epoch = record.epoch
                 self._partial_s = record.partial_s or 0.0
-        setup_s = round(time.monotonic() - begun, 3)
-        self.started = Started(stages, {**_placement(context), "setup_s": setup_s})
-        self._begun = time.monotonic()
 
     @property
     def finished(self) -> bool:
@@ -200,6 +230,8 @@ class TrialRun:
         """
         if self._unwritten is None:
             self._begun = time.monotonic()
+            if self._crew is not None:
+                self._crew.tell("epoch")
             self._unwritten = dict(self.trainable.epoch())
             self.epoch += 1
         record = self._write(last=self.finished)
@@ -234,7 +266,9 @@ class TrialRun:
         return self._partial_s + time.monotonic() - self._begun
 
     def close(self) -> None:
-        """Remove the scratch folder."""
+        """End the trial's other processes and remove the scratch folder."""
+        if self._crew is not None:
+            self._crew.close()
         self._work.cleanup()
 
 
@@ -269,7 +303,7 @@ def _obtain_stages(
 
 def _placement(context: TrialContext) -> dict[str, Any]:
     device = context.device
-    if device == "cuda":
+    if device.startswith("cuda"):
         import torch
 
         device = torch.cuda.get_device_name()

@@ -46,6 +46,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "name": view.name,
         "state": view.state,
         "stopped": view.stopped,
+        "waits_for": view.waits_for,
         "objective": view.spec.objective.model_dump(),
         "budget": view.spec.budget.model_dump(),
         "trials": [_trial_json(trial) for trial in view.trials],
@@ -114,6 +115,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
     )
     parts: list[RenderableType] = [
         head,
+        Text(view.waits_for, "yellow"),
         _leaderboard(view, most),
         _comparison(view),
         _companions(view),

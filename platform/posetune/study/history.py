@@ -64,6 +64,10 @@ def _of_sweep(row: RowMapping) -> str:
     if row["kind"] == "started":
         commit = (data.get("commit") or {}).get("commit") or "unknown"
         return f"a driver started, with code {commit[:12]}"
+    if row["kind"] == "waits":
+        return data["for"] or "no trial waits any more"
+    if row["kind"] == "excused":
+        return f"attempt {data['attempt']} of trial {data['trial']} does not count: {data['why']}"
     return f"{row['kind']}: " + ", ".join(f"{k} {v:.2f}" for k, v in data.items())
 
 

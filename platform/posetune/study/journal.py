@@ -22,6 +22,7 @@ from posetune.study.rungs import Standing, place
 
 __all__ = [
     "SET_ASIDE",
+    "Attempt",
     "CheckpointRecord",
     "TrialRecord",
     "append",
@@ -74,6 +75,8 @@ class TrialRecord:
     """Number of the newest attempt; 0 before the first."""
     crashes: int = 0
     """Attempts whose worker died under a living driver."""
+    excused: int = 0
+    """The newest attempt that ended by no fault of the trial."""
     epoch: int = 0
     """Epochs reported."""
     value: float | None = None
@@ -108,6 +111,13 @@ class TrialRecord:
         self.checkpoints = kept
         return released
 
+    def excuse(self, attempt: int) -> None:
+        """Take back that an attempt counts as a crash, before or after the next one began."""
+        if attempt == self.attempt:
+            self.excused = attempt
+        else:
+            self.crashes -= 1
+
     def place(self, standing: Standing | None, mode: str) -> tuple[float, ...]:
         """Return what trials are sorted by, as `rungs.place` does."""
         return place(self.number, standing, epochs=self.epoch, value=self.value, mode=mode)
@@ -117,6 +127,20 @@ class TrialRecord:
         """Whether the newest attempt ended with a checkpoint because it was told to."""
         newest = self.checkpoints[-1] if self.checkpoints else None
         return newest is not None and newest.attempt == self.attempt and newest.progress[1]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One go at a trial."""
+
+    trial: int
+    number: int
+    crashes: int
+    """How often the trial's worker has died so far, in all lives of the driver."""
+    seed: int
+    params: Mapping[str, Scalar]
+    checkpoints: tuple[CheckpointRecord, ...]
+    """Committed checkpoints to continue from, newest first."""
 
 
 def append(connection: Connection, table: Any, values: Mapping[str, Any]) -> int:
@@ -208,9 +232,11 @@ def _count_attempts(
     """Number the attempts; two with no start of a driver between them mean a dead worker.
 
     Unless the first of the two ended with a checkpoint, because it was told to hand over, or was
-    set aside because of the budget.
+    set aside because of the budget, or was excused.
     """
     event = schema.sweep_event
+    query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == "excused")
+    excused = {(d["trial"], d["attempt"]) for d in connection.execute(query).scalars()}
     query = select(event.c.at).where(event.c.sweep_id == sweep_id, event.c.kind == "started")
     starts = sorted(connection.execute(query).scalars())
     query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == SET_ASIDE)
@@ -223,7 +249,7 @@ def _count_attempts(
         handed_over = any(c.attempt == record.attempt and c.progress[1] for c in record.checkpoints)
         was_aside = (record.number, record.attempt) in aside
         died = lives.get(record.id) == life and not handed_over and not was_aside
-        record.crashes += died
+        record.crashes += died and (record.number, record.attempt) not in excused
         record.attempt = row["number"]
         if (record.number, record.attempt) in aside:
             record.set_aside = record.attempt

@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from posetune.parameters import Scalar
 from posetune.study import journal, schema
 from posetune.study.budget import Purse
 from posetune.study.database import Database
-from posetune.study.journal import CheckpointRecord, TrialRecord
+from posetune.study.journal import Attempt, CheckpointRecord, TrialRecord
 from posetune.study.lease import Lease
 from posetune.study.opening import Opening, check_unchanged, create_once
 from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs
@@ -36,20 +34,6 @@ T = TypeVar("T")
 
 class StaleAttemptError(RuntimeError):
     """A report came from an attempt that has been replaced; it is not counted."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One go at a trial."""
-
-    trial: int
-    number: int
-    crashes: int
-    """How often the trial's worker has died so far, in all lives of the driver."""
-    seed: int
-    params: Mapping[str, Scalar]
-    checkpoints: tuple[CheckpointRecord, ...]
-    """Committed checkpoints to continue from, newest first."""
 
 
 class SweepRun:
@@ -84,6 +68,7 @@ class SweepRun:
             check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
         self.has_baselines = False
+        self._room = ""
         self.notice = ""
         """What a trial is waiting for, for whoever watches; empty while none waits."""
         self.lease = Lease(database, self.id, self.name)
@@ -121,7 +106,18 @@ class SweepRun:
     @property
     def waits_for(self) -> str:
         """What the sweep is waiting for; empty while it goes on."""
-        return self.notice or self._database.notice
+        return self.notice or self._room or self._database.notice
+
+    def wait_for_room(self, what: str) -> None:
+        """Record what a trial without a place waits for; empty when none waits any more."""
+        self._note("waits", {"for": what})
+        self._room = what
+
+    def excuse(self, number: int, attempt: int, why: str) -> None:
+        """Record that an attempt ended by no fault of its trial: it does not count as a crash."""
+        trial = self.trials[number]
+        self._note("excused", {"trial": number, "attempt": attempt, "why": why})
+        trial.excuse(attempt)
 
     def give_up_waiting(self) -> None:
         """Let an event that cannot be committed raise, instead of waiting for the database."""
@@ -136,16 +132,17 @@ class SweepRun:
         """Begin the next attempt of a trial; reports of older ones are refused from now on.
 
         A second attempt in one driver's life means that the first one's worker died, unless it
-        handed its work over.
+        handed its work over or was excused.
         """
         trial = self.trials[number]
         aside = bool(trial.attempt) and trial.set_aside == trial.attempt
         died = number in self._begun and not trial.handed_over and not aside
+        excused = bool(trial.attempt) and trial.excused == trial.attempt
         at = self._clock()
         values = {"trial_id": trial.id, "number": trial.attempt + 1, "at": at}
         self._append(schema.attempt, {**values, "from_epoch": trial.epoch})
         trial.attempt += 1
-        trial.crashes += died
+        trial.crashes += died and not excused
         self.purse.begin(trial, at, follows_death=died)
         self._begun.add(number)
         return Attempt(

@@ -117,6 +117,8 @@ class SweepView:
     """All that the best trial reported last; only where one sweep is read."""
     stopped: str = ""
     """Why the last driver stopped."""
+    waits_for: str = ""
+    """What a trial of a running sweep waits for, where one has no place on the cluster."""
     driven_s: float = 0.0
     """For how long drivers have been at work; only where one sweep is read."""
 
@@ -301,6 +303,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         reports=tuple(Report(r["number"], r["epoch"], r["value"], r["seconds"]) for r in reports),
         baselines=events.get("baselines", {}),
         stages=_stage_uses(connection, row["id"]),
+        waits_for=events.get("waits", {}).get("for", "") if live else "",
         stopped="" if live else events.get("stopped", {}).get("reason", "the driver died"),
     )
 
@@ -344,10 +347,15 @@ def _run_ids(connection: Connection, sweep_id: int) -> dict[int, str]:
 
 
 def _events(connection: Connection, sweep_id: int) -> dict[str, Any]:
-    """Return the newest data of each kind of event."""
+    """Return the newest data of each kind of event; what only a dead driver said is left out."""
     table = schema.sweep_event
     query = select(table.c.kind, table.c.data).where(table.c.sweep_id == sweep_id)
-    return {row.kind: row.data for row in connection.execute(query.order_by(table.c.id))}
+    events: dict[str, Any] = {}
+    for row in connection.execute(query.order_by(table.c.id)):
+        events[row.kind] = row.data
+        if row.kind == "started":
+            events.pop("waits", None)
+    return events
 
 
 def _stage_uses(connection: Connection, sweep_id: int) -> dict[str, StageUse]:

@@ -14,6 +14,7 @@ import pytest
 from posetune.api import BadInputError
 from posetune.study import schema
 from posetune.study.database import Database, open_database
+from posetune.study.history import read_history
 from posetune.study.journal import CheckpointRecord
 from posetune.study.sweep import Opening, StaleAttemptError, SweepRun
 from posetune.study.view import read_sweep
@@ -290,3 +291,22 @@ def test_an_event_waits_while_the_disk_is_full_and_is_committed_then(small_disk:
     run.lease.release()
     view = read_sweep(database, "s")
     assert [trial.number for trial in view.trials] == list(range(len(view.trials)))
+
+
+def test_an_attempt_whose_node_went_away_is_no_crash_however_late_that_is_noticed(
+    database: Database,
+) -> None:
+    run = SweepRun(database, opening())
+    run.next_trial()
+    run.begin_attempt(0)
+    assert run.begin_attempt(0).crashes == 1
+    run.excuse(0, 1, "its node left")  # noticed when the next attempt had begun
+    run.excuse(0, 2, "told to stop where nothing could be saved")
+    assert run.begin_attempt(0).crashes == 0
+    assert run.begin_attempt(0).crashes == 1
+    run.lease.release()
+    resumed = SweepRun(database, opening())
+    assert resumed.begin_attempt(0).crashes == 1
+    texts = [happening.text for happening in read_history(database, run.id)]
+    assert "attempt 1 of trial 0 does not count: its node left" in texts
+    resumed.lease.release()
