@@ -55,7 +55,12 @@ class Sweeps:
         command = [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", name]
         self._drivers[name] = subprocess.Popen(
             [*command, "--address", self._cluster.address],
-            env={**os.environ, "POSETUNE_HOME": str(self._folder / "home"), "COLUMNS": "200"},
+            env={
+                **os.environ,
+                "POSETUNE_HOME": str(self._folder / "home"),
+                "RAY_AUTH_TOKEN_PATH": str(self._folder / "none"),
+                "COLUMNS": "200",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
