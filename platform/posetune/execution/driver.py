@@ -97,6 +97,17 @@ def _loss_of_study(error: BaseException | None) -> str:
     return ""
 
 
+def _keep_keys_off_command_lines() -> None:
+    """Tune would copy the driver's AWS keys to its actors, and Ray onto their command lines.
+
+    A local worker inherits them; a cluster's nodes have their own.
+    """
+    from ray.tune.execution import class_cache
+
+    copied = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in copied if not name.startswith("AWS_")}
+
+
 def _tune(desk: Desk) -> None:
     from ray import tune
 
@@ -107,6 +118,7 @@ def _tune(desk: Desk) -> None:
 
     resources, storage = desk.run.spec.resources, desk.home.storage
     lookout = Lookout(desk)
+    _keep_keys_off_command_lines()
     with contextlib.ExitStack() as at_the_end:
         scratch, filesystem = at_the_end.enter_context(storage.scratch(f"tune-{desk.run.name}"))
         at_the_end.callback(desk.close)

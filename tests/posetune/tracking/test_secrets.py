@@ -73,8 +73,8 @@ def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     command = ["ray", "start", "--head", f"--port={free_port()}", "--num-cpus=2"]
     command += [f"--dashboard-port={port}", "--object-store-memory=100000000"]
     command += [f"--temp-dir={folder / 'r'}"]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     try:
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
         yield f"http://127.0.0.1:{port}"
     finally:
         # `ray stop` would stop every Ray of this machine; ours has our folder in its commands.
