@@ -36,10 +36,12 @@ def test_intervals_of_80_percent_hold_in_70_to_90(tmp_path: Path) -> None:
             },
         }
         held_s = sum(trial.held_s for trial in end.trials)
+        epochs = float(sum(trial.epochs for trial in end.trials))
         for when, each in expected.items():
             if each is not None:
                 found.setdefault((when, "GPU-hours"), []).append((each.held_s, held_s))
                 found.setdefault((when, "by the clock"), []).append((each.wall_s, end.driven_s))
+                found.setdefault((when, "epochs"), []).append((each.epochs, epochs))
     table = Table("asked", "of", "forecasts", "held", "too low", "too high", "high / low, median")
     covered = []
     for (when, what), pairs in found.items():

@@ -231,10 +231,10 @@ def _expected(run: SweepRun) -> str:
 
     if any(trial.epoch for trial in run.trials):
         return forecast_line(run.view())
-    low, _, high = forecast(Situation(run.spec, slots=1, epoch_s=1.0)).epochs
+    low, _, high = forecast(Situation(run.spec, slots=1)).epochs
     return (
-        f"forecast (80 %): {low:.0f} to {high:.0f} epochs; their time is shown once some are "
-        "trained (posetune check measures before)"
+        f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
+        "shown once some are trained (posetune check measures before)"
     )
 
 

@@ -69,9 +69,7 @@ def plan_sweep(
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = spec.budget.trials
     at_once = min(slots, trials)
-    expected = forecast(
-        Situation(spec, slots=at_once, epoch_s=cost.epoch_s or 1.0, stages_s=stages_s)
-    )
+    expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
     gpu = spec.resources.gpu or 1.0
     return Plan(

@@ -13,7 +13,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,14 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
 
 
 def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: int = 0) -> Forecast:
-    """Simulate the rest of a sweep; the same situation and seed give the same forecast."""
+    """Simulate the rest of a sweep; the same situation and seed give the same forecast.
+
+    Where nothing was measured and nothing reported, only the epochs mean something.
+    """
+    if not situation.reports and not situation.epoch_s:  # nobody knows when hours are over
+        budget = situation.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
+        spec = situation.spec.model_copy(update={"budget": budget})
+        situation = replace(situation, spec=spec, epoch_s=1.0)
     generator = np.random.default_rng(seed)
     model = Prospects(situation, generator, replications)
     ends = [_Rest(situation, draw, generator).run() for draw in model.draws()]

@@ -52,7 +52,7 @@ class Situation:
     slots: int
     """Trials at a time."""
     epoch_s: float = 0.0
-    """Of a measured step; not needed where there are reports."""
+    """Of a measured step, 0 where none was measured; not needed where there are reports."""
     setup_s: float = 0.0
     """From an attempt to its training."""
     stages_s: float = 0.0
