@@ -20,6 +20,8 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posetune.api import BadInputError, Cost, Trainable
+from posetune.execution.placement import read_nodes
+from posetune.execution.places import describe_wait, slots
 from posetune.execution.plan import disk_bytes
 from posetune.execution.probe import (
     DRIVERS,
@@ -178,11 +180,8 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
     faults += _read_back(expected, looks)
     fit = [node for node in nodes if node.trials]
     if not fit:
-        most = ", ".join(f"{n.name} cpu {n.cpu:g} gpu {n.gpu:g}" for n in nodes)
-        text = (
-            f"one trial asks for cpu {resources.cpu:g} and gpu {resources.gpu:g}, which no node "
-            f"has ({most}); lower `resources` in the sweep file, or add nodes"
-        )
+        wait = describe_wait(_asked(resources), resources.labels, read_nodes(), [])
+        text = f"a trial asks for {wait}; lower `resources` in the sweep file, or add nodes"
         faults.append(Fault(CLUSTER, "resources", text))
     # Without its store a node cannot try anything, and has said so.
     able = [n for n in fit if n in looks and not any(f.check == "store" for f in looks[n].findings)]
@@ -202,7 +201,7 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
         max((b.cost.model_bytes for b in tried), default=0),
     )
     trials = expected.spec.budget.trials
-    at_once = min(trials, sum(node.trials for node in fit))
+    at_once = min(trials, sum(node.trials for node in fit), resources.concurrent or trials)
     needed = disk_bytes(trials, at_once, cost)
     for node, look in looks.items():
         faults += _check_disk(node, look, expected.storage, needed)
@@ -217,17 +216,22 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
 
 
 def _nodes(resources: Resources) -> list[_Node]:
+    room = {node.id: node for node in read_nodes()}
     nodes = []
     for found in ray.nodes():
-        if not found["Alive"]:
+        if found["NodeID"] not in room:
             continue
-        cpu, gpu = (float(found["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
-        trials = cpu / resources.cpu
-        if resources.gpu:
-            trials = min(trials, gpu / resources.gpu)
+        node = room[found["NodeID"]]
         name = f"node {found['NodeManagerAddress']} ({found['NodeManagerHostname']})"
-        nodes.append(_Node(found["NodeID"], name, cpu, gpu, int(trials + 1e-9)))
+        cpu, gpu = node.total.get("cpu", 0.0), node.total.get("gpu", 0.0)
+        nodes.append(
+            _Node(node.id, name, cpu, gpu, slots(_asked(resources), resources.labels, [node]))
+        )
     return sorted(nodes, key=lambda node: node.name)
+
+
+def _asked(resources: Resources) -> dict[str, float]:
+    return {"cpu": resources.cpu, "gpu": resources.gpu}
 
 
 def _ask(
