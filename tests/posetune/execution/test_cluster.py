@@ -94,6 +94,8 @@ def test_a_sweep_outlives_a_node_its_driver_and_its_head_and_every_trial_is_ther
         print(output.read_text())
     check_sweep(database, cluster)
     check_output(output.read_text(), tracking.url, cluster.address)
+    behind = cluster.posetune("track", "s")  # the driver gave it eight seconds
+    assert behind.returncode == 0, behind.stderr
     check_mlflow(tracking.url)
 
 
