@@ -72,7 +72,7 @@ def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     port = free_port()
     command = ["ray", "start", "--head", f"--port={free_port()}", "--num-cpus=2"]
     command += [f"--dashboard-port={port}", "--object-store-memory=100000000"]
-    command += [f"--temp-dir={folder / 'r'}"]
+    command += [f"--temp-dir={folder / 'r'}", f"--dashboard-agent-listen-port={free_port()}"]
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
         yield f"http://127.0.0.1:{port}"
