@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from posetune.accelerator import CUDA, Accelerator
 from posetune.resampling import MotionBootstrap, interval
 
 __all__ = [
@@ -221,6 +222,8 @@ class Trainable(Protocol):
     """Every metric that `epoch` returns, on a store that allows it."""
     parallel: ClassVar[bool] = False
     """Whether several processes can train one trial together, see `TrialContext.processes`."""
+    accelerator: ClassVar[Accelerator] = CUDA
+    """What trials with `resources.gpu` train on."""
 
     @classmethod
     def importers(cls) -> Mapping[str, Importer]:

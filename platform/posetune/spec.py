@@ -101,6 +101,11 @@ class Resources(Frozen):
 
     cpu: float = Field(1, gt=0, strict=True, description="Cores; also the trial's threads.")
     gpu: float = Field(0, ge=0, strict=True, description="GPUs; a fraction shares one.")
+    share: bool = Field(
+        False,
+        strict=True,
+        description="Let trials share each GPU by the memory that a probe measures; with gpu: 1.",
+    )
     processes: int = Field(
         1,
         ge=1,
@@ -129,6 +134,8 @@ class Resources(Frozen):
             raise ValueError(f"gpu must be whole above 1, got {gpu:g}")
         each = max(1, int(gpu))
         processes = given.get("processes", each)
+        if given.get("share") and not 0 < gpu <= 1:
+            raise ValueError(f"share needs gpu: 1, of which trials take parts, got {gpu:g}")
         if gpu and processes != each:
             raise ValueError(f"processes must be one for each of {each} GPUs, got {processes!r}")
         return {**given, "processes": processes}
@@ -162,6 +169,11 @@ class SweepSpec(Frozen):
     pruner: Pruner
     resources: Resources = Resources()
     budget: Budget
+
+    def with_share(self, gpu: float) -> SweepSpec:
+        """Return the sweep with the part of a GPU that each trial takes."""
+        resources = self.resources.model_copy(update={"gpu": gpu})
+        return self.model_copy(update={"resources": resources})
 
     def canonical(self) -> dict[str, Any]:
         """Return the file as JSON values in which equal sweeps are equal."""

@@ -82,6 +82,11 @@ class Desk:
         self.unplaced: set[int] = set()
         """Trials that were given to Tune and have not begun to train."""
 
+    @property
+    def store(self) -> str:
+        """The store's address."""
+        return self._data.store
+
     def stop_reason(self) -> str:
         """Return why the sweep should stop now; empty while it should not."""
         if self.run.lease.stop_asked and not self.stopping.reason:

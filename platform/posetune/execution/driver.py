@@ -112,10 +112,11 @@ def _tune(desk: Desk) -> None:
     from ray import tune
 
     from posetune.execution.actor import TrialActor
-    from posetune.execution.placement import Lookout, TrialRequest
+    from posetune.execution.placement import Lookout, TrialRequest, measure_share
     from posetune.execution.scheduler import StudyScheduler
     from posetune.execution.searcher import StudySearcher
 
+    measure_share(desk)
     resources, storage = desk.run.spec.resources, desk.home.storage
     lookout = Lookout(desk)
     _keep_keys_off_command_lines()

@@ -15,11 +15,14 @@ from ray.tune import PlacementGroupFactory
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group
 
+from posetune.api import BadInputError
 from posetune.execution.desk import Desk
 from posetune.execution.places import Holding, Node, describe_wait, slots
+from posetune.execution.sharing import Need, measure_need, share_of
 from posetune.spec import Resources
+from posetune.study.sweep import SweepRun
 
-__all__ = ["Lookout", "TrialRequest", "read_nodes"]
+__all__ = ["Lookout", "TrialRequest", "measure_share", "read_nodes"]
 
 LOOK_S = 1.0
 """Between two looks at the cluster."""
@@ -81,12 +84,38 @@ class Lookout:
         self._looked = time.monotonic()
         self._waits_since: float | None = None
         self._said, self._said_at = "", 0.0
+        self._gpu = self._resources.gpu
+        self._outgrown: dict[int, float] = {}
+        self._peak_bytes = int(desk.run.shared.get("peak_bytes", 0))
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
 
     @property
     def asked(self) -> dict[str, float]:
-        """What one trial takes."""
-        return {"cpu": self._resources.cpu, "gpu": self._resources.gpu}
+        """What a new trial takes."""
+        return {"cpu": self._resources.cpu, "gpu": self._gpu}
+
+    def gpu(self, trial: int) -> float:
+        """Return what a trial's next attempt takes of a GPU, or how many."""
+        return max(self._gpu, self._outgrown.get(trial, 0.0))
+
+    def request(self, trial: int) -> TrialRequest:
+        """Return what a trial's next attempt asks of Ray."""
+        resources = self._resources.model_copy(update={"gpu": self.gpu(trial)})
+        return TrialRequest(self._desk.run.name, resources)
+
+    def peaked(self, trial: int, peak_bytes: int) -> None:
+        """Give later attempts more of a GPU when a trial takes more than any before."""
+        shared = self._desk.run.shared
+        if shared and peak_bytes > self._peak_bytes:
+            self._peak_bytes = peak_bytes
+            self._desk.run.note("peak", {"trial": trial, "peak_bytes": peak_bytes})
+            need = Need(peak_bytes, int(shared["context_bytes"]), int(shared["total_bytes"]))
+            self._gpu = max(self._gpu, share_of(need))
+
+    def ran_out_of_memory(self, trial: int) -> None:
+        """Give a trial's next attempt twice as much of a GPU, where trials share them."""
+        if self._desk.run.shared:
+            self._outgrown[trial] = min(1.0, 2 * self.gpu(trial))
 
     @property
     def slots(self) -> int:
@@ -142,8 +171,44 @@ class Lookout:
         now = time.monotonic()
         began_or_ended = bool(text) != bool(self._said)
         if began_or_ended or (text != self._said and now - self._said_at > SAY_S):
-            self._desk.run.wait_for_room(text)
+            _wait_for_room(self._desk.run, text)
             self._said, self._said_at = text, now
+
+
+def measure_share(desk: Desk) -> None:
+    """Find out on a whole GPU how much of one a trial takes, before the first begins.
+
+    Raises:
+        BadInputError: the largest configuration cannot be trained there.
+    """
+    run, resources = desk.run, desk.run.spec.resources
+    if not resources.share or run.shared:
+        return
+    selector = dict(resources.labels) or None
+    probe = ray.remote(measure_need).options(
+        num_cpus=resources.cpu, num_gpus=1, label_selector=selector
+    )
+    call, begun, said = probe.remote(run.spec, desk.store), time.monotonic(), False
+    while not ray.wait([call], timeout=LOOK_S)[0]:
+        if desk.stop_reason():
+            ray.cancel(call, force=True)
+            return
+        if not said and time.monotonic() - begun > WAIT_S:
+            _wait_for_room(run, "measuring what a trial takes of a GPU, on one that nobody uses")
+            said = True
+    if said:
+        _wait_for_room(run, "")
+    need = ray.get(call)
+    if isinstance(need, BadInputError):
+        raise need
+    facts = {"peak_bytes": need.peak, "context_bytes": need.context, "total_bytes": need.total}
+    run.share(share_of(need), **facts)
+
+
+def _wait_for_room(run: SweepRun, what: str) -> None:
+    """Record what a trial without a place waits for; empty when none waits any more."""
+    run.room = what
+    run.note("waits", {"for": what})
 
 
 def _read_groups() -> tuple[list[Holding], set[str]]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from posetune.accelerator import CUDA
 from posetune.api import BadInputError, Cost, Trainable, TrialFailedError
 from posetune.execution.plan import measure
 from posetune.execution.trial import require_device
@@ -280,6 +281,5 @@ def _gpu_memory(device: str) -> tuple[int, int]:
     """Return the most that torch has held of the GPU, and all that it has."""
     if device == "cpu":
         return 0, 0
-    import torch
-
-    return torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
+    memory = CUDA.memory()
+    return memory.peak, memory.total

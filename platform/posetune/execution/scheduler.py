@@ -60,6 +60,7 @@ class StudyScheduler(FIFOScheduler):
         number = _number(trial)
         attempt = self._run.begin_attempt(number)
         self._desk.unplaced.add(number)
+        self._ask_for_room(trial)
         # The study counts, over all lives of the driver; Tune is told how many are left.
         left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
         trial.max_failures = trial.run_metadata.num_failures + left
@@ -71,12 +72,22 @@ class StudyScheduler(FIFOScheduler):
         self._handing_over.at_work.pop(record.number, None)
         self._desk.unplaced.discard(record.number)
         node = self._nodes.pop(record.number, None)
+        self._ask_for_room(trial)
         if record.handed_over:
             return
         if node is not None:
             self._lookout.lost(record.number, record.attempt, node)
-        last_line = _error_text(trial).strip().splitlines()[-1]
+        text = _error_text(trial)
+        if "out of memory" in text:
+            self._lookout.ran_out_of_memory(record.number)
+            self._ask_for_room(trial)
+        last_line = text.strip().splitlines()[-1]
         record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
+
+    def _ask_for_room(self, trial: Trial) -> None:
+        """Say what a trial's next attempt takes: before Tune queues it, by which it files it."""
+        if trial.status != Trial.RUNNING:  # then Tune gives it up
+            trial.update_resources(self._lookout.request(_number(trial)))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""
@@ -97,7 +108,10 @@ class StudyScheduler(FIFOScheduler):
             self._run.notice = ""
             with contextlib.suppress(StaleAttemptError):
                 if STARTED in result:
-                    self._note_start(number, attempt, result[STARTED], node=result[NODE])
+                    asked: Any = trial.placement_group_factory
+                    gpu = asked.required_resources.get("GPU", 0.0)
+                    where = {"ray_node": result[NODE], "gpu": gpu}
+                    self._note_start(number, attempt, result[STARTED], where=where)
                     self._handing_over.at_work[number] = partial(ray.kill, result[HANDLE])
                     self._nodes[number] = result[NODE]
                     goes_on = True
@@ -111,9 +125,11 @@ class StudyScheduler(FIFOScheduler):
             self._handing_over.at_work.pop(number, None)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
-    def _note_start(self, number: int, attempt: int, started: Started, *, node: str) -> None:
+    def _note_start(
+        self, number: int, attempt: int, started: Started, *, where: dict[str, Any]
+    ) -> None:
         """Record where the attempt runs, the stages it stands on, and the baselines they hold."""
-        self._run.started(number, attempt, facts={**started.placement, "ray_node": node})
+        self._run.started(number, attempt, facts={**started.placement, **where})
         for name, stage in started.stages.items():
             self._run.stage_used(number, name, key=stage.key, trained=stage.trained)
         if not self._run.has_baselines:
@@ -133,6 +149,7 @@ class StudyScheduler(FIFOScheduler):
             seconds=epoch.seconds,
             checkpoint=epoch.checkpoint,
         )
+        self._lookout.peaked(number, epoch.peak_bytes)
         goes_on = decision == Decision.CONTINUE and self._run.goes_on(number)
         if decision != Decision.CONTINUE:
             self._run.finish(number)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Progress, Stage, Trainable, TrialContext, silent
 from posetune.execution.checkpoints import (
     StorageFullError,
@@ -98,9 +99,11 @@ class EpochResult:
     seconds: float
     """Training, validation and checkpoint together."""
     checkpoint: CheckpointRecord
+    peak_bytes: int = 0
+    """The most it has held of its GPU so far, where trials share one."""
 
 
-def require_device(resources: Resources) -> str:
+def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str:
     """Return the device that a trial's resources mean.
 
     Raises:
@@ -108,14 +111,12 @@ def require_device(resources: Resources) -> str:
     """
     if not resources.gpu:
         return "cpu"
-    import torch
-
-    if not torch.cuda.is_available():
+    if not accelerator.is_there():
         raise BadInputError(
             f"resources.gpu: {resources.gpu:g}, but torch sees no GPU on this machine; run this "
             "where there is one, or set gpu: 0"
         )
-    return "cuda"
+    return accelerator.name
 
 
 class TrialRun:
@@ -155,7 +156,10 @@ class TrialRun:
 
         spec = assignment.spec
         config = configure(trainable.config_model, spec.fixed, assignment.params)
-        device = require_device(spec.resources)
+        self._device: Accelerator = getattr(trainable, "accelerator", CUDA)
+        device = require_device(spec.resources, self._device)
+        if spec.resources.gpu:
+            self._device.reset()
         stages = _obtain_stages(
             trainable.stages(config, store), assignment=assignment, progress=between_steps
         )
@@ -182,7 +186,8 @@ class TrialRun:
             self.close()
             raise
         setup_s = round(time.monotonic() - begun, 3)
-        self.started = Started(stages, {**_placement(context), "setup_s": setup_s})
+        facts = _placement(context, self._device)
+        self.started = Started(stages, {**facts, "setup_s": setup_s})
         self._begun = time.monotonic()
 
     def _gather_crew(self, context: TrialContext, progress: Progress) -> TrialContext:
@@ -237,7 +242,8 @@ class TrialRun:
         record = self._write(last=self.finished)
         metrics, self._unwritten = self._unwritten, None
         seconds, self._partial_s = self._trained_s(), 0.0
-        return EpochResult(self.epoch, metrics, seconds, record)
+        peak = self._device.memory().peak if self.assignment.spec.resources.share else 0
+        return EpochResult(self.epoch, metrics, seconds, record, peak)
 
     def conclude(self) -> CheckpointRecord:
         """Checkpoint with model and figures, though epochs may be left."""
@@ -301,15 +307,10 @@ def _obtain_stages(
     }
 
 
-def _placement(context: TrialContext) -> dict[str, Any]:
-    device = context.device
-    if device.startswith("cuda"):
-        import torch
-
-        device = torch.cuda.get_device_name()
+def _placement(context: TrialContext, device: Accelerator) -> dict[str, Any]:
     return {
         "node": socket.gethostname(),
-        "device": device,
+        "device": context.device if context.device == "cpu" else device.describe(),
         "threads": context.threads,
         "pid": os.getpid(),
     }

@@ -87,9 +87,9 @@ class Purse:
         wall_hours = spec.budget.wall_hours
         self.ends_at = math.inf if wall_hours is None else clock() + 3600 * wall_hours - driven_s
         """When the hours by the clock are over; seconds since the epoch."""
-        hours = spec.budget.gpu_hours
-        self.limit_s = None if hours is None else hours * 3600 / (spec.resources.gpu or 1.0)
+        self.limit_s: float | None = None
         """For how long attempts may hold their resources."""
+        self.share(spec)
         self.held_s = sum(trial.holding.seconds for trial in trials)
         """For how long they have."""
         self._trained_s = sum(trial.seconds for trial in trials)
@@ -120,6 +120,11 @@ class Purse:
         if self._clock() >= self.ends_at:
             return f"the budget of {self._spec.budget.wall_hours:g} hours is spent"
         return ""
+
+    def share(self, spec: SweepSpec) -> None:
+        """Count a trial's GPUs as a sweep says now."""
+        self._spec, hours = spec, spec.budget.gpu_hours
+        self.limit_s = None if hours is None else hours * 3600 / (spec.resources.gpu or 1.0)
 
     # -- the events ------------------------------------------------------------------------
 

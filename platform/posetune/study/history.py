@@ -66,9 +66,19 @@ def _of_sweep(row: RowMapping) -> str:
         return f"a driver started, with code {commit[:12]}"
     if row["kind"] == "waits":
         return data["for"] or "no trial waits any more"
+    if row["kind"] in ("share", "peak"):
+        return _of_memory(row["kind"], data)
     if row["kind"] == "excused":
         return f"attempt {data['attempt']} of trial {data['trial']} does not count: {data['why']}"
     return f"{row['kind']}: " + ", ".join(f"{k} {v:.2f}" for k, v in data.items())
+
+
+def _of_memory(kind: str, data: dict[str, float]) -> str:
+    peak = f"{data['peak_bytes'] / 1e9:.2f} GB"
+    if kind == "peak":
+        return f"trial {data['trial']} has taken {peak} of its GPU, more than was measured before"
+    of = f"{peak} of {data['total_bytes'] / 1e9:.2f} GB"
+    return f"a step of the largest configuration took {of}: a trial gets gpu {data['gpu']}"
 
 
 def _of_report(row: RowMapping) -> str:

@@ -22,6 +22,7 @@ from posetune.study.rungs import Standing, place
 
 __all__ = [
     "SET_ASIDE",
+    "SHARE",
     "Attempt",
     "CheckpointRecord",
     "TrialRecord",
@@ -33,12 +34,16 @@ __all__ = [
     "read_metrics",
     "read_once",
     "read_reports",
+    "read_share",
     "read_stage_keys",
     "read_tracked",
     "read_trials",
     "record_tracked",
 ]
 
+
+SHARE = "share"
+"""The kind of the event that says which part of a GPU a trial takes, where trials share them."""
 
 SET_ASIDE = "set_aside"
 """The kind of the event that an attempt was ended by the budget, its trial staying open."""
@@ -162,6 +167,13 @@ def read_budget(connection: Connection, sweep: Mapping[str, Any]) -> dict[str, A
     query = select(event.c.data).where(event.c.sweep_id == sweep["id"], event.c.kind == "started")
     started = connection.execute(query.order_by(event.c.id.desc()).limit(1)).scalar()
     return dict((started or {}).get("budget") or sweep["spec"]["budget"])
+
+
+def read_share(connection: Connection, sweep_id: int) -> dict[str, Any]:
+    """Return the part of a GPU that a trial takes and what was measured; empty before."""
+    event = schema.sweep_event
+    query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == SHARE)
+    return dict(connection.execute(query.order_by(event.c.id.desc()).limit(1)).scalar() or {})
 
 
 def read_reports(connection: Connection, sweep_id: int) -> list[RowMapping]:

@@ -68,13 +68,13 @@ class SweepRun:
             check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
         self.has_baselines = False
-        self._room = ""
+        self.room = ""
         self.notice = ""
         """What a trial is waiting for, for whoever watches; empty while none waits."""
         self.lease = Lease(database, self.id, self.name)
         self._rebuild()
         facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
-        self._note("started", facts)
+        self.note("started", facts)
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------
@@ -106,18 +106,18 @@ class SweepRun:
     @property
     def waits_for(self) -> str:
         """What the sweep is waiting for; empty while it goes on."""
-        return self.notice or self._room or self._database.notice
+        return self.notice or self.room or self._database.notice
 
-    def wait_for_room(self, what: str) -> None:
-        """Record what a trial without a place waits for; empty when none waits any more."""
-        self._note("waits", {"for": what})
-        self._room = what
+    def share(self, gpu: float, **facts: int) -> None:
+        """Record the part of a GPU that each trial takes from now on, and what was measured."""
+        self.shared, self.spec = {"gpu": gpu, **facts}, self.spec.with_share(gpu)
+        self.note(journal.SHARE, self.shared)
+        self.purse.share(self.spec)
 
     def excuse(self, number: int, attempt: int, why: str) -> None:
         """Record that an attempt ended by no fault of its trial: it does not count as a crash."""
-        trial = self.trials[number]
-        self._note("excused", {"trial": number, "attempt": attempt, "why": why})
-        trial.excuse(attempt)
+        self.note("excused", {"trial": number, "attempt": attempt, "why": why})
+        self.trials[number].excuse(attempt)
 
     def give_up_waiting(self) -> None:
         """Let an event that cannot be committed raise, instead of waiting for the database."""
@@ -220,7 +220,7 @@ class SweepRun:
         trial = self.trials[number]
         if self.purse.may_train(trial):
             return True
-        self._note(journal.SET_ASIDE, {"trial": number, "attempt": trial.attempt})
+        self.note(journal.SET_ASIDE, {"trial": number, "attempt": trial.attempt})
         trial.set_aside = trial.attempt
         self.purse.set_aside(number)
         self._waiting.append(number)
@@ -280,7 +280,7 @@ class SweepRun:
     def baselines(self, baselines: Mapping[str, float]) -> None:
         """Record the trivial baselines on validation, once."""
         if baselines and not self.has_baselines:
-            self._note("baselines", dict(baselines))
+            self.note("baselines", dict(baselines))
             self.has_baselines = True
 
     def release_checkpoints(self, number: int) -> list[CheckpointRecord]:
@@ -317,7 +317,7 @@ class SweepRun:
 
     def close(self, reason: str) -> None:
         """Record why the driver stops, and give the lease back."""
-        self._note("stopped", {"reason": reason})
+        self.note("stopped", {"reason": reason})
         self.lease.release()
 
     # -- inside ----------------------------------------------------------------------------
@@ -338,6 +338,9 @@ class SweepRun:
             self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
             driven_s = journal.read_driven_seconds(connection, self.id)
             warm, self.warm_notes = read_warm(connection, self.id)
+            self.shared = journal.read_share(connection, self.id)
+        if self.shared:
+            self.spec = self.spec.with_share(self.shared["gpu"])
         self._memory = SearchMemory(self.spec, warm)
         self.purse = Purse(
             self.spec,
@@ -381,7 +384,7 @@ class SweepRun:
         self.purse.ended(trial.number, state)
         self._memory.tell(trial.number, state, trial.value)
 
-    def _note(self, kind: str, data: dict[str, Any]) -> None:
+    def note(self, kind: str, data: dict[str, Any]) -> None:
         """Append an event of the sweep as a whole."""
         self._append(schema.sweep_event, {"kind": kind, "data": data}, of_sweep=True)
 

@@ -264,6 +264,8 @@ def needed_stages(database: Database) -> set[str]:
 def _view(connection: Connection, row: RowMapping) -> SweepView:
     budget = journal.read_budget(connection, dict(row))
     spec = SweepSpec.model_validate({**row["spec"], "budget": budget})
+    if shared := journal.read_share(connection, row["id"]):
+        spec = spec.with_share(shared["gpu"])
     live = _has_live_driver(connection, row["id"])
     runs = _run_ids(connection, row["id"])
     times = _times(connection, row["id"])

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load_file, save_file
 
+from posetune.accelerator import Accelerator, DeviceMemory
 from posetune.api import (
     BadInputError,
     Contest,
@@ -55,6 +57,8 @@ class ToyConfig(BaseModel):
     fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
     say: str = Field("", description="What each epoch prints.")
     stuck_above: float = Field(9.0, description="Trials with a larger x hang in their first step.")
+    hold_mb: int = Field(0, ge=0, description="Memory that a trial holds, in MB of a million.")
+    hold_later_mb: int = Field(0, ge=0, description="As much from its second epoch on.")
     die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
     die_at: str = Field(
         "",
@@ -87,9 +91,34 @@ class ToyPredictor:
         return np.repeat(self.pose_j3[None], len(images), axis=0)
 
 
+class ToyDevice:
+    """A part of the main memory that plays a GPU, where Ray was told of GPUs that are none."""
+
+    name = "toy"
+    total = 10**9
+
+    def is_there(self) -> bool:
+        """Whether Ray gave this process a GPU."""
+        return bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    def describe(self) -> str:
+        """Return its name."""
+        return self.name
+
+    def reset(self) -> None:
+        """Begin to count what Python allocates."""
+        tracemalloc.stop()
+        tracemalloc.start()
+
+    def memory(self) -> DeviceMemory:
+        """Return the most that was allocated at once."""
+        return DeviceMemory(tracemalloc.get_traced_memory()[1], 0, self.total)
+
+
 class Toy:
     """See the module."""
 
+    accelerator: ClassVar[Accelerator] = ToyDevice()
     config_model: ClassVar[type[BaseModel]] = ToyConfig
     metrics: ClassVar[Mapping[str, Metric]] = {
         "val/error_mm": Metric("mm", "min", "Distance from the bowl's floor."),
@@ -135,6 +164,7 @@ class Toy:
     @classmethod
     def forecast(cls, config: ToyConfig, context: TrialContext) -> Cost:
         """Return what the fields say."""
+        np.ones(config.hold_mb * 10**6, np.uint8)
         return Cost(config.epoch_s, {"floor": config.stage_s}, 1000, 200)
 
     def start(self, config: ToyConfig, context: TrialContext) -> None:
@@ -143,6 +173,7 @@ class Toy:
         self.generator = np.random.default_rng(context.seed)
         self.position = np.full(3, 2.0)
         self.steps = 0
+        self.held = np.ones(config.hold_mb * 10**6, np.uint8)
         floor = context.products["floor"] / "floor.json"
         self.floor = float(json.loads(floor.read_text(encoding="utf-8")))
 
@@ -154,6 +185,8 @@ class Toy:
             time.sleep(3600)
         if self.config.say:
             print(self.config.say, flush=True)  # noqa: T201 - to see where it goes
+        if self.steps >= STEPS and len(self.held) < self.config.hold_later_mb * 10**6:
+            self.held = np.ones(self.config.hold_later_mb * 10**6, np.uint8)
         for step in range(self.steps % STEPS, STEPS):
             self.context.progress(self.steps, STEPS * self.context.max_epochs)
             time.sleep(self.config.epoch_s / STEPS)

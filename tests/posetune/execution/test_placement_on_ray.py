@@ -183,3 +183,30 @@ def test_nodes_that_are_drained_or_die_hand_their_trials_over(
     assert placed == [leaving.node_id, dying.node_id, last.node_id]
     (excused,) = [event for event in sweeps.events("spot") if event["kind"] == "excused"]
     assert (excused["attempt"], excused["why"]) == (2, f"its node {dying.node_id[:8]} left")
+
+
+def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_it(
+    sweeps: Sweeps, cluster: Cluster
+) -> None:
+    # The GPU is declared, not there: the toy measures main memory as if it were one of 1 GB.
+    node = {"num_cpus": 4, "num_gpus": 1, "labels": {"kind": "gpu"}}
+    cluster.add_node(**node, object_store_memory=STORE_BYTES)
+    sweeps.start(
+        "shared",
+        "gpu: 1, share: true, labels: {kind: gpu}",
+        fixed="hold_mb: 100, hold_later_mb: 300, ",
+        trials=6,
+        max_epochs=3,
+        epoch_s=0.3,
+    )
+    view, output = sweeps.finish("shared")
+    assert view.state == "COMPLETE", output
+    (measured,) = [event for event in sweeps.events("shared") if event["kind"] == "share"]
+    assert 100e6 < measured["peak_bytes"] < 105e6
+    assert (measured["total_bytes"], measured["gpu"]) == (10**9, 0.125)
+    assert view.spec.resources.gpu == 0.125
+    peaks = [event["peak_bytes"] for event in sweeps.events("shared") if event["kind"] == "peak"]
+    assert 300e6 < max(peaks) < 410e6  # while it grows it holds both
+    given = [row["facts"]["gpu"] for row in sweeps.rows("shared", schema.placement)]
+    assert given[0] == 0.125
+    assert given[-1] in (0.3333, 0.5)
