@@ -19,6 +19,8 @@ from posetune.storage import Storage, open_storage
 __all__ = ["DEFAULT_HOME", "Home", "check_name"]
 
 DEFAULT_HOME = "runs"
+FALLBACK_VARIABLE = "POSETUNE_HOME_ELSE"
+"""Where the home is if nothing says so: a job's working folder is another one each time."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -51,7 +53,8 @@ class Home(BaseModel):
         Raises:
             BadInputError: an address is of a kind that is not supported.
         """
-        home = Path(folder or os.environ.get("POSETUNE_HOME") or DEFAULT_HOME).expanduser()
+        default = os.environ.get(FALLBACK_VARIABLE) or DEFAULT_HOME
+        home = Path(folder or os.environ.get("POSETUNE_HOME") or default).expanduser()
         home = home.absolute()
         for name in ("POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"):
             _refuse_password_in_query(name, os.environ.get(name, ""))
@@ -90,7 +93,8 @@ class Home(BaseModel):
             "MLFLOW_TRACKING_URI": (self.tracking, f"sqlite:///{self.folder / 'mlflow.db'}"),
         }
         changed = {name: value for name, (value, usual) in given.items() if value != usual}
-        return {"POSETUNE_HOME": str(self.folder), **changed}
+        usual_home = self.folder == Path(DEFAULT_HOME).absolute()
+        return {FALLBACK_VARIABLE if usual_home else "POSETUNE_HOME": str(self.folder), **changed}
 
 
 def _refuse_password_in_query(name: str, address: str) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "SweepSpec",
     "configure",
     "default_params",
+    "import_trainable",
     "load_sweep",
     "load_trainable",
     "vary_one_by_one",
@@ -201,13 +202,22 @@ def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
 
 
 def load_trainable(name: str) -> type[Trainable]:
-    """Import the class that `package.module:Class` names.
+    """Import the registered class that `package.module:Class` names.
 
     Raises:
         BadInputError: it is not registered, there is no such module or class, or it does not offer
             what `Trainable` asks.
     """
     _require_registered(name)
+    return import_trainable(name)
+
+
+def import_trainable(name: str) -> type[Trainable]:
+    """Import a class whose name is trusted: of a promoted model, which is code itself.
+
+    Raises:
+        BadInputError: there is no such module or class, or it does not offer what `Trainable` asks.
+    """
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)

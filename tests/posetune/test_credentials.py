@@ -8,7 +8,7 @@ import pytest
 
 from posetune.api import BadInputError
 from posetune.credentials import check_aws, check_mlflow, check_ray
-from posetune.execution.jobs import Shipment, submit_sweep
+from posetune.execution.jobs import Parcel, Shipment, submit_sweep
 from posetune.home import Home
 from posetune.storage import open_storage
 
@@ -48,7 +48,8 @@ def test_submit_refuses_it_before_it_asks_anybody(
     token.write_text("planted")
     token.chmod(0o644)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    shipment = Shipment("s", "text", "posetune.testing.toy:Toy", "/store", Home.resolve(home))
+    parcel = Parcel(Home.resolve(home), "text", "posetune.testing.toy:Toy")
+    shipment = Shipment("s", parcel, "/store")
     with pytest.raises(BadInputError, match="others can read"):
         submit_sweep(shipment, "http://127.0.0.1:9")
 

@@ -67,3 +67,20 @@ def test_only_addresses_that_were_given_travel(
         "POSETUNE_HOME": str(tmp_path),
         "POSETUNE_STORAGE": "/shared/storage",
     }
+
+
+def test_a_home_that_was_not_given_gives_way_to_the_clusters_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("POSETUNE_HOME", "POSETUNE_DATABASE", "POSETUNE_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    sent = Home.resolve().environment
+    assert list(sent.values()) == [str(tmp_path / "runs")]
+    for name, value in sent.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")
+    assert Home.resolve().folder == tmp_path / "runs"
+    monkeypatch.setenv("POSETUNE_HOME", "/shared/runs")
+    assert Home.resolve().folder == Path("/shared/runs")

@@ -177,9 +177,7 @@ def sweep(
         console.print(note)
     if not as_json:
         console.print(_expected(run))
-    tracker = Tracker(
-        database, name, resolved, announce=lambda page: console.print(MLFLOW_LINE + page)
-    )
+    tracker = Tracker(database, name, resolved, announce=_announce)
     tracker.start()
     stopping = Stopping()
     watch = (
@@ -236,6 +234,11 @@ def _expected(run: SweepRun) -> str:
         f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
         "shown once some are trained (posetune check measures before)"
     )
+
+
+def _announce(page: str) -> None:
+    """On one line, however narrow the terminal: `submit` looks for it."""
+    console.print(MLFLOW_LINE + page, soft_wrap=True, markup=False)
 
 
 def submit(

@@ -19,7 +19,7 @@ from posetune.execution.checkpoints import StorageFullError, log_file
 from posetune.execution.handing_over import Wish
 from posetune.execution.trial import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.spec import load_trainable
-from posetune.storage import Log, Storage
+from posetune.storage import Log, Storage, StorageError
 
 __all__ = [
     "ASSIGNMENT",
@@ -60,6 +60,7 @@ class TrialActor(tune.Trainable):
         """Begin the first trial."""
         self._run: TrialRun | None = None
         self._log = Log(Path(os.devnull))
+        self._wish: Wish | None = None
         self._terminated = self._busy = False
         self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         self._begin(config[ASSIGNMENT])
@@ -91,22 +92,30 @@ class TrialActor(tune.Trainable):
         if self._run is not None:
             self._run.close()
             self._run = None
+        if self._wish is not None:
             self._wish.close()
         self._log.close()
 
     def _begin(self, assignment: Assignment) -> None:
         self.cleanup()
         self._log = _write_to(assignment.storage, log_file(assignment.sweep, assignment.trial))
+        self._node = ray.get_runtime_context().get_node_id()
+        self._wish = Wish(assignment.storage, assignment.sweep, node=self._node)
+        self._assignment = assignment
+        self._over = False
+        self._start()
+
+    def _start(self) -> None:
         self._first: dict[str, Any] = {}
         """What the first step answers."""
-        self._over = False
+        self._waiting = False
         self._busy = True
-        node = ray.get_runtime_context().get_node_id()
-        self._wish = Wish(assignment.storage, assignment.sweep, node=node)
         try:
-            trainable = load_trainable(assignment.spec.trainable)()
-            self._run = TrialRun(trainable, assignment, told_to_stop=self._told_to_stop)
-            self._first = {STARTED: self._run.started, HANDLE: _own_handle(), NODE: node}
+            trainable = load_trainable(self._assignment.spec.trainable)()
+            self._run = TrialRun(trainable, self._assignment, told_to_stop=self._told_to_stop)
+            self._first = {STARTED: self._run.started, HANDLE: _own_handle(), NODE: self._node}
+        except StorageError as error:  # tried again with every step
+            self._first, self._waiting = {WAITING: str(error)}, True
         except (TrialFailedError, BadInputError) as error:
             self._first = {FAILED: str(error)}
         except StoreChangedError as error:
@@ -117,6 +126,9 @@ class TrialActor(tune.Trainable):
             self._busy = False
 
     def _step(self) -> dict[str, Any]:
+        if self._waiting and not self._first:
+            time.sleep(WAIT_S)
+            self._start()
         if self._first:
             first, self._first = self._first, {}
             return first
@@ -129,7 +141,7 @@ class TrialActor(tune.Trainable):
             return {HANDED_OVER: self._run.hand_over()}
 
     def _told_to_stop(self) -> bool:
-        self._terminated = self._terminated or self._wish.is_there
+        self._terminated = self._terminated or (self._wish is not None and self._wish.is_there)
         return self._terminated
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from posetune.execution.checkpoints import drop_checkpoints, drop_orphans
 from posetune.execution.handing_over import HandingOver
 from posetune.execution.trial import Assignment
 from posetune.home import Home
+from posetune.storage import StorageError
 from posetune.study.sweep import Attempt, SweepRun
 
 __all__ = ["Data", "Desk", "Stopping"]
@@ -97,7 +99,10 @@ class Desk:
     def assign(self, attempt: Attempt) -> Assignment:
         """Return what an attempt's process needs to know."""
         if attempt.crashes:  # what the dead worker wrote and nobody committed
-            drop_orphans(self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial)
+            with contextlib.suppress(StorageError):  # away: the next start of a driver drops them
+                drop_orphans(
+                    self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial
+                )
         return Assignment(
             sweep=self.run.name,
             trial=attempt.trial,
@@ -118,6 +123,9 @@ class Desk:
             self._cleaner.submit(drop_checkpoints, self.home.storage, released)
 
     def close(self) -> None:
-        """Wait until everything is deleted, and take the wish to stop back."""
-        self._cleaner.shutdown()
+        """Wait until everything is deleted, and take the wish to stop back.
+
+        A driver that was told to stop does not wait: what is left, the next one deletes.
+        """
+        self._cleaner.shutdown(cancel_futures=bool(self.stopping.reason))
         self.handing_over.close()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from posetune.execution.checkpoints import stop_file
-from posetune.storage import Storage, StorageError
+from posetune.storage import Storage
 
 __all__ = ["HAND_OVER_S", "HandingOver", "Wish"]
 
@@ -80,7 +80,7 @@ class Wish:
 
     def _look(self) -> None:
         while not self.is_there and not self._closed.wait(LOOK_S):
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(OSError):
                 self.is_there = any(self._storage.exists(file) for file in self._files)
 
     def close(self) -> None:

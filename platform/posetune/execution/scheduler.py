@@ -32,6 +32,7 @@ from posetune.execution.placement import Lookout
 from posetune.execution.searcher import NUMBER
 from posetune.execution.trial import EpochResult, Started
 from posetune.stages.cache import StageCache
+from posetune.storage import StorageError
 from posetune.study.journal import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
@@ -54,6 +55,7 @@ class StudyScheduler(FIFOScheduler):
         self._nodes: dict[int, str] = {}
         """Of each trial that has begun to train."""
         self._handing_over = desk.handing_over
+        self._looked_for_baselines = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
@@ -132,13 +134,18 @@ class StudyScheduler(FIFOScheduler):
         self._run.started(number, attempt, facts={**started.placement, **where})
         for name, stage in started.stages.items():
             self._run.stage_used(number, name, key=stage.key, trained=stage.trained)
-        if not self._run.has_baselines:
-            # The worker's folders may be on another node.
-            cache = StageCache(self._desk.home.storage)
-            found = {name: cache.find(name, stage.key) for name, stage in started.stages.items()}
-            folders = {name: folder for name, folder in found.items() if folder is not None}
-            metric = self._run.spec.objective.metric
-            self._run.baselines(self._desk.trainable.baselines(folders, metric))
+        if not (self._run.has_baselines or self._looked_for_baselines):
+            with contextlib.suppress(StorageError):  # away: looked for at the next start
+                self._note_baselines(started)
+
+    def _note_baselines(self, started: Started) -> None:
+        """Look once for the baselines; the worker's folders may be on another node."""
+        cache = StageCache(self._desk.home.storage)
+        found = {name: cache.find(name, stage.key) for name, stage in started.stages.items()}
+        folders = {name: folder for name, folder in found.items() if folder is not None}
+        metric = self._run.spec.objective.metric
+        self._run.baselines(self._desk.trainable.baselines(folders, metric))
+        self._looked_for_baselines = True
 
     def _report(self, number: int, attempt: int, epoch: EpochResult) -> bool:
         decision = self._run.report(

@@ -107,6 +107,14 @@ def _source_digest(module: str) -> str:
     return digest_json([path.read_text(encoding="utf-8") for path in files])
 
 
+def _is_intact(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return bool(manifest["digest"] == digest_folder(folder / FILES))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 class StageCache:
     """Obtains products by key, building each once."""
 
@@ -166,18 +174,16 @@ class StageCache:
         return products
 
     def _verified(self, place: str) -> Path | None:
-        """Return the folder of a whole product; a broken one is set aside."""
-        folder = self.storage.obtain(place, marker=MANIFEST)
-        if folder is None:
-            return None
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            intact = bool(manifest["digest"] == digest_folder(folder / FILES))
-        except (OSError, ValueError, KeyError, TypeError):
-            intact = False
-        if not intact:
-            self.storage.set_aside(place, marker=MANIFEST)
-        return folder if intact else None
+        """Return the folder of a whole product; a broken one is set aside.
+
+        What is broken may be this node's copy alone: a fresh one decides.
+        """
+        for again in (False, True):
+            folder = self.storage.obtain(place, marker=MANIFEST, again=again)
+            if folder is None or _is_intact(folder):
+                return folder
+        self.storage.set_aside(place, marker=MANIFEST)
+        return None
 
     def entries(self) -> list[Entry]:
         """Return everything in the cache: products, broken ones, and what dead builders left."""

@@ -75,12 +75,13 @@ class Storage(ABC):
         """Give a folder with what is under `name`, None if nothing is; it may go with the block."""
 
     @abstractmethod
-    def obtain(self, name: str, *, marker: str) -> Path | None:
+    def obtain(self, name: str, *, marker: str, again: bool = False) -> Path | None:
         """Return a folder of this node with what is under `name`, to be kept and shared.
 
         Args:
             name: of the folder.
             marker: the file in it that says that it is whole and what it holds.
+            again: this node's copy was found broken; fetch it anew.
         """
 
     @abstractmethod

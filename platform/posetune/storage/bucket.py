@@ -121,10 +121,12 @@ class Bucket(Storage):
             folder = Path(scratch) / name.rpartition("/")[2]
             yield folder if self._download(name, folder) else None
 
-    def obtain(self, name: str, *, marker: str) -> Path | None:
+    def obtain(self, name: str, *, marker: str, again: bool = False) -> Path | None:
         """Return this node's copy, fetched once for all its processes."""
         copy = self._copy(name, marker)
         if copy is not None:
+            if again:
+                shutil.rmtree(copy, ignore_errors=True)
             fetch_once(copy, lambda partial: self._download(name, partial))
         return copy
 

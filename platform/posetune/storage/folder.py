@@ -73,7 +73,7 @@ class Folder(Storage):
         folder = self.root / name
         yield folder if folder.is_dir() else None
 
-    def obtain(self, name: str, *, marker: str) -> Path | None:
+    def obtain(self, name: str, *, marker: str, again: bool = False) -> Path | None:
         """Return the folder itself."""
         folder = self.root / name
         return folder if folder.exists() else None

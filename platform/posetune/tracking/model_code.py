@@ -14,7 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
-from posetune.spec import load_trainable
+from posetune.spec import import_trainable
 
 
 class PoseModel(PythonModel):
@@ -22,7 +22,7 @@ class PoseModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the exported weights with the trainable that wrote them."""
-        trainable = load_trainable(context.model_config["trainable"])
+        trainable = import_trainable(context.model_config["trainable"])
         self.predictor = trainable.load_model(Path(context.artifacts["model"]))
 
     def predict(

@@ -16,7 +16,7 @@ import pytest
 from posetune.api import BadInputError, Progress, Stage
 from posetune.digest import digest_folder
 from posetune.stages.cache import StageCache
-from posetune.storage import Storage, open_folder, open_storage
+from posetune.storage import Folder, Storage, open_folder, open_storage
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -120,7 +120,7 @@ def test_a_broken_product_is_built_again(storage: Storage) -> None:
     assert not cache.obtain(stage, "k").trained
     (found.folder / "product").write_text("damaged")
     again = cache.obtain(stage, "k")
-    assert again.trained
+    assert again.trained == isinstance(storage, Folder)  # else it was this node's copy alone
     assert (again.folder / "product").read_text() == "whole"
     whole = [entry for entry in cache.entries() if entry.state == "whole"]
     assert [(entry.name, entry.key) for entry in whole] == [("flow", "k")]
@@ -133,10 +133,11 @@ import sys, time
 from posetune.storage import open_storage
 
 storage = open_storage(sys.argv[1])
-until = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < until:
+left = int(sys.argv[2])
+while left:
     with storage.claim("c.claim") as ours:
         if ours:
+            left -= 1
             begun = time.time()
             time.sleep(0.1)
             print(begun, time.time(), flush=True)
@@ -160,22 +161,39 @@ def test_a_product_is_found_on_a_node_that_has_no_copy_yet(
     assert cache.find("flow", "other") is None
 
 
+def test_a_product_that_is_broken_in_the_bucket_is_built_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(folder: Path, progress: Progress) -> None:
+        (folder / "product").write_text("whole")
+
+    storage, stage = open_storage(bucket), Stage("flow", {}, [], 0, build)
+    cache = StageCache(storage)
+    assert cache.obtain(stage, "k").trained
+    (product,) = (n for n in storage.children("stages/flow/k") if n != "product.json")
+    with storage.writing(f"stages/flow/k/{product}") as folder:
+        (folder / "product").write_text("damaged")
+    monkeypatch.setenv("POSETUNE_CACHE", str(tmp_path / "another-node"))
+    again = cache.obtain(stage, "k")
+    assert again.trained
+    assert (again.folder / "product").read_text() == "whole"
+
+
 @pytest.mark.slow
 def test_no_two_of_many_processes_hold_a_claim_at_once(bucket: str) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", CONTENDER, bucket, "5"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CONTENDER, bucket, "3"], stdout=subprocess.PIPE, text=True
         )
         for _ in range(5)
     ]
     held = []
     for number, process in enumerate(processes):
-        lines = process.communicate(timeout=60)[0].splitlines()
+        lines = process.communicate(timeout=300)[0].splitlines()
         held += [(*map(float, line.split()), number) for line in lines]
     held.sort()
     assert all(end <= begun for (_, end, _), (begun, _, _) in pairwise(held))
-    assert len(held) >= 8
-    assert len(Counter(number for _, _, number in held)) > 1
+    assert Counter(number for _, _, number in held) == dict.fromkeys(range(5), 3)
 
 
 def test_what_is_on_s3_is_fetched_once_and_again_when_it_was_replaced(bucket: str) -> None:
