@@ -20,7 +20,7 @@ from posetune.credentials import check_ray
 from posetune.execution.checkpoints import drop_orphans
 from posetune.execution.desk import Data, Desk, Stopping
 from posetune.home import Home
-from posetune.spec import Resources
+from posetune.spec import TRAINABLES_VARIABLE, Resources
 from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import SweepRun
 
@@ -191,6 +191,9 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     if address:
         check_ray()
         options["address"] = address
+        if TRAINABLES_VARIABLE in os.environ and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            registered = {TRAINABLES_VARIABLE: os.environ[TRAINABLES_VARIABLE]}
+            options["runtime_env"] = {"env_vars": registered}  # a job brings its own
     else:
         # Without `local` Ray joins whatever cluster it finds on this machine.
         options |= {"address": "local", "include_dashboard": False}

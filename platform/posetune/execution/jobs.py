@@ -163,7 +163,8 @@ def follow_sweep(shipment: Shipment, job: Job, address: str, *, show: Say, say: 
         code = None if details is None else _exit_code(details)
         if code is not None:
             return code
-        brief = brief + 1 if time.monotonic() - begun < BRIEF_S else 0
+        never_ran = details is not None and details.driver_info is None
+        brief = brief + 1 if never_ran or time.monotonic() - begun < BRIEF_S else 0
         if brief >= BRIEF_LIVES:
             say(f"job {job.job_id} died again, too soon to go on: {details and details.message}")
             return 1

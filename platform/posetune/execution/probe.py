@@ -224,17 +224,20 @@ def try_batches(expected: Expected, node: str) -> Batches:
     costs: list[Cost] = []
     findings: list[Finding] = []
     everything = variants(spec, defaults)
+    gpu_peak = gpu_bytes = 0
     for params in everything:
         changed = {n: v for n, v in params.items() if v != defaults[n]}
         what = ", ".join(f"{name}={value}" for name, value in changed.items()) or "the defaults"
         try:
             store = open_folder(expected.store)
+            _forget_gpu_memory(device)
             costs.append(measure(spec, trainable, params, store=store, device=device))
+            peak, gpu_bytes = _gpu_memory(device)
+            gpu_peak = max(gpu_peak, peak)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the others are tried
             findings.append(Finding("batch", f"{what}: {_explained(error)}"))
             if not changed:
                 break  # the others would say the same
-    gpu_peak, gpu_bytes = _gpu_memory(device)
     first = costs[0] if costs else Cost(0.0, {}, 0, 0)
     largest = Cost(
         first.epoch_s,
@@ -275,6 +278,15 @@ def _peak() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _forget_gpu_memory(device: str) -> None:
+    """Give back what an earlier variant left: a trial has a process of its own."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _gpu_memory(device: str) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def learning_curves(view: SweepView) -> str:
 
 
 def best_so_far(view: SweepView) -> str:
-    """Draw the best complete value against what was spent: GPU-hours, or training time."""
+    """Draw the best complete value against the epochs' time so far, times GPUs if there are any."""
     better = min if view.spec.objective.mode == "min" else max
     gpu = view.spec.resources.gpu
     spent, best = 0.0, None
@@ -129,7 +129,7 @@ def best_so_far(view: SweepView) -> str:
         _draw_baselines(axes, view)
         _name_objective(axes, view)
         axes.set_xlim(left=0)
-        axes.set_xlabel("GPU-hours" if gpu else "hours of training (no GPU)")
+        axes.set_xlabel("GPU-hours of training" if gpu else "hours of training (no GPU)")
 
     return _svg(draw)
 

@@ -3,8 +3,8 @@
 GPU-hours are the seconds for which attempts hold their GPUs, times `resources.gpu`: from where an
 attempt looks for its shared stages, through every epoch, also one that is trained again, to its
 last committed event. A worker that died is counted until its death was noticed; what a worker did
-after its driver died is not known and not counted. A sweep without GPUs (`gpu: 0`) counts the same
-seconds once, as trial-hours.
+after its driver died, or before it stood if it never did, is not known and not counted. A sweep
+without GPUs (`gpu: 0`) counts the same seconds once, as trial-hours.
 
 `Purse` follows from the committed events alone, so a resume stands where the last driver stood. Its
 rule is `may_train`: a trial may hold its GPU for one more report if what is spent, the reports that
@@ -48,6 +48,10 @@ class Holding:
         """An attempt begins; if the one before died under the same driver, it did so about now."""
         if follows_death:
             self.seen(at)
+        self.since = None
+
+    def left_alone(self, at: float) -> None:
+        """Another driver takes over: nothing is known of what went on since the last event."""
         self.since = None
 
     def started(self, at: float, setup_s: float) -> None:
@@ -209,9 +213,10 @@ class Purse:
         ]
         judged.sort(key=lambda trial: trial.place(self._standing(trial), mode))
         leading = [trial for trial in judged if self._beats_the_complete(trial)]
-        left_s = (self.limit_s or math.inf) - self.held_s
+        left_s = (self.limit_s or math.inf) - self.held_s - self._under_way_s()
         for trial in leading:
-            if self._missing_s(trial) + self._under_way_s(trial) <= left_s:
+            own_s = self._report_s(trial) if trial.number in self._running else 0.0
+            if self._missing_s(trial) - own_s <= left_s:
                 return trial
         return next(iter(leading), None)
 

@@ -254,7 +254,9 @@ def _count_attempts(
     query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == SET_ASIDE)
     aside = {(data["trial"], data["attempt"]) for data in connection.execute(query).scalars()}
     lives: dict[int, int] = {}
-    begun: list[_Held] = []
+    begun: list[_Held] = [
+        (at, 0, record, Holding.left_alone) for at in starts for record in by_id.values()
+    ]
     for row in _of_sweep(connection, schema.attempt, sweep_id):
         record = by_id[row["trial_id"]]
         life = bisect.bisect_right(starts, row["at"])

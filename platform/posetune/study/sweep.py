@@ -75,6 +75,8 @@ class SweepRun:
         self._rebuild()
         facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
         self.note("started", facts)
+        for trial in self.trials:
+            trial.holding.left_alone(self._clock())
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------

@@ -79,11 +79,11 @@ def test_a_sweep_on_s3_that_is_killed_and_stopped_ends_bit_for_bit_as_one_in_a_f
     on_s3 = {"POSETUNE_STORAGE": f"{bucket}/runs"}
     sweep += ["--store", f"{bucket}/stores/toy"]
     first = run(tmp_path, "s3", *sweep, **on_s3)
-    wait_for_reports(tmp_path, "s3", 2)
+    wait_for_reports(tmp_path, "s3", 1)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     second = run(tmp_path, "s3", *sweep, **on_s3)
-    wait_for_reports(tmp_path, "s3", 5)
+    wait_for_reports(tmp_path, "s3", 3)
     os.kill(second.pid, signal.SIGTERM)
     output, _ = second.communicate(timeout=200)
     assert second.returncode == 130, output

@@ -13,9 +13,10 @@ import pytest
 
 from posetune.study.database import Database
 from posetune.study.history import read_history
+from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import list_sweeps, read_sweep
-from posetune.testing.driver import open_unsynced
+from posetune.testing.driver import open_unsynced, simulated_opening
 from posetune.testing.recording import Recording, World, draw_opening, draw_world, record
 
 SWEEPS = 24
@@ -142,6 +143,29 @@ def test_a_killed_driver_is_followed_by_one_that_decides_the_same(
 def read_state(study: Database, name: str) -> str:
     found = {view.name: view.stopped for view in list_sweeps(study)}
     return found.get(name, "")
+
+
+def test_the_time_between_two_drivers_is_not_counted(study: Database) -> None:
+    """The first dies when an end was decided and not yet told."""
+    now = 1000.0
+    opening = simulated_opening(
+        pruner={"max_epochs": 1}, resources={"gpu": 1}, budget={"trials": 2}
+    )
+    run = SweepRun(study, opening, clock=lambda: now)
+    trial = run.next_trial()
+    assert trial is not None
+    attempt = run.begin_attempt(trial.number)
+    run.started(trial.number, attempt.number, facts={"setup_s": 10.0})
+    now += 60
+    report = {"epoch": 1, "metrics": {"loss": 1.0}, "seconds": 60.0, "checkpoint": None}
+    assert run.report(trial.number, attempt.number, **report) == Decision.COMPLETE
+    run.lease.release()
+    now += 36_000
+    again = SweepRun(study, opening, clock=lambda: now)
+    assert again.trials[0].state == "COMPLETE"
+    assert again.purse.held_s == 70
+    again.lease.release()
+    assert read_sweep(study, "s").trials[0].held_s == 70
 
 
 def test_a_larger_budget_takes_up_what_was_left(study: Database) -> None:
