@@ -50,8 +50,13 @@ class Holding:
             self.seen(at)
         self.since = None
 
-    def left_alone(self, at: float) -> None:
-        """Another driver takes over: nothing is known of what went on since the last event."""
+    def let_go(self, at: float) -> None:
+        """Another driver takes over, and nothing is known of what went on since the last event."""
+        self.since = None
+
+    def ended(self, at: float) -> None:
+        """Its end was told."""
+        self.seen(at)
         self.since = None
 
     def started(self, at: float, setup_s: float) -> None:
@@ -60,7 +65,7 @@ class Holding:
         self.since = at
 
     def seen(self, at: float) -> None:
-        """It is at work: a report, a checkpoint, or its end."""
+        """It is at work: a report or a checkpoint."""
         if self.since is not None:
             self.seconds += max(0.0, at - self.since)
             self.since = at
@@ -167,8 +172,13 @@ class Purse:
         """A trial no longer runs, and stays open."""
         self._running.discard(number)
 
+    def told(self, trial: TrialRecord, at: float, state: str) -> None:
+        """Its end was told."""
+        self._count(trial, lambda: trial.holding.ended(at))
+        self.ended(trial.number, state)
+
     def ended(self, number: int, state: str) -> None:
-        """A trial was told."""
+        """Take over an end."""
         self._running.discard(number)
         self._open.discard(number)
         self._last_s.pop(number, None)

@@ -227,7 +227,7 @@ def read_trials(
     for row in _of_sweep(connection, schema.told, sweep_id):
         record = by_id[row["trial_id"]]
         record.state, record.reason = row["state"], row["reason"]
-        events.append((row["at"], 4, record, Holding.seen))
+        events.append((row["at"], 4, record, Holding.ended))
     events += _count_attempts(connection, sweep_id, by_id)
     for at, _, record, happens in sorted(events, key=lambda event: event[:2]):
         happens(record.holding, at)
@@ -255,7 +255,7 @@ def _count_attempts(
     aside = {(data["trial"], data["attempt"]) for data in connection.execute(query).scalars()}
     lives: dict[int, int] = {}
     begun: list[_Held] = [
-        (at, 0, record, Holding.left_alone) for at in starts for record in by_id.values()
+        (at, 0, record, Holding.let_go) for at in starts for record in by_id.values()
     ]
     for row in _of_sweep(connection, schema.attempt, sweep_id):
         record = by_id[row["trial_id"]]

@@ -76,7 +76,7 @@ class SweepRun:
         facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
         self.note("started", facts)
         for trial in self.trials:
-            trial.holding.left_alone(self._clock())
+            trial.holding.let_go(self._clock())
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------
@@ -382,8 +382,7 @@ class SweepRun:
         end = {"state": state, "epoch": trial.epoch, "value": trial.value, "reason": reason}
         self._append(schema.told, {"trial_id": trial.id, "at": at, **end})
         trial.state, trial.reason = state, reason
-        self.purse.seen(trial, at)
-        self.purse.ended(trial.number, state)
+        self.purse.told(trial, at, state)
         self._memory.tell(trial.number, state, trial.value)
 
     def note(self, kind: str, data: dict[str, Any]) -> None:

@@ -72,7 +72,9 @@ def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     port = free_port()
     command = ["ray", "start", "--head", f"--port={free_port()}", "--num-cpus=2"]
     command += [f"--dashboard-port={port}", "--object-store-memory=100000000"]
-    command += [f"--temp-dir={folder / 'r'}", f"--dashboard-agent-listen-port={free_port()}"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # else fixed, and maybe taken
+    command += [f"--ray-client-server-port={free_port()}"]
+    command += [f"--temp-dir={folder / 'r'}"]
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
         yield f"http://127.0.0.1:{port}"
@@ -119,8 +121,9 @@ def everything_in(database: str) -> str:
 def files_with(secret: str, root: Path) -> list[str]:
     found = []
     for file in root.rglob("*"):
-        if file.is_file() and not file.is_symlink() and secret.encode() in file.read_bytes():
-            found.append(str(file))
+        with contextlib.suppress(FileNotFoundError):  # Ray is still at work
+            if file.is_file() and not file.is_symlink() and secret.encode() in file.read_bytes():
+                found.append(str(file))
     return found
 
 
