@@ -137,6 +137,11 @@ class Purse:
 
     # -- the events ------------------------------------------------------------------------
 
+    def take_over(self) -> None:
+        """Another driver begins."""
+        for trial in self._trials:
+            trial.holding.let_go(self._clock())
+
     def begin(self, trial: TrialRecord, at: float, *, follows_death: bool) -> None:
         """An attempt begins."""
         self._count(trial, lambda: trial.holding.begin(at, follows_death=follows_death))

@@ -75,8 +75,7 @@ class SweepRun:
         self._rebuild()
         facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
         self.note("started", facts)
-        for trial in self.trials:
-            trial.holding.let_go(self._clock())
+        self.purse.take_over()
         self._reconcile()
 
     # -- what the searcher asks ------------------------------------------------------------
