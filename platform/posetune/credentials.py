@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,11 +14,18 @@ __all__ = ["check_aws", "check_mlflow", "check_ray"]
 def check_ray() -> None:
     """Refuse a file with Ray's token that others can read.
 
+    Ray writes `~/.ray/auth_token` by itself, for others to read: that one is made private.
+
     Raises:
         BadInputError: naming it.
     """
-    if not os.environ.get("RAY_AUTH_TOKEN"):
-        _check_private(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not given:
+        with contextlib.suppress(OSError):  # not there, or not ours
+            Path("~/.ray/auth_token").expanduser().chmod(0o600)
+    _check_private(given or "~/.ray/auth_token")
 
 
 def check_mlflow() -> None:

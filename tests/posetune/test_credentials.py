@@ -13,7 +13,6 @@ from posetune.home import Home
 from posetune.storage import open_storage
 
 CHECKS = {
-    ".ray/auth_token": check_ray,
     ".mlflow/credentials": check_mlflow,
     ".aws/credentials": check_aws,
 }
@@ -39,6 +38,14 @@ def test_only_a_file_of_its_owner_alone_is_taken(home: Path, name: str, mode: in
             CHECKS[name]()
     else:
         CHECKS[name]()
+
+
+def test_the_file_that_ray_writes_is_made_private(home: Path) -> None:
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("planted")
+    (home / ".ray" / "auth_token").chmod(0o644)
+    check_ray()
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
 def test_submit_refuses_it_before_it_asks_anybody(
