@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from posetune.api import BadInputError, TrialContext
 from posetune.execution.trial import Assignment, EpochResult, HandOver, TrialRun
 from posetune.spec import SweepSpec
+from posetune.storage import open_storage
 from selfpose.config import SelfPoseConfig
 from selfpose.parallel import Team
 from selfpose.trainable import SelfPose
@@ -59,7 +60,8 @@ def assign(tiny_store: Path, tmp_path: Path) -> Any:
             }
         )
         digest = SelfPose.describe_store(tiny_store).digest
-        where = {"store": tiny_store, "store_digest": digest, "storage": tmp_path / "storage"}
+        storage = open_storage(tmp_path / "storage")
+        where = {"store": str(tiny_store), "store_digest": digest, "storage": storage}
         return Assignment(f"by-{processes}", 0, 1, 3, {}, spec, checkpoints=(), **where)
 
     return assigned
@@ -107,7 +109,8 @@ class WithoutValidation(SelfPose):
 
 
 def state_after(result: EpochResult, assignment: Assignment) -> dict[str, torch.Tensor]:
-    return load_file(assignment.storage / result.checkpoint.folder / "state/state.safetensors")
+    folder = Path(assignment.storage.where(result.checkpoint.folder))
+    return load_file(folder / "state/state.safetensors")
 
 
 def train(assignment: Assignment, epochs: int, *, told: Iterator[bool]) -> list[EpochResult]:

@@ -195,7 +195,7 @@ def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_
         "shared",
         "gpu: 1, share: true, labels: {kind: gpu}",
         fixed="hold_mb: 100, hold_later_mb: 300, ",
-        trials=6,
+        trials=20,
         max_epochs=3,
         epoch_s=0.3,
     )
