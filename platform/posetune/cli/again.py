@@ -122,7 +122,7 @@ def _find(home: Home, run: str, store: str | None) -> Recorded:
 
 
 def _digest(trainable: str, store: Path) -> str:
-    from posetune.spec import load_trainable
+    from posetune.registration import load_trainable
 
     found: Any = load_trainable(trainable)
     return str(found.describe_store(store).digest)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from posetune.api import BadInputError, Importer
 from posetune.cli.options import JsonOption
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
-from posetune.spec import DEFAULT_TRAINABLE
+from posetune.registration import DEFAULT_TRAINABLE
 
 __all__ = ["app"]
 
@@ -60,7 +60,7 @@ def import_(
 
       posetune data import mocap17.h5 --format mocap17 --image-size 64 --views 1 --out data/mocap
     """
-    from posetune.spec import load_trainable
+    from posetune.registration import load_trainable
 
     found = load_trainable(trainable)
     importer = _importer(found.importers(), format_, file)
@@ -113,7 +113,7 @@ def info(
     """
     from rich.table import Table
 
-    from posetune.spec import load_trainable
+    from posetune.registration import load_trainable
     from posetune.storage import open_folder
 
     found = load_trainable(trainable)

@@ -12,7 +12,7 @@ from posetune.api import BadInputError, StoreSummary
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
-from posetune.spec import DEFAULT_TRAINABLE
+from posetune.registration import DEFAULT_TRAINABLE
 
 __all__ = ["evaluate"]
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from posetune.api import BadInputError, Trainable
 from posetune.home import Home
-from posetune.spec import load_trainable
+from posetune.registration import load_trainable
 from posetune.storage import open_storage
 
 __all__ = ["FoundModel", "open_model"]

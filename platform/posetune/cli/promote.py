@@ -53,7 +53,7 @@ def promote(
       posetune promote first --model selfpose --alias champion --seeds 2
     """
     from posetune.home import Home
-    from posetune.spec import load_trainable
+    from posetune.registration import load_trainable
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
     from posetune.tracking.promotion import Request

@@ -18,7 +18,7 @@ from posetune.api import BadInputError, TrialFailedError
 from posetune.execution.checkpoints import StorageFullError, log_file
 from posetune.execution.handing_over import Wish
 from posetune.execution.trial import Assignment, HandOver, StoreChangedError, TrialRun
-from posetune.spec import load_trainable
+from posetune.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 
 __all__ = [

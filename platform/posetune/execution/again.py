@@ -11,7 +11,7 @@ from typing import Any
 from posetune.api import Progress, silent
 from posetune.execution.checkpoints import drop_checkpoints
 from posetune.execution.trial import Assignment, TrialRun
-from posetune.spec import load_trainable
+from posetune.registration import load_trainable
 from posetune.storage import Storage
 from posetune.study.seeding import seed_for
 from posetune.study.view import SweepView, TrialView

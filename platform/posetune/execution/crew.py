@@ -21,7 +21,8 @@ from typing import Any
 
 from posetune.api import TrialContext, TrialFailedError
 from posetune.parameters import Scalar
-from posetune.spec import SweepSpec, configure, load_trainable
+from posetune.registration import load_trainable
+from posetune.spec import SweepSpec, configure
 
 __all__ = ["Crew", "main"]
 

@@ -20,7 +20,8 @@ from posetune.credentials import check_ray
 from posetune.execution.checkpoints import drop_orphans
 from posetune.execution.desk import Data, Desk, Stopping
 from posetune.home import Home
-from posetune.spec import TRAINABLES_VARIABLE, Resources
+from posetune.registration import TRAINABLES_VARIABLE
+from posetune.spec import Resources
 from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import SweepRun
 

@@ -32,7 +32,7 @@ from posetune.api import BadInputError
 from posetune.credentials import check_ray
 from posetune.home import Home
 from posetune.provenance import CODE_FILE, code_of
-from posetune.spec import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
+from posetune.registration import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
 
 __all__ = [
     "HEAD_S",

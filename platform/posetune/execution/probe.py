@@ -20,7 +20,8 @@ from posetune.execution.plan import measure
 from posetune.execution.trial import require_device
 from posetune.parameters import FloatRange, Scalar
 from posetune.provenance import versions
-from posetune.spec import SweepSpec, default_params, load_trainable, vary_one_by_one
+from posetune.registration import load_trainable
+from posetune.spec import SweepSpec, default_params, vary_one_by_one
 from posetune.storage import Folder, Storage, open_folder
 
 __all__ = [

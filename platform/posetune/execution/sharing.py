@@ -12,7 +12,8 @@ from posetune.api import BadInputError
 from posetune.execution.plan import measure
 from posetune.execution.trial import require_device
 from posetune.parameters import Choice, IntRange, Scalar
-from posetune.spec import SweepSpec, default_params, load_trainable
+from posetune.registration import load_trainable
+from posetune.spec import SweepSpec, default_params
 from posetune.storage import open_folder
 
 __all__ = ["MARGIN", "Need", "largest_params", "measure_need", "share_of"]

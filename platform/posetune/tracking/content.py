@@ -18,7 +18,8 @@ from sqlalchemy import RowMapping
 
 from posetune.digest import digest_json
 from posetune.home import Home
-from posetune.spec import configure, load_trainable
+from posetune.registration import load_trainable
+from posetune.spec import configure
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value
 

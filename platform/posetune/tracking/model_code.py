@@ -14,7 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
-from posetune.spec import import_trainable
+from posetune.registration import import_trainable
 
 
 class PoseModel(PythonModel):

@@ -21,7 +21,8 @@ from posetune.execution.probe import (
     try_batches,
     variants,
 )
-from posetune.spec import TRAINABLES_VARIABLE, SweepSpec, default_params
+from posetune.registration import TRAINABLES_VARIABLE
+from posetune.spec import SweepSpec, default_params
 from posetune.storage import open_storage
 from posetune.testing.toy import Toy, ToyConfig
 

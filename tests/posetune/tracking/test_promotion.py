@@ -274,7 +274,7 @@ def command(scene: Any, *arguments: str) -> Any:
 def test_a_refusal_is_exit_code_three_with_the_table(
     graded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("posetune.spec.load_trainable", lambda _: Graded)
+    monkeypatch.setattr("posetune.registration.load_trainable", lambda _: Graded)
     train(graded, BAD)
     refuse = ("promote", "first", "--model", "toy", "--alias", "champion")
 
@@ -294,7 +294,7 @@ def test_a_refusal_is_exit_code_three_with_the_table(
 def test_further_seeds_are_trained_from_the_command_line(
     graded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("posetune.spec.load_trainable", lambda _: Graded)
+    monkeypatch.setattr("posetune.registration.load_trainable", lambda _: Graded)
     train(graded, GOOD)
 
     result = command(graded, "promote", "first", "--model", "toy", "--seeds", "2", "--json")

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from posetune.api import silent
+from posetune.api import Importer, silent
 from selfpose.data.kinematics import bone_lengths, pose_joints
 from selfpose.data.procedural import IMPORTER, ProceduralOptions
 from selfpose.data.store import Store, open_store
@@ -60,6 +60,18 @@ def _write_mocap17(file: Path, *, motions: int = 12, frames: int = 5) -> Path:
 @pytest.fixture(scope="session")
 def make_store() -> Callable[..., Store]:
     return _make_store
+
+
+@pytest.fixture(scope="session")
+def import_with() -> Callable[..., Store]:
+    """Import into a new store, small and with one worker if not told otherwise."""
+
+    def run(importer: Importer, source: Path, out: Path, **changes: object) -> Store:
+        settings = {"image_size": 32, "workers": 1, **changes}
+        importer.run(source, out, importer.options.model_validate(settings), silent)
+        return open_store(out)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def _read_annotations(file: Path, scale: str) -> _Annotations:
             }
             for name, axes in poses.items()
         }
-    except NotImplementedError:
+    except NotImplementedError:  # what scipy says of v7.3
         raise BadInputError(f"{file}: MATLAB v7.3; the dataset's own is v5") from None
     except KeyError as error:
         raise BadInputError(f"{file}: there is no {error.args[0]}; not in this form") from None

@@ -18,6 +18,7 @@ import csv
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,11 +26,10 @@ import h5py
 import numpy as np
 import pytest
 
-from posetune.api import silent
 from selfpose.data.cameras import CAMERAS
 from selfpose.data.human36m import IMPORTER
 from selfpose.data.kinematics import bone_lengths, pose_joints
-from selfpose.data.store import Store, open_store
+from selfpose.data.store import Store
 
 SUBJECTS = ("S1", "S5", "S8", "S9", "S11")
 CAMERA_IDS = (54138969, 55011271, 58860488, 60457274)
@@ -227,22 +227,20 @@ def truth() -> Callable[[str, int, int], Truth]:
     return look_up
 
 
-def import_one(folder: Path, out: Path, **changes: object) -> Store:
-    settings = {"image_size": 32, "workers": 1, **changes}
-    IMPORTER.run(folder, out, IMPORTER.options.model_validate(settings), silent)
-    return open_store(out)
+@pytest.fixture(scope="session")
+def import_folder(import_with: Callable[..., Store]) -> Callable[..., Store]:
+    """Import a folder of this dataset, as `import_with` does."""
+    return partial(import_with, IMPORTER)
 
 
 @pytest.fixture(scope="session")
-def import_folder() -> Callable[..., Store]:
-    """Import a folder into a new store, small and with one worker if not told otherwise."""
-    return import_one
-
-
-@pytest.fixture(scope="session")
-def store(whole_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(
+    whole_folder: Path,
+    import_folder: Callable[..., Store],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Store:
     """The whole folder, imported."""
-    return import_one(whole_folder, tmp_path_factory.mktemp("stores") / "h36m", image_size=64)
+    return import_folder(whole_folder, tmp_path_factory.mktemp("stores") / "h36m", image_size=64)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -29,11 +30,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from posetune.api import silent
 from selfpose.data.cameras import CAMERAS, Camera, look_at
 from selfpose.data.kinematics import bone_lengths, pose_joints
 from selfpose.data.mpi_inf_3dhp import IMPORTER
-from selfpose.data.store import Store, open_store
+from selfpose.data.store import Store
 
 # h36m17's joints among the 28 of a training sequence, and among the 17 of a test sequence
 FROM_28 = [4, 23, 24, 25, 18, 19, 20, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16]
@@ -237,22 +237,20 @@ def truth() -> Callable[[str, int, int], Truth]:
     return look_up
 
 
-def import_one(folder: Path, out: Path, **changes: object) -> Store:
-    settings = {"image_size": 32, "workers": 1, **changes}
-    IMPORTER.run(folder, out, IMPORTER.options.model_validate(settings), silent)
-    return open_store(out)
+@pytest.fixture(scope="session")
+def import_folder(import_with: Callable[..., Store]) -> Callable[..., Store]:
+    """Import a folder of this dataset, as `import_with` does."""
+    return partial(import_with, IMPORTER)
 
 
 @pytest.fixture(scope="session")
-def import_folder() -> Callable[..., Store]:
-    """Import a folder into a new store, small and with one worker if not told otherwise."""
-    return import_one
-
-
-@pytest.fixture(scope="session")
-def store(whole_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(
+    whole_folder: Path,
+    import_folder: Callable[..., Store],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Store:
     """The whole folder, imported."""
-    return import_one(whole_folder, tmp_path_factory.mktemp("stores") / "3dhp", image_size=64)
+    return import_folder(whole_folder, tmp_path_factory.mktemp("stores") / "3dhp", image_size=64)
 
 
 @pytest.fixture(scope="session")
