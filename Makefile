@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCHES := pieces platform study importing
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep paper-gpu test lint check bench bench-slots
@@ -44,8 +45,9 @@ lint: setup ## Format, style, types, import contracts.
 check: lint ## Lint and the fast tests.
 	$(BIN)/python -m pytest -m "not slow"
 
-bench: setup ## Measure the hot pieces against their naive twins.
-	$(BIN)/python -m pytest tests/benchmarks --override-ini python_files='bench_*.py' -s --ignore tests/benchmarks/bench_slots.py
+bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; JSON in runs/bench.
+	$(BIN)/python -m pip install --quiet --constraint cluster/constraints.txt --group bench
+	$(BIN)/python -m pytest $(BENCHES:%=tests/benchmarks/bench_%.py) --override-ini python_files='bench_*.py' -s
 
 bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; takes 10 GB of memory.
 	$(BIN)/python -m pytest tests/benchmarks/bench_slots.py --override-ini python_files='bench_*.py' -s

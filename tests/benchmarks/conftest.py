@@ -1,0 +1,141 @@
+"""One table of everything that was measured beside a rival, printed and written as JSON.
+
+Each row is measured in one run, ours and the rival taking turns, as the median of several rounds.
+What computes on one thread is measured in processor time, so that other work changes little.
+A row that was not run says so; one that misses its aim says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from posetune.provenance import collect
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured, beside what, and how many times faster ours is meant to be."""
+
+    what: str
+    rival: str
+    aim: float
+    why: str = ""
+    """Said where the aim is missed."""
+
+
+ROWS = {
+    "step": Row("training step, quickstart size", "the plain twin", 3.0),
+    "renderer": Row("renderer, forward and backward, B 96, S 128", "plain autograd", 10.0),
+    "renderer-small": Row("the same, B 32, S 32", "plain autograd", 10.0),
+    "flow": Row("flow, likelihood and gradient, depth 8, batch 256", "FrEIA", 1.3),
+    "procrustes-svd": Row("Procrustes, 100,000 poses", "batched numpy SVD, float64", 2.0),
+    "procrustes-loop": Row("Procrustes, 100,000 poses", "loop over scipy, scaled up", 13.0),
+    "feed-jpeg": Row("96 random images of 128 px, warm", "torch DataLoader over JPEG", 10.0),
+    "feed-h5": Row("96 random images of 128 px, warm", "h5py row by row", 3.0),
+    "feed-cold": Row("96 random images of 128 px, cold", "torch DataLoader over JPEG", 1.0),
+    "rendering": Row("rendering 3 x 1,000 images, 128 px, rooms", "one process", 1.8),
+    "launch": Row("a trial's launch after the first", "Tune, a process per trial", 20.0),
+    "report": Row("a report of 30 metrics, as the loop sees it", "MLflowLoggerCallback", 50.0),
+    "first-report": Row("from the command to the first report", "a plain Tune script", 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Seconds of ours and of the rival's."""
+
+    ours_s: float
+    rival_s: float
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.rival_s / self.ours_s
+
+
+class Measured:
+    """The figures of this run."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Figures] = {}
+
+    def add(self, key: str, ours_s: float, rival_s: float, note: str = "") -> None:
+        """Add the row `key` of `ROWS`."""
+        assert key in ROWS
+        self.figures[key] = Figures(ours_s, rival_s, note)
+
+    def table(self, machine: str) -> Table:
+        """Return every row, with the reason under one that misses its aim."""
+        table = Table("what", "ours", "rival", "", "ratio", "aim", title=machine)
+        for key, row in ROWS.items():
+            found = self.figures.get(key)
+            if found is None:
+                table.add_row(row.what, "not measured", "", row.rival, "", f"{row.aim:g}")
+                continue
+            why = f"\n{row.why}" if found.ratio < row.aim else ""
+            times = milliseconds(found.ours_s), milliseconds(found.rival_s)
+            table.add_row(row.what, *times, row.rival + why, f"{found.ratio:.3g}", f"{row.aim:g}")
+        return table
+
+    def write(self, out: Path, facts: dict[str, object]) -> None:
+        """Write the rows as JSON beside facts about the run."""
+        rows = []
+        for key, row in ROWS.items():
+            found = self.figures.get(key)
+            figures = {**asdict(found), "ratio": found.ratio} if found else None
+            rows.append({**asdict(row), "measured": figures})
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"rows": rows, **facts}, indent=1))
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.4g} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+def take_turns(
+    ours: Callable[[], object],
+    rival: Callable[[], object],
+    *,
+    rounds: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Return the median seconds of each, taking turns, after one round that is not counted."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + 1):
+        for work, taken in zip((ours, rival), seconds, strict=True):
+            started = clock()
+            work()
+            taken.append(clock() - started)
+    return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
+
+
+@pytest.fixture(scope="session")
+def medians() -> Callable[..., tuple[float, float]]:
+    """`take_turns`, for the modules here."""
+    return take_turns
+
+
+@pytest.fixture(scope="session")
+def measured() -> Iterator[Measured]:
+    """The table; shown and written when the last benchmark has run."""
+    found = Measured()
+    yield found
+    where = collect()
+    load = os.getloadavg()[0]
+    machine = f"{where['processor']}, {where['usable_cores']} cores, load {load:.1f}"
+    Console(width=150).print(found.table(machine))
+    facts = {
+        key: where[key] for key in ("commit", "dirty", "processor", "usable_cores", "versions")
+    }
+    out = Path(__file__).parents[2] / "runs" / "bench" / "pieces.json"
+    found.write(out, {**facts, "load": load})
