@@ -18,7 +18,7 @@ from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.tables import format_params, format_seconds
 from posetune.study.forecast import forecast_sweep
-from posetune.study.journal import TrialRecord
+from posetune.study.records import TrialRecord
 from posetune.study.sweep import SweepRun
 
 __all__ = ["live_table"]

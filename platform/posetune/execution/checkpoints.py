@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from posetune.api import Trainable
 from posetune.digest import digest_folder
 from posetune.storage import Storage, StorageError
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 
 __all__ = [
     "StorageFullError",

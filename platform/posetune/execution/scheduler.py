@@ -33,7 +33,7 @@ from posetune.execution.searcher import NUMBER
 from posetune.execution.trial import EpochResult, Started
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
 
@@ -67,6 +67,14 @@ class StudyScheduler(FIFOScheduler):
         left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
         trial.max_failures = trial.run_metadata.num_failures + left
         trial.set_config({NUMBER: number, ASSIGNMENT: self._desk.assign(attempt)})
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Choose none: Tune queues trials by itself, in their order.
+
+        The oldest pending trial, which is Tune's usual choice, would take any worker that is free,
+        and have the one killed that is starting for it; the next trial then waits for another.
+        With many slots, and trials shorter than the start of a process, they were never all busy.
+        """
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""

@@ -20,7 +20,7 @@ from posetune.execution.trial import Assignment, EpochResult, HandOver, Started,
 from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
 from posetune.storage import Storage
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 
 __all__ = ["SingleTrial", "forget_single", "train_single"]
 

@@ -30,7 +30,7 @@ from posetune.parameters import Scalar
 from posetune.spec import Resources, SweepSpec, configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import Storage, open_folder
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 
 __all__ = [
     "Assignment",

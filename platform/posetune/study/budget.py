@@ -26,7 +26,7 @@ from posetune.spec import SweepSpec
 from posetune.study.rungs import Standing, compared_epochs
 
 if TYPE_CHECKING:
-    from posetune.study.journal import TrialRecord
+    from posetune.study.records import TrialRecord
 
 __all__ = ["Holding", "Purse", "unit"]
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from posetune.study.budget import Holding, Purse
-from posetune.study.journal import TrialRecord
 from posetune.study.prospects import Draw, Prospects, Situation
+from posetune.study.records import TrialRecord
 from posetune.study.rungs import Decision, Rungs
 from posetune.study.view import SweepView, TrialView
 

@@ -18,9 +18,9 @@ from sqlalchemy import Connection
 from posetune.study import journal, schema
 from posetune.study.budget import Purse
 from posetune.study.database import Database
-from posetune.study.journal import Attempt, CheckpointRecord, TrialRecord
 from posetune.study.lease import Lease
 from posetune.study.opening import Opening, check_unchanged, create_once
+from posetune.study.records import Attempt, CheckpointRecord, TrialRecord
 from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs
 from posetune.study.sampler import SearchMemory
 from posetune.study.seeding import seed_for

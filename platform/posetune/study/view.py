@@ -19,8 +19,8 @@ from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
-from posetune.study.journal import CheckpointRecord, TrialRecord
 from posetune.study.lease import is_live
+from posetune.study.records import CheckpointRecord, TrialRecord
 from posetune.study.rungs import Rungs, Standing, compared_epochs, place
 
 __all__ = [

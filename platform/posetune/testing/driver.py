@@ -18,7 +18,7 @@ from sqlalchemy import event, text
 from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
 from posetune.study.database import Database, open_database
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 

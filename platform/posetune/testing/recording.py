@@ -17,7 +17,7 @@ import numpy as np
 
 from posetune.spec import SweepSpec
 from posetune.study.database import Database
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import SweepView, read_sweep

@@ -73,13 +73,15 @@ class Figures:
     """Of the driver, MB: when every slot stood, and at the last start."""
     worker: float
     """Proportional share of memory of the median worker, MB."""
+    workers: int
+    """Processes that Ray started to train in."""
 
     def __str__(self) -> str:
         return (
             f"{self.reports} reports in {self.seconds:.0f} s; driver {self.main_ms:.1f} ms a "
             f"report in its main thread, {self.all_ms:.1f} ms in all; slots busy {self.busy:.1%}, "
             f"{self.busy_once_standing:.1%} once all stood; driver {self.resident[0]:.0f} MB then "
-            f"{self.resident[1]:.0f} MB; a worker {self.worker:.0f} MB"
+            f"{self.resident[1]:.0f} MB; {self.workers} workers of {self.worker:.0f} MB"
         )
 
 
@@ -99,16 +101,18 @@ def _look(pid: int) -> _Sample:
     )
 
 
-def _workers_mb(session: int) -> list[float]:
-    """Return the proportional share of memory of every worker of a session."""
-    found = []
+def _workers_mb(session: int) -> dict[int, float]:
+    """Return the proportional share of memory of every worker process of a session."""
+    found = {}
     for proc in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, StopIteration):
             if os.getsid(int(proc.name)) != session:
                 continue
-            if b"ResourceTrainable" in (proc / "cmdline").read_bytes():
+            title = (proc / "cmdline").read_bytes()
+            if title.startswith(b"ray::") and b"Agent" not in title:
                 lines = (proc / "smaps_rollup").read_text().splitlines()
-                found.append(next(int(x.split()[1]) for x in lines if x.startswith("Pss:")) / 1024)
+                share = next(int(x.split()[1]) for x in lines if x.startswith("Pss:"))
+                found[int(proc.name)] = share / 1024
     return found
 
 
@@ -120,7 +124,7 @@ def run_many(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figure
     cpu = (os.cpu_count() or 1) / slots
     file.write_text(_SWEEP.format(store=folder / "store", epoch_s=epoch_s, cpu=cpu, trials=trials))
     samples: list[_Sample] = []
-    worker: list[float] = []
+    workers: dict[int, float] = {}
     with (folder / "output").open("w") as output:
         driver = subprocess.Popen(
             [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", "many", "--json"],
@@ -134,18 +138,20 @@ def run_many(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figure
         while driver.poll() is None:
             with contextlib.suppress(OSError, StopIteration):
                 samples.append(_look(driver.pid))
-            if len(samples) % 40 == 0:
-                worker.extend(_workers_mb(driver.pid))
+            if len(samples) % 10 == 0:
+                workers.update(_workers_mb(driver.pid))
             time.sleep(0.5)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     assert driver.wait() == 0, (folder / "output").read_text()[-3000:]
     watcher.join()
-    return _figures(folder / "home" / "study.db", samples, worker, slots=slots)
+    return _figures(folder / "home" / "study.db", samples, workers, slots=slots)
 
 
-def _figures(study: Path, samples: list[_Sample], worker: list[float], *, slots: int) -> Figures:
+def _figures(
+    study: Path, samples: list[_Sample], workers: dict[int, float], *, slots: int
+) -> Figures:
     with open_database(f"sqlite:///{study}").reading() as connection:
         starts = sorted(connection.execute(text("SELECT at FROM placement")).scalars())
         reports = connection.execute(text("SELECT at, seconds FROM report")).all()
@@ -169,5 +175,6 @@ def _figures(study: Path, samples: list[_Sample], worker: list[float], *, slots:
         busy=busy(first, last),
         busy_once_standing=busy(standing, last),
         resident=(at(standing).resident, end.resident),
-        worker=statistics.median(worker) if worker else 0.0,
+        worker=statistics.median(workers.values()),
+        workers=len(workers),
     )

@@ -24,7 +24,7 @@ from posetune.spec import SweepSpec, default_params
 from posetune.storage import open_storage
 from posetune.study import journal
 from posetune.study.database import Database
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import read_sweep

@@ -15,7 +15,7 @@ from posetune.api import BadInputError
 from posetune.study import schema
 from posetune.study.database import Database, open_database
 from posetune.study.history import read_history
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import Opening, StaleAttemptError, SweepRun
 from posetune.study.view import read_sweep
 from posetune.testing.driver import drive, outcome

@@ -16,7 +16,7 @@ from posetune.home import Home
 from posetune.spec import SweepSpec
 from posetune.storage import open_storage
 from posetune.study.database import Database, open_database
-from posetune.study.journal import CheckpointRecord
+from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 from posetune.testing.toy import Toy
