@@ -1,8 +1,9 @@
 """Records sweeps of made-up objectives at full speed, through the real study.
 
 Sampler, rungs, budget and events are those of any sweep; only training is replaced: a trial's
-learning curve and the seconds of its epochs come from a `World`, and the clock jumps from event to
-event. So a sweep of days is recorded in a second, and can be read as any other.
+learning curve and the seconds of its epochs come from a `World`, or are looked up (`curves`), and
+the clock jumps from event to event. So a sweep of days is recorded in a second, and can be read as
+any other.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from posetune.parameters import Scalar
 from posetune.spec import SweepSpec
 from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
@@ -23,6 +25,7 @@ from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import SweepView, read_sweep
 
 __all__ = [
+    "Behaviour",
     "Recording",
     "Replay",
     "World",
@@ -34,6 +37,32 @@ __all__ = [
 
 HALVES = 0.5
 """Of an epoch: when a worker dies, or a trial is taken away."""
+
+
+class Behaviour(Protocol):
+    """How the trials of a sweep behave: a `World`, or what was recorded."""
+
+    @property
+    def seed(self) -> int:
+        """Draws what is left to chance."""
+
+    @property
+    def setup_s(self) -> float:
+        """From an attempt to its first epoch."""
+
+    @property
+    def failing(self) -> float:
+        """Share of the trials that fail in their first epoch."""
+
+    @property
+    def dying(self) -> float:
+        """Share of the epochs in which the worker dies."""
+
+    def value(self, params: Mapping[str, Scalar], trial: int, epoch: int) -> float:
+        """Return a trial's value after an epoch; again the same if it is trained again."""
+
+    def seconds(self, params: Mapping[str, Scalar], generator: np.random.Generator) -> float:
+        """Draw the length of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +95,18 @@ class World:
     dying: float = 0.0
     """Share of the epochs in which the worker dies."""
 
-    def value(self, params: Mapping[str, float], trial: int, epoch: int) -> float:
+    def value(self, params: Mapping[str, Scalar], trial: int, epoch: int) -> float:
         """Return a trial's value after an epoch; again the same if it is trained again."""
-        distance = {name: abs(params[name] - best) for name, best in self.optimum.items()}
+        distance = {name: abs(float(params[name]) - best) for name, best in self.optimum.items()}
         worth = float(sum(self.weight[name] * d**1.5 for name, d in distance.items()))
-        first = next(iter(params.values()))
+        first = float(next(iter(params.values())))
         rate = self.rate * math.exp(self.speed * (first - 0.5))
         noise = float(np.random.default_rng((self.seed, trial, epoch)).normal())
         return worth + self.fall * math.exp(-rate * epoch) + self.noise * noise
 
-    def seconds(self, params: Mapping[str, float], generator: np.random.Generator) -> float:
+    def seconds(self, params: Mapping[str, Scalar], generator: np.random.Generator) -> float:
         """Draw the length of an epoch."""
-        first = next(iter(params.values()))
+        first = float(next(iter(params.values())))
         spread = self.epoch_s_slope * (first - 0.5) + self.jitter * generator.normal()
         return self.epoch_s * math.exp(spread)
 
@@ -146,7 +175,7 @@ class _Driver:
     """Drives one sweep, as execution does, through events in the order of their time."""
 
     def __init__(
-        self, run: SweepRun, world: World, recording: Recording, generator: np.random.Generator
+        self, run: SweepRun, world: Behaviour, recording: Recording, generator: np.random.Generator
     ) -> None:
         self.run, self.world, self.recording, self.generator = run, world, recording, generator
         self.queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -177,8 +206,7 @@ class _Driver:
 
     def train(self, number: int, epoch: int) -> None:
         """Train an epoch."""
-        params = {name: float(value) for name, value in self.run.trials[number].params.items()}
-        seconds = self.world.seconds(params, self.generator)
+        seconds = self.world.seconds(self.run.trials[number].params, self.generator)
         if epoch == 1 and self.generator.random() < self.world.failing:
             self.later(seconds * HALVES, lambda: self.fail(number))
         elif self.generator.random() < self.world.dying:
@@ -199,12 +227,12 @@ class _Driver:
     def report(self, number: int, epoch: int, seconds: float) -> None:
         """Commit an epoch and go on as is decided."""
         attempt, _ = self.at_work[number]
-        params = {name: float(value) for name, value in self.run.trials[number].params.items()}
+        value = self.world.value(self.run.trials[number].params, number, epoch)
         decision = self.run.report(
             number,
             attempt,
             epoch=epoch,
-            metrics={"loss": self.world.value(params, number, epoch)},
+            metrics={self.run.spec.objective.metric: value},
             seconds=seconds,
             checkpoint=CheckpointRecord(attempt, epoch, f"{number}/{epoch}", "d", 1),
         )
@@ -235,7 +263,7 @@ class _Driver:
 def record(
     database: Database,
     opening: Opening,
-    world: World,
+    world: Behaviour,
     *,
     slots: int = 1,
     recording: Recording | None = None,
@@ -318,8 +346,7 @@ def replay(database: Database, seed: int, shares: Sequence[float], **changes: An
         return True
 
     record(database, opening, world, slots=slots, watch=watch)
-    defaults = {name: float(value) for name, value in opening.defaults.items()}
-    measured = world.seconds(defaults, generator)
+    measured = world.seconds(opening.defaults, generator)
     end = read_sweep(database, opening.name)
     return Replay(slots, measured, world.setup_s, tuple(snapshots), end)
 
