@@ -9,10 +9,12 @@ Shape letters:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# numpy is imported where it is used: every command imports this module, few compute.
 
 __all__ = ["DRAWS", "MotionBootstrap", "interval"]
 
@@ -33,6 +35,8 @@ class MotionBootstrap:
             draws: K, how often as many motions as there are get drawn.
             seed: of the draws.
         """
+        import numpy as np
+
         labels, self._motion_n = np.unique(motion_n, return_inverse=True)
         self.motions = len(labels)
         share = np.full(self.motions, 1 / max(self.motions, 1))
@@ -46,6 +50,8 @@ class MotionBootstrap:
             value_n: one number per frame, (N,), finite.
             group_n: the group of each frame, (N,), integers from 0; None puts all in one.
         """
+        import numpy as np
+
         group_n = np.zeros(len(value_n), np.int64) if group_n is None else group_n
         groups = int(group_n.max()) + 1
         cell_n, shape = self._motion_n * groups + group_n, (self.motions, groups)
@@ -56,6 +62,8 @@ class MotionBootstrap:
 
     def macro(self, value_n: NDArray[Any], group_n: NDArray[Any]) -> NDArray[Any]:
         """Return each draw's mean over the groups drawn of their means, (K,)."""
+        import numpy as np
+
         return np.asarray(np.nanmean(self.means(value_n, group_n), axis=1))
 
 
@@ -66,6 +74,8 @@ def interval(drawn_k: NDArray[Any], motions: int) -> tuple[float, float]:
         drawn_k: an average in each draw, (K,); NaN where no motion that counts was drawn.
         motions: how many motions count; one alone says nothing about others.
     """
+    import numpy as np
+
     known_k = drawn_k[~np.isnan(drawn_k)]
     if motions < _LEAST_MOTIONS or not len(known_k) or not np.isfinite(known_k).all():
         return float("nan"), float("nan")
