@@ -135,6 +135,11 @@ class StudyScheduler(FIFOScheduler):
             self._handing_over.at_work.pop(number, None)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Any) -> None:
+        """Forget the statistics that Tune keeps of every trial: the study has its results."""
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
     def _note_start(
         self, number: int, attempt: int, started: Started, *, where: dict[str, Any]
     ) -> None:
