@@ -10,6 +10,7 @@ from selfpose.metrics import (
     METRICS,
     auc,
     error_2d_px,
+    error_2d_side_swap_px,
     flat_depth,
     group_activities,
     mpjpe,
@@ -133,6 +134,17 @@ def test_error_2d_is_measured_between_pixel_centres() -> None:
     np.testing.assert_allclose(error_2d_px(one_pixel_right, truth, image_size=64), 1.0)
 
 
+def test_the_2d_side_swap_forgives_exchanged_sides_frame_by_frame() -> None:
+    truth = people(6)[..., :2] / 2000
+    swapped = truth.copy()
+    swapped[::2] = truth[::2][:, list(H36M_17.mirror)]
+
+    found = error_2d_side_swap_px(swapped, truth, image_size=64, layout=H36M_17)
+
+    np.testing.assert_allclose(found, 0.0, atol=1e-12)
+    assert error_2d_px(swapped, truth, image_size=64)[::2].min() > 0.0
+
+
 def test_flat_depth_keeps_the_2d_pose() -> None:
     joints = people(3)[..., :2]
 
@@ -215,6 +227,7 @@ def test_validation_reports_exactly_the_declared_metrics() -> None:
     assert values["val/error_2d_px"] == pytest.approx(0.1 * 63 / 2)
     assert values["val/p_mpjpe_mirrored_mm"] <= values["val/p_mpjpe_frame_mm"]
     assert values["val/p_mpjpe_side_swap_mm"] <= values["val/p_mpjpe_frame_mm"]
+    assert values["val/error_2d_side_swap_px"] <= values["val/error_2d_px"]
     assert values["val/p_mpjpe_frame_mm"] < values["val/n_mpjpe_mm"]
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "ValidationArrays",
     "auc",
     "error_2d_px",
+    "error_2d_side_swap_px",
     "flat_depth",
     "group_activities",
     "joint_distances",
@@ -75,6 +76,9 @@ METRICS: Mapping[str, Metric] = {
     ),
     "val/auc": Metric("share", "max", "The same, mean over the thresholds 0, 5, ..., 150 mm"),
     "val/error_2d_px": Metric("px", "min", "Mean distance of 2D joints, pixels of the input image"),
+    "val/error_2d_side_swap_px": Metric(
+        "px", "min", "The same, the better of the pose and its left/right swap"
+    ),
     "val/flat_predicted_mm": Metric(
         "mm", "min", "Baseline: the predicted 2D pose with depth 0; as val/p_mpjpe_mm"
     ),
@@ -146,6 +150,12 @@ def validation_metrics(
         "pck_150": pck(counted_nj),
         "auc": auc(counted_nj),
         "error_2d_px": pixels_n.mean(),
+        "error_2d_side_swap_px": error_2d_side_swap_px(
+            given["predicted_2d_nj2"],
+            given["truth_2d_nj2"],
+            image_size=given["image_size"],
+            layout=layout,
+        ).mean(),
         "flat_predicted_mm": groups.macro_average(
             p_mpjpe(flat_depth(given["predicted_2d_nj2"]), truth_3d_nj3)
         ),
@@ -249,6 +259,17 @@ def error_2d_px(
 ) -> NDArray[np.float64]:
     """Return each frame's mean distance of 2D joints in pixels of an `image_size` crop, (N,)."""
     return joint_distances(predicted_nj2, truth_nj2).mean(axis=1) * (image_size - 1) / 2
+
+
+def error_2d_side_swap_px(
+    predicted_nj2: NDArray[Any], truth_nj2: NDArray[Any], *, image_size: int, layout: Layout
+) -> NDArray[np.float64]:
+    """Return each frame's 2D error of the pose or of its left/right swap, the smaller, (N,), px."""
+    swapped_nj2 = predicted_nj2[:, list(layout.mirror)]
+    return np.minimum(
+        error_2d_px(predicted_nj2, truth_nj2, image_size=image_size),
+        error_2d_px(swapped_nj2, truth_nj2, image_size=image_size),
+    )
 
 
 def flat_depth(joints_nj2: NDArray[Any]) -> NDArray[Any]:

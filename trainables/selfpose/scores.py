@@ -25,6 +25,7 @@ from selfpose.metrics import (
     AUC_THRESHOLDS_MM,
     PCK_THRESHOLD_MM,
     error_2d_px,
+    error_2d_side_swap_px,
     flat_depth,
     joint_distances,
     p_mpjpe,
@@ -89,6 +90,9 @@ def score_frames(
         columns = _score_3d(predicted, truth_nj3, layout=store.layout)
         baselines = baseline_errors(constants, truth_3d_nj3=truth_nj3, truth_2d_nj2=truth_2d_nj2)
         columns |= {f"{name}_mm": error_n for name, error_n in baselines.items()}
+        columns["error_2d_side_swap_px"] = error_2d_side_swap_px(
+            predicted.joints_2d_nj2, truth_2d_nj2, image_size=image_size, layout=store.layout
+        )
     compared: dict[str, NDArray[Any]] = {
         "error_2d_px": predicted.joints_2d_nj2,
         "mean_2d_pose_px": mean_j2,
