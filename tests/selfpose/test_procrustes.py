@@ -67,6 +67,25 @@ def test_alignment_equals_independent_solutions(noise: float) -> None:
         np.testing.assert_allclose(best[i], align_one_by_orthogonal(*pair, proper=False), atol=1e-4)
 
 
+@pytest.mark.parametrize("mirrored", [1.0, -1.0])
+@pytest.mark.parametrize("thickness", [1e-1, 1e-2, 1e-4, 1e-8, 0.0])
+def test_alignment_equals_scipys_however_thin_the_pose_is(
+    thickness: float, mirrored: float
+) -> None:
+    truth, predicted = random_poses(50), random_poses(50, seed=3)
+    truth = truth @ np.diag([1.0, 0.3, 0.2])
+    predicted = 0.1 * predicted + truth * [1.0, 1.0, mirrored * thickness]
+    predicted[:, :, 2] *= thickness
+    predicted[::2, :, 1] *= thickness  # half of them are nearly a line
+
+    aligned = procrustes_align(predicted, truth, reflection="never")
+
+    for i in range(len(truth)):
+        other = align_one_by_rotation(predicted[i], truth[i])
+        reached, wanted = (np.square(a - truth[i]).sum() for a in (aligned[i], other))
+        assert reached <= wanted * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("reflection", ["never", "best"])
 def test_alignment_does_not_depend_on_how_the_prediction_is_placed(reflection: str) -> None:
     truth, predicted = random_poses(200), random_poses(200, seed=3)
