@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,8 +30,6 @@ def test_tests_have_no_packages() -> None:
 
 
 def test_every_direct_dependency_is_pinned() -> None:
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "cluster" / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
@@ -39,3 +38,20 @@ def test_every_direct_dependency_is_pinned() -> None:
         for requirement in project["dependencies"]
     }
     assert direct <= pinned
+
+
+def test_every_part_of_the_platform_stands_in_the_import_contracts() -> None:
+    linted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contracts = {contract["name"]: contract for contract in linted["contracts"]}
+    folder = ROOT / "platform" / "posetune"
+    parts = {f"posetune.{path.stem}" for path in folder.iterdir() if path.stem != "__init__"}
+    parts -= {"posetune.__pycache__", "posetune.py"}
+    layers = " | ".join(contracts["the platform's layers"]["layers"]).split(" | ")
+    assert set(layers) == parts - {"posetune.testing"}
+    for package, importers in {
+        "ray": {"posetune.execution"},
+        "mlflow": {"posetune.tracking"},
+        "optuna": {"posetune.study", "posetune.report"},
+    }.items():
+        (held,) = (c for c in contracts.values() if c.get("forbidden_modules") == [package])
+        assert set(held["source_modules"]) == (parts - importers) | {"selfpose"}

@@ -17,24 +17,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.tables import format_params, format_seconds
-from posetune.study.forecast import forecast_sweep
+from posetune.study.forecast import Foresight
 from posetune.study.records import TrialRecord
 from posetune.study.sweep import SweepRun
 
 __all__ = ["live_table"]
 
 ROWS = 12
-FIRST_FORECAST_S, FORECAST_S, FORECAST_SHARE = 5.0, 20.0, 50
-"""Before the first forecast; between two at least, and at least so many times what one takes."""
+FORECAST_S = 5.0
+"""Between two questions whether there is a newer forecast."""
 
 
 @contextmanager
-def live_table(run: SweepRun, *, quiet: bool) -> Iterator[None]:
+def live_table(run: SweepRun, foresight: Foresight, *, quiet: bool) -> Iterator[None]:
     """Show the sweep while it runs; on no terminal, a line whenever a trial ends."""
     if quiet:
         yield
         return
-    board = _Board(run)
+    board = _Board(run, foresight)
     done = threading.Event()
     threading.Thread(target=board.forecast, args=(done,), daemon=True).start()
     try:
@@ -58,24 +58,21 @@ def _shown(best: TrialRecord) -> str:
 
 
 class _Board:
-    def __init__(self, run: SweepRun) -> None:
-        self._run = run
+    def __init__(self, run: SweepRun, foresight: Foresight) -> None:
+        self._run, self._foresight = run, foresight
         self._started = time.monotonic()
         self._left = ""
         """Between what and what, with 80 %; set now and then by a thread of its own."""
 
     def forecast(self, done: threading.Event) -> None:
-        """Simulate the rest of the sweep again and again, but rarely: the loop needs this core."""
-        pause = FIRST_FORECAST_S
-        while not done.wait(pause):
-            begun = time.thread_time()
+        """Ask again and again what is left of the sweep."""
+        while not done.wait(FORECAST_S):
             with contextlib.suppress(BadInputError, SQLAlchemyError):  # the study is away
-                view = self._run.view()
-                expected = forecast_sweep(view)
-                if expected is not None:
-                    left = [max(0.0, end - view.driven_s) for end in expected.wall_s]
+                outlook = self._foresight.look(self._run.view)
+                if outlook is not None:
+                    ends = outlook.forecast.wall_s
+                    left = [max(0.0, end - outlook.driven_s) for end in ends]
                     self._left = f"{format_seconds(left[0])} to {format_seconds(left[2])}"
-            pause = max(FORECAST_S, FORECAST_SHARE * (time.thread_time() - begun))
 
     def render(self) -> RenderableType:
         trials = list(self._run.trials)

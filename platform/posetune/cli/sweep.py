@@ -148,6 +148,7 @@ def sweep(
     from posetune.report.tables import next_steps, sweep_tables
     from posetune.spec import configure, default_params, load_sweep
     from posetune.study.database import open_database
+    from posetune.study.forecast import Foresight
     from posetune.study.sweep import Opening, SweepRun
     from posetune.study.view import read_sweep
 
@@ -177,14 +178,15 @@ def sweep(
         console.print(note)
     if not as_json:
         console.print(_expected(run))
-    tracker = Tracker(database, name, resolved, announce=_announce)
+    foresight = Foresight()
+    tracker = Tracker(database, name, resolved, announce=_announce, foresight=foresight)
     tracker.start()
     stopping = Stopping()
     watch = (
         system_metrics(sampler, database, name=name, home=resolved) if sampler else nullcontext()
     )
     try:
-        with live_table(run, quiet=as_json), watch:
+        with live_table(run, foresight, quiet=as_json), watch:
             run_sweep(
                 run,
                 trainable,

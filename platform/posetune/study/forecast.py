@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import heapq
 import math
+import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,7 +26,15 @@ from posetune.study.records import TrialRecord
 from posetune.study.rungs import Decision, Rungs
 from posetune.study.view import SweepView, TrialView
 
-__all__ = ["Forecast", "Interval", "Situation", "forecast", "forecast_sweep"]
+__all__ = [
+    "Forecast",
+    "Foresight",
+    "Interval",
+    "Outlook",
+    "Situation",
+    "forecast",
+    "forecast_sweep",
+]
 
 REPLICATIONS = 40
 WIDENING = 1.25
@@ -32,6 +42,9 @@ WIDENING = 1.25
 those of the figure in the README), because a sweep has more surprises than the model."""
 HAND_OVER_S = 3.0
 """How long the trials have to save when a limit is reached (see `execution.handing_over`)."""
+FIRST_S, EVERY_S, SHARE = 5.0, 20.0, 50
+"""Before the first forecast of a sweep under way; between two at least, and at least so many times
+what one takes."""
 
 
 class Interval(NamedTuple):
@@ -71,6 +84,47 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
         driven_s=view.driven_s,
     )
     return forecast(situation)
+
+
+class Outlook(NamedTuple):
+    """A forecast, and when it was made."""
+
+    forecast: Forecast
+    reports: int
+    """That it rests on."""
+    driven_s: float
+    """For how long drivers had been at work."""
+
+
+class Foresight:
+    """The forecast of one sweep under way, for all who show it.
+
+    It is made anew now and then, by whichever of their threads asks when it is due: the driver's
+    loop needs the core that it takes.
+    """
+
+    def __init__(self, first_s: float = FIRST_S) -> None:
+        """Begin; the first forecast is due after `first_s`."""
+        self._due = time.monotonic() + first_s
+        self._lock = threading.Lock()
+        self._last: Outlook | None = None
+
+    def look(self, read: Callable[[], SweepView]) -> Outlook | None:
+        """Return the last forecast; None before the first report.
+
+        Args:
+            read: returns the sweep as it is now; called when a new one is due.
+        """
+        with self._lock:
+            if time.monotonic() >= self._due:
+                begun, view = time.thread_time(), read()
+                found = forecast_sweep(view)
+                self._last = None
+                if found is not None:
+                    self._last = Outlook(found, len(view.reports), view.driven_s)
+                taken = time.thread_time() - begun
+                self._due = time.monotonic() + max(EVERY_S, SHARE * taken)
+            return self._last
 
 
 def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: int = 0) -> Forecast:

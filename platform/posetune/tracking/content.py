@@ -20,6 +20,8 @@ from posetune.digest import digest_json
 from posetune.home import Home
 from posetune.registration import load_trainable
 from posetune.spec import configure
+from posetune.study.budget import unit
+from posetune.study.forecast import Outlook
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value
 
@@ -31,6 +33,7 @@ __all__ = [
     "best_complete",
     "describe_sweep",
     "experiment_name",
+    "forecast_tag",
     "report_metrics",
     "run_status",
     "sweep_identity",
@@ -162,6 +165,28 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
         tags |= {"posetune.best_trial": best.number, "posetune.best_value": best.value}
     tags |= _provenance_tags(view)
     return {name: tag_value(value) for name, value in tags.items()}
+
+
+def forecast_tag(view: SweepView, outlook: Outlook | None) -> dict[str, str]:
+    """Return the tag with what a running sweep will have taken at its end, as intervals of 80 %.
+
+    It is empty once the sweep does not run, and left as it is where nobody has forecast anew. A
+    tag, not a metric: the last forecast counts, and it says what it rests on.
+    """
+    if view.state != "RUNNING":
+        return {"posetune.forecast": ""}
+    if outlook is None:
+        return {}
+    expected = outlook.forecast
+    hours = (view.spec.resources.gpu or 1.0) / 3600
+    ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
+    text = (
+        f"the whole with 80 % (reports so far: {outlook.reports}): {expected.epochs.low:.0f} to "
+        f"{expected.epochs.high:.0f} epochs, {expected.held_s.low * hours:.3g} to "
+        f"{expected.held_s.high * hours:.3g} {unit(view.spec)}, {expected.wall_s.low / 3600:.3g} "
+        f"to {expected.wall_s.high / 3600:.3g} hours by the clock; ended by {ends}"
+    )
+    return {"posetune.forecast": tag_value(text)}
 
 
 def _provenance_tags(view: SweepView) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, RowMapping
 from posetune.home import Home, check_name
 from posetune.study import journal
 from posetune.study.database import Database
+from posetune.study.forecast import Foresight
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking import artifacts, content
 from posetune.tracking.connection import (
@@ -96,10 +97,14 @@ class _Study:
 class Projection:
     """What MLflow is known to hold of one sweep, and how it is made to hold the rest."""
 
-    def __init__(self, database: Database, name: str, home: Home) -> None:
+    def __init__(
+        self, database: Database, name: str, home: Home, foresight: Foresight | None = None
+    ) -> None:
+        """Begin to ship; `foresight` where the sweep's driver is this process."""
         self._database = database
         self._name = check_name(name)  # a lock is named after it
         self._home = home
+        self._foresight = foresight
         self._client = connect(home)
         self._tracking = public_address(home.tracking)
         self._recorded: dict[int | None, str] = {}
@@ -183,7 +188,9 @@ class Projection:
         view = study.view
         metrics = content.sweep_metrics(view, study.lives)
         new = [m for m in metrics if m.step > held.step or m.key not in held.metrics]
-        runs.log(held, metrics=new, tags=content.sweep_tags(view, self._home))
+        outlook = self._foresight.look(lambda: view) if self._foresight else None
+        tags = content.sweep_tags(view, self._home) | content.forecast_tag(view, outlook)
+        runs.log(held, metrics=new, tags=tags)
         runs.log_data(held, view.store, view.store_digest)
         ends = [life["ended"] for life in study.lives if life["ended"] is not None]
         ended = max(ends, default=None) if view.state in ("COMPLETE", "FAILED") else None
@@ -242,9 +249,19 @@ class Tracker:
         home: Home,
         *,
         announce: Callable[[str], None] = lambda page: None,
+        foresight: Foresight | None = None,
     ) -> None:
-        """Prepare to ship; `announce` is told once where a browser shows the sweep."""
+        """Prepare to ship.
+
+        Args:
+            database: the study's.
+            name: of the sweep.
+            home: where things live.
+            announce: is told once where a browser shows the sweep.
+            foresight: forecasts it.
+        """
         self._announce = announce
+        self._foresight = foresight
         self._announced = False
         self.error = ""
         """Why the last pass failed, in one line; empty when it did not."""
@@ -285,7 +302,9 @@ class Tracker:
             is_last = self._stopping.is_set()
             self._begun = started = time.monotonic()
             try:
-                projection = projection or Projection(self._database, self._name, self._home)
+                projection = projection or Projection(
+                    self._database, self._name, self._home, self._foresight
+                )
                 page = projection.advance().page
                 if not self._announced:
                     self._announced = True

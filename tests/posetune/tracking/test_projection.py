@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from posetune.home import Home
 from posetune.study import schema
+from posetune.study.forecast import Foresight, forecast_sweep
 from posetune.study.view import read_sweep
 from posetune.testing.toy import ToyConfig
 from posetune.tracking import connection, projection
@@ -164,6 +165,35 @@ def test_shipping_step_by_step_equals_shipping_at_the_end(
     ship(scene.database, "first", end)
 
     assert contents(scene.home) == contents(end)
+
+
+def test_the_run_of_a_running_sweep_says_what_the_whole_will_take(scene: Any, shown: Read) -> None:
+    scene.trials = 30
+    run = scene.open()
+    live = Projection(scene.database, "first", scene.home, Foresight(first_s=0.0))
+    number, attempt = scene.begin(run)
+    live.advance()
+    assert "posetune.forecast" not in shown(scene.home)["first"]["tags"]  # nothing is known
+    live = Projection(scene.database, "first", scene.home, Foresight(first_s=0.0))
+    scene.epoch(run, number, attempt, value=5.0)
+    live.advance()
+    said = shown(scene.home)["first"]["tags"]["posetune.forecast"]
+    expected = forecast_sweep(read_sweep(scene.database, "first"))
+    assert expected is not None
+    low, _, high = expected.epochs
+    assert 30 < low < high < 120
+    assert said.startswith(
+        f"the whole with 80 % (reports so far: 1): {low:.0f} to {high:.0f} epochs, "
+    )
+    assert said.endswith(" hours by the clock; ended by trials 100%")
+
+    scene.epoch(run, number, attempt, value=4.0)
+    live.advance()  # too soon for another
+    ship(scene.database, "first", scene.home)  # and who does not drive it forecasts nothing
+    assert shown(scene.home)["first"]["tags"]["posetune.forecast"] == said
+    run.close("stopped by SIGINT")
+    ship(scene.database, "first", scene.home)
+    assert shown(scene.home)["first"]["tags"]["posetune.forecast"] == ""
 
 
 class _Faulty:
