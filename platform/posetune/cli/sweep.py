@@ -140,6 +140,7 @@ def sweep(
     """
     from posetune.cli.live import live_table
     from posetune.cli.stores import find_store
+    from posetune.execution.connection import RayNotStartedError
     from posetune.execution.desk import Data, Stopping
     from posetune.execution.driver import StudyLostError, run_sweep
     from posetune.home import Home, check_name
@@ -195,7 +196,7 @@ def sweep(
                 address=address,
                 stopping=stopping,
             )
-    except StudyLostError as error:
+    except (RayNotStartedError, StudyLostError) as error:
         console.print(f"{error}; nothing is lost, the same command again continues the sweep")
         raise typer.Exit(1) from error
     finally:

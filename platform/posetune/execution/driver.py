@@ -55,7 +55,8 @@ def run_sweep(
         stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
 
     Raises:
-        BadInputError: a trial asks for more than the cluster has.
+        BadInputError: a trial asks for more than this machine has, or no cluster answers.
+        RayNotStartedError: Ray does not start on this machine.
         StudyLostError: the database went away for too long, or another driver took over.
     """
     stopping = stopping or Stopping()
@@ -184,28 +185,20 @@ _RAY_ENVIRONMENT = {
 def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     """Join or start Ray, and leave it."""
     os.environ.update({k: os.environ.get(k, v) for k, v in _RAY_ENVIRONMENT.items()})
-    import logging
+    from posetune.execution.connection import connected
 
-    import ray
-
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {}
     if address:
         check_ray()
-        options["address"] = address
         if TRAINABLES_VARIABLE in os.environ and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             registered = {TRAINABLES_VARIABLE: os.environ[TRAINABLES_VARIABLE]}
             options["runtime_env"] = {"env_vars": registered}  # a job brings its own
     else:
-        # Without `local` Ray joins whatever cluster it finds on this machine.
-        options |= {"address": "local", "include_dashboard": False}
-        options["object_store_memory"] = OBJECT_STORE_BYTES
-    ray.init(**options)
-    try:
+        options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    with connected(address, **options):
         if not address:  # to a cluster, nodes may come; the sweep says what it waits for
             _check_size(resources)
         yield
-    finally:
-        ray.shutdown()
 
 
 def _check_size(resources: Resources) -> None:

@@ -8,10 +8,8 @@ driver sees.
 from __future__ import annotations
 
 import contextlib
-import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +18,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posetune.api import BadInputError, Cost, Trainable
+from posetune.execution.connection import connected
 from posetune.execution.placement import read_nodes
 from posetune.execution.places import describe_wait, slots
 from posetune.execution.plan import disk_bytes
@@ -126,15 +125,16 @@ def preflight(
     Raises:
         BadInputError: no cluster answers.
     """
-    expected, findings = _expect(spec, trainable, store=store, storage=home.storage)
-    faults = [Fault(DRIVER, finding.check, finding.text) for finding in findings]
-    try:
-        with _joined(address):
-            return _inspect(expected, faults)
-    finally:
-        if expected.mark:
-            with contextlib.suppress(OSError):
-                expected.storage.remove(expected.mark)
+    with home.storage.visited():
+        expected, findings = _expect(spec, trainable, store=store, storage=home.storage)
+        faults = [Fault(DRIVER, finding.check, finding.text) for finding in findings]
+        try:
+            with connected(address):
+                return _inspect(expected, faults)
+        finally:
+            if expected.mark:
+                with contextlib.suppress(OSError):
+                    expected.storage.remove(expected.mark)
 
 
 def _expect(
@@ -159,18 +159,6 @@ def _expect(
         mark = ""
     expected = Expected(spec, store, digest, storage, mark, installed())
     return expected, findings
-
-
-@contextmanager
-def _joined(address: str) -> Iterator[None]:
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RayError) as error:
-        raise BadInputError(f"--address {address}: no Ray cluster answers ({error})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:

@@ -50,6 +50,10 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def visited(self) -> AbstractContextManager[None]:
+        """Take back at the end of a block the empty folders that were made for this one in it."""
+
+    @abstractmethod
     def where(self, name: str) -> str:
         """Return where a name lies, for people and for the command line."""
 

@@ -90,6 +90,22 @@ class Bucket(Storage):
         except OSError as error:
             raise BadInputError(self._explain(error)) from error
 
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """Delete the empty objects that pyarrow puts where a folder would be."""
+        parts = self.path.split("/")
+        folders = ["/".join(parts[:n]) for n in range(len(parts), 1, -1)]
+        quick = _connect(parts[0], _endpoint(), FIRST_ATTEMPTS)
+        made: list[str] = []
+        with contextlib.suppress(OSError):  # who uses it says so better
+            made = [f.path for f in quick.get_file_info(folders) if f.type.name == "NotFound"]
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                for empty in (folder for folder in made if not Bucket(folder)._listed("")):
+                    quick.delete_dir(empty)
+
     def where(self, name: str) -> str:
         """Return the URI."""
         return self.uri(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -46,6 +47,17 @@ class Folder(Storage):
             raise BadInputError(f"{self.root}: cannot be made ({error.strerror})") from error
         if not os.access(self.root, os.W_OK):
             raise BadInputError(f"{self.root}: cannot be written to; give another folder")
+
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """Remove the folder, and those above it that were not there either."""
+        made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # one that is not empty stays, and those above it
+                for folder in made:
+                    folder.rmdir()
 
     def where(self, name: str) -> str:
         """Return the path."""

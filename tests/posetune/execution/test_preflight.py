@@ -41,8 +41,9 @@ def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
     assert first in good.stderr
     assert "good on 2 nodes: " in good.stderr
     assert "4 configurations" in good.stderr
-    assert not any(path.is_file() for path in home.rglob("*"))
+    assert not home.exists()
 
+    (home / "storage").mkdir(parents=True)
     planted = tmp_path / "site" / "optuna-0.0.1.dist-info"
     planted.mkdir(parents=True)
     (planted / "METADATA").write_text("Metadata-Version: 2.1\nName: optuna\nVersion: 0.0.1\n")

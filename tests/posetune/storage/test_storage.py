@@ -54,6 +54,39 @@ def test_what_was_written_is_read_again(storage: Storage) -> None:
     storage.remove("a/b")
 
 
+def everything(storage: Storage, root: Path) -> list[str]:
+    """Return all names in the bucket, or in the folder above the storage's."""
+    if isinstance(storage, Folder):
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    bucket = storage.address.split("/")[2]
+    listed = client.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return [found["Key"] for found in listed]
+
+
+def test_a_visit_leaves_nothing_unless_something_was_put_there(
+    storage: Storage, tmp_path: Path
+) -> None:
+    if isinstance(storage, Folder):
+        storage = open_storage(storage.root / "deeper")
+    before = everything(storage, tmp_path)
+    with storage.visited():
+        storage.prepare()
+        write(storage, "mark/a", one=b"1")
+        assert everything(storage, tmp_path) != before
+        storage.remove("mark")
+    assert everything(storage, tmp_path) == before
+    with storage.visited():
+        storage.prepare()
+        write(storage, "kept", one=b"1")
+    assert storage.exists("kept/one/deep/content")
+    with storage.visited():
+        storage.prepare()
+    assert storage.exists("kept/one/deep/content")
+
+
 def test_a_folder_of_files_without_folders_is_read_again(storage: Storage) -> None:
     with storage.writing("a/b") as folder:
         (folder / "file").write_bytes(b"content")

@@ -1,0 +1,82 @@
+"""Starts Ray on this machine or joins a cluster; where that fails, says why in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from posetune.api import BadInputError
+
+__all__ = ["RayNotStartedError", "connected"]
+
+REACH_S = 10.0
+"""For a cluster's head to take a connection; Ray itself tries for minutes."""
+
+
+class RayNotStartedError(RuntimeError):
+    """Ray does not start on this machine; the message says why, where its logs are, what to do."""
+
+
+@contextmanager
+def connected(address: str | None, **options: Any) -> Iterator[None]:
+    """Be connected to Ray for a block.
+
+    Args:
+        address: a cluster to join; without, Ray is started on this machine.
+        options: for `ray.init`.
+
+    Raises:
+        BadInputError: no cluster answers at the address, or it refuses us.
+        RayNotStartedError: Ray does not start.
+    """
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            _reach(address)
+        # Without `local` Ray joins whatever cluster it finds on this machine.
+        ray.init(address=address or "local", **quiet, **options)
+    except Exception as error:  # Ray raises what it likes, also Exception itself
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        line = " ".join(str(error).split()) or type(error).__name__
+        if address:
+            raise BadInputError(
+                f"--address {address}: no Ray cluster answers ({line}); give HEAD:PORT as `ray "
+                "start --head` printed it, or 'auto' on one of its nodes"
+            ) from error
+        raise RayNotStartedError(_explain(error, line)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Make sure that somebody listens at HEAD:PORT, before Ray waits for it."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), REACH_S).close()
+
+
+def _explain(error: Exception, line: str) -> str:
+    # As Ray looks for it; nothing public says it before Ray runs.
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+    if isinstance(error, OSError):
+        remedy = (
+            f"its files are below {folder}: name a folder that can be written to, with a short "
+            "path, in RAY_TMPDIR"
+        )
+    else:
+        remedy = (
+            f"its logs are in {folder / 'ray' / 'session_latest' / 'logs'}; if this machine is "
+            "busy, give it more time (RAY_raylet_start_wait_time_s=120)"
+        )
+    return f"Ray does not start on this machine ({line}); {remedy}"

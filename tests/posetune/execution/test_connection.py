@@ -1,0 +1,75 @@
+"""Ray that does not start, or does not answer: one line says what and what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from posetune.api import BadInputError
+from posetune.execution.connection import RayNotStartedError, connected
+from posetune.home import Home
+from posetune.study.database import open_database
+from posetune.study.view import read_sweep
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [("long" * 25, "AF_UNIX path length cannot exceed 107 bytes"), ("file/below", "directory")],
+)
+def test_a_folder_that_ray_cannot_use_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, why: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
+    with pytest.raises(RayNotStartedError) as refused, connected(None):
+        pass
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith("Ray does not start on this machine (")
+    assert why in line
+    assert line.endswith(
+        f"its files are below {tmp_path / folder}: name a folder that can be written to, with a "
+        "short path, in RAY_TMPDIR"
+    )
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    with (
+        pytest.raises(BadInputError, match=f"--address {address}: no Ray cluster answers"),
+        connected(address),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_ray_does_not_start_says_so_and_loses_nothing(
+    toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "posetune.cli", "sweep", str(toy_sweep(trials=1)), "--name"]
+    ended = subprocess.run(
+        [*command, "s"],
+        env={
+            **os.environ,
+            "POSETUNE_HOME": str(tmp_path / "home"),
+            "RAY_TMPDIR": str(tmp_path / ("long" * 25)),
+            "COLUMNS": "160",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    said = " ".join(ended.stderr.split())
+    assert "Ray does not start on this machine (validate_socket_filename failed: " in said
+    assert "nothing is lost, the same command again continues the sweep" in said
+    view = read_sweep(open_database(Home.resolve(tmp_path / "home").database), "s")
+    assert (view.state, view.trials) == ("INTERRUPTED", ())
