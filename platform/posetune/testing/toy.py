@@ -63,7 +63,8 @@ class ToyConfig(BaseModel):
     die_at: str = Field(
         "",
         description="The process that finds this file in the middle of an epoch removes it and "
-        "dies as its text says: by a signal (SIGKILL if it is empty), or by MemoryError.",
+        "dies as its text says: by a signal (SIGKILL if it is empty), by MemoryError, or by "
+        "torch's OutOfMemoryError.",
     )
 
 
@@ -208,6 +209,10 @@ class Toy:
             return
         if how == "MemoryError":
             raise MemoryError("out of memory in the middle of an epoch")
+        if how == "OutOfMemoryError":
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         os.kill(os.getpid(), signal.Signals[how])
 
     def save(self, folder: Path) -> None:

@@ -1,34 +1,96 @@
-"""The limit of hours through the command line, on real Ray."""
+"""The budget through the command line, on real Ray: spent, and then raised in the file."""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from posetune.home import Home
+from posetune.study.database import open_database
+from posetune.study.view import SweepView, read_sweep
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EPOCH_S = 0.3
+SLOTS = os.cpu_count() or 1
+CONTINUES = "raise the budget in the file; then the same command again continues it"
+
+Continue = Callable[[str, str], tuple[SweepView, str]]
 
 
-def test_a_spent_limit_lets_the_leader_finish_and_says_what_was_left_out(
+@pytest.fixture
+def sweep(
     posetune: Callable[..., subprocess.CompletedProcess[str]],
-    shown: Callable[[str], dict],
     toy_sweep: Callable[..., Path],
-) -> None:
-    file = toy_sweep(trials=40, epoch_s=EPOCH_S)
-    text = file.read_text()
-    limit_s = 25 * EPOCH_S  # 9 of them for a complete trial
+    tmp_path: Path,
+) -> Continue:
+    """Give the command with a budget in the file; return the sweep and what was said."""
+    file = toy_sweep(max_epochs=9, epoch_s=EPOCH_S)
 
-    hours = f"{limit_s / 3600:.6f}"
-    file.write_text(text.replace("{trials: 40}", f"{{trials: 40, gpu_hours: {hours}}}"))
-    result = posetune("sweep", file, "--name", "capped")
-    assert result.returncode == 0, result.stderr
-    view = shown("capped")
+    def give(name: str, budget: str) -> tuple[SweepView, str]:
+        file.write_text(re.sub("budget: .*", f"budget: {{{budget}}}", file.read_text()))
+        result = posetune("sweep", file, "--name", name)
+        assert result.returncode == 0, result.stderr
+        database = open_database(Home.resolve(tmp_path / "home").database)
+        view = read_sweep(database, name)
+        database.close()
+        return view, " ".join(result.stderr.split())
+
+    return give
+
+
+def held_s(view: SweepView) -> float:
+    return sum(trial.held_s for trial in view.trials)
+
+
+def ended(view: SweepView) -> dict[int, tuple[object, ...]]:
+    """Return what each trial that has ended took, and what it came to."""
+    return {
+        t.number: (t.state, t.epochs, t.value, t.attempts, t.held_s)
+        for t in view.trials
+        if t.state in ("COMPLETE", "PRUNED")
+    }
+
+
+def test_trials_and_hours_that_are_spent_may_be_raised_and_only_the_rest_is_spent(
+    sweep: Continue, shown: Callable[[str], dict]
+) -> None:
+    limit_s = 25 * EPOCH_S  # 9 of them for a complete trial
+    hours = limit_s / 3600
+    first, _ = sweep("s", f"trials: 2, gpu_hours: {hours}")
+    assert first.state == "COMPLETE"
+    assert len(first.trials) == 2
+
+    capped, said = sweep("s", f"trials: 40, gpu_hours: {hours}")
+    assert f"the budget of {hours:g} trial-hours is spent; {CONTINUES}" in said
+    assert ended(capped).items() >= ended(first).items()
+    longest_s = max(report.seconds for report in capped.reports)
+    assert limit_s <= held_s(capped) < limit_s + SLOTS * longest_s + 1
+    view = shown("s")
     assert view["state"] == "INTERRUPTED"
     assert view["best"]["state"] == "COMPLETE"
     never = view["left_out"]["never_started"]
     assert never == 40 - len(view["trials"])
     assert never > 20
+
+    raised, said = sweep("s", f"trials: 40, gpu_hours: {1.5 * hours}")
+    assert f"the budget of {1.5 * hours:g} trial-hours is spent" in said
+    assert len(raised.trials) > len(capped.trials)
+    longest_s = max(report.seconds for report in raised.reports)
+    assert 1.5 * limit_s <= held_s(raised) < 1.5 * limit_s + SLOTS * longest_s + 1
+    assert ended(raised).items() >= ended(capped).items()
+
+
+def test_hours_by_the_clock_that_are_spent_may_be_raised(sweep: Continue) -> None:
+    spent, said = sweep("s", "trials: 2, wall_hours: 0.0001")
+    assert f"the budget of 0.0001 hours is spent; {CONTINUES}" in said
+    assert spent.state == "INTERRUPTED"
+    assert not spent.reports
+    raised, said = sweep("s", "trials: 2, wall_hours: 0.5")
+    assert raised.state == "COMPLETE"
+    assert raised.driven_s > spent.driven_s > 0.36

@@ -210,3 +210,24 @@ def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_
     given = [row["facts"]["gpu"] for row in sweeps.rows("shared", schema.placement)]
     assert given[0] == 0.125
     assert given[-1] in (0.3333, 0.5)
+
+
+def test_a_trial_that_runs_out_of_memory_gets_twice_its_part_of_the_gpu_next_time(
+    sweeps: Sweeps, cluster: Cluster, tmp_path: Path
+) -> None:
+    node = {"num_cpus": 1, "num_gpus": 1, "labels": {"kind": "small"}}
+    cluster.add_node(**node, object_store_memory=STORE_BYTES)
+    death = tmp_path / "death"  # in the middle of the first epoch
+    death.write_text("OutOfMemoryError")
+    sweeps.start(
+        "outgrown",
+        "gpu: 1, share: true, labels: {kind: small}",
+        fixed=f"hold_mb: 100, die_at: {death}, ",
+        trials=1,
+        max_epochs=2,
+    )
+    view, output = sweeps.finish("outgrown")
+    assert view.state == "COMPLETE", output
+    assert not death.exists()
+    given = [row["facts"]["gpu"] for row in sweeps.rows("outgrown", schema.placement)]
+    assert given == [0.125, 0.25]
