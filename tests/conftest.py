@@ -25,6 +25,18 @@ from posetune.testing.toy import Toy
 ROOT = Path(__file__).parents[1]
 
 
+def find_free_port() -> int:
+    """Return a port of loopback where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """`find_free_port`, for other modules of the tests."""
+    return find_free_port
+
+
 def require(program: str, found: bool, remedy: str) -> None:
     """Skip where a program is absent; fail if POSETUNE_REQUIRE says it must be there."""
     if found:
@@ -204,8 +216,7 @@ class MlflowServer:
     """An MLflow server on loopback that can be started and killed again and again."""
 
     def __init__(self, folder: Path, backend: str | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self.backend = backend or f"sqlite:///{folder / 'server.db'}"
@@ -278,12 +289,16 @@ def s3_server() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def s3_servers() -> Callable[..., contextlib.AbstractContextManager[str]]:
+    """Start S3 servers of one's own; keywords are for their environment."""
+    return start_s3
+
+
 @contextlib.contextmanager
 def start_s3(**environment: str) -> Iterator[str]:
     """Start an S3 server, and end it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = find_free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(
         command,

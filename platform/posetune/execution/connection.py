@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError
+from posetune.credentials import check_ray
+from posetune.registration import TRAINABLES_VARIABLE
 
 __all__ = ["RayNotStartedError", "connected"]
 
@@ -38,6 +40,11 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        check_ray()
+        registered = os.environ.get(TRAINABLES_VARIABLE)
+        if registered and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job brings its own
+            options["runtime_env"] = {"env_vars": {TRAINABLES_VARIABLE: registered}}
     try:
         if address:
             _reach(address)

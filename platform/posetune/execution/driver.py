@@ -16,11 +16,9 @@ from typing import Any
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
-from posetune.credentials import check_ray
 from posetune.execution.checkpoints import drop_orphans
 from posetune.execution.desk import Data, Desk, Stopping
 from posetune.home import Home
-from posetune.registration import TRAINABLES_VARIABLE
 from posetune.spec import Resources
 from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import SweepRun
@@ -187,15 +185,8 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     os.environ.update({k: os.environ.get(k, v) for k, v in _RAY_ENVIRONMENT.items()})
     from posetune.execution.connection import connected
 
-    options: dict[str, Any] = {}
-    if address:
-        check_ray()
-        if TRAINABLES_VARIABLE in os.environ and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
-            registered = {TRAINABLES_VARIABLE: os.environ[TRAINABLES_VARIABLE]}
-            options["runtime_env"] = {"env_vars": registered}  # a job brings its own
-    else:
-        options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    with connected(address, **options):
+    own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    with connected(address, **({} if address else own)):
         if not address:  # to a cluster, nodes may come; the sweep says what it waits for
             _check_size(resources)
         yield

@@ -36,7 +36,7 @@ from posetune.execution.probe import (
 )
 from posetune.home import Home
 from posetune.spec import Resources, SweepSpec
-from posetune.storage import Storage, open_folder
+from posetune.storage import Storage, StorageError, open_folder
 
 __all__ = ["DRIVER", "Fault", "NodeReport", "Preflight", "preflight"]
 
@@ -149,7 +149,7 @@ def _expect(
     try:
         storage.prepare()
         leave_mark(storage, mark, who=DRIVERS)
-    except BadInputError as error:
+    except (BadInputError, StorageError) as error:  # have their remedy
         findings.append(Finding("storage", str(error)))
         mark = ""
     except OSError as error:

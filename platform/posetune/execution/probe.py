@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from posetune.accelerator import CUDA
+from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Cost, Trainable, TrialFailedError
 from posetune.execution.plan import measure
 from posetune.execution.trial import require_device
@@ -22,7 +22,7 @@ from posetune.parameters import FloatRange, Scalar
 from posetune.provenance import versions
 from posetune.registration import load_trainable
 from posetune.spec import SweepSpec, default_params, vary_one_by_one
-from posetune.storage import Folder, Storage, open_folder
+from posetune.storage import Folder, Storage, StorageError, open_folder
 
 __all__ = [
     "DRIVERS",
@@ -158,6 +158,8 @@ def check_storage(storage: Storage, mark: str, *, node: str) -> list[Finding]:
                 )
             ]
         leave_mark(storage, mark, who=node)
+    except StorageError as error:  # has its remedy
+        return [Finding("storage", str(error))]
     except OSError as error:
         remedy = "let the user that runs Ray write there"
         why = error.strerror or error
@@ -218,7 +220,8 @@ def try_batches(expected: Expected, node: str) -> Batches:
     spec = expected.spec
     trainable = load_trainable(spec.trainable)
     try:
-        device = require_device(spec.resources)
+        accelerator: Accelerator = getattr(trainable, "accelerator", CUDA)
+        device = require_device(spec.resources, accelerator)
     except BadInputError as error:
         return Batches(0, Cost(0.0, {}, 0, 0), 0, 0, 0, (Finding("gpu", str(error)),))
     defaults = default_params(spec, trainable.config_model)
@@ -231,10 +234,12 @@ def try_batches(expected: Expected, node: str) -> Batches:
         what = ", ".join(f"{name}={value}" for name, value in changed.items()) or "the defaults"
         try:
             store = open_folder(expected.store)
-            _forget_gpu_memory(device)
+            if spec.resources.gpu:
+                accelerator.reset()  # what an earlier variant left: a trial has its own process
             costs.append(measure(spec, trainable, params, store=store, device=device))
-            peak, gpu_bytes = _gpu_memory(device)
-            gpu_peak = max(gpu_peak, peak)
+            if spec.resources.gpu:
+                memory = accelerator.memory()
+                gpu_peak, gpu_bytes = max(gpu_peak, memory.peak), memory.total
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the others are tried
             findings.append(Finding("batch", f"{what}: {_explained(error)}"))
             if not changed:
@@ -279,20 +284,3 @@ def _peak() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _forget_gpu_memory(device: str) -> None:
-    """Give back what an earlier variant left: a trial has a process of its own."""
-    if device != "cpu":
-        import torch
-
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _gpu_memory(device: str) -> tuple[int, int]:
-    """Return the most that torch has held of the GPU, and all that it has."""
-    if device == "cpu":
-        return 0, 0
-    memory = CUDA.memory()
-    return memory.peak, memory.total

@@ -6,12 +6,11 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,23 +19,18 @@ MARK = "POSETUNE_TEST_NODE"
 """Every process of a node inherits it; so a node is found, and killed, whole."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 class Node:
     """One `ray start`, and all processes that come from it."""
 
-    def __init__(self, ip: str, environment: dict[str, str]) -> None:
-        self.ip, self.mark = ip, uuid.uuid4().hex
+    def __init__(self, ip: str, environment: dict[str, str], agent_port: int) -> None:
+        self.ip, self.mark, self.agent_port = ip, uuid.uuid4().hex, agent_port
         self.environment = {**environment, MARK: self.mark}
 
     def start(self, *options: str, within: Sequence[str] = ()) -> None:
         command = [*within, "ray", "start", f"--node-ip-address={self.ip}"]
         command += ["--object-store-memory=80000000", "--disable-usage-stats", *options]
         # Fixed by default, and taken where this machine has another Ray.
-        command += [f"--dashboard-agent-listen-port={free_port()}"]
+        command += [f"--dashboard-agent-listen-port={self.agent_port}"]
         for is_last in (False, False, True):
             started = subprocess.run(command, env=self.environment, capture_output=True)
             if started.returncode == 0:
@@ -63,8 +57,8 @@ class Node:
 class Cluster:
     """A head that takes no trials, and workers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
+        self.folder, self.free_port = folder, free_port
         self.network = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
         self.port, self.dashboard = free_port(), free_port()
         self.address = f"http://{self.network}.1:{self.dashboard}"
@@ -81,7 +75,7 @@ class Cluster:
 
     def start_head(self, cpus: int = 0, **environment: str) -> Node:
         """Start a head, or another after the first has been killed, at the same address."""
-        head = Node(f"{self.network}.1", {**self.environment, **environment})
+        head = Node(f"{self.network}.1", {**self.environment, **environment}, self.free_port())
         self.nodes.append(head)
         temporary = self.folder / f"r{len(self.nodes)}"
         head.start(
@@ -90,7 +84,7 @@ class Cluster:
             f"--num-cpus={cpus}",
             f"--dashboard-host={head.ip}",
             f"--dashboard-port={self.dashboard}",
-            f"--ray-client-server-port={free_port()}",
+            f"--ray-client-server-port={self.free_port()}",
             f"--temp-dir={temporary}",
         )
         return head
@@ -102,7 +96,7 @@ class Cluster:
         workers = []
         for _ in range(count):
             ip = f"{self.network}.{len(self.nodes) + 1}"
-            workers.append(Node(ip, {**self.environment, **environment}))
+            workers.append(Node(ip, {**self.environment, **environment}, self.free_port()))
             self.nodes.append(workers[-1])
             workers[-1].start(
                 f"--address={self.network}.1:{self.port}",
@@ -132,11 +126,11 @@ class Cluster:
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[Cluster]:
+def ray_cluster(free_port: Callable[[], int]) -> Iterator[Cluster]:
     """A cluster without nodes at first."""
     # Ray's sockets lie below its folder, and their paths must stay under 107 characters.
     with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        cluster = Cluster(Path(path))
+        cluster = Cluster(Path(path), free_port)
         try:
             yield cluster
         finally:

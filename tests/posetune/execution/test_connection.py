@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,9 +39,8 @@ def test_a_folder_that_ray_cannot_use_is_named_with_the_remedy(
     )
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
+def test_an_address_where_nobody_listens_is_refused_at_once(free_port: Callable[[], int]) -> None:
+    address = f"127.0.0.1:{free_port()}"
     with (
         pytest.raises(BadInputError, match=f"--address {address}: no Ray cluster answers"),
         connected(address),

@@ -21,13 +21,12 @@ exec "$@"
 """Runs a command in which two folders are other ones than everywhere else."""
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        return int(closed.getsockname()[1])
-
-
 def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
-    ray_cluster: Any, toy_sweep: Callable[..., Path], toy_store: Path, tmp_path: Path
+    ray_cluster: Any,
+    toy_sweep: Callable[..., Path],
+    toy_store: Path,
+    tmp_path: Path,
+    free_port: Callable[[], int],
 ) -> None:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
         pytest.skip("needs root, to give a node folders of its own")
@@ -54,7 +53,7 @@ def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
         STORE=str(toy_store),
         PYTHONPATH=f"{planted.parent}:{os.environ.get('PYTHONPATH', '')}",
     )
-    database, tracking = closed_port(), closed_port()
+    database, tracking = free_port(), free_port()
     bad = cluster.posetune(
         "check",
         toy_sweep(trials=10**12),

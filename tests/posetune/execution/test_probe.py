@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from posetune.api import Cost
-from posetune.execution import probe
+from posetune.execution import preflight, probe
 from posetune.execution.probe import (
     DRIVERS,
     Expected,
@@ -98,7 +98,9 @@ def test_a_storage_that_is_not_shared_is_named_and_left_as_it_is(
     assert list(own.iterdir()) == []
 
 
-def test_a_storage_without_space_is_named(expected: Expected, small_disk: Path) -> None:
+def test_a_storage_without_space_is_named_on_a_node_and_on_the_driver(
+    expected: Expected, small_disk: Path
+) -> None:
     storage = open_storage(small_disk)
     leave_mark(storage, ".mark", who=DRIVERS)
     with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
@@ -107,6 +109,25 @@ def test_a_storage_without_space_is_named(expected: Expected, small_disk: Path) 
             filler.flush()
     (line,) = texts(look_around(dataclasses.replace(expected, storage=storage), "a"), "storage")
     assert line.startswith(f"{small_disk}: cannot be written (No space left on device); ")
+    _, (found,) = preflight._expect(expected.spec, Toy, store=expected.store, storage=storage)
+    assert found.check == "storage"
+    assert found.text.startswith(f"{small_disk}: cannot be written (No space left on device); ")
+    assert found.text.endswith("make it writable for this user")
+
+
+def test_a_node_that_writes_where_the_driver_does_not_look_is_named(
+    expected: Expected, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"  # as a snapshot of the driver's folder is mounted
+    shutil.copytree(tmp_path / "storage", own)
+    node = preflight._Node("a", "node a", cpu=1, gpu=0, trials=1)
+    look = look_around(dataclasses.replace(expected, storage=open_storage(own)), node.id)
+    assert look.findings == ()
+    (fault,) = preflight._read_back(expected, {node: look})
+    assert str(fault) == (
+        f"node a: storage: {tmp_path}/storage: the driver does not see what was written there; "
+        "mount the same folder at this path"
+    )
 
 
 def test_another_store_and_none_are_named(expected: Expected, toy_store: Path) -> None:
