@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,10 @@ from posetune.api import BadInputError
 from posetune.study.database import open_database, reach_database
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        return int(closed.getsockname()[1])
-
-
-def test_a_database_that_is_away_is_named_without_its_password() -> None:
-    port = closed_port()
+def test_a_database_that_is_away_is_named_without_its_password(
+    free_port: Callable[[], int],
+) -> None:
+    port = free_port()
     with pytest.raises(BadInputError, match=f"127.0.0.1:{port}/study: cannot be reached") as found:
         reach_database(f"postgresql+psycopg://me:planted@127.0.0.1:{port}/study")
     assert "planted" not in str(found.value)

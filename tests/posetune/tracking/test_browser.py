@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,12 +27,6 @@ def browser(required: Callable[[str, bool, str], None]) -> str:
     return found[0]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answering(address: str, path: str) -> str:
     """The address, once it answers."""
     deadline = time.monotonic() + 90
@@ -47,7 +40,7 @@ def answering(address: str, path: str) -> str:
 
 
 @pytest.fixture
-def ui(tmp_path: Path) -> Iterator[Callable[[], str]]:
+def ui(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[[], str]]:
     """Start `posetune ui` on the test's home; return its address."""
     port = free_port()
     processes = []
@@ -120,7 +113,11 @@ def test_the_ui_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
 
 
 def test_optuna_dashboard_opens_an_exported_sweep(
-    browser: str, posetune: Callable, toy_sweep: Callable[..., Path], tmp_path: Path
+    browser: str,
+    posetune: Callable,
+    toy_sweep: Callable[..., Path],
+    tmp_path: Path,
+    free_port: Callable[[], int],
 ) -> None:
     assert posetune("sweep", toy_sweep(trials=4), "--name", "seen").returncode == 0
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"

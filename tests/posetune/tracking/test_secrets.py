@@ -11,7 +11,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,12 +24,6 @@ from sqlalchemy import create_engine, inspect, text
 from posetune.storage import open_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -68,7 +61,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def head(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+def head(folder: Path, environment: dict[str, str], free_port: Callable[[], int]) -> Iterator[str]:
     port = free_port()
     command = ["ray", "start", "--head", f"--port={free_port()}", "--num-cpus=2"]
     command += [f"--dashboard-port={port}", "--object-store-memory=100000000"]

@@ -28,11 +28,6 @@ Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def wait_for(url: str) -> bytes:
     deadline = time.monotonic() + 90
     while True:
@@ -107,7 +102,9 @@ def test_a_server_that_was_away_ends_like_one_that_never_was(
 
 
 @pytest.mark.slow
-def test_the_ui_serves_this_homes_runs_and_ends_with_it(scene: Any) -> None:
+def test_the_ui_serves_this_homes_runs_and_ends_with_it(
+    scene: Any, free_port: Callable[[], int]
+) -> None:
     scene.run_all()
     report = ship(scene.database, "first", scene.home)
     port = free_port()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def address(scene: Any, tmp_path: Path) -> Iterator[str]:
+def address(scene: Any, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
     """`mlflow models serve` on the candidate; its address."""
     scene.run_all()
     promote(scene.database, scene.home, Request("first", "selfpose"), trainable=Toy)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", "models:/selfpose@candidate", "--host", "127.0.0.1", "--port", str(port)]
     elsewhere = tmp_path / "elsewhere"
