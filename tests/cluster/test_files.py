@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,54 +91,3 @@ def test_no_password_of_the_servers_has_a_default_and_both_bind_to_loopback(clus
 @pytest.mark.parametrize("name", ["slurm/sweep.sbatch", "tracking/plain.sh"])
 def test_scripts_are_valid_shell(cluster: Path, name: str) -> None:
     subprocess.run(["bash", "-n", str(cluster / name)], check=True)
-
-
-STAND_INS = {
-    # Runs the command here; every "node" is this machine.
-    "srun": """#!/usr/bin/env bash
-echo "srun $*" >> "$CALLS"
-while [[ "$1" == --* ]]; do shift; done
-exec "$@"
-""",
-    "scontrol": """#!/usr/bin/env bash
-echo "scontrol $*" >> "$CALLS"
-if [ "$1" = show ]; then echo 127.0.0.1; fi
-""",
-}
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_the_slurm_script_runs_a_sweep_and_keeps_no_token(
-    cluster: Path, tmp_path: Path, toy_sweep: Any, toy_store: Path
-) -> None:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, text in STAND_INS.items():
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "CALLS": str(tmp_path / "calls"),
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_JOB_NODELIST": "here",
-        "SLURM_SUBMIT_DIR": str(tmp_path),
-        "SLURM_CPUS_PER_TASK": "2",
-        "VENV": str(Path(sys.executable).parents[1]),
-        "POSETUNE_HOME": str(tmp_path / "home"),
-    }
-    script = ["bash", str(cluster / "slurm" / "sweep.sbatch"), str(toy_sweep(trials=3))]
-    ended = subprocess.run(
-        [*script, "batch", str(toy_store)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "3 of 3 trials" in ended.stderr
-    calls = (tmp_path / "calls").read_text()
-    assert "requeue" not in calls
-    assert "ray start --head" in calls
-    assert not list((tmp_path / "home").glob(".ray-token*"))

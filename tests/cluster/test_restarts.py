@@ -1,0 +1,197 @@
+"""Sweeps that are taken up again by what `cluster/` starts, with stand-ins for Slurm and KubeRay.
+
+The stand-ins run the commands here, on real Ray, and do what the real ones do when something ends:
+they start the same thing again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from posetune.home import Home
+from posetune.study.database import open_database
+from posetune.study.view import SweepView, read_sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TRIALS, EPOCHS = 3, 4
+MARK = "POSETUNE_TEST_RESTARTS"
+
+STAND_INS = {
+    # Runs the command here; every "node" is this machine.
+    "srun": """#!/usr/bin/env bash
+echo "srun $*" >> "$CALLS"
+while [[ "$1" == --* ]]; do shift; done
+exec "$@"
+""",
+    "scontrol": """#!/usr/bin/env bash
+echo "scontrol $*" >> "$CALLS"
+if [ "$1" = show ]; then echo 127.0.0.1; fi
+""",
+}
+
+
+class Place:
+    """Where a sweep runs, is disturbed, and is looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.mark = folder, uuid.uuid4().hex
+        self.environment = {
+            **os.environ,
+            MARK: self.mark,
+            "PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "POSETUNE_HOME": str(folder / "home"),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+            "COLUMNS": "160",
+        }
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def sweep(self) -> SweepView | None:
+        if not (self.folder / "home" / "study.db").exists():
+            return None
+        database = open_database(Home.resolve(self.folder / "home").database)
+        try:
+            return read_sweep(database, "full")
+        except ValueError:  # nothing has been written yet
+            return None
+        finally:
+            database.close()
+
+    def wait_for_reports(self, count: int, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 120
+        while True:
+            view = self.sweep()
+            if view is not None and len(view.reports) >= count:
+                return
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, view
+            time.sleep(0.1)
+
+    def kill(self, name: str = "") -> None:
+        """Kill our processes whose command line has this name."""
+        sign = f"{MARK}={self.mark}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                if sign in (folder / "environ").read_bytes() and name.encode() in command:
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+    def check(self) -> None:
+        """All trials are there once, whole."""
+        view = self.sweep()
+        assert view is not None
+        assert view.state == "COMPLETE"
+        assert [(t.number, t.state, t.epochs) for t in view.trials] == [
+            (number, "COMPLETE", EPOCHS) for number in range(TRIALS)
+        ]
+        assert len(view.reports) == TRIALS * EPOCHS
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def file(toy_sweep: Callable[..., Path]) -> Path:
+    path = toy_sweep(trials=TRIALS, max_epochs=EPOCHS, cpu=2, epoch_s=0.5)
+    path.write_text(path.read_text().replace("name: asha", "name: none"))
+    return path
+
+
+def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_it_goes_on(
+    repository: Path, place: Place, file: Path, toy_store: Path
+) -> None:
+    for name, text in STAND_INS.items():
+        (place.folder / name).write_text(text)
+        (place.folder / name).chmod(0o755)
+    calls = place.folder / "calls"
+    place.environment |= {
+        "CALLS": str(calls),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "here",
+        "SLURM_SUBMIT_DIR": str(place.folder),
+        "SLURM_CPUS_PER_TASK": "2",
+        "VENV": str(Path(sys.executable).parents[1]),
+    }
+    script = ("bash", str(repository / "cluster" / "slurm" / "sweep.sbatch"), str(file), "full")
+
+    def requeued() -> int:
+        assert not list((place.folder / "home").glob(".ray-token*"))
+        return calls.read_text().count("scontrol requeue")
+
+    first = place.start(*script, str(toy_store))
+    place.wait_for_reports(1, first)
+    first.send_signal(signal.SIGTERM)  # Slurm's, two minutes before the end
+    output, _ = first.communicate(timeout=60)
+    assert (first.returncode, requeued()) == (130, 1), output
+    assert "ray start --head" in calls.read_text()
+
+    second = place.start(*script, str(toy_store))
+    place.wait_for_reports(4, second)
+    place.kill("gcs_server")
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode != 0, output
+    assert requeued() == 2, output
+
+    third = place.start(*script, str(toy_store))
+    output, _ = third.communicate(timeout=120)
+    assert (third.returncode, requeued()) == (0, 2), output
+    assert f"{TRIALS} of {TRIALS} trials" in output
+    place.check()
+
+
+def test_the_rayjobs_command_in_the_next_cluster_continues_the_sweep_of_one_that_died(
+    repository: Path, place: Place, file: Path, toy_store: Path, free_port: Callable[[], int]
+) -> None:
+    manifest = yaml.safe_load((repository / "cluster" / "kuberay" / "rayjob.yaml").read_text())
+    assert manifest["spec"]["backoffLimit"] > 0  # the operator starts another cluster so often
+    command = manifest["spec"]["entrypoint"]
+    for there, here in {"/sweep/sweep.yaml": file, "/shared/store": toy_store}.items():
+        assert there in command
+        command = command.replace(there, shlex.quote(str(here)))
+
+    place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+    def start_cluster() -> subprocess.Popen[str]:
+        ip, port = f"127.{secrets.randbelow(50) + 70}.{secrets.randbelow(256)}.1", free_port()
+        head = ["ray", "start", "--head", f"--port={port}", f"--node-ip-address={ip}"]
+        head += ["--num-cpus=2", "--object-store-memory=80000000", "--disable-usage-stats"]
+        started = place.start(*head, "--include-dashboard=false")
+        output, _ = started.communicate(timeout=120)
+        assert started.returncode == 0, output
+        # As a job's agent tells it the cluster.
+        return place.start("bash", "-c", command, RAY_ADDRESS=f"{ip}:{port}")
+
+    first = start_cluster()
+    place.wait_for_reports(2, first)
+    place.kill()
+    first.wait()
+    second = start_cluster()
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output
+    place.check()
