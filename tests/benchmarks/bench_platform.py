@@ -23,7 +23,7 @@ from posetune.study.sweep import SweepRun
 from posetune.testing.driver import simulated_opening
 from posetune.testing.toy import Toy
 
-TRIALS = 12
+TRIALS = 8
 REPORTS = 20
 METRICS = {f"val/metric_{i:02d}": 1.0 for i in range(30)}
 
@@ -116,6 +116,7 @@ def reports_of_tune(folder: Path, store: Path) -> list[float]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.timeout(1800)
 def test_launch_of_a_trial_and_the_first_report(measured: Any, store: Path, tmp_path: Path) -> None:
     launch: tuple[list[float], list[float]] = ([], [])
     first: tuple[list[float], list[float]] = ([], [])

@@ -41,7 +41,7 @@ def procrustes_align(
     """Scale, rotate and shift each predicted pose to fit its true pose best.
 
     Minimises, per pose, sum_j ‖scale * predicted_j R + shift - truth_j‖² with scale >= 0 and R a
-    rotation (Umeyama 1991, by one 3x3 singular value decomposition), or with `reflection="best"` a
+    rotation (Umeyama 1991; how it is found: `_rotations`), or with `reflection="best"` a
     rotation or a mirrored one. Where R is not unique (joints on a line or in one point) every
     choice gives the same least squares.
 
