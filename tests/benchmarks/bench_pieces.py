@@ -133,8 +133,8 @@ def test_flow(medians: Medians, measured: Any) -> None:
         return x.grad
 
     likelihoods = flow.negative_log_likelihood, freia_likelihood
-    torch.testing.assert_close(*(f(points) for f in likelihoods))
-    torch.testing.assert_close(*(step(f) for f in likelihoods))
+    torch.testing.assert_close(*(f(points) for f in likelihoods), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*(step(f) for f in likelihoods), rtol=1e-4, atol=1e-4)
     ours, rival = (lambda f=f: step(f) for f in likelihoods)
     measured.add("flow", *medians(ours, rival, rounds=21, clock=process_time))
 

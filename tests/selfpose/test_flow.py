@@ -55,6 +55,21 @@ def test_the_log_determinant_is_that_of_autograds_jacobian(dimensions: int) -> N
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_determinant[i])
 
 
+@pytest.mark.parametrize("dimensions", [2, 7, 26])
+def test_a_frozen_flow_has_the_likelihood_and_gradient_of_autograd(dimensions: int) -> None:
+    flow = some_flow(dimensions)
+    points = torch.randn(5, dimensions, dtype=torch.float64)
+    results = []
+    for frozen in (False, True):
+        flow.requires_grad_(not frozen)
+        x = points.clone().requires_grad_()
+        likelihood = flow.negative_log_likelihood(x)
+        (likelihood * torch.arange(5)).sum().backward()
+        results.append((likelihood.detach(), x.grad))
+
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_the_components_of_the_fitted_poses_are_white() -> None:
     poses = some_poses(500)
     mean, whitening = principal_components(poses, 6)

@@ -1,7 +1,11 @@
 """The prior of 2D poses: principal components, then a normalising flow with exact likelihood.
 
 `PosePrior` is what training uses: pre-trained once on the prior's normalised poses (`fit`), then
-frozen, it says how unlikely a re-projected pose is.
+frozen, it says how unlikely a re-projected pose is. A frozen flow has its gradient written out
+(`_FrozenLikelihood`).
+
+At depth 8, batch 256, K 26, 1024 neurons, likelihood and gradient multiply 0.33 GFLOP, 4 ms at the
+86 GFLOP/s at which one core multiplies large matrices; 13 columns are too few to reach that.
 
 Shape letters: N poses, B batch, J joints, K components kept.
 """
@@ -13,11 +17,12 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = [
     "FlowTraining",
@@ -64,6 +69,10 @@ class _Coupling(nn.Module):
         x_bk = torch.cat((kept, (changed - shift) * (-log_scale).exp()), dim=1)
         return x_bk[:, self.inverse_permutation]
 
+    def layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """Return the two layers inside."""
+        return cast(nn.Linear, self.net[0]), cast(nn.Linear, self.net[2])
+
     def _scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self.net(kept).chunk(2, dim=1)
         return 2.0 * raw.tanh(), shift
@@ -103,8 +112,59 @@ class NormalisingFlow(nn.Module):
 
     def negative_log_likelihood(self, x_bk: Tensor) -> Tensor:
         """Return .5 |f(x)|^2 - log |det df/dx| of each point (B,), nats without the constant."""
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            blocks = tuple(cast(_Coupling, block) for block in self.blocks)
+            return _FrozenLikelihood.apply(x_bk, blocks)  # type: ignore[no-untyped-call]
         z_bk, log_determinant_b = self(x_bk)
         return 0.5 * z_bk.square().sum(dim=1) - log_determinant_b
+
+
+class _FrozenLikelihood(torch.autograd.Function):
+    """`NormalisingFlow.negative_log_likelihood` with a gradient for the points alone.
+
+    A point is a column: so every part of it is contiguous, and the products with the narrow
+    matrices are half as fast again. Letters besides: H neurons, C changed dimensions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_bk: Tensor, blocks: tuple[_Coupling, ...]) -> Tensor:
+        x_kb, ones_1b = x_bk.T.contiguous(), x_bk.new_ones(1, len(x_bk))
+        log_determinant_b, saved = x_bk.new_zeros(len(x_bk)), []
+        for block in blocks:
+            first, last = block.layers()
+            x_kb = x_kb[block.permutation]
+            kept, changed_cb = x_kb[: block.kept], x_kb[block.kept :]
+            weight = torch.cat((first.weight, first.bias.unsqueeze(1)), dim=1)
+            hidden_hb = (weight @ torch.cat((kept, ones_1b))).relu_()
+            raw, shift = torch.addmm(last.bias.unsqueeze(1), last.weight, hidden_hb).chunk(2)
+            tanh_cb = raw.tanh()
+            scale_cb = (2.0 * tanh_cb).exp_()
+            scaled_cb = changed_cb * scale_cb
+            torch.add(scaled_cb, shift, out=changed_cb)
+            log_determinant_b += 2.0 * tanh_cb.sum(dim=0)
+            saved += [hidden_hb, tanh_cb, scale_cb, scaled_cb]
+        ctx.save_for_backward(x_kb, *saved)
+        ctx.blocks = blocks
+        return 0.5 * x_kb.square().sum(dim=0) - log_determinant_b
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_b: Tensor) -> tuple[Tensor, None]:
+        z_kb, *saved = ctx.saved_tensors
+        grad_kb, inside_hb = grad_b * z_kb, torch.empty_like(saved[0])
+        for i, block in reversed(list(enumerate(ctx.blocks))):
+            hidden_hb, tanh_cb, scale_cb, scaled_cb = saved[4 * i : 4 * i + 4]
+            first, last = block.layers()
+            shift_cb = grad_kb[block.kept :]
+            raw_cb = (shift_cb * scaled_cb).sub_(grad_b)
+            raw_cb -= raw_cb * tanh_cb * tanh_cb
+            torch.mm(last.weight.T, torch.cat((raw_cb.mul_(2.0), shift_cb)), out=inside_hb)
+            torch.ops.aten.threshold_backward.grad_input(
+                inside_hb, hidden_hb, 0.0, grad_input=inside_hb
+            )
+            kept = torch.addmm(grad_kb[: block.kept], first.weight.T, inside_hb)
+            grad_kb = torch.cat((kept, shift_cb * scale_cb))[block.inverse_permutation]
+        return grad_kb.T, None
 
 
 class PosePrior(nn.Module):

@@ -220,7 +220,7 @@ def lifting_losses(
     rotations_b33 = team.share(all_rotations_b33)
     turned_bj3 = rotate(rotations_b33, poses_bj3)
     seen_bj2 = project(turned_bj3)
-    again_bj3 = lift(seen_bj2, model.lifter(seen_bj2)[0])
+    again_bj3 = lift(seen_bj2, model.lifter.offsets(seen_bj2))
     terms = {
         "reprojection_2d": reprojection_2d_loss(
             project(rotate_back(rotations_b33, again_bj3)), normalised_bj2

@@ -52,10 +52,20 @@ class Lambda(nn.Module):
         Args:
             normalised_bj2: 2D poses (B, J, 2), root at zero, divided by 10 h (`geometry`).
         """
-        features_bw = self.shared(self.input_scale * normalised_bj2.flatten(1))
+        features_bw = self._features(normalised_bj2)
+        return self._offsets(features_bw), self.head(self.angle(features_bw)).squeeze(1)
+
+    def offsets(self, normalised_bj2: Tensor) -> Tensor:
+        """Return the depth offsets (B, J) alone, without the branch for the elevation."""
+        return self._offsets(self._features(normalised_bj2))
+
+    def _features(self, normalised_bj2: Tensor) -> Tensor:
+        return self.shared(self.input_scale * normalised_bj2.flatten(1))
+
+    def _offsets(self, features_bw: Tensor) -> Tensor:
         offsets_bj = self.head(self.depths(features_bw))
         is_root_j = torch.arange(offsets_bj.shape[1], device=offsets_bj.device) == self.root
-        return offsets_bj.masked_fill(is_root_j, 0.0), self.head(self.angle(features_bw)).squeeze(1)
+        return offsets_bj.masked_fill(is_root_j, 0.0)
 
 
 class _Residual(nn.Module):
