@@ -103,7 +103,9 @@ def test_bad_input_is_one_clear_line(
 
 
 @pytest.mark.slow
-def test_check_prints_the_plan(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+def test_check_prints_the_plan_and_leaves_nothing_behind(
+    posetune: Run, toy_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
     result = posetune("check", toy_sweep(trials=9, max_epochs=9, epoch_s=2.0), "--json")
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
@@ -112,6 +114,7 @@ def test_check_prints_the_plan(posetune: Run, toy_sweep: Callable[..., Path]) ->
     assert 9 < plan["epochs"][0] < plan["epochs"][1] < plan["most_epochs"] == 81
     assert plan["seconds"][0] < plan["seconds"][1]
     assert plan["epoch_s"] == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-store", "toy.yaml"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`posetune check --address` on one real Ray cluster whose nodes each have a fault of their own.
 
-The nodes say that they have a GPU, of which the toy plays the memory; `FAULTY` is beside the tests.
+The nodes say that they have a GPU, of which the toy plays the memory; their faults are in `FAULTY`
+and in their environment.
 """
 
 from __future__ import annotations
@@ -138,6 +139,20 @@ def guarded(
         )
 
 
+def left_in(address: str, keys: dict[str, str]) -> int:
+    """Return how many objects a bucket holds, those that stand for folders too."""
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        keys["AWS_REGION"],
+        endpoint_url=keys["AWS_ENDPOINT_URL"],
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+    )
+    return client.list_objects_v2(Bucket=address.split("/")[2])["KeyCount"]
+
+
 @pytest.fixture(scope="module")
 def nodes(
     tmp_path_factory: pytest.TempPathFactory, guarded: tuple[str, dict[str, str]]
@@ -146,7 +161,8 @@ def nodes(
     (folder / "faulty.py").write_text(FAULTY)
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(folder)
-        patched.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patched.setenv("PYTHONPATH", os.pathsep.join(paths))
         patched.setenv("POSETUNE_TRAINABLES", "faulty:Faulty,faulty:Blind")
         patched.setenv("POSETUNE_HOME", str(folder / "home"))
         started = Nodes(folder, guarded[1])
@@ -191,6 +207,7 @@ def test_gpus_that_torch_does_not_see_and_keys_that_s3_refuses_are_named(
         assert line.startswith(f"{address} at {keys['AWS_ENDPOINT_URL']}: refuses us")
         assert "give credentials that may read and write it" in line
     assert found == {}
+    assert left_in(address, keys) == 0
 
 
 def test_what_the_driver_lacks_and_resources_that_no_node_has_are_named(
