@@ -32,9 +32,9 @@ search:
 fixed:
   image_size: 32
   width: 4
-  batch_size: 8
-  steps_per_epoch: 4
-  val_frames: 40
+  batch_size: 4
+  steps_per_epoch: 2
+  val_frames: 16
   lifting.width: 32
   flow: {{hidden: 16, steps: 20}}
   discriminator.width: 4
