@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCHES := pieces platform study importing
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu test lint check bench bench-sweep bench-slots
+.PHONY: help setup sweep paper-gpu test lint check bench bench-gpu bench-sweep bench-slots
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,10 @@ bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; 
 
 bench-sweep: setup ## Measure whole sweeps beside their rivals, hours; results in tests/benchmarks/results.
 	$(BIN)/python -m pytest tests/benchmarks/bench_sweep.py --override-ini python_files='bench_*.py' -s
+
+bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, under 9 minutes; JSON in runs/bench.
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "bench-gpu: no CUDA device here; nothing was measured")'
+	$(BIN)/python -m pytest tests/benchmarks/bench_gpu.py --override-ini python_files='bench_*.py' -s
 
 bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; takes 10 GB of memory.
 	$(BIN)/python -m pytest tests/benchmarks/bench_slots.py --override-ini python_files='bench_*.py' -s

@@ -189,6 +189,9 @@ class SelfPoseConfig(_Part):
     pretrain_learning_rate: float = Field(
         2e-4, gt=0, le=0.1, description="Of Adam in both, decayed by a cosine."
     )
+    compile: bool = Field(
+        False, description="Compile the networks where torch finds a compiler; pays in long runs."
+    )
     val_frames: int = Field(2000, ge=2, le=1_000_000, description="Validation frames, seeded.")
     stage_seed: int = Field(0, ge=0, le=2**31 - 1, description="Of all that trials share.")
     loss_weights: LossWeights = LossWeights()

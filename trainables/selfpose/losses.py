@@ -8,6 +8,7 @@ Shape letters: B batch, J joints, E limbs, S image side, P patches.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -105,11 +106,21 @@ def bone_loss(
         limbs: the two joints of each of the E limbs.
         ratios: usual length of each limb over the mean, no unit.
     """
-    ends_e2 = torch.tensor(limbs, device=poses_bj3.device)
-    usual_e = torch.tensor(ratios, device=poses_bj3.device, dtype=poses_bj3.dtype)
+    ends_e2, usual_e = _limbs_on(poses_bj3.device, tuple(limbs), tuple(ratios))
+    usual_e = usual_e.to(poses_bj3.dtype)
     length_be = (poses_bj3[:, ends_e2[:, 0]] - poses_bj3[:, ends_e2[:, 1]]).norm(dim=-1)
     relative_be = length_be / length_be.mean(dim=1, keepdim=True).clamp(min=1e-8)
     return (usual_e - relative_be).square().sum(dim=1).mean()
+
+
+@functools.cache
+def _limbs_on(
+    device: torch.device, limbs: tuple[tuple[int, int], ...], ratios: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return them as tensors; a step would wait for its device if they were copied every time."""
+    return torch.tensor(limbs, device=device), torch.tensor(
+        ratios, device=device, dtype=torch.float64
+    )
 
 
 def _norm(difference_bj3: Tensor) -> Tensor:

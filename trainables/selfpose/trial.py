@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ class Trial:
             share_statistics(self.model.phi, self.team)
         self.model.to(self.device)
         self.judge.to(self.device)
+        if self.device.type == "cuda":  # bf16 convolutions want channels together
+            for network in (self.model.phi, self.model.omega, self.judge):
+                if network is not None:
+                    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.prior_nj2 = prior_nj2.to(self.device)
         self.flow = _load_flow(config, context)
         self.feed: ImageFeed | None = None
@@ -105,6 +110,23 @@ class Trial:
         """Steps done of the epoch under way."""
         self.sums = torch.zeros(len(TERMS), device=self.device)
         """Of each of `TERMS` over these steps."""
+        if config.compile:
+            self.compile()
+
+    def compile(self) -> bool:
+        """Let torch compile the networks in training, where it finds a compiler; say if it did.
+
+        What was compiled lies in torch's cache, which all processes of a node share, and is not
+        compiled again for the next trial of this size.
+        """
+        if not _finds_compiler(self.device):
+            return False
+        torch.compiler.reset()  # or this process' earlier trials would fill dynamo's table
+        networks = (self.model.phi, self.model.omega, self.model.lifter, self.judge)
+        for network in networks:
+            if network is not None:
+                network.compile()
+        return True
 
     def train(self, progress: Progress) -> dict[str, float]:
         """Run what is left of `steps_per_epoch` steps and return the mean of each of `TERMS`.
@@ -336,6 +358,13 @@ def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:
                 f"{size}, or another number of GPUs"
             )
     return Team(context.rank, size)
+
+
+def _finds_compiler(device: torch.device) -> bool:
+    from torch.utils._triton import has_triton
+
+    host = any(shutil.which(name) for name in ("g++", "clang++"))
+    return host and (device.type != "cuda" or has_triton())
 
 
 def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | None:

@@ -1,0 +1,73 @@
+"""What `make bench-gpu` measures, small and on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from posetune.api import TrialContext, silent
+from selfpose.config import SelfPoseConfig
+from selfpose.testing.speed import count_operations, largest_batch, measure_step
+from selfpose.trainable import SelfPose
+from selfpose.trial import Trial
+
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "width": 4,
+    "batch_size": 4,
+    "steps_per_epoch": 1,
+    "lifting": {"width": 16},
+    "discriminator": {"width": 4},
+    "flow": {"depth": 2, "hidden": 8, "steps": 2, "batch_size": 16},
+}
+
+
+@pytest.fixture
+def given(tiny_store: Path, tmp_path: Path) -> Callable[..., tuple[SelfPoseConfig, TrialContext]]:
+    """A small configuration, with changes, and what its trial starts from."""
+
+    def make(**changes: Any) -> tuple[SelfPoseConfig, TrialContext]:
+        config = SelfPoseConfig.model_validate({**SMALL, **changes})
+        products = {}
+        for stage in SelfPose.stages(config, tiny_store):
+            products[stage.name] = tmp_path / stage.name
+            if not products[stage.name].exists():
+                products[stage.name].mkdir()
+                stage.build(products[stage.name], silent)
+        return config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products)
+
+    return make
+
+
+def test_a_step_is_measured_beside_its_twin_and_the_rate_of_matrices(given: Any) -> None:
+    speed = measure_step(*given(), compile_too=False, rounds=1)
+
+    assert min(speed.ours_s, speed.plain_s, speed.renderer_s, speed.copy_s) > 0
+    assert 0 < speed.share_of_rate < 1
+    assert speed.compiled_s is None
+    assert speed.as_dict()["share_of_rate"] == speed.share_of_rate
+
+
+def test_twice_the_batch_needs_twice_the_operations(given: Any) -> None:
+    few, many = (count_operations(Trial(*given(batch_size=n))) for n in (4, 8))
+
+    assert many == pytest.approx(2 * few)
+
+
+def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
+    assert largest_batch(*given(), most=9) == 8
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_an_eager_one(given: Any) -> None:
+    config, context = given()
+    eager, compiled = Trial(config, context), Trial(config, context)
+    if not compiled.compile():
+        pytest.skip("no C++ compiler")
+
+    assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=1e-3, abs=1e-4)
+    torch.compiler.reset()
