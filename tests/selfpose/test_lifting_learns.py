@@ -12,7 +12,7 @@ from posetune.spec import configure, default_params, load_sweep
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
 
-STEPS = 1500
+STEPS = 2000
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,10 @@ def motion_store(mocap_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_lifting_learns_on_real_motion_within_two_minutes(
     motion_store: Path, repository: Path, tmp_path: Path
 ) -> None:
-    """Measured: flat depth on the true 2D pose 109 mm, the mean shape 129 (macro)."""
+    """Measured: 74 mm; after 1,500 steps 79, without the flow 99, at a rate of 1e-12 120.
+
+    Flat depth on the true 2D pose has 101, the mean shape 119.
+    """
     spec, trainable, _ = load_sweep(repository / "search_spaces" / "selfpose" / "lifting.yaml")
     short = {**spec.fixed, "steps_per_epoch": STEPS, "decay_steps": STEPS}
     config = configure(SelfPoseConfig, short, default_params(spec, trainable.config_model))
