@@ -37,28 +37,24 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "sweep.json"
 CURVES = HERE / "curves" / "lifting.json"
 
-SEEDS = 100
-TRIALS = 600
-"""Of a replayed search; random search in full then misses a single point in one of a hundred."""
+SEEDS = 50
+TRIALS = 256
+"""Of a replayed search."""
 WITHIN_MM = 1.0
 DRAWS = 10_000
-ASHA = {"name": "asha", "grace_epochs": 1, "reduction_factor": 3}
 IN_FULL, OURS = "random, in full", "TPE + ASHA, grace 1, factor 3"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     IN_FULL: ("random", {"name": "none"}),
     "TPE, in full": ("tpe", {"name": "none"}),
-    "random + ASHA, grace 1, factor 3": ("random", ASHA),
-    OURS: ("tpe", ASHA),
+    "random + ASHA, grace 1, factor 3": ("random", {"grace_epochs": 1, "reduction_factor": 3}),
     **{
-        f"{label} + ASHA, grace {grace}, factor {factor}": (
-            sampler,
-            {"name": "asha", "grace_epochs": grace, "reduction_factor": factor},
+        f"TPE + ASHA, grace {grace}, factor {factor}": (
+            "tpe",
+            {"grace_epochs": grace, "reduction_factor": factor},
         )
-        for label, sampler in (("random", "random"), ("TPE", "tpe"))
-        for grace, factor in ((1, 2), (1, 4), (3, 2), (3, 3), (6, 2), (9, 3))
+        for grace, factor in ((1, 3), (1, 2), (1, 4), (3, 3))
     },
 }
-
 
 ROWS = {
     "quickstart": (
@@ -335,10 +331,10 @@ def test_quickstart_trials_to_the_end(tmp_path: Path, repository: Path) -> None:
     content = yaml.safe_load(given.read_text(encoding="utf-8"))
     content["budget"] = {"trials": SWEEP_TRIALS}
     content["resources"] = {"cpu": 1, "concurrent": SLOTS}
-    file, store = tmp_path / "quickstart.yaml", tmp_path / "store"
+    file, store = tmp_path / "quickstart.yaml", repository / "data" / "procedural"
     file.write_text(yaml.safe_dump(content))
     imported = ["data", "import", "--format", "procedural", "--image-size", "64"]
-    imported += ["--level", "plain", "--limit", "2000", "--out", str(store)]
+    imported += ["--level", "plain", "--limit", "2000", "--out", str(store)]  # as `make sweep` does
     subprocess.run([sys.executable, "-m", "posetune.cli", *imported], check=True)
     took = {"ours": run_ours(file, store, tmp_path / "ours")}
     took["plain Tune"] = run_plain(file, store, tmp_path / "plain")
