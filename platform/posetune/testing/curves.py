@@ -33,7 +33,7 @@ class Curves:
 
     space: Mapping[str, tuple[Scalar, ...]]
     values: Mapping[tuple[Scalar, ...], tuple[float, ...]]
-    """For each point, in the order of `space`, its value after each epoch."""
+    """For each point, in the order of `space`, its value after each epoch; short if it failed."""
     seed: int = 0
     setup_s: float = 0.0
     failing: float = 0.0
@@ -42,16 +42,17 @@ class Curves:
     @property
     def epochs(self) -> int:
         """Epochs of each training."""
-        return len(next(iter(self.values.values())))
+        return max(map(len, self.values.values()))
 
     @property
     def best(self) -> float:
         """The best value at the end of a training."""
-        return min(curve[-1] for curve in self.values.values())
+        return min(curve[-1] for curve in self.values.values() if len(curve) == self.epochs)
 
     def value(self, params: Mapping[str, Scalar], trial: int, epoch: int) -> float:
-        """Return what training a point reported after an epoch."""
-        return self.values[tuple(params[name] for name in self.space)][epoch - 1]
+        """Return what training a point reported after an epoch; not a number where it failed."""
+        curve = self.values[tuple(params[name] for name in self.space)]
+        return curve[epoch - 1] if epoch <= len(curve) else math.nan
 
     def seconds(self, params: Mapping[str, Scalar], generator: np.random.Generator) -> float:
         """Draw the length of an epoch: about a second."""

@@ -59,7 +59,10 @@ class Behaviour(Protocol):
         """Share of the epochs in which the worker dies."""
 
     def value(self, params: Mapping[str, Scalar], trial: int, epoch: int) -> float:
-        """Return a trial's value after an epoch; again the same if it is trained again."""
+        """Return a trial's value after an epoch, the same again if it is trained again.
+
+        Not a number: the trial fails in that epoch.
+        """
 
     def seconds(self, params: Mapping[str, Scalar], generator: np.random.Generator) -> float:
         """Draw the length of an epoch."""
@@ -228,6 +231,9 @@ class _Driver:
         """Commit an epoch and go on as is decided."""
         attempt, _ = self.at_work[number]
         value = self.world.value(self.run.trials[number].params, number, epoch)
+        if math.isnan(value):
+            self.fail(number)
+            return
         decision = self.run.report(
             number,
             attempt,

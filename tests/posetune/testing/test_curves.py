@@ -75,3 +75,13 @@ def test_epochs_are_those_of_a_naive_count(study: Database, sampler: str) -> Non
 
 def test_a_search_that_never_gets_there_says_so(study: Database) -> None:
     assert search(study, 0, target=-1.0, budget={"trials": 4}) == Search(4 * EPOCHS, 4, False)
+
+
+def test_a_point_that_failed_ends_its_trial_there(study: Database) -> None:
+    curves = Curves({"x": (1, 2)}, {(1,): (5.0,), (2,): (4.0, 3.0)})
+    spec = {"sampler": {"name": "random"}, "pruner": {"name": "none"}, "budget": {"trials": 9}}
+    epochs_until(study, curves, 0.0, seed=0, **spec)
+    trials = read_sweep(study, "search0").trials
+    ends = {(trial.params["x"], trial.state, trial.epochs) for trial in trials}
+    assert ends == {(1, "FAILED", 1), (2, "COMPLETE", 2)}
+    assert (curves.epochs, curves.best) == (2, 3.0)
