@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,17 @@ def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
     assert largest_batch(*given(), most=9) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_compiled_step_equals_an_eager_one(given: Any) -> None:
     config, context = given()
+    context = replace(context, device="cuda")
     eager, compiled = Trial(config, context), Trial(config, context)
     if not compiled.compile():
-        pytest.skip("no C++ compiler")
+        pytest.skip("torch finds no compiler")
 
-    assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=1e-3, abs=1e-4)
-    torch.compiler.reset()
+    assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=0.02, abs=1e-3)
+
+
+def test_nothing_is_compiled_on_a_cpu(given: Any) -> None:
+    assert not Trial(*given(compile=True)).compile()
