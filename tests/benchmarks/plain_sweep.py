@@ -115,8 +115,8 @@ def main() -> None:
         ),
     ).fit()
     epochs = [len(result.metrics_dataframe) for result in results if result.error is None]
-    best = results.get_best_result(metric, mode, scope="all").metrics[metric]
-    print(json.dumps({"trials": len(epochs), "epochs": sum(epochs), "best": best}))
+    best = results.get_dataframe(filter_metric=metric, filter_mode=mode)[metric]
+    print(json.dumps({"trials": len(epochs), "epochs": sum(epochs), "best": best.agg(mode)}))
 
 
 if __name__ == "__main__":
