@@ -1,6 +1,8 @@
 """Whole sweeps beside their rivals; `make bench-sweep` runs all three and takes hours.
 
 Each test adds its part to `results/sweep.json`, so one of them can be measured again by itself.
+BENCH_TRIALS in the environment sets how many quickstart trials there are, BENCH_SHORTER by what
+their steps are divided.
 """
 
 from __future__ import annotations
@@ -111,9 +113,6 @@ def table_of_all() -> Iterator[None]:
     Console(width=150).print(table)
 
 
-# -- epochs until within 1 mm of the best ---------------------------------------------------
-
-
 def searched(task: tuple[str, Path]) -> list[Search]:
     """Replay the searches of one method."""
     method, file = task
@@ -133,7 +132,7 @@ def searched(task: tuple[str, Path]) -> list[Search]:
     ]
 
 
-def middle(epochs_n: NDArray[np.float64]) -> Any:
+def interquartile_mean(epochs_n: NDArray[np.float64]) -> Any:
     """Return the interquartile mean along the last axis; one that never ends counts as longest.
 
     It is infinite where a quarter of the seeds or more never end.
@@ -141,13 +140,13 @@ def middle(epochs_n: NDArray[np.float64]) -> Any:
     return trim_mean(epochs_n, 0.25, axis=-1)
 
 
-def drawn(epochs_n: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+def bootstrap(epochs_n: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
     """Return the interquartile means of bootstrap samples of the seeds."""
     picks = generator.integers(len(epochs_n), size=(DRAWS, len(epochs_n)))
-    return np.asarray(middle(epochs_n[picks]))
+    return np.asarray(interquartile_mean(epochs_n[picks]))
 
 
-def ends(values: NDArray[np.float64]) -> list[float]:
+def interval(values: NDArray[np.float64]) -> list[float]:
     """Return the ends of the 95 % interval; infinite where a quarter of the seeds never end."""
     return [float(end) for end in np.quantile(values, [0.025, 0.975], method="nearest")]
 
@@ -169,14 +168,14 @@ def test_epochs_until_within_a_millimetre_of_the_best(tmp_path: Path) -> None:
     generator, rows = np.random.default_rng(0), {}
     for i, (method, found) in enumerate(searches.items()):
         epochs_n = np.array([search.epochs if search.reached else np.inf for search in found])
-        boot = drawn(epochs_n, generator)
+        boot = bootstrap(epochs_n, generator)
         if i == 0:
-            in_full, in_full_boot = middle(epochs_n), boot
+            in_full, in_full_boot = interquartile_mean(epochs_n), boot
         rows[method] = {
-            "epochs": float(middle(epochs_n)),
-            "interval": ends(boot),
-            "ratio": float(in_full / middle(epochs_n)),
-            "ratio_interval": ends(in_full_boot / boot),
+            "epochs": float(interquartile_mean(epochs_n)),
+            "interval": interval(boot),
+            "ratio": float(in_full / interquartile_mean(epochs_n)),
+            "ratio_interval": interval(in_full_boot / boot),
             "trials": float(trim_mean([search.trials for search in found], 0.25)),
             "not_reached": sum(not search.reached for search in found),
         }
@@ -192,16 +191,16 @@ def test_epochs_until_within_a_millimetre_of_the_best(tmp_path: Path) -> None:
     fewest = min(rows, key=lambda method: float(rows[method]["epochs"]))
     keep(
         "epochs",
-        f"{rows[OURS]['epochs']:.0f}",
-        f"{rows[IN_FULL]['epochs']:.0f}",
+        *(
+            f"{e:.0f}" if math.isfinite(e := rows[m]["epochs"]) else "never"
+            for m in (OURS, IN_FULL)
+        ),
         ratio=rows[OURS]["ratio"],
         note=f"{rows[fewest]['ratio']:.3g} with {fewest}",
         seeds=SEEDS,
         searches=rows,
     )
 
-
-# -- pre-trainings of 100 trials over 5 depths ----------------------------------------------
 
 COUNTED = """
 import os
@@ -271,8 +270,6 @@ def test_pre_trainings_of_a_hundred_trials_over_five_depths(tmp_path: Path) -> N
     assert (len(view.trials), len(depths), needed) == (100, 5, 100)
     keep("stages", str(built), str(needed), ratio=needed / built)
 
-
-# -- the quickstart's trials to the end -----------------------------------------------------
 
 SWEEP_TRIALS = int(os.environ.get("BENCH_TRIALS", "32"))
 SHORTER = int(os.environ.get("BENCH_SHORTER", "1"))
