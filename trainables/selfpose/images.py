@@ -176,12 +176,12 @@ def _colour_shares(images_b3ss: Tensor) -> Tensor:
 
 def images_to_input(images_bss3: Tensor) -> Tensor:
     """Return images (B, 3, S, S) in [-1, 1] of uint8 images (B, S, S, 3)."""
-    return images_bss3.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return images_bss3.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def masks_to_input(masks_bss: Tensor) -> Tensor:
     """Return masks (B, 1, S, S) in [-1, 1] of uint8 masks (B, S, S)."""
-    return masks_bss.unsqueeze(1).float() / 127.5 - 1.0
+    return masks_bss.unsqueeze(1).float().div_(127.5).sub_(1.0)
 
 
 def _read_images(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
