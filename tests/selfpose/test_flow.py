@@ -70,6 +70,21 @@ def test_a_frozen_flow_has_the_likelihood_and_gradient_of_autograd(dimensions: i
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_a_frozen_flow_computes_in_its_own_dtype_under_autocast() -> None:
+    flow = some_flow(7).float().requires_grad_(False)
+    points = torch.randn(5, 7).bfloat16()
+    results = []
+    for on in (False, True):
+        x = (points if on else points.float()).clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            likelihood = flow.negative_log_likelihood(x)
+            likelihood.sum().backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        results.append((likelihood.detach(), x.grad.bfloat16()))
+
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
 def test_the_components_of_the_fitted_poses_are_white() -> None:
     poses = some_poses(500)
     mean, whitening = principal_components(poses, 6)

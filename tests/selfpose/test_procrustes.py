@@ -5,7 +5,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
 from posetune.api import BadInputError
-from selfpose.procrustes import procrustes_align, procrustes_mean
+from selfpose.procrustes import Reflection, procrustes_align, procrustes_mean
 
 
 def random_poses(number: int, seed: int = 0) -> NDArray[np.float64]:
@@ -176,6 +176,19 @@ def test_poses_are_aligned_alike_wherever_they_stand_in_a_long_array() -> None:
     for part in (slice(0, 5), slice(8190, 8195), slice(8995, 9000)):
         alone = procrustes_align(predicted[part], truth[part], reflection="never")
         np.testing.assert_allclose(whole[part], alone, atol=1e-9)
+
+
+@pytest.mark.parametrize("reflection", ["never", "best"])
+def test_a_pose_is_aligned_alone_as_among_others(reflection: Reflection) -> None:
+    truth, predicted = random_poses(20), random_poses(20, seed=3)
+    predicted = truth + 0.3 * predicted
+    predicted[::2, :, 2] *= -1  # mirrored
+
+    together = procrustes_align(predicted, truth, reflection=reflection)
+
+    for i in range(len(truth)):
+        alone = procrustes_align(predicted[[i]], truth[[i]], reflection=reflection)
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-9)
 
 
 def test_the_mean_of_similar_poses_is_their_shape() -> None:

@@ -36,13 +36,15 @@ def test_the_fast_renderer_equals_its_naive_twin_gradients_included(
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("count", [1, 40])
-def test_in_float32_image_and_gradient_equal_the_naive_twin_to_rounding(count: int) -> None:
+@pytest.mark.parametrize(("count", "brightness"), [(1, (1.0,) * 16), (40, (1.0,) * 16), (2, DIM)])
+def test_in_float32_image_and_gradient_equal_the_naive_twin_to_rounding(
+    count: int, brightness: tuple[float, ...]
+) -> None:
     results = []
     for draw in (draw_skeletons, draw_plainly):
         joints = some_joints(count).float().requires_grad_()
         image = draw(
-            joints, LIMBS, image_size=64, sigma=0.2, profile="distance", brightness=(1.0,) * 16
+            joints, LIMBS, image_size=64, sigma=0.2, profile="distance", brightness=brightness
         )
         image.square().sum().backward()
         assert joints.grad is not None
@@ -82,6 +84,30 @@ def test_limbs_without_length_and_joints_on_pixels_have_finite_gradients() -> No
     assert image.isfinite().all()
     assert joints.grad is not None
     assert joints.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("brightness", [(1.0,) * 16, DIM])
+def test_a_joint_that_is_not_finite_shows_in_its_pose_as_in_the_naive_twin(
+    odd: float, brightness: tuple[float, ...]
+) -> None:
+    joints = some_joints().float()
+    whole = SkeletonRenderer(H36M_17, 9)(joints)
+    for joint in range(17):
+        broken = joints.clone()
+        broken[1, joint, 0] = odd
+        for draw in (draw_skeletons, draw_plainly):
+            image = draw(
+                broken, LIMBS, image_size=9, sigma=0.2, profile="distance", brightness=brightness
+            )
+            assert image.isnan().flatten(1).any(1).tolist() == [False, True, False]
+    assert whole.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
+def test_joints_of_another_dtype_are_refused_by_name(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=f"float32 or float64 .* {dtype}"):
+        SkeletonRenderer(H36M_17, 9)(torch.zeros(1, 17, 2, dtype=dtype))
 
 
 def test_images_are_bright_on_the_limbs_and_dark_far_from_them() -> None:

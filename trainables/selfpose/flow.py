@@ -114,13 +114,17 @@ class NormalisingFlow(nn.Module):
         """Return .5 |f(x)|^2 - log |det df/dx| of each point (B,), nats without the constant."""
         if not any(parameter.requires_grad for parameter in self.parameters()):
             blocks = tuple(cast(_Coupling, block) for block in self.blocks)
-            return _FrozenLikelihood.apply(x_bk, blocks)  # type: ignore[no-untyped-call]
+            x_bk = x_bk.to(blocks[0].layers()[0].weight.dtype)
+            with torch.autocast(x_bk.device.type, enabled=False):
+                return _FrozenLikelihood.apply(x_bk, blocks)  # type: ignore[no-untyped-call]
         z_bk, log_determinant_b = self(x_bk)
         return 0.5 * z_bk.square().sum(dim=1) - log_determinant_b
 
 
 class _FrozenLikelihood(torch.autograd.Function):
     """`NormalisingFlow.negative_log_likelihood` with a gradient for the points alone.
+
+    Both passes compute in the dtype of the weights, under autocast too.
 
     A point is a column: so every part of it is contiguous, and the products with the narrow
     matrices are half as fast again. Letters besides: H neurons, C changed dimensions.
@@ -150,6 +154,11 @@ class _FrozenLikelihood(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_b: Tensor) -> tuple[Tensor, None]:
+        with torch.autocast(grad_b.device.type, enabled=False):
+            return _FrozenLikelihood._gradient(ctx, grad_b).T, None
+
+    @staticmethod
+    def _gradient(ctx: Any, grad_b: Tensor) -> Tensor:
         z_kb, *saved = ctx.saved_tensors
         grad_kb, inside_hb = grad_b * z_kb, torch.empty_like(saved[0])
         for i, block in reversed(list(enumerate(ctx.blocks))):
@@ -164,7 +173,7 @@ class _FrozenLikelihood(torch.autograd.Function):
             )
             kept = torch.addmm(grad_kb[: block.kept], first.weight.T, inside_hb)
             grad_kb = torch.cat((kept, shift_cb * scale_cb))[block.inverse_permutation]
-        return grad_kb.T, None
+        return grad_kb
 
 
 class PosePrior(nn.Module):

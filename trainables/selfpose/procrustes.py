@@ -154,7 +154,7 @@ def _rotations(
     Returns:
         The rotations (N, 3, 3) and traces (N,).
     """
-    c_33n = np.ascontiguousarray(np.moveaxis(covariance_n33, 0, -1))
+    c_33n = np.array(np.moveaxis(covariance_n33, 0, -1), order="C")  # a copy, changed below
     cofactor_33n = _cofactors(c_33n)
     determinant_n = (c_33n[0] * cofactor_33n[0]).sum(axis=0)
     sign_n = np.where((determinant_n < 0) & (reflection == "best"), -1.0, 1.0)

@@ -108,7 +108,8 @@ def draw_skeletons(
     """Draw the limbs between joints.
 
     Args:
-        joints_bj2: joints (B, J, 2), crop coordinates; float32 or float64.
+        joints_bj2: joints (B, J, 2), crop coordinates; float32 or float64. A pose with a NaN or
+            an infinity has an image of NaN.
         limbs: the two joints of each limb.
         image_size: S, pixels.
         sigma: width of the pen.
@@ -117,11 +118,18 @@ def draw_skeletons(
 
     Returns:
         Images (B, 1, S, S), -1 far from every limb, nearly 1 on a limb of brightness 1.
+
+    Raises:
+        TypeError: the joints have another dtype.
     """
+    if joints_bj2.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"joints must be float32 or float64 to be drawn, got {joints_bj2.dtype}")
     value_bss: Tensor = _NearestLimb.apply(  # type: ignore[no-untyped-call]
         joints_bj2, tuple(limbs), image_size, (sigma, profile, tuple(brightness))
     )
-    return (2.0 * value_bss - 1.0).unsqueeze(1)
+    # The minimum over limbs compares whole numbers: it hides what is not finite.
+    one_b11 = 1.0 + (0.0 * joints_bj2.detach()).sum((1, 2)).view(-1, 1, 1)
+    return (2.0 * value_bss - one_b11).unsqueeze(1)
 
 
 class _NearestLimb(torch.autograd.Function):
