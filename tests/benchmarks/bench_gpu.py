@@ -77,7 +77,7 @@ def rows_of(speed: StepSpeed, batch: int) -> list[tuple[str, ...]]:
         ("the same step, compiled", compiled, ours, "", ""),
         ("renderer, both passes", drawn, f"a copy, {copied}", f"{traffic:.1f}", "at most 3"),
         ("memory, images not resident", memory, "", "", "at most 12 GB"),
-        ("largest batch", str(batch), "", "", ""),
+        ("largest batch", f"at least {batch}" if 2 * batch > MOST else str(batch), "", "", ""),
     ]
 
 
@@ -93,5 +93,5 @@ def test_the_papers_size(given: tuple[SelfPoseConfig, TrialContext], repository:
     facts = {key: where[key] for key in ("commit", "dirty", "processor", "versions")}
     out = repository / "runs" / "bench" / "gpu.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    figures = {**speed.as_dict(), "largest_batch": batch}
+    figures = {**speed.as_dict(), "largest_batch": batch, "largest_batch_tried": MOST}
     out.write_text(json.dumps({"device": device, **figures, **facts}, indent=1))

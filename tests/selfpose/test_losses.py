@@ -62,6 +62,19 @@ def test_the_bone_term_does_not_depend_on_the_length_unit(scale: float) -> None:
     )
 
 
+def test_the_bone_term_trains_after_a_first_use_in_inference_mode() -> None:
+    ratios = [1.25] * len(H36M_17.limbs)  # that no other test uses
+    with torch.inference_mode():
+        scored = bone_loss(double(4, 17, 3), H36M_17.limbs, ratios)
+    poses = double(4, 17, 3).requires_grad_()
+    loss = bone_loss(poses, H36M_17.limbs, ratios)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+    assert loss.detach() == scored
+    assert poses.grad is not None
+    assert poses.grad.abs().max() > 0
+
+
 def test_the_bone_term_vanishes_at_the_usual_ratios() -> None:
     directions = double(1, 17, 3)
     pose = torch.zeros(1, 17, 3, dtype=torch.float64)

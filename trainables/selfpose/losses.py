@@ -118,9 +118,9 @@ def _limbs_on(
     device: torch.device, limbs: tuple[tuple[int, int], ...], ratios: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
     """Return them as tensors; a step would wait for its device if they were copied every time."""
-    return torch.tensor(limbs, device=device), torch.tensor(
-        ratios, device=device, dtype=torch.float64
-    )
+    with torch.inference_mode(False):  # else a first use under it would spoil later training
+        ends_e2 = torch.tensor(limbs, device=device)
+        return ends_e2, torch.tensor(ratios, device=device, dtype=torch.float64)
 
 
 def _norm(difference_bj3: Tensor) -> Tensor:

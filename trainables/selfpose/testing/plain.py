@@ -1,7 +1,8 @@
-"""The renderer and the training step as the equations say them: nothing shared, nothing fused.
+"""The renderer and the training step as the equations say them: nothing fused.
 
 Everything here is float32 (or what it is given), eager, differentiated by autograd alone. The
-fast forms must equal it, and are timed against it.
+fast forms must equal it, and are timed against it. Shared with them, and so not checked here, are
+the networks, the geometry, the losses and their order in `training.lifting_losses`.
 
 Frames and shape letters: as in `renderer` and `training`.
 """
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from selfpose.flow import NormalisingFlow, PosePrior
 from selfpose.losses import discriminator_loss, keypoint_loss, realness_loss, silhouette_loss
 from selfpose.renderer import Profile, SkeletonRenderer
 from selfpose.training import (
@@ -58,8 +60,9 @@ class PlainTraining:
         """Copy the trial's networks and generators as they are now, before its first step."""
         self.trial, self.config = trial, trial.config
         self.model, self.judge = copy.deepcopy(trial.model), copy.deepcopy(trial.judge)
-        for module in self.model.modules():
-            if isinstance(module, nn.Conv2d):
+        self.prior = None if trial.flow is None else _plain_prior(trial.flow)
+        for module in (*self.model.modules(), *self.judge.modules()):
+            if isinstance(module, nn.Conv2d):  # on CUDA its channels lie together
                 module.weight.data = module.weight.data.contiguous()
         rate = self.config.learning_rate
         assert self.model.phi is not None  # complete mode has both
@@ -99,7 +102,7 @@ class PlainTraining:
             terms["silhouette"] = silhouette_loss(_draw(trial.pens.body, y_bj2), masks_b1ss)
         lifted_bj2 = torch.cat((y_bj2.detach() if config.detach_pose else y_bj2, *also_lifted))
         terms |= lifting_losses(
-            lifted_bj2, self.model, prior=trial.flow, config=config, generator=self.noise
+            lifted_bj2, self.model, prior=self.prior, config=config, generator=self.noise
         )
         terms["total"] = weighted_sum(terms, config.loss_weights)
         _step(self.optimiser, terms["total"], self.networks, clip=config.gradient_clip)
@@ -124,6 +127,21 @@ class PlainTraining:
     def _prior(self, count: int) -> Tensor:
         pick = torch.randint(len(self.trial.prior_nj2), (count,), generator=self.order)
         return self.trial.prior_nj2[pick.to(self.trial.device)]
+
+
+class _PlainFlow(NormalisingFlow):
+    """A flow that leaves its gradient to autograd, frozen or not."""
+
+    def negative_log_likelihood(self, x_bk: Tensor) -> Tensor:
+        z_bk, log_determinant_b = self(x_bk)
+        return 0.5 * z_bk.square().sum(dim=1) - log_determinant_b
+
+
+def _plain_prior(prior: PosePrior) -> PosePrior:
+    flow = prior.flow
+    plain = _PlainFlow(flow.dimensions, flow.depth, hidden=flow.hidden, generator=torch.Generator())
+    plain.blocks = flow.blocks
+    return PosePrior(prior.mean_d, prior.whitening_dk, plain)
 
 
 def _draw(pen: SkeletonRenderer, joints_bj2: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ def measure_step(
         rounds: of taking turns, after one to warm up.
     """
     device = torch.device(context.device)
+    peak_bytes = _peak_bytes(config, context)  # while nothing else takes memory
     trial = Trial(config, context)
     plain = PlainTraining(trial)
     steps = config.steps_per_epoch
@@ -92,7 +93,7 @@ def measure_step(
         matrix_rate=matrix_rate(device),
         renderer_s=renderer_s,
         copy_s=copy_s,
-        peak_bytes=_peak_bytes(config, context),
+        peak_bytes=peak_bytes,
     )
 
 
@@ -117,7 +118,10 @@ def matrix_rate(device: torch.device) -> float:
 
 
 def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -> int:
-    """Return the largest batch that trains: `config.batch_size` doubled until memory is full."""
+    """Return the largest batch that trains: `config.batch_size` doubled until memory is full.
+
+    Or until it would pass `most`: where twice the result does, larger ones may train as well.
+    """
     batch, fits = config.batch_size, 0
     while batch <= most:
         try:
