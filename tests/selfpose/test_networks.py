@@ -70,3 +70,12 @@ def test_a_leaky_head_nearly_forbids_negative_depths() -> None:
     offsets, _ = Lambda(16, head_activation="leaky_relu")(pose)
 
     assert offsets.max() > 10 * -offsets.min()
+
+
+def test_autocast_does_not_round_the_joints_that_maps_expect() -> None:
+    maps = torch.randn(2, 17, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = expected_points(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        joints = expected_points(maps)
+
+    torch.testing.assert_close(joints, expected)

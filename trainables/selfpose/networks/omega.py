@@ -67,8 +67,9 @@ def expected_points(maps_bjmm: Tensor) -> Tensor:
     grid_m = torch.linspace(
         -1.0, 1.0, maps_bjmm.shape[-1], device=maps_bjmm.device, dtype=maps_bjmm.dtype
     )
-    x_bj = maps_bjmm.mean(dim=2).softmax(dim=-1) @ grid_m
-    y_bj = maps_bjmm.mean(dim=3).softmax(dim=-1) @ grid_m
+    # No matrix product, which autocast would round to bf16.
+    x_bj = (maps_bjmm.mean(dim=2).softmax(dim=-1) * grid_m).sum(dim=-1)
+    y_bj = (maps_bjmm.mean(dim=3).softmax(dim=-1) * grid_m).sum(dim=-1)
     return torch.stack((x_bj, y_bj), dim=-1)
 
 
