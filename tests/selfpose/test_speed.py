@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from posetune.api import TrialContext, silent
+from posetune.api import BadInputError, TrialContext, silent
 from selfpose.config import SelfPoseConfig
 from selfpose.testing.speed import count_operations, largest_batch, measure_step
 from selfpose.trainable import SelfPose
@@ -65,14 +65,23 @@ def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_compiled_step_equals_an_eager_one(given: Any) -> None:
-    config, context = given()
+def test_compiled_steps_equal_eager_ones(given: Any) -> None:
+    """Without any gradient the third step's terms would differ by more."""
+    config, context = given(steps_per_epoch=3)
     context = replace(context, device="cuda")
     eager, compiled = Trial(config, context), Trial(config, context)
     if not compiled.compile():
         pytest.skip("torch finds no compiler")
 
-    assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=0.02, abs=1e-3)
+    assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=0.1, abs=2e-3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have a compiler")
+def test_a_trial_that_cannot_be_compiled_for_its_gpu_is_refused(given: Any) -> None:
+    config, context = given(compile=True)
+
+    with pytest.raises(BadInputError, match=r"compile: true, but on .* set compile: false"):
+        Trial(config, replace(context, device="cuda"))
 
 
 def test_nothing_is_compiled_on_a_cpu(given: Any) -> None:

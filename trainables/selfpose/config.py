@@ -190,7 +190,7 @@ class SelfPoseConfig(_Part):
         2e-4, gt=0, le=0.1, description="Of Adam in both, decayed by a cosine."
     )
     compile: bool = Field(
-        False, description="On CUDA, compile the networks where torch finds a compiler."
+        False, description="On CUDA, compile the networks; needs Triton and a C++ compiler there."
     )
     val_frames: int = Field(2000, ge=2, le=1_000_000, description="Validation frames, seeded.")
     stage_seed: int = Field(0, ge=0, le=2**31 - 1, description="Of all that trials share.")

@@ -16,8 +16,9 @@ forward pass does not hold the length of limbs shorter than 1e-3 to the 1e-6 abo
 
 At B 96, S 128, 16 limbs the forward pass does 9 operations on each of 25 million pairs of pixel and
 limb, the backward pass some 30 on each of 1.6 million pixels: 0.27 G operations, 3 ms at the
-86 GFLOP/s that one core multiplies matrices at. What bounds it is that each operation reads and
-writes its numbers: 3 GB in all, most of it in the second cache, so some 60 ms.
+86 GFLOP/s at which one core of an AMD EPYC multiplies large matrices. What bounds it is that each
+operation reads and writes its numbers: 3 GB in all, most of it in the second cache, so by that
+count some 60 ms. `make bench` measures it.
 
 Frame: crop coordinates, x right, y down; pixel i of S stands at -1 + 2 i / (S - 1).
 Shape letters: B batch, J joints, L limbs, G limbs of one brightness, S image side, P = S^2 pixels.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,13 @@ class Trial:
         """Build everything; nothing is trained yet.
 
         Raises:
-            BadInputError: the store does not fit the configuration.
+            BadInputError: the store does not fit the configuration, or nothing compiles for it.
         """
         self.config, self.context = config, context
         self.team = _make_team(config, context)
         self.device = torch.device(context.device)
+        if config.compile:
+            _check_compiler(self.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
         layout = store.layout
@@ -115,8 +118,9 @@ class Trial:
     def compile(self) -> bool:
         """Let torch compile the networks for CUDA, where it finds a compiler; say if it did.
 
-        What was compiled lies in torch's cache, which all processes of a node share, and is not
-        compiled again for the next trial of this size.
+        They are compiled when first used, for training and for validation. What was compiled lies
+        in torch's cache, which all processes of a node share, and is not compiled again for the
+        next trial of this size.
         """
         if not _finds_compiler(self.device):
             return False
@@ -359,12 +363,27 @@ def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:
     return Team(context.rank, size)
 
 
+def _check_compiler(device: torch.device) -> None:
+    """Refuse to compile on some nodes of a sweep and not on others: their trials would differ."""
+    if device.type == "cuda" and not _finds_compiler(device):
+        raise BadInputError(
+            f"compile: true, but on {platform.node()} torch finds no C++ compiler or no Triton for "
+            "its GPU; install g++ and Triton on every node, or set compile: false for all trials"
+        )
+
+
 def _finds_compiler(device: torch.device) -> bool:
     """On a CPU nothing is gained: the quickstart's step took 123 ms compiled and 115 as it is."""
     if device.type != "cuda":
         return False
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
     from torch.utils._triton import has_triton
 
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
     return bool(has_triton())
 
 
