@@ -42,6 +42,21 @@ echo "scontrol $*" >> "$CALLS"
 if [ "$1" = show ]; then echo 127.0.0.1; fi
 """,
 }
+SBATCH = Path("cluster", "slurm", "sweep.sbatch")
+
+# For the script's own decisions: a Ray and a driver that only end, as they are told.
+ENDING = {
+    "ray": """#!/usr/bin/env bash
+if [ "$1" = start ]; then while [ ! -e "$CALLS.head-gone" ]; do sleep 0.1; done; exit 1; fi
+""",
+    "posetune": """#!/usr/bin/env bash
+trap 'exit 130' TERM
+echo "driver at work" >> "$CALLS"
+while [ "$CODE" = signal ]; do sleep 0.1; done
+if [ -n "$HEAD_GOES" ]; then (sleep 0.5; touch "$CALLS.head-gone") & fi
+exit "$CODE"
+""",
+}
 
 
 class Place:
@@ -123,12 +138,16 @@ def file(toy_sweep: Callable[..., Path]) -> Path:
     return path
 
 
-def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_it_goes_on(
-    repository: Path, place: Place, file: Path, toy_store: Path
-) -> None:
-    for name, text in STAND_INS.items():
-        (place.folder / name).write_text(text)
-        (place.folder / name).chmod(0o755)
+def write_programs(folder: Path, programs: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
+def stand_in_for_slurm(place: Place) -> Path:
+    """Put the stand-ins where they are found; return the file of their calls."""
+    write_programs(place.folder, STAND_INS)
     calls = place.folder / "calls"
     place.environment |= {
         "CALLS": str(calls),
@@ -138,7 +157,63 @@ def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_i
         "SLURM_CPUS_PER_TASK": "2",
         "VENV": str(Path(sys.executable).parents[1]),
     }
-    script = ("bash", str(repository / "cluster" / "slurm" / "sweep.sbatch"), str(file), "full")
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("code", "head_goes", "restarts", "queued"),
+    [
+        ("0", "", "0", 0),
+        ("130", "", "0", 0),  # `posetune stop`, Ctrl-C
+        ("143", "", "0", 0),
+        ("137", "", "0", 1),
+        ("137", "", "20", 0),
+        ("1", "", "0", 0),
+        ("1", "yes", "0", 1),
+    ],
+)
+def test_slurm_queues_a_job_again_only_where_it_did_not_end_by_itself(
+    repository: Path, place: Place, code: str, head_goes: str, restarts: str, queued: int
+) -> None:
+    calls = stand_in_for_slurm(place)
+    write_programs(place.folder / "venv" / "bin", ENDING)
+    ended = {"CODE": code, "HEAD_GOES": head_goes, "SLURM_RESTART_COUNT": restarts}
+    job = place.start(
+        *("bash", str(repository / SBATCH), "file", "name", "store"),
+        VENV=str(place.folder / "venv"),
+        **ended,
+    )
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == int(code), output
+    assert calls.read_text().count("scontrol requeue") == queued
+
+
+@pytest.mark.parametrize(("number", "queued"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 0)])
+def test_slurm_queues_a_job_again_at_its_time_limit_but_not_when_it_is_cancelled(
+    repository: Path, place: Place, number: signal.Signals, queued: int
+) -> None:
+    calls = stand_in_for_slurm(place)
+    write_programs(place.folder / "venv" / "bin", ENDING)
+    job = place.start(
+        *("bash", str(repository / SBATCH), "file", "name", "store"),
+        VENV=str(place.folder / "venv"),
+        CODE="signal",
+    )
+    deadline = time.monotonic() + 60
+    while not calls.exists() or "driver at work" not in calls.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    job.send_signal(number)
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 130, output
+    assert calls.read_text().count("scontrol requeue") == queued
+
+
+def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_it_goes_on(
+    repository: Path, place: Place, file: Path, toy_store: Path
+) -> None:
+    calls = stand_in_for_slurm(place)
+    script = ("bash", str(repository / SBATCH), str(file), "full")
 
     def requeued() -> int:
         assert not list((place.folder / "home").glob(".ray-token*"))
@@ -146,8 +221,8 @@ def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_i
 
     first = place.start(*script, str(toy_store))
     place.wait_for_reports(1, first)
-    first.send_signal(signal.SIGTERM)  # Slurm's, two minutes before the end
-    output, _ = first.communicate(timeout=60)
+    first.send_signal(signal.SIGUSR1)  # Slurm's, two minutes before the end
+    output, _ = first.communicate(timeout=120)
     assert (first.returncode, requeued()) == (130, 1), output
     assert "ray start --head" in calls.read_text()
 
