@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -19,6 +20,17 @@ __all__ = ["RayNotStartedError", "connected"]
 
 REACH_S = 10.0
 """For a cluster's head to take a connection; Ray itself tries for minutes."""
+OF_THE_FOLDER = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+}
+"""What the system says where the folder of Ray's files is at fault."""
 
 
 class RayNotStartedError(RuntimeError):
@@ -70,13 +82,15 @@ def _reach(address: str) -> None:
     """Make sure that somebody listens at HEAD:PORT, before Ray waits for it."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
-        socket.create_connection((host, int(port)), REACH_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
 
 
 def _explain(error: Exception, line: str) -> str:
     # As Ray looks for it; nothing public says it before Ray runs.
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    if isinstance(error, OSError):
+    # A path too long for a socket is Ray's own error, without a number.
+    too_long = "AF_UNIX path length" in line
+    if too_long or (isinstance(error, OSError) and error.errno in OF_THE_FOLDER):
         remedy = (
             f"its files are below {folder}: name a folder that can be written to, with a short "
             "path, in RAY_TMPDIR"

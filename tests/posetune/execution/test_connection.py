@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
-from posetune.execution.connection import RayNotStartedError, connected
+from posetune.execution.connection import RayNotStartedError, _explain, _reach, connected
 from posetune.home import Home
 from posetune.study.database import open_database
 from posetune.study.view import read_sweep
@@ -37,6 +39,37 @@ def test_a_folder_that_ray_cannot_use_is_named_with_the_remedy(
         f"its files are below {tmp_path / folder}: name a folder that can be written to, with a "
         "short path, in RAY_TMPDIR"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "of_the_folder"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (TimeoutError("timed out"), False),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), False),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), False),
+    ],
+)
+def test_only_what_is_wrong_with_the_folder_names_the_folder(
+    error: OSError, of_the_folder: bool
+) -> None:
+    said = _explain(error, str(error))
+    assert str(error) in said
+    assert ("RAY_TMPDIR" in said) == of_the_folder
+    assert ("its logs are in" in said) == (not of_the_folder)
+
+
+def test_an_address_of_ipv6_in_brackets_is_reached() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("needs IPv6")
+    try:
+        listening = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"needs IPv6 on loopback: {error}")
+    with listening:
+        _reach(f"[::1]:{listening.getsockname()[1]}")
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(free_port: Callable[[], int]) -> None:
