@@ -72,7 +72,7 @@ class Figures:
     resident: tuple[float, float]
     """Of the driver, MB: when every slot stood, and at the last start."""
     worker: float
-    """Proportional share of memory of the median worker, MB."""
+    """Proportional share of memory of the median worker, MB; NaN where none stood long enough."""
     workers: int
     """Processes that Ray started to train in."""
 
@@ -101,19 +101,23 @@ def _look(pid: int) -> _Sample:
     )
 
 
-def _workers_mb(session: int) -> dict[int, float]:
-    """Return the proportional share of memory of every worker process of a session."""
-    found = {}
+def _workers(session: int) -> set[int]:
+    """Return the worker processes of a session."""
+    found = set()
     for proc in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, StopIteration):
+        with contextlib.suppress(OSError):
             if os.getsid(int(proc.name)) != session:
                 continue
             title = (proc / "cmdline").read_bytes()
             if title.startswith(b"ray::") and b"Agent" not in title:
-                lines = (proc / "smaps_rollup").read_text().splitlines()
-                share = next(int(x.split()[1]) for x in lines if x.startswith("Pss:"))
-                found[int(proc.name)] = share / 1024
+                found.add(int(proc.name))
     return found
+
+
+def _share_mb(pid: int) -> float:
+    """Return a process's proportional share of memory."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def run_many(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figures:
@@ -124,7 +128,7 @@ def run_many(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figure
     cpu = (os.cpu_count() or 1) / slots
     file.write_text(_SWEEP.format(store=folder / "store", epoch_s=epoch_s, cpu=cpu, trials=trials))
     samples: list[_Sample] = []
-    workers: dict[int, float] = {}
+    workers: dict[int, float] = {}  # and their memory; NaN where it was never looked at
     with (folder / "output").open("w") as output:
         driver = subprocess.Popen(
             [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", "many", "--json"],
@@ -138,8 +142,12 @@ def run_many(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figure
         while driver.poll() is None:
             with contextlib.suppress(OSError, StopIteration):
                 samples.append(_look(driver.pid))
-            if len(samples) % 10 == 0:
-                workers.update(_workers_mb(driver.pid))
+            at_work = _workers(driver.pid)
+            workers.update({pid: math.nan for pid in at_work - workers.keys()})
+            if len(samples) % 10 == 0:  # the kernel walks all of a process's pages for it
+                for pid in at_work:
+                    with contextlib.suppress(OSError, StopIteration):
+                        workers[pid] = _share_mb(pid)
             time.sleep(0.5)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -155,6 +163,7 @@ def _figures(
     with open_database(f"sqlite:///{study}").reading() as connection:
         starts = sorted(connection.execute(text("SELECT at FROM placement")).scalars())
         reports = connection.execute(text("SELECT at, seconds FROM report")).all()
+    shares = [share for share in workers.values() if not math.isnan(share)]
     first, last, standing = starts[0], starts[-1], starts[slots - 1]
 
     def busy(begin: float, end: float) -> float:
@@ -175,6 +184,6 @@ def _figures(
         busy=busy(first, last),
         busy_once_standing=busy(standing, last),
         resident=(at(standing).resident, end.resident),
-        worker=statistics.median(workers.values()),
+        worker=statistics.median(shares) if shares else math.nan,
         workers=len(workers),
     )
