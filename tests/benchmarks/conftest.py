@@ -2,7 +2,8 @@
 
 Each row is measured in one run, ours and the rival taking turns, as the median of several rounds.
 What computes on one thread is measured in processor time, so that other work changes little.
-A row that was not run says so; one that misses its aim says why.
+A row that was not run keeps its figures of another time, with their own commit; one that never was
+run says so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -30,7 +32,7 @@ class Row:
     rival: str
     aim: float
     why: str = ""
-    """Said where the aim is missed."""
+    """Said where the aim is missed and the reason is known."""
 
 
 ROWS = {
@@ -38,7 +40,8 @@ ROWS = {
         "training step, quickstart size",
         "the plain twin",
         3.0,
-        "both compute 5.2 GFLOP, 60 ms as large matrices: 2.6 at most",
+        "both sides compute the same 5.2 GFLOP of convolutions and matrix products, 60 ms as "
+        "large matrices: 2.6 at most",
     ),
     "renderer": Row("renderer, forward and backward, B 96, S 128", "plain autograd", 10.0),
     "renderer-small": Row("the same, B 32, S 32", "plain autograd", 10.0),
@@ -69,9 +72,14 @@ class Figures:
 
 
 class Measured:
-    """The figures of this run."""
+    """The figures of this run, before those that the file has of others.
 
-    def __init__(self) -> None:
+    Args:
+        out: the file.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
         self.figures: dict[str, Figures] = {}
 
     def add(self, key: str, ours_s: float, rival_s: float, note: str = "") -> None:
@@ -79,28 +87,43 @@ class Measured:
         assert key in ROWS
         self.figures[key] = Figures(ours_s, rival_s, note)
 
-    def table(self, machine: str) -> Table:
-        """Return every row, with the reason under one that misses its aim."""
-        table = Table("what", "ours", "rival", "", "ratio", "aim", title=machine)
-        for key, row in ROWS.items():
-            found = self.figures.get(key)
-            if found is None:
-                table.add_row(row.what, "not measured", "", row.rival, "", f"{row.aim:g}")
-                continue
-            why = f"\n{row.why}" if found.ratio < row.aim else ""
-            times = milliseconds(found.ours_s), milliseconds(found.rival_s)
-            table.add_row(row.what, *times, row.rival + why, f"{found.ratio:.3g}", f"{row.aim:g}")
-        return table
+    def write(self, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Write the rows as JSON, each with facts about its run; return what was ever measured."""
+        kept = {}
+        if self.out.exists():
+            before = json.loads(self.out.read_text())["rows"]
+            kept = {row["key"]: row["measured"] for row in before if "key" in row}
+        for key, found in self.figures.items():
+            kept[key] = {**asdict(found), "ratio": found.ratio, **facts}
+        rows = [{"key": k, **asdict(row), "measured": kept.get(k)} for k, row in ROWS.items()]
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.out.with_name(f".{self.out.name}.partial")
+        partial.write_text(json.dumps({"rows": rows}, indent=1))
+        partial.replace(self.out)
+        return {row["key"]: row["measured"] for row in rows if row["measured"]}
 
-    def write(self, out: Path, facts: dict[str, object]) -> None:
-        """Write the rows as JSON beside facts about the run."""
-        rows = []
-        for key, row in ROWS.items():
-            found = self.figures.get(key)
-            figures = {**asdict(found), "ratio": found.ratio} if found else None
-            rows.append({**asdict(row), "measured": figures})
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"rows": rows, **facts}, indent=1))
+
+def table_of(measured: dict[str, dict[str, Any]]) -> Table:
+    """Return every row, with its note, and with the reason where it misses its aim."""
+    table = Table("what", "ours", "rival", "", "ratio", "aim", "machine")
+    for key, row in ROWS.items():
+        found = measured.get(key)
+        if found is None:
+            table.add_row(row.what, "not measured", "", row.rival, "", f"{row.aim:g}", "")
+            continue
+        missed = found["ratio"] < row.aim
+        said = [row.rival, found["note"], row.why if missed else ""]
+        table.add_row(
+            row.what,
+            milliseconds(found["ours_s"]),
+            milliseconds(found["rival_s"]),
+            "\n".join(line for line in said if line),
+            f"{found['ratio']:.3g}",
+            f"{row.aim:g}",
+            f"{found['processor']}, {found['usable_cores']} cores, load {found['load']:.1f}, "
+            f"{found['commit'][:7]}",
+        )
+    return table
 
 
 def milliseconds(seconds: float) -> str:
@@ -133,14 +156,9 @@ def medians() -> Callable[..., tuple[float, float]]:
 @pytest.fixture(scope="session")
 def measured() -> Iterator[Measured]:
     """The table; shown and written when the last benchmark has run."""
-    found = Measured()
+    found = Measured(Path(__file__).parents[2] / "runs" / "bench" / "pieces.json")
     yield found
     where = collect()
-    load = os.getloadavg()[0]
-    machine = f"{where['processor']}, {where['usable_cores']} cores, load {load:.1f}"
-    Console(width=150).print(found.table(machine))
-    facts = {
-        key: where[key] for key in ("commit", "dirty", "processor", "usable_cores", "versions")
-    }
-    out = Path(__file__).parents[2] / "runs" / "bench" / "pieces.json"
-    found.write(out, {**facts, "load": load})
+    keys = ("commit", "dirty", "processor", "usable_cores", "versions")
+    facts = {**{key: where[key] for key in keys}, "load": os.getloadavg()[0]}
+    Console(width=150).print(table_of(found.write(facts)))
