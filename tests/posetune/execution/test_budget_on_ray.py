@@ -30,7 +30,7 @@ def sweep(
     tmp_path: Path,
 ) -> Continue:
     """Give the command with a budget in the file; return the sweep and what was said."""
-    file = toy_sweep(max_epochs=9, epoch_s=EPOCH_S)
+    file = toy_sweep(max_epochs=3, epoch_s=EPOCH_S)
 
     def give(name: str, budget: str) -> tuple[SweepView, str]:
         file.write_text(re.sub("budget: .*", f"budget: {{{budget}}}", file.read_text()))
@@ -48,6 +48,12 @@ def held_s(view: SweepView) -> float:
     return sum(trial.held_s for trial in view.trials)
 
 
+def report_s(view: SweepView) -> float:
+    """Return what a report takes at most, with a start before it: less than it may be left."""
+    starts_s = max(trial.held_s - trial.seconds for trial in view.trials)
+    return starts_s + max(report.seconds for report in view.reports)
+
+
 def ended(view: SweepView) -> dict[int, tuple[object, ...]]:
     """Return what each trial that has ended took, and what it came to."""
     return {
@@ -60,29 +66,31 @@ def ended(view: SweepView) -> dict[int, tuple[object, ...]]:
 def test_trials_and_hours_that_are_spent_may_be_raised_and_only_the_rest_is_spent(
     sweep: Continue, shown: Callable[[str], dict]
 ) -> None:
-    limit_s = 25 * EPOCH_S  # 9 of them for a complete trial
+    # The first two trials need 6 epochs at most; a busy machine takes longer.
+    limit_s = 25 * EPOCH_S
     hours = limit_s / 3600
     first, _ = sweep("s", f"trials: 2, gpu_hours: {hours}")
     assert first.state == "COMPLETE"
     assert len(first.trials) == 2
 
-    capped, said = sweep("s", f"trials: 40, gpu_hours: {hours}")
-    assert f"the budget of {hours:g} trial-hours is spent; {CONTINUES}" in said
+    capped, said = sweep("s", f"trials: 100, gpu_hours: {hours}")
+    assert f"the budget of {hours:g} trial-hours is spent" in said
+    assert CONTINUES in said
     assert ended(capped).items() >= ended(first).items()
     longest_s = max(report.seconds for report in capped.reports)
-    assert limit_s <= held_s(capped) < limit_s + SLOTS * longest_s + 1
+    assert limit_s - report_s(capped) <= held_s(capped) < limit_s + SLOTS * longest_s + 1
     view = shown("s")
     assert view["state"] == "INTERRUPTED"
     assert view["best"]["state"] == "COMPLETE"
     never = view["left_out"]["never_started"]
-    assert never == 40 - len(view["trials"])
-    assert never > 20
+    assert never == 100 - len(view["trials"])
+    assert never > 0
 
-    raised, said = sweep("s", f"trials: 40, gpu_hours: {1.5 * hours}")
-    assert f"the budget of {1.5 * hours:g} trial-hours is spent" in said
+    raised, said = sweep("s", f"trials: 100, gpu_hours: {2 * hours}")
+    assert f"the budget of {2 * hours:g} trial-hours is spent" in said
     assert len(raised.trials) > len(capped.trials)
     longest_s = max(report.seconds for report in raised.reports)
-    assert 1.5 * limit_s <= held_s(raised) < 1.5 * limit_s + SLOTS * longest_s + 1
+    assert 2 * limit_s - report_s(raised) <= held_s(raised) < 2 * limit_s + SLOTS * longest_s + 1
     assert ended(raised).items() >= ended(capped).items()
 
 
