@@ -75,7 +75,7 @@ class Clock(tune.Callback):
         reported.append(time.time())
 
 
-ray.init(include_dashboard=False, log_to_driver=False)
+ray.init("local", include_dashboard=False, log_to_driver=False)
 tune.Tuner(
     tune.with_resources(Plain, {"cpu": cpus}),
     param_space={"x": tune.loguniform(0.01, 1)},

@@ -38,6 +38,9 @@ from posetune.tracking.runs import HeldRun, SweepRuns
 
 __all__ = ["Projection", "ShipReport", "Tracker", "ship"]
 
+HEAD_START_S = 10.0
+"""For the sweep: importing MLflow takes seconds, in which Ray and the first trials start."""
+
 PERIOD_S = 2.0
 SHARE = 0.1
 """The tracker is at work for at most this share of the time: a large sweep is not slowed down."""
@@ -298,6 +301,7 @@ class Tracker:
     def _run(self) -> None:
         projection: Projection | None = None
         pause = PERIOD_S
+        self._stopping.wait(HEAD_START_S)
         while not self._abandoned.is_set():
             is_last = self._stopping.is_set()
             self._begun = started = time.monotonic()
