@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,28 +129,8 @@ def test_launch_of_a_trial_and_the_first_report(measured: Any, store: Path, tmp_
     measured.add("first-report", *map(statistics.median, first))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield address
-        process.terminate()
-
-
 def test_a_report_of_thirty_metrics(
-    medians: Medians, measured: Any, server: str, tmp_path: Path
+    medians: Medians, measured: Any, mlflow_server: Callable[..., Any], tmp_path: Path
 ) -> None:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.experiment import Trial
@@ -176,7 +154,9 @@ def test_a_report_of_thirty_metrics(
             checkpoint=None,
         )
 
-    callback = MLflowLoggerCallback(tracking_uri=server, experiment_name="bench")
+    server = mlflow_server()
+    server.start()
+    callback = MLflowLoggerCallback(tracking_uri=server.url, experiment_name="bench")
     callback.setup()
     theirs = Trial("plain", stub=True)
     callback.log_trial_start(theirs)
