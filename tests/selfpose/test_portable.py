@@ -40,7 +40,7 @@ def test_the_program_runs_without_our_code_and_gives_the_models_poses(tmp_path: 
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
     expected = load_model(model)(images)
-    np.testing.assert_allclose(np.load(tmp_path / "poses.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "poses.npy"), expected, atol=5e-5)
 
 
 def test_a_model_that_takes_no_images_is_refused(tmp_path: Path) -> None:
