@@ -16,6 +16,7 @@ from rich.table import Table
 from posetune.api import TrialContext, silent
 from posetune.provenance import collect
 from posetune.spec import configure, default_params, load_sweep
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.testing.speed import StepSpeed, largest_batch, measure_step
 from selfpose.trainable import SelfPose
@@ -44,11 +45,7 @@ def given(repository: Path, tmp_path: Path) -> tuple[SelfPoseConfig, TrialContex
     params = default_params(spec, trainable.config_model)
     config = configure(SelfPoseConfig, {**spec.fixed, **SHORT}, params)
     assert isinstance(config, SelfPoseConfig)
-    products = {}
-    for stage in SelfPose.stages(config, store):
-        products[stage.name] = tmp_path / stage.name
-        products[stage.name].mkdir()
-        stage.build(products[stage.name], silent)
+    products = build_stages(SelfPose.stages(config, store), tmp_path)
     return config, TrialContext(
         store=store, seed=0, work=tmp_path, products=products, device="cuda"
     )

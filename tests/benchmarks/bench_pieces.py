@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from posetune.api import TrialContext, silent
 from posetune.spec import configure, default_params, load_sweep
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import open_store
 from selfpose.flow import NormalisingFlow
@@ -69,11 +70,7 @@ def test_training_step(
     short = {**spec.fixed, "pretrain_keypoints": 2, "pretrain_silhouette": 2, "flow.steps": 2}
     config = configure(SelfPoseConfig, short, default_params(spec, trainable.config_model))
     assert isinstance(config, SelfPoseConfig)
-    products = {}
-    for stage in SelfPose.stages(config, store):
-        products[stage.name] = tmp_path / stage.name
-        products[stage.name].mkdir()
-        stage.build(products[stage.name], silent)
+    products = build_stages(SelfPose.stages(config, store), tmp_path)
     context = TrialContext(store=store, seed=0, work=tmp_path, products=products)
     trial = Trial(config.model_copy(update={"steps_per_epoch": 10}), context)
     plain = PlainTraining(trial)

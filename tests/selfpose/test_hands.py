@@ -16,6 +16,7 @@ import torch
 from posetune.api import BadInputError, TrialContext, silent
 from posetune.cli.stores import find_store
 from posetune.spec import SweepSpec
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
 from selfpose.skeleton import HAND_21
@@ -48,11 +49,7 @@ def hand_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(config: SelfPoseConfig, store: Path, work: Path) -> SelfPose:
-    products = {}
-    for stage in SelfPose.stages(config, store):
-        products[stage.name] = work / "products" / stage.name
-        products[stage.name].mkdir(parents=True)
-        stage.build(products[stage.name], silent)
+    products = build_stages(SelfPose.stages(config, store), work / "products")
     trial = SelfPose()
     trial.start(config, TrialContext(store=store, seed=3, work=work, products=products))
     return trial

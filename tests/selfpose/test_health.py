@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posetune.api import TrialContext, TrialFailedError, silent
+from posetune.api import TrialContext, TrialFailedError
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.health import check_discriminator, check_finite, check_spread
 from selfpose.trainable import SelfPose
@@ -27,11 +28,7 @@ SMALL: dict[str, Any] = {
 
 def train(values: dict[str, Any], store: Path, folder: Path, *, epochs: int) -> None:
     config = SelfPoseConfig.model_validate({**SMALL, **values})
-    products = {}
-    for stage in SelfPose.stages(config, store):
-        products[stage.name] = folder / stage.name
-        products[stage.name].mkdir()
-        stage.build(products[stage.name], silent)
+    products = build_stages(SelfPose.stages(config, store), folder)
     trial = SelfPose()
     trial.start(config, TrialContext(store=store, seed=0, work=folder, products=products))
     for _ in range(epochs):

@@ -9,6 +9,7 @@ import torch
 
 from posetune.api import TrialContext, silent
 from posetune.spec import configure, default_params, load_sweep
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
 
@@ -36,13 +37,9 @@ def test_lifting_learns_on_real_motion_within_two_minutes(
     short = {**spec.fixed, "steps_per_epoch": STEPS, "decay_steps": STEPS}
     config = configure(SelfPoseConfig, short, default_params(spec, trainable.config_model))
     assert isinstance(config, SelfPoseConfig)
-    products = {}
     threads = torch.get_num_threads()
     try:
-        for stage in SelfPose.stages(config, motion_store):
-            products[stage.name] = tmp_path / stage.name
-            products[stage.name].mkdir()
-            stage.build(products[stage.name], silent)
+        products = build_stages(SelfPose.stages(config, motion_store), tmp_path)
         trial = SelfPose()
         context = TrialContext(store=motion_store, seed=0, work=tmp_path, products=products)
         trial.start(config, context)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from posetune.api import BadInputError, TrialContext, silent
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.testing.speed import count_operations, largest_batch, measure_step
 from selfpose.trainable import SelfPose
@@ -33,12 +34,7 @@ def given(tiny_store: Path, tmp_path: Path) -> Callable[..., tuple[SelfPoseConfi
 
     def make(**changes: Any) -> tuple[SelfPoseConfig, TrialContext]:
         config = SelfPoseConfig.model_validate({**SMALL, **changes})
-        products = {}
-        for stage in SelfPose.stages(config, tiny_store):
-            products[stage.name] = tmp_path / stage.name
-            if not products[stage.name].exists():
-                products[stage.name].mkdir()
-                stage.build(products[stage.name], silent)
+        products = build_stages(SelfPose.stages(config, tiny_store), tmp_path)
         return config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products)
 
     return make

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from posetune.api import BadInputError, TrialContext, TrialFailedError, silent
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
 from selfpose.stages import prior_poses
@@ -60,12 +61,7 @@ def start(tiny_store: Path, tmp_path: Path) -> Start:
     """Build a configuration's stages and start a trial on them."""
 
     def started(config: SelfPoseConfig) -> SelfPose:
-        products = {}
-        for stage in SelfPose.stages(config, tiny_store):
-            products[stage.name] = tmp_path / "products" / stage.name
-            if not products[stage.name].exists():
-                products[stage.name].mkdir(parents=True)
-                stage.build(products[stage.name], silent)
+        products = build_stages(SelfPose.stages(config, tiny_store), tmp_path / "products")
         trial = SelfPose()
         trial.start(
             config, TrialContext(store=tiny_store, seed=3, work=tmp_path, products=products)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from posetune.api import TrialContext, silent
+from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.testing.plain import PlainTraining
 from selfpose.trainable import SelfPose
@@ -43,11 +44,7 @@ def test_a_step_equals_its_plain_twin(
 ) -> None:
     """To float32's rounding, which Adam magnifies where a gradient is nearly zero."""
     config = SelfPoseConfig.model_validate({**SMALL, **options})
-    products = {}
-    for stage in SelfPose.stages(config, tiny_store):
-        products[stage.name] = tmp_path / stage.name
-        products[stage.name].mkdir()
-        stage.build(products[stage.name], silent)
+    products = build_stages(SelfPose.stages(config, tiny_store), tmp_path)
     trial = Trial(config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products))
     plain = PlainTraining(trial)
     for step in range(3):

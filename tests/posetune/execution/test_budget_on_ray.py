@@ -84,7 +84,7 @@ def test_trials_and_hours_that_are_spent_may_be_raised_and_only_the_rest_is_spen
     assert view["best"]["state"] == "COMPLETE"
     never = view["left_out"]["never_started"]
     assert never == 100 - len(view["trials"])
-    assert never > 0
+    assert never > 20
 
     raised, said = sweep("s", f"trials: 100, gpu_hours: {2 * hours}")
     assert f"the budget of {2 * hours:g} trial-hours is spent" in said
