@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from posetune.api import BadInputError, TrialContext, silent
 from posetune.testing.stages import build_stages
+from selfpose import trial
 from selfpose.config import SelfPoseConfig
 from selfpose.testing.speed import count_operations, largest_batch, measure_step
 from selfpose.trainable import SelfPose
@@ -43,7 +45,9 @@ def given(tiny_store: Path, tmp_path: Path) -> Callable[..., tuple[SelfPoseConfi
 def test_a_step_is_measured_beside_its_twin_and_the_rate_of_matrices(given: Any) -> None:
     speed = measure_step(*given(), compile_too=False, rounds=1)
 
-    assert min(speed.ours_s, speed.plain_s, speed.renderer_s, speed.copy_s) > 0
+    times = [value for name, value in speed.as_dict().items() if name.endswith("_s")]
+    assert all(seconds is None or seconds > 0 for seconds in times)
+    assert min(speed.input_s, speed.reading_s) < speed.ours_s
     assert 0 < speed.share_of_rate < 1
     assert speed.compiled_s is None
     assert speed.as_dict()["share_of_rate"] == speed.share_of_rate
@@ -61,12 +65,13 @@ def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_compiled_steps_equal_eager_ones(given: Any) -> None:
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_compiled_steps_equal_eager_ones(cuda_graphs: bool, given: Any) -> None:
     """Without any gradient the third step's terms would differ by more."""
     config, context = given(steps_per_epoch=3)
     context = replace(context, device="cuda")
     eager, compiled = Trial(config, context), Trial(config, context)
-    if not compiled.compile():
+    if not compiled.compile(cuda_graphs=cuda_graphs):
         pytest.skip("torch finds no compiler")
 
     assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=0.1, abs=2e-3)
@@ -78,6 +83,24 @@ def test_a_trial_that_cannot_be_compiled_for_its_gpu_is_refused(given: Any) -> N
 
     with pytest.raises(BadInputError, match=r"compile: true, but on .* set compile: false"):
         Trial(config, replace(context, device="cuda"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_compiled_for_a_cpu_a_step_equals_an_eager_one(
+    cuda_graphs: bool, given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no GPU, this is what runs of it: both passes through the compiled D."""
+    eager, compiled = (Trial(*given()) for _ in range(2))
+    monkeypatch.setattr(trial, "finds_compiler", lambda device: True)
+    assert compiled.compile(cuda_graphs=cuda_graphs)
+
+    assert compiled.train(silent) == pytest.approx(eager.train(silent), rel=1e-3, abs=1e-4)
+    for network in ("model", "judge"):
+        pairs = zip(*(getattr(t, network).parameters() for t in (compiled, eager)), strict=True)
+        for ours, usual in pairs:
+            torch.testing.assert_close(ours.grad, usual.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_is_compiled_on_a_cpu(given: Any) -> None:

@@ -22,7 +22,6 @@ __all__ = [
     "ImageFeed",
     "check_images",
     "images_to_input",
-    "masks_to_input",
     "open_feed",
     "principal_hue",
     "reduce_images",
@@ -65,14 +64,15 @@ class ImageFeed:
                 masks = self.masks_nss[pick]
         else:
             rows = indices_b.numpy()
-            images = _to_device(_read_images(self.split, rows, self.image_size), self.device)
             masks = None
+            images = _send(_read_images(self.split, rows, self.image_size), self.device)
             if self.with_masks:
-                masks = _to_device(_read_masks(self.split, rows, self.image_size), self.device)
-        images_b3ss = images_to_input(images)
+                masks = _send(_read_masks(self.split, rows, self.image_size), self.device)
+        scale = _scale if images.is_cuda else _scale_in_cache
+        images_b3ss = scale(images.permute(0, 3, 1, 2))
         if masks is None:
             return images_b3ss, None
-        masks_b1ss = masks_to_input(masks)
+        masks_b1ss = scale(masks.unsqueeze(1))
         if self.hue_23 is not None:
             masks_b1ss = shade_masks(masks_b1ss, images_b3ss, self.hue_23)
         return images_b3ss, masks_b1ss
@@ -176,12 +176,20 @@ def _colour_shares(images_b3ss: Tensor) -> Tensor:
 
 def images_to_input(images_bss3: Tensor) -> Tensor:
     """Return images (B, 3, S, S) in [-1, 1] of uint8 images (B, S, S, 3)."""
-    return images_bss3.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return _scale(images_bss3.permute(0, 3, 1, 2))
 
 
-def masks_to_input(masks_bss: Tensor) -> Tensor:
-    """Return masks (B, 1, S, S) in [-1, 1] of uint8 masks (B, S, S)."""
-    return masks_bss.unsqueeze(1).float().div_(127.5).sub_(1.0)
+def _scale(pixels_bcss: Tensor) -> Tensor:
+    """Return pixels in [-1, 1] of uint8 ones."""
+    return pixels_bcss.float().div_(127.5).sub_(1.0)
+
+
+def _scale_in_cache(pixels_bcss: Tensor) -> Tensor:
+    """Do as `_scale`, an image at a time: it stays in the processor's cache between the passes."""
+    scaled_bcss = torch.empty_like(pixels_bcss, dtype=torch.float32)
+    for scaled, pixels in zip(scaled_bcss, pixels_bcss, strict=True):
+        scaled.copy_(pixels).div_(127.5).sub_(1.0)
+    return scaled_bcss
 
 
 def _read_images(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
@@ -197,3 +205,10 @@ def _read_masks(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArr
 
 def _to_device(array: NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def _send(array: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Copy to the device beside its work: from memory that may be swapped the step would wait."""
+    if device.type == "cpu":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)

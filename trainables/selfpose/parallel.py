@@ -28,12 +28,9 @@ class Team:
     rank: int = 0
     size: int = 1
 
-    def share(self, whole: Tensor, *, parts: int = 1) -> Tensor:
-        """Return this process' share of the rows; of each of `parts` that `whole` consists of."""
-        if self.size == 1:
-            return whole
-        shares = whole.reshape(parts, self.size, -1, *whole.shape[1:])
-        return shares[:, self.rank].flatten(0, 1)
+    def share(self, whole: Tensor) -> Tensor:
+        """Return this process' share of the rows."""
+        return whole if self.size == 1 else whole.chunk(self.size)[self.rank]
 
     def gather(self, own: Tensor) -> Tensor:
         """Return the rows of all processes; gradients find their way back to each."""

@@ -1,8 +1,8 @@
 """One training step, and what is trained before the first.
 
 Read `complete_losses` first: it names every term from image to 3D; `lifting_losses` holds the
-four terms that lifting mode has too. `take_step` turns terms into new weights. Nothing in a step
-waits for the device.
+four terms that lifting mode has too. `find_gradients` and `apply_gradients` turn terms into new
+weights. Nothing in a step waits for the device.
 
 Supervision is images (with masks, if a silhouette option is on) and the prior's 2D poses.
 Frames and units: as in `geometry` and `images`.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from selfpose.losses import (
     reprojection_2d_loss,
     silhouette_loss,
 )
-from selfpose.networks import D, Omega, Phi
+from selfpose.networks import Omega, Phi
 from selfpose.parallel import ALONE, Team
 from selfpose.renderer import SIDE_BRIGHTNESS, SkeletonRenderer
 from selfpose.skeleton import Layout
@@ -43,16 +43,17 @@ __all__ = [
     "Batch",
     "Judge",
     "Pens",
+    "add_noise",
+    "apply_gradients",
     "complete_losses",
+    "find_gradients",
     "lifting_losses",
     "make_optimiser",
     "make_skeleton_pen",
-    "noisy_judge",
     "pretrain_omega",
     "pretrain_phi",
     "seeded",
     "take_step",
-    "train_discriminator",
     "weighted_sum",
 ]
 
@@ -61,11 +62,8 @@ _ADAM_BETAS = (0.5, 0.999)
 Terms = dict[str, Tensor]
 
 
-class Judge(Protocol):
-    """D, perhaps behind its noise."""
-
-    def __call__(self, skeletons_b1ss: Tensor, *, parts: int = 1) -> list[Tensor]:
-        """Return D's maps of skeletons (B, 1, S, S), which are `parts` batches in one."""
+Judge = Callable[[Tensor], list[Tensor]]
+"""D, perhaps behind its noise: from skeletons (B, 1, S, S) to its maps."""
 
 
 class Batch(NamedTuple):
@@ -127,8 +125,10 @@ def complete_losses(
     prior: PosePrior | None,
     pens: Pens,
     settings: tuple[SelfPoseConfig, torch.Generator, Team],
-) -> tuple[Terms, Tensor, Tensor]:
-    """Compute every term that Phi, Omega and Lambda minimise.
+) -> Terms:
+    """Compute every term that Phi, Omega and Lambda minimise, and D's own loss.
+
+    D judges Phi's skeletons once for both sides: the same maps, weights and noise.
 
     Args:
         batch: images, masks and unpaired prior poses.
@@ -137,9 +137,6 @@ def complete_losses(
         prior: the frozen flow, or None if its weight is 0.
         pens: the renderers.
         settings: the configuration, what draws the virtual cameras, and who trains.
-
-    Returns:
-        The terms, Phi's skeletons (B, 1, S, S) and the prior's, drawn (B, 1, S, S).
     """
     config, generator, team = settings
     assert model.phi is not None  # complete mode has both
@@ -153,7 +150,9 @@ def complete_losses(
         )
         terms = {}
         if weights.adversarial > 0:
-            terms["adversarial"] = realness_loss(judge(skeletons_b1ss))
+            judged = judge(skeletons_b1ss)
+            terms["adversarial"] = realness_loss(judged)
+            terms["discriminator"] = discriminator_loss(judge(drawn_b1ss), judged)
     terms["keypoint"] = keypoint_loss(
         read_bj2,
         batch.prior_bj2,
@@ -166,10 +165,9 @@ def complete_losses(
     poses_bj2 = team.gather(y_bj2.detach() if config.detach_pose else y_bj2)
     if batch.lifted_prior_bj2 is not None:
         poses_bj2 = torch.cat((poses_bj2, batch.lifted_prior_bj2))
-    terms |= lifting_losses(
+    return terms | lifting_losses(
         poses_bj2, model, prior=prior, config=config, generator=generator, team=team
     )
-    return terms, skeletons_b1ss, drawn_b1ss
 
 
 def _read_skeletons(
@@ -245,14 +243,6 @@ def weighted_sum(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def train_discriminator(judge: Judge, real_b1ss: Tensor, fake_b1ss: Tensor) -> Tensor:
-    """Return D's own loss on drawn and on Phi's skeletons, judged as one batch."""
-    count = len(real_b1ss)
-    with torch.autocast("cuda", torch.bfloat16, enabled=real_b1ss.is_cuda):
-        maps = judge(torch.cat((real_b1ss, fake_b1ss.detach())), parts=2)
-    return discriminator_loss([m[:count] for m in maps], [m[count:] for m in maps])
-
-
 def make_optimiser(groups: list[tuple[nn.Module, float]]) -> torch.optim.Optimizer:
     """Return the paper's Adam over networks, each with its own learning rate."""
     parameters = [{"params": list(network.parameters()), "lr": rate} for network, rate in groups]
@@ -262,36 +252,49 @@ def make_optimiser(groups: list[tuple[nn.Module, float]]) -> torch.optim.Optimiz
 def take_step(
     optimiser: torch.optim.Optimizer, loss: Tensor, *, clip: float, team: Team = ALONE
 ) -> None:
-    """Take the gradient of `loss` in the optimiser's networks only, clip each, and step.
+    """Take the gradient of `loss` in the optimiser's networks and a step against it."""
+    find_gradients(optimiser, loss, team=team)
+    apply_gradients(optimiser, clip=clip)
 
-    The gradient is the mean of all processes'. Each network's is clipped by itself, so that a
-    large one of Lambda's does not shrink Phi's.
+
+def find_gradients(
+    optimiser: torch.optim.Optimizer, loss: Tensor, *, team: Team = ALONE, keep_graph: bool = False
+) -> None:
+    """Give the optimiser's networks, and no other, the gradient of `loss`.
+
+    Args:
+        optimiser: has the networks.
+        loss: to be minimised, ().
+        team: the gradient is the mean of all processes'.
+        keep_graph: another loss of the same graph is still to be differentiated.
     """
-    networks = [group["params"] for group in optimiser.param_groups]
     optimiser.zero_grad(set_to_none=True)
-    parameters = [p for network in networks for p in network]
-    torch.autograd.backward(loss, inputs=parameters)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    torch.autograd.backward(loss, inputs=parameters, retain_graph=keep_graph)
     team.average(p.grad for p in parameters if p.grad is not None)
-    for network in networks:
-        nn.utils.clip_grad_norm_(network, clip)
+
+
+def apply_gradients(optimiser: torch.optim.Optimizer, *, clip: float) -> None:
+    """Clip and step.
+
+    Each network is clipped by itself, so that a large gradient of Lambda's does not shrink Phi's.
+    """
+    for group in optimiser.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], clip)
     optimiser.step()
 
 
-def noisy_judge(
-    network: D, generator: torch.Generator, *, noise: float, team: Team = ALONE
-) -> Judge:
-    """Return D behind instance noise of standard deviation `noise`, drawn for the whole batch."""
-
-    def judge(skeletons_b1ss: Tensor, *, parts: int = 1) -> list[Tensor]:
-        if noise > 0:
-            count, *shape = skeletons_b1ss.shape
-            shift = torch.randn(
-                (team.size * count, *shape), generator=generator, device=skeletons_b1ss.device
-            )
-            skeletons_b1ss = skeletons_b1ss + noise * team.share(shift, parts=parts)
-        return network(skeletons_b1ss)
-
-    return judge
+def add_noise(
+    skeletons_b1ss: Tensor, generator: torch.Generator, *, noise: float, team: Team = ALONE
+) -> Tensor:
+    """Add D's instance noise of standard deviation `noise`, drawn for the whole batch."""
+    if noise == 0:
+        return skeletons_b1ss
+    count, *shape = skeletons_b1ss.shape
+    shift = torch.randn(
+        (team.size * count, *shape), generator=generator, device=skeletons_b1ss.device
+    )
+    return skeletons_b1ss + noise * team.share(shift)
 
 
 def pretrain_omega(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from posetune.api import BadInputError, Progress, TrialContext
 from selfpose.checkpoint import TrainingState, load_state, save_state
+from selfpose.compiling import check_compiler, compile_networks, finds_compiler
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Store, open_store
 from selfpose.figures import SheetRow, draw_sheet
@@ -34,13 +34,14 @@ from selfpose.training import (
     Batch,
     Pens,
     Terms,
+    add_noise,
+    apply_gradients,
     complete_losses,
+    find_gradients,
     lifting_losses,
     make_optimiser,
-    noisy_judge,
     seeded,
     take_step,
-    train_discriminator,
     weighted_sum,
 )
 
@@ -72,7 +73,7 @@ class Trial:
         self.team = _make_team(config, context)
         self.device = torch.device(context.device)
         if config.compile:
-            _check_compiler(self.device)
+            check_compiler(self.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
         layout = store.layout
@@ -112,23 +113,18 @@ class Trial:
         """Steps done of the epoch under way."""
         self.sums = torch.zeros(len(TERMS), device=self.device)
         """Of each of `TERMS` over these steps."""
+        self.replays = False
+        """Whether networks are replayed as CUDA graphs."""
         if config.compile:
-            self.compile()
+            self.compile(cuda_graphs=config.cuda_graphs)
 
-    def compile(self) -> bool:
-        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did.
-
-        They are compiled when first used, for training and for validation. What was compiled lies
-        in torch's cache, which all processes of a node share, and is not compiled again for the
-        next trial of this size.
-        """
-        if not _finds_compiler(self.device):
+    def compile(self, *, cuda_graphs: bool = False) -> bool:
+        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did."""
+        if not finds_compiler(self.device):
             return False
-        torch.compiler.reset()  # or this process' earlier trials would fill dynamo's table
         networks = (self.model.phi, self.model.omega, self.model.lifter, self.judge)
-        for network in networks:
-            if network is not None:
-                network.compile()
+        compile_networks((n for n in networks if n is not None), cuda_graphs=cuda_graphs)
+        self.replays = cuda_graphs
         return True
 
     def train(self, progress: Progress) -> dict[str, float]:
@@ -147,6 +143,8 @@ class Trial:
             if self.position % max(1, total // 50) == 0:
                 progress(self.position, total)
             self._set_rates()
+            if self.replays:
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             terms = take_one()
             zero = self.sums.new_zeros(())
             reported = torch.stack([terms.get(name, zero).detach() for name in TERMS])
@@ -310,30 +308,36 @@ class Trial:
             self.team.share(self._draw_prior(config.batch_size)),
             self._draw_prior(config.lift_prior) if config.lift_prior else None,
         )
-        left = 1.0 - min(1.0, self.steps / config.discriminator.noise_steps)
-        noise = config.discriminator.noise * left
-        judge = noisy_judge(self.judge, self.noise, noise=noise, team=self.team)
-        terms, skeletons_b1ss, drawn_b1ss = complete_losses(
+        terms = complete_losses(
             batch,
             self.model,
-            judge=judge,
+            judge=self._judge,
             prior=self.flow,
             pens=self.pens,
             settings=(config, self.noise, self.team),
         )
+        if config.loss_weights.adversarial == 0:
+            return self._finish_step(terms, weighted_sum(terms, config.loss_weights))
+        find_gradients(
+            self.judge_optimiser, terms["discriminator"], team=self.team, keep_graph=True
+        )
+        terms["discriminator"] = terms["discriminator"].detach()  # frees its part of the graph
         terms = self._finish_step(terms, weighted_sum(terms, config.loss_weights))
-        if config.loss_weights.adversarial > 0:
-            terms["discriminator"] = train_discriminator(judge, drawn_b1ss, skeletons_b1ss)
-            self._take_step(self.judge_optimiser, terms["discriminator"])
+        apply_gradients(self.judge_optimiser, clip=config.gradient_clip)
         return terms
 
+    def _judge(self, skeletons_b1ss: Tensor) -> list[Tensor]:
+        """Return D's maps, behind as much noise as is left at this step."""
+        settings = self.config.discriminator
+        noise = settings.noise * (1.0 - min(1.0, self.steps / settings.noise_steps))
+        noisy_b1ss = add_noise(skeletons_b1ss, self.noise, noise=noise, team=self.team)
+        maps: list[Tensor] = self.judge(noisy_b1ss)
+        return maps
+
     def _finish_step(self, terms: Terms, total: Tensor) -> Terms:
-        self._take_step(self.optimiser, total)
+        take_step(self.optimiser, total, clip=self.config.gradient_clip, team=self.team)
         self.steps += 1
         return {**terms, "total": total}
-
-    def _take_step(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-        take_step(optimiser, loss, clip=self.config.gradient_clip, team=self.team)
 
 
 class _Validation:
@@ -361,30 +365,6 @@ def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:
                 f"{size}, or another number of GPUs"
             )
     return Team(context.rank, size)
-
-
-def _check_compiler(device: torch.device) -> None:
-    """Refuse to compile on some nodes of a sweep and not on others: their trials would differ."""
-    if device.type == "cuda" and not _finds_compiler(device):
-        raise BadInputError(
-            f"compile: true, but on {platform.node()} torch finds no C++ compiler or no Triton for "
-            "its GPU; install g++ and Triton on every node, or set compile: false for all trials"
-        )
-
-
-def _finds_compiler(device: torch.device) -> bool:
-    """On a CPU nothing is gained: the quickstart's step took 123 ms compiled and 115 as it is."""
-    if device.type != "cuda":
-        return False
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return bool(has_triton())
 
 
 def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | None:

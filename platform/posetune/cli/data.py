@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from posetune.api import BadInputError, Importer
 from posetune.cli.options import JsonOption
@@ -154,6 +153,8 @@ def _importer(importers: Any, name: str, file: Path | None) -> Importer:
 
 
 def _options(importer: Importer, name: str, given: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
     try:
         return importer.options(**given)
     except ValidationError as error:

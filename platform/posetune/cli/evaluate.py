@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from posetune.api import BadInputError, StoreSummary
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, progress_bar
-from posetune.home import Home
 from posetune.registration import DEFAULT_TRAINABLE
+
+if TYPE_CHECKING:
+    from posetune.home import Home
 
 __all__ = ["evaluate"]
 
@@ -45,6 +47,7 @@ def evaluate(
     """
     from posetune.cli.models import open_model
     from posetune.digest import digest_folder
+    from posetune.home import Home
     from posetune.report.evaluation import evaluation_table, write_evaluation
     from posetune.storage import open_folder, open_storage
 

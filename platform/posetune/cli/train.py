@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-import yaml
-from pydantic import ValidationError
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
@@ -116,6 +114,8 @@ def train(
 
 
 def _settings(given: list[str]) -> dict[str, Any]:
+    import yaml
+
     settings: dict[str, Any] = {}
     for text in given:
         key, separator, value = text.partition("=")
@@ -129,6 +129,8 @@ def _settings(given: list[str]) -> dict[str, Any]:
 
 
 def _check_settings(spec: Any, trainable: Any, params: dict[str, Any]) -> None:
+    from pydantic import ValidationError
+
     from posetune.spec import configure
 
     try:

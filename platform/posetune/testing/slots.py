@@ -34,7 +34,7 @@ search:
   depth: {{int: [2, 8], step: 2}}
 fixed: {{epoch_s: {epoch_s}}}
 sampler: {{name: tpe, seed: 0}}
-pruner: {{name: asha, max_epochs: 27, grace_epochs: 3, reduction_factor: 3}}
+pruner: {{name: asha, max_epochs: {max_epochs}, grace_epochs: {grace_epochs}}}
 resources: {{cpu: {cpu}}}
 budget: {{trials: {trials}}}
 """
@@ -120,13 +120,24 @@ def _share_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def run_many(folder: Path, *, trials: int, slots: int, epoch_s: float) -> Figures:
-    """Run the sweep and measure it."""
+def run_many(
+    folder: Path, *, trials: int, slots: int, epoch_s: float, grace_epochs: int = 3
+) -> Figures:
+    """Run the sweep, in which ASHA has two rungs, and measure it."""
     (folder / "store").mkdir(parents=True)
     (folder / "store" / "toy.json").write_text('{"image_size": 8, "seed": 0}')
     file = folder / "many.yaml"
     cpu = (os.cpu_count() or 1) / slots
-    file.write_text(_SWEEP.format(store=folder / "store", epoch_s=epoch_s, cpu=cpu, trials=trials))
+    file.write_text(
+        _SWEEP.format(
+            store=folder / "store",
+            epoch_s=epoch_s,
+            cpu=cpu,
+            trials=trials,
+            grace_epochs=grace_epochs,
+            max_epochs=3 * grace_epochs,
+        )
+    )
     samples: list[_Sample] = []
     workers: dict[int, float] = {}  # and their memory; NaN where it was never looked at
     with (folder / "output").open("w") as output:

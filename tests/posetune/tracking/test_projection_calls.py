@@ -1,4 +1,4 @@
-"""What a projection writes to MLflow, and what stands after one that died, stopped or was doubled."""
+"""What a projection writes to MLflow, and what is left of one that died, stopped or ran twice."""
 
 from __future__ import annotations
 

@@ -18,12 +18,7 @@ from torch import Tensor, nn
 from selfpose.flow import NormalisingFlow, PosePrior
 from selfpose.losses import discriminator_loss, keypoint_loss, realness_loss, silhouette_loss
 from selfpose.renderer import Profile, SkeletonRenderer
-from selfpose.training import (
-    Terms,
-    lifting_losses,
-    noisy_judge,
-    weighted_sum,
-)
+from selfpose.training import Terms, add_noise, lifting_losses, weighted_sum
 from selfpose.trial import Trial
 
 __all__ = ["PlainTraining", "draw_plainly"]
@@ -88,15 +83,14 @@ class PlainTraining:
         images_b3ss, masks_b1ss = trial.feed.fetch(pick_b)
         prior_bj2 = self._prior(config.batch_size)
         also_lifted = [self._prior(config.lift_prior)] if config.lift_prior else []
-        left = 1.0 - min(1.0, self.steps / config.discriminator.noise_steps)
-        judge = noisy_judge(self.judge, self.noise, noise=config.discriminator.noise * left)
 
         real_b1ss = _draw(trial.pens.skeleton, prior_bj2)
         skeletons_b1ss = self.phi(images_b3ss)
         read_bj2, y_bj2 = self.omega(real_b1ss), self.omega(skeletons_b1ss)
         terms: Terms = {}
         if config.loss_weights.adversarial > 0:
-            terms["adversarial"] = realness_loss(judge(skeletons_b1ss))
+            noisy_b1ss, noisy_real_b1ss = self._blur(skeletons_b1ss), self._blur(real_b1ss)
+            terms["adversarial"] = realness_loss(self.judge(noisy_b1ss))
         terms["keypoint"] = self._keypoints(read_bj2, prior_bj2, y_bj2, skeletons_b1ss)
         if masks_b1ss is not None:
             terms["silhouette"] = silhouette_loss(_draw(trial.pens.body, y_bj2), masks_b1ss)
@@ -108,7 +102,7 @@ class PlainTraining:
         _step(self.optimiser, terms["total"], self.networks, clip=config.gradient_clip)
         self.steps += 1
         if config.loss_weights.adversarial > 0:
-            maps = judge(real_b1ss), judge(skeletons_b1ss.detach())
+            maps = self.judge(noisy_real_b1ss), self.judge(noisy_b1ss.detach())
             terms["discriminator"] = discriminator_loss(*maps)
             pair = [(self.judge, 0.0)]
             _step(self.judge_optimiser, terms["discriminator"], pair, clip=config.gradient_clip)
@@ -123,6 +117,11 @@ class PlainTraining:
             y_bj2 = self.omega(skeletons_b1ss)
         redrawn_b1ss = _draw(self.trial.pens.skeleton, y_bj2)
         return keypoint_loss(read_bj2, drawn_bj2, redrawn_b1ss, skeletons_b1ss, share)
+
+    def _blur(self, skeletons_b1ss: Tensor) -> Tensor:
+        settings = self.config.discriminator
+        left = 1.0 - min(1.0, self.steps / settings.noise_steps)
+        return add_noise(skeletons_b1ss, self.noise, noise=settings.noise * left)
 
     def _prior(self, count: int) -> Tensor:
         pick = torch.randint(len(self.trial.prior_nj2), (count,), generator=self.order)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from posetune.api import TrialContext, silent
 from selfpose.config import SelfPoseConfig
+from selfpose.images import ImageFeed
 from selfpose.renderer import SkeletonRenderer
 from selfpose.testing.plain import PlainTraining
 from selfpose.trial import Trial
@@ -36,6 +38,8 @@ class StepSpeed:
     compiled_s: float | None
     """None where nothing compiles."""
     compiling_s: float | None
+    replayed_s: float | None
+    """Compiled and replayed as CUDA graphs."""
     operations: float
     """Of convolutions and matrix products, none of which could be left out."""
     matrix_rate: float
@@ -44,6 +48,10 @@ class StepSpeed:
     """Drawing the batch, forward and backward."""
     copy_s: float
     """Reading and writing as many pixels once."""
+    input_s: float
+    """Fetching a batch of images that are kept on the device."""
+    reading_s: float
+    """Fetching one from the store."""
     peak_bytes: int
     """GPU memory with the images left in the store; 0 on a CPU."""
 
@@ -77,22 +85,28 @@ def measure_step(
         lambda: trial.train(silent),
         lambda: [plain.step() for _ in range(steps)],
     ]
-    compiling_s = None
-    compiled = Trial(config, context)
-    if compile_too and compiled.compile():
-        compiling_s = _seconds(lambda: compiled.train(silent), device)
-        works.append(lambda: compiled.train(silent))
+    compiling_s = []
+    for cuda_graphs in (False, True) if compile_too else ():
+        compiled = Trial(config, context)
+        if compiled.compile(cuda_graphs=cuda_graphs):
+            work = partial(compiled.train, silent)
+            compiling_s.append(_seconds(work, device))
+            works.append(work)
     ours_s, plain_s, *compiled_s = (s / steps for s in _take_turns(works, device, rounds))
     renderer_s, copy_s = _take_turns(list(_drawing(trial, device)), device, rounds)
+    input_s, reading_s = _take_turns(list(_fetching(trial)), device, rounds)
     return StepSpeed(
         ours_s=ours_s,
         plain_s=plain_s,
         compiled_s=compiled_s[0] if compiled_s else None,
-        compiling_s=compiling_s,
+        compiling_s=compiling_s[0] if compiled_s else None,
+        replayed_s=compiled_s[1] if compiled_s else None,
         operations=count_operations(trial),
         matrix_rate=matrix_rate(device),
         renderer_s=renderer_s,
         copy_s=copy_s,
+        input_s=input_s,
+        reading_s=reading_s,
         peak_bytes=peak_bytes,
     )
 
@@ -135,8 +149,7 @@ def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -
 def _peak_bytes(config: SelfPoseConfig, context: TrialContext) -> int:
     """Return the most memory that training takes, its images read from the store."""
     trial = Trial(config, context)
-    assert trial.feed is not None  # complete mode has images
-    trial.feed = replace(trial.feed, images_nss3=None, masks_nss=None)
+    trial.feed = _unkept(trial)
     with _gpu_memory() as peak:
         trial.train(silent)
     return peak[0]
@@ -164,6 +177,19 @@ def _drawing(trial: Trial, device: torch.device) -> tuple[Callable[[], object], 
         torch.autograd.backward(pen(joints_bj2), image_b1ss, inputs=[joints_bj2])
 
     return draw, lambda: out_b1ss.copy_(image_b1ss)
+
+
+def _fetching(trial: Trial) -> tuple[Callable[[], object], ...]:
+    kept, unkept = trial.feed, _unkept(trial)
+    assert kept is not None
+    pick_b = torch.randint(len(kept), (trial.config.batch_size,))
+    return lambda: kept.fetch(pick_b), lambda: unkept.fetch(pick_b)
+
+
+def _unkept(trial: Trial) -> ImageFeed:
+    """Return the trial's images left in the store."""
+    assert trial.feed is not None  # complete mode has images
+    return replace(trial.feed, images_nss3=None, masks_nss=None)
 
 
 def _take_turns(
