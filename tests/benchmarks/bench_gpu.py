@@ -57,8 +57,10 @@ def rows_of(speed: StepSpeed, batch: int) -> list[tuple[str, ...]]:
     plain = f"the plain twin, {1000 * speed.plain_s:.1f} ms"
     rate = f"bf16 matrices, {speed.matrix_rate / 1e12:.0f} TFLOP/s"
     compiled = replayed = "not measured: no compiler"
-    if speed.compiled_s is not None and speed.replayed_s is not None:
-        replayed = f"{1000 * speed.replayed_s:.1f} ms"
+    if speed.compiled_s is not None:
+        replayed = "failed: the reason is printed above"
+        if speed.replayed_s is not None:
+            replayed = f"{1000 * speed.replayed_s:.1f} ms"
         compiled = f"{1000 * speed.compiled_s:.1f} ms, compiled in {speed.compiling_s:.0f} s"
     drawn, copied = (f"{1e6 * s:.0f} us" for s in (speed.renderer_s, speed.copy_s))
     times, traffic = speed.plain_s / speed.ours_s, speed.renderer_s / speed.copy_s

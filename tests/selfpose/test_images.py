@@ -48,6 +48,32 @@ def test_a_feed_in_memory_and_one_that_reads_the_file_give_the_same(tiny_store: 
         assert a.shape[0] == 3
 
 
+def test_training_and_prediction_scale_images_alike(tiny_store: Path) -> None:
+    train = open_store(tiny_store).split("train")
+    pick = torch.tensor([5, 0, 5])
+    fed = open_feed(train, 64, with_masks=False, device=CPU).fetch(pick)[0]
+    given = images_to_input(torch.from_numpy(train.images(pick)))
+
+    assert torch.equal(fed, given)
+    assert fed.stride() == given.stride()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_images_reach_a_gpu_as_they_are(tiny_store: Path) -> None:
+    train = open_store(tiny_store).split("train")
+    pick = torch.arange(8)
+    here, there = (
+        ImageFeed(train, 32, True, None, None, device).fetch(pick)
+        for device in (CPU, torch.device("cuda"))
+    )
+
+    for a, b in zip(here, there, strict=True):
+        assert a is not None
+        assert b is not None
+        assert torch.equal(a, b.cpu())
+
+
 def test_a_store_of_jpeg_files_feeds_training_as_a_raw_one_does(
     tiny_store: Path, tmp_path: Path
 ) -> None:

@@ -157,7 +157,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_store: Path, tmp_p
         Trial(config, TrialContext(tiny_store, 0, tmp_path, processes=2))
 
 
-def test_every_row_is_in_one_share_and_parts_are_shared_alike() -> None:
+def test_every_row_is_in_one_share() -> None:
     whole = torch.arange(12).reshape(12, 1)
-    shares = [Team(rank, 3).share(whole, parts=2).flatten().tolist() for rank in range(3)]
-    assert shares == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
+    shares = [Team(rank, 3).share(whole).flatten().tolist() for rank in range(3)]
+    assert shares == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]

@@ -27,7 +27,10 @@ def check_compiler(device: torch.device) -> None:
 
 
 def finds_compiler(device: torch.device) -> bool:
-    """On a CPU nothing is gained: the quickstart's step took 123 ms compiled and 115 as it is."""
+    """Return whether networks are compiled on this device: on CUDA, with Triton and g++.
+
+    On a CPU nothing is gained: the quickstart's step took 123 ms compiled and 115 as it is.
+    """
     if device.type != "cuda":
         return False
     from torch._inductor.cpp_builder import get_cpp_compiler
@@ -41,7 +44,7 @@ def finds_compiler(device: torch.device) -> bool:
     return bool(has_triton())
 
 
-def compile_networks(networks: Iterable[nn.Module], *, cuda_graphs: bool) -> None:
+def compile_networks(networks: Iterable[nn.Module], *, cuda_graphs: bool = False) -> None:
     """Have networks compiled when they are first used, for training and for validation.
 
     What was compiled lies in torch's cache, which all processes of a node share, and is not
@@ -51,9 +54,11 @@ def compile_networks(networks: Iterable[nn.Module], *, cuda_graphs: bool) -> Non
         networks: changed in place.
         cuda_graphs: whether each is replayed as CUDA graphs, which saves the launches of its
             kernels; every step must begin with `torch.compiler.cudagraph_mark_step_begin`.
+            Measured by `make bench-gpu`, and no option of a trial before it is known to pay.
     """
     torch.compiler.reset()  # or this process' earlier trials would fill dynamo's table
     # D's graph is differentiated twice (for D and for Phi), so its buffers are not given away.
     torch._functorch.config.donated_buffer = False
-    for network in networks:
-        network.compile(mode="reduce-overhead" if cuda_graphs else None)
+    mode = "reduce-overhead" if cuda_graphs else None
+    for network in networks:  # one code object is behind all: each needs a table of its own
+        network.compile(mode=mode, isolate_recompiles=True)

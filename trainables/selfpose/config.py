@@ -192,9 +192,6 @@ class SelfPoseConfig(_Part):
     compile: bool = Field(
         False, description="On CUDA, compile the networks; needs Triton and a C++ compiler there."
     )
-    cuda_graphs: bool = Field(
-        False, description="With compile: replay each network as CUDA graphs. Not yet run on a GPU."
-    )
     val_frames: int = Field(2000, ge=2, le=1_000_000, description="Validation frames, seeded.")
     stage_seed: int = Field(0, ge=0, le=2**31 - 1, description="Of all that trials share.")
     loss_weights: LossWeights = LossWeights()

@@ -287,7 +287,14 @@ def apply_gradients(optimiser: torch.optim.Optimizer, *, clip: float) -> None:
 def add_noise(
     skeletons_b1ss: Tensor, generator: torch.Generator, *, noise: float, team: Team = ALONE
 ) -> Tensor:
-    """Add D's instance noise of standard deviation `noise`, drawn for the whole batch."""
+    """Add D's instance noise to skeletons (B, 1, S, S) in [-1, 1].
+
+    Args:
+        skeletons_b1ss: a process' share of a batch.
+        generator: draws for the whole batch, on the skeletons' device.
+        noise: standard deviation, in the skeletons' unit.
+        team: who has the other shares.
+    """
     if noise == 0:
         return skeletons_b1ss
     count, *shape = skeletons_b1ss.shape

@@ -116,10 +116,13 @@ class Trial:
         self.replays = False
         """Whether networks are replayed as CUDA graphs."""
         if config.compile:
-            self.compile(cuda_graphs=config.cuda_graphs)
+            self.compile()
 
     def compile(self, *, cuda_graphs: bool = False) -> bool:
-        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did."""
+        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did.
+
+        With `cuda_graphs`, they are for `train` alone.
+        """
         if not finds_compiler(self.device):
             return False
         networks = (self.model.phi, self.model.omega, self.model.lifter, self.judge)

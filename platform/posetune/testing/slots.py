@@ -123,7 +123,7 @@ def _share_mb(pid: int) -> float:
 def run_many(
     folder: Path, *, trials: int, slots: int, epoch_s: float, grace_epochs: int = 3
 ) -> Figures:
-    """Run the sweep, in which ASHA has two rungs, and measure it."""
+    """Run the sweep and measure it; ASHA cuts after `grace_epochs`, a third of all epochs."""
     (folder / "store").mkdir(parents=True)
     (folder / "store" / "toy.json").write_text('{"image_size": 8, "seed": 0}')
     file = folder / "many.yaml"
