@@ -25,7 +25,11 @@ def test_64_slots_are_kept_busy_by_one_driver(tmp_path: Path) -> None:
     table.add_row("driver, a report (processor, all threads)", f"{found.all_ms:.1f} ms", "")
     table.add_row("slots busy, first to last start", f"{found.busy:.1%}", "95 %")
     table.add_row("slots busy, once all stood", f"{found.busy_once_standing:.1%}", "")
-    table.add_row("driver's memory", "{:.0f}, then {:.0f} MB".format(*found.resident), "flat")
+    table.add_row(
+        "driver's memory, after a quarter and in the end",
+        "{:.0f}, then {:.0f} MB".format(*found.resident),
+        "flat",
+    )
     table.add_row("a worker's memory", f"{found.worker:.0f} MB", "")
     table.add_row("processes started for them", str(found.workers), "64")
     Console().print(table)

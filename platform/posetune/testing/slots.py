@@ -70,7 +70,7 @@ class Figures:
     busy_once_standing: float
     """The same from the moment at which every slot has had its first trial."""
     resident: tuple[float, float]
-    """Of the driver, MB: when every slot stood, and at the last start."""
+    """Of the driver, MB, medians: early, when all that it imports is there, and in the end."""
     worker: float
     """Proportional share of memory of the median worker, MB; NaN where none stood long enough."""
     workers: int
@@ -185,6 +185,15 @@ def _figures(
     def at(moment: float) -> _Sample:
         return min(samples, key=lambda sample: abs(sample.at - moment))
 
+    def resident(begin: float, end: float) -> float:
+        """The median between two shares of the way from the first to the last start."""
+        moments = [(sample.at - first) / (last - first) for sample in samples]
+        return statistics.median(
+            sample.resident
+            for sample, moment in zip(samples, moments, strict=True)
+            if begin <= moment <= end
+        )
+
     begin, end = at(first), at(last)
     count = sum(begin.at < moment <= end.at for moment, _ in reports)
     return Figures(
@@ -194,7 +203,7 @@ def _figures(
         all_ms=1000 * (end.all_s - begin.all_s) / count,
         busy=busy(first, last),
         busy_once_standing=busy(standing, last),
-        resident=(at(standing).resident, end.resident),
+        resident=(resident(0.25, 0.35), resident(0.9, 1.0)),
         worker=statistics.median(shares) if shares else math.nan,
         workers=len(workers),
     )
