@@ -48,16 +48,6 @@ def test_a_feed_in_memory_and_one_that_reads_the_file_give_the_same(tiny_store: 
         assert a.shape[0] == 3
 
 
-def test_training_and_prediction_scale_images_alike(tiny_store: Path) -> None:
-    train = open_store(tiny_store).split("train")
-    pick = torch.tensor([5, 0, 5])
-    fed = open_feed(train, 64, with_masks=False, device=CPU).fetch(pick)[0]
-    given = images_to_input(torch.from_numpy(train.images(pick)))
-
-    assert torch.equal(fed, given)
-    assert fed.stride() == given.stride()
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_images_reach_a_gpu_as_they_are(tiny_store: Path) -> None:

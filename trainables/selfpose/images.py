@@ -68,11 +68,10 @@ class ImageFeed:
             images = _send(_read_images(self.split, rows, self.image_size), self.device)
             if self.with_masks:
                 masks = _send(_read_masks(self.split, rows, self.image_size), self.device)
-        scale = _scale if images.is_cuda else _scale_in_cache
-        images_b3ss = scale(images.permute(0, 3, 1, 2))
+        images_b3ss = images_to_input(images)
         if masks is None:
             return images_b3ss, None
-        masks_b1ss = scale(masks.unsqueeze(1))
+        masks_b1ss = _scale(masks.unsqueeze(1))
         if self.hue_23 is not None:
             masks_b1ss = shade_masks(masks_b1ss, images_b3ss, self.hue_23)
         return images_b3ss, masks_b1ss
@@ -182,14 +181,6 @@ def images_to_input(images_bss3: Tensor) -> Tensor:
 def _scale(pixels_bcss: Tensor) -> Tensor:
     """Return pixels in [-1, 1] of uint8 ones."""
     return pixels_bcss.float().div_(127.5).sub_(1.0)
-
-
-def _scale_in_cache(pixels_bcss: Tensor) -> Tensor:
-    """Do as `_scale`, an image at a time: it stays in the processor's cache between the passes."""
-    scaled_bcss = torch.empty_like(pixels_bcss, dtype=torch.float32)
-    for scaled, pixels in zip(scaled_bcss, pixels_bcss, strict=True):
-        scaled.copy_(pixels).div_(127.5).sub_(1.0)
-    return scaled_bcss
 
 
 def _read_images(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
