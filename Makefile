@@ -33,8 +33,8 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
 
-test: setup ## All tests.
-	$(BIN)/python -m pytest
+test: setup ## All tests, and which of them took longest.
+	$(BIN)/python -m pytest --durations=15
 
 lint: setup ## Format, style, types, import contracts.
 	$(BIN)/ruff format --check .
@@ -56,5 +56,5 @@ bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, und
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "bench-gpu: no CUDA device here; nothing was measured")'
 	$(BIN)/python -m pytest tests/benchmarks/bench_gpu.py --override-ini python_files='bench_*.py' -s
 
-bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; takes 10 GB of memory.
+bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; 35 minutes, 10 GB of memory.
 	$(BIN)/python -m pytest tests/benchmarks/bench_slots.py --override-ini python_files='bench_*.py' -s

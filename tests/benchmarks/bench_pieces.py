@@ -265,4 +265,4 @@ def test_rendering(medians: Medians, measured: Any, tmp_path: Path) -> None:
 
         return run
 
-    measured.add("rendering", *medians(make(None), make(1), rounds=1))
+    measured.add("rendering", *medians(make(None), make(1), rounds=3))

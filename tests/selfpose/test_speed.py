@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from posetune.api import BadInputError, TrialContext, silent
 from posetune.testing.stages import build_stages
@@ -110,6 +111,25 @@ def test_compiled_for_a_cpu_a_step_equals_an_eager_one(
         assert largest > 0
         for ours, usual in pairs:
             torch.testing.assert_close(ours.grad, usual.grad, rtol=0, atol=share * largest)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+def test_the_next_trial_compiles_nothing_again(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "finds_compiler", lambda device: True)
+    missed = []
+    with torch._functorch.config.patch(donated_buffer=True):  # put back afterwards
+        for _ in range(2):
+            counters.clear()
+            another = Trial(*given())
+            another.compile()
+            another.train(silent)
+            caches = counters["aot_autograd"], counters["inductor"]
+            missed.append(sum(n for cache in caches for key, n in cache.items() if "miss" in key))
+            used = sum(n for cache in caches for key, n in cache.items() if "hit" in key)
+
+    assert missed[1] == 0
+    assert used > 0
 
 
 def test_nothing_is_compiled_on_a_cpu(given: Any) -> None:
