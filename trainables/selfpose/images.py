@@ -22,6 +22,7 @@ __all__ = [
     "ImageFeed",
     "check_images",
     "images_to_input",
+    "masks_to_input",
     "open_feed",
     "principal_hue",
     "reduce_images",
@@ -64,14 +65,14 @@ class ImageFeed:
                 masks = self.masks_nss[pick]
         else:
             rows = indices_b.numpy()
-            masks = None
             images = _send(_read_images(self.split, rows, self.image_size), self.device)
+            masks = None
             if self.with_masks:
                 masks = _send(_read_masks(self.split, rows, self.image_size), self.device)
         images_b3ss = images_to_input(images)
         if masks is None:
             return images_b3ss, None
-        masks_b1ss = _scale(masks.unsqueeze(1))
+        masks_b1ss = masks_to_input(masks)
         if self.hue_23 is not None:
             masks_b1ss = shade_masks(masks_b1ss, images_b3ss, self.hue_23)
         return images_b3ss, masks_b1ss
@@ -175,12 +176,12 @@ def _colour_shares(images_b3ss: Tensor) -> Tensor:
 
 def images_to_input(images_bss3: Tensor) -> Tensor:
     """Return images (B, 3, S, S) in [-1, 1] of uint8 images (B, S, S, 3)."""
-    return _scale(images_bss3.permute(0, 3, 1, 2))
+    return images_bss3.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def _scale(pixels_bcss: Tensor) -> Tensor:
-    """Return pixels in [-1, 1] of uint8 ones."""
-    return pixels_bcss.float().div_(127.5).sub_(1.0)
+def masks_to_input(masks_bss: Tensor) -> Tensor:
+    """Return masks (B, 1, S, S) in [-1, 1] of uint8 masks (B, S, S)."""
+    return masks_bss.unsqueeze(1).float().div_(127.5).sub_(1.0)
 
 
 def _read_images(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
@@ -199,7 +200,7 @@ def _to_device(array: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def _send(array: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Copy to the device beside its work: from memory that may be swapped the step would wait."""
+    """Copy a batch beside the device's work: a step would wait for memory that may be swapped."""
     if device.type == "cpu":
         return torch.from_numpy(array)
     return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
