@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -152,6 +152,7 @@ def sweep(
     from posetune.study.forecast import Foresight
     from posetune.study.sweep import Opening, SweepRun
     from posetune.study.view import read_sweep
+    from posetune.tracking.tracker import Tracker
 
     name = check_name(name or file.stem)
     spec, trainable, document = load_sweep(file)
@@ -169,11 +170,12 @@ def sweep(
         provenance=collect(),
         defaults=defaults,
     )
-    # Late: importing MLflow takes seconds, and most bad input was refused by now.
-    from posetune.tracking.machine import Sampler, system_metrics
-    from posetune.tracking.projection import Tracker
+    watch: AbstractContextManager[object] = nullcontext()
+    if watch_machine:  # importing MLflow takes seconds, and most bad input was refused by now
+        from posetune.tracking.machine import Sampler, system_metrics
 
-    sampler = Sampler(resolved.folder) if watch_machine else None  # refused before it begins
+        sampler = Sampler(resolved.folder)  # refused before the sweep begins
+        watch = system_metrics(sampler, database, name=name, home=resolved)
     run = SweepRun(database, opening)
     for note in run.warm_notes:
         console.print(note)
@@ -183,9 +185,6 @@ def sweep(
     tracker = Tracker(database, name, resolved, announce=_announce, foresight=foresight)
     tracker.start()
     stopping = Stopping()
-    watch = (
-        system_metrics(sampler, database, name=name, home=resolved) if sampler else nullcontext()
-    )
     try:
         with live_table(run, foresight, quiet=as_json), watch:
             run_sweep(

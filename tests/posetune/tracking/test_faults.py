@@ -22,9 +22,10 @@ from posetune.api import StoreSummary
 from posetune.digest import digest_folder
 from posetune.home import Home
 from posetune.testing.toy import Toy
-from posetune.tracking import connection, projection
-from posetune.tracking.projection import Tracker, ship
+from posetune.tracking import connection
+from posetune.tracking.projection import ship
 from posetune.tracking.promotion import Request, promote, roll_back
+from posetune.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 
@@ -120,9 +121,9 @@ def proxy(server: Any) -> Iterator[Proxy]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same tries with shorter pauses."""
-    monkeypatch.setattr(projection, "PERIOD_S", 0.1)
-    monkeypatch.setattr(projection, "LONGEST_PAUSE_S", 0.2)
-    monkeypatch.setattr(projection, "SHARE", 1.0)
+    monkeypatch.setattr("posetune.tracking.tracker.PERIOD_S", 0.1)
+    monkeypatch.setattr("posetune.tracking.tracker.LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("posetune.tracking.tracker.SHARE", 1.0)
     monkeypatch.setattr(connection, "_PAUSES_S", (0.01, 0.02))
 
 

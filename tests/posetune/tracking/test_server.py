@@ -19,9 +19,9 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.testing.toy import Toy
-from posetune.tracking import projection
-from posetune.tracking.projection import Tracker, ship
+from posetune.tracking.projection import ship
 from posetune.tracking.promotion import Request, promote
+from posetune.tracking.tracker import Tracker
 from posetune.tracking.ui import serve_ui
 
 Shown = dict[str, Any]
@@ -48,8 +48,8 @@ def test_a_server_that_was_away_ends_like_one_that_never_was(
     server: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(projection, "PERIOD_S", 0.1)
-    monkeypatch.setattr(projection, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr("posetune.tracking.tracker.PERIOD_S", 0.1)
+    monkeypatch.setattr("posetune.tracking.tracker.LONGEST_PAUSE_S", 0.2)
     home = scene.home.model_copy(update={"tracking": server.url})
     run = scene.open()
     run.baselines({"mean_shape": 9.0})

@@ -13,8 +13,8 @@ import pytest
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.tracking import projection
-from posetune.tracking.projection import Tracker, ship
+from posetune.tracking.projection import ship
+from posetune.tracking.tracker import Tracker
 
 Read = Callable[[Home], dict[str, dict[str, Any]]]
 
@@ -23,7 +23,7 @@ Read = Callable[[Home], dict[str, dict[str, Any]]]
 def test_a_tracker_ships_beside_the_driver_and_to_the_end(
     scene: Any, shown: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection, "PERIOD_S", 0.05)
+    monkeypatch.setattr("posetune.tracking.tracker.PERIOD_S", 0.05)
     run = scene.open()
     tracker = Tracker(scene.database, "first", scene.home)
     tracker.start()
@@ -67,7 +67,7 @@ def test_a_process_ends_while_mlflow_hangs(scene: Any) -> None:
             "import sys\n"
             "from posetune.home import Home\n"
             "from posetune.study.database import open_database\n"
-            "from posetune.tracking.projection import Tracker\n"
+            "from posetune.tracking.tracker import Tracker\n"
             "home = Home.model_validate_json(sys.argv[1])\n"
             "tracker = Tracker(open_database(home.database), 'first', home)\n"
             "tracker.start()\n"
