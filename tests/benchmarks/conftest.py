@@ -60,7 +60,12 @@ ROWS = {
     "rendering": Row("rendering 3 x 1,000 images, 128 px, rooms", "one process", 1.8),
     "launch": Row("a trial's launch after the first", "Tune, a process per trial", 20.0),
     "report": Row("a report of 30 metrics, as the loop sees it", "MLflowLoggerCallback", 50.0),
-    "first-report": Row("from the command to the first report", "a plain Tune script", 1.0),
+    "first-report": Row(
+        "from the command to the first report",
+        "a plain Tune script",
+        1.0,
+        "before Ray starts, the file and the store are checked and the study is opened",
+    ),
 }
 
 
