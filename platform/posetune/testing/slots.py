@@ -187,12 +187,9 @@ def _figures(
 
     def resident(begin: float, end: float) -> float:
         """The median between two shares of the way from the first to the last start."""
-        moments = [(sample.at - first) / (last - first) for sample in samples]
-        return statistics.median(
-            sample.resident
-            for sample, moment in zip(samples, moments, strict=True)
-            if begin <= moment <= end
-        )
+        begin, end = (first + share * (last - first) for share in (begin, end))
+        found = [sample.resident for sample in samples if begin <= sample.at <= end]
+        return statistics.median(found or [at(end).resident])  # a short sweep has few samples
 
     begin, end = at(first), at(last)
     count = sum(begin.at < moment <= end.at for moment, _ in reports)
