@@ -101,6 +101,7 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""
+        _forget_answers(tune_controller, trial)
         number, attempt = _number(trial), trial.config[ASSIGNMENT].attempt
         self._desk.unplaced.discard(number)
         goes_on = False
@@ -196,6 +197,17 @@ class StudyScheduler(FIFOScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _forget_answers(tune_controller: Any, trial: Trial) -> None:
+    """Let go of what a trial's worker has answered so far.
+
+    Tune keeps the future of every call until the trial ends, and Ray the answer with it: 3 KB for
+    each epoch of every trial under way.
+    """
+    manager = tune_controller._actor_manager
+    futures = manager._tracked_actors_to_task_futures[tune_controller._trial_to_actor[trial]]
+    futures &= manager._actor_task_events.get_futures()  # those that are still to come
 
 
 def _error_text(trial: Trial) -> str:
