@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, true
 
 from posetune.study import schema
 from posetune.study.budget import Holding
-from posetune.study.records import CheckpointRecord, TrialRecord
+from posetune.study.records import CheckpointRecord, Report, TrialRecord
 
 __all__ = [
     "SET_ASIDE",
@@ -72,20 +74,25 @@ def read_share(connection: Connection, sweep_id: int) -> dict[str, Any]:
     return dict(connection.execute(query.order_by(event.c.id.desc()).limit(1)).scalar() or {})
 
 
-def read_reports(connection: Connection, sweep_id: int) -> list[RowMapping]:
-    """Return number, epoch, value, decision, seconds, at of all reports in order of arrival."""
+def read_reports(connection: Connection, sweep_id: int) -> list[Report]:
+    """Return all reports in order of arrival."""
     r, t = schema.report, schema.trial
     query = (
-        select(t.c.number, r.c.epoch, r.c.value, r.c.decision, r.c.seconds, r.c.at)
+        select(t.c.number, r.c.epoch, r.c.value, r.c.seconds, r.c.decision)
         .join(t, t.c.id == r.c.trial_id)
         .where(t.c.sweep_id == sweep_id)
         .order_by(r.c.id)
     )
-    return list(connection.execute(query).mappings())
+    rows = connection.execute(query)
+    return [Report(n, e, v, s, sys.intern(decision)) for n, e, v, s, decision in rows]
 
 
 def read_trials(
-    connection: Connection, sweep_id: int, reports: Iterable[RowMapping]
+    connection: Connection,
+    sweep_id: int,
+    reports: Iterable[Report],
+    *,
+    all_checkpoints: bool = True,
 ) -> list[TrialRecord]:
     """Return all trials by number, with their newest attempt, checkpoints and end.
 
@@ -93,6 +100,7 @@ def read_trials(
         connection: a consistent view.
         sweep_id: the sweep.
         reports: what `read_reports` returned in the same view.
+        all_checkpoints: or only the newest of each trial.
     """
     trials = {
         row.number: TrialRecord(row.id, row.number, row.params, row.seed)
@@ -103,18 +111,17 @@ def read_trials(
         )
     }
     by_id = {record.id: record for record in trials.values()}
-    events: list[_Held] = []
-    for row in reports:
-        record = trials[row["number"]]
-        record.epoch, record.value = row["epoch"], row["value"]
-        record.decisions[row["epoch"]] = row["decision"]
-        record.seconds += row["seconds"]
-        events.append((row["at"], 3, record, Holding.seen))
-    for row in _of_sweep(connection, schema.checkpoint, sweep_id):
+    for report in reports:
+        record = trials[report.trial]
+        record.epoch, record.value = report.epoch, report.value
+        record.seconds += report.seconds
+    c = schema.checkpoint.c
+    newest = select(func.max(c.id)).group_by(c.trial_id)
+    wanted = true() if all_checkpoints else c.id.in_(newest)
+    for row in _of_sweep(connection, schema.checkpoint, sweep_id, wanted):
         values = {f.name: row[f.name] for f in dataclasses.fields(CheckpointRecord)}
-        record = by_id[row["trial_id"]]
-        record.checkpoints.append(CheckpointRecord(**values))
-        events.append((row["at"], 3, record, Holding.seen))
+        by_id[row["trial_id"]].checkpoints.append(CheckpointRecord(**values))
+    events = _count_attempts(connection, sweep_id, by_id) + _last_seen(connection, sweep_id, by_id)
     for row in _of_sweep(connection, schema.placement, sweep_id):
         record = by_id[row["trial_id"]]
         record.placement = row["facts"]
@@ -124,7 +131,6 @@ def read_trials(
         record = by_id[row["trial_id"]]
         record.state, record.reason = row["state"], row["reason"]
         events.append((row["at"], 4, record, Holding.ended))
-    events += _count_attempts(connection, sweep_id, by_id)
     for at, _, record, happens in sorted(events, key=lambda event: event[:2]):
         happens(record.holding, at)
     return list(trials.values())
@@ -132,6 +138,23 @@ def read_trials(
 
 _Held = tuple[float, int, TrialRecord, Callable[[Holding, float], None]]
 """When something happened, what comes first at the same time, to whom, and what it means."""
+
+
+def _last_seen(
+    connection: Connection, sweep_id: int, by_id: Mapping[int, TrialRecord]
+) -> list[_Held]:
+    """Return when each attempt was last at work: those before it add up to the same."""
+    events: list[_Held] = []
+    for table in (schema.report, schema.checkpoint):
+        query = (
+            select(table.c.trial_id, func.max(table.c.at).label("at"))
+            .join(schema.trial, schema.trial.c.id == table.c.trial_id)
+            .where(schema.trial.c.sweep_id == sweep_id)
+            .group_by(table.c.trial_id, table.c.attempt)
+        )
+        rows = connection.execute(query)
+        events += [(row.at, 3, by_id[row.trial_id], Holding.seen) for row in rows]
+    return events
 
 
 def _count_attempts(
@@ -149,6 +172,9 @@ def _count_attempts(
     starts = sorted(connection.execute(query).scalars())
     query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == SET_ASIDE)
     aside = {(data["trial"], data["attempt"]) for data in connection.execute(query).scalars()}
+    partial_s = schema.checkpoint.c.partial_s
+    within = _of_sweep(connection, schema.checkpoint, sweep_id, partial_s.is_not(None))
+    handed_over = {(row["trial_id"], row["attempt"]) for row in within}
     lives: dict[int, int] = {}
     begun: list[_Held] = [
         (at, 0, record, Holding.let_go) for at in starts for record in by_id.values()
@@ -156,9 +182,9 @@ def _count_attempts(
     for row in _of_sweep(connection, schema.attempt, sweep_id):
         record = by_id[row["trial_id"]]
         life = bisect.bisect_right(starts, row["at"])
-        handed_over = any(c.attempt == record.attempt and c.progress[1] for c in record.checkpoints)
+        was_told = (record.id, record.attempt) in handed_over
         was_aside = (record.number, record.attempt) in aside
-        died = lives.get(record.id) == life and not handed_over and not was_aside
+        died = lives.get(record.id) == life and not was_told and not was_aside
         record.crashes += died and (record.number, record.attempt) not in excused
         record.attempt = row["number"]
         if (record.number, record.attempt) in aside:
@@ -168,14 +194,16 @@ def _count_attempts(
     return begun
 
 
-def _of_sweep(connection: Connection, table: Any, sweep_id: int) -> list[RowMapping]:
+def _of_sweep(
+    connection: Connection, table: Any, sweep_id: int, *wanted: ColumnElement[bool]
+) -> Iterable[RowMapping]:
     query = (
         select(table)
         .join(schema.trial, schema.trial.c.id == table.c.trial_id)
-        .where(schema.trial.c.sweep_id == sweep_id)
+        .where(schema.trial.c.sweep_id == sweep_id, *wanted)
         .order_by(table.c.at, next(iter(table.primary_key)))
     )
-    return list(connection.execute(query).mappings())
+    return connection.execute(query).mappings()
 
 
 def read_once(connection: Connection, sweep_id: int) -> tuple[set[tuple[int, str]], bool]:
@@ -195,19 +223,16 @@ def read_driven_seconds(connection: Connection, sweep_id: int) -> float:
     """Return for how long drivers have been at work, from their starts to their last events."""
     event, report, trial = schema.sweep_event, schema.report, schema.trial
     of_sweep = event.c.sweep_id == sweep_id
-    starts = select(event.c.at).where(of_sweep, event.c.kind == "started")
     stops = select(event.c.at).where(of_sweep, event.c.kind == "stopped")
     reports = select(report.c.at).join(trial, trial.c.id == report.c.trial_id)
     reports = reports.where(trial.c.sweep_id == sweep_id)
-    marks = [(at, True) for at in connection.execute(starts).scalars()]
-    marks += [(at, False) for at in connection.execute(stops.union_all(reports)).scalars()]
-    driven, begun, last = 0.0, 0.0, 0.0
-    for at, is_start in sorted(marks):
-        if is_start:
-            driven += last - begun
-            begun = at
-        last = at
-    return driven + last - begun
+    query = select(event.c.at).where(of_sweep, event.c.kind == "started").order_by(event.c.at)
+    starts = list(connection.execute(query).scalars())
+    lasts = list(starts)
+    for at in connection.execute(stops.union_all(reports)).scalars():
+        life = max(0, bisect.bisect_right(starts, at) - 1)
+        lasts[life] = max(lasts[life], at)
+    return math.fsum(lasts) - math.fsum(starts)
 
 
 def read_metrics(

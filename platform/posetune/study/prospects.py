@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posetune.spec import SweepSpec
+from posetune.study.records import Report
 from posetune.study.rungs import compared_epochs
-from posetune.study.view import Report, TrialView
+from posetune.study.view import TrialView
 
 __all__ = ["Draw", "Prospects", "Situation", "worth"]
 

@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from posetune.parameters import Scalar
 from posetune.study.budget import Holding
 from posetune.study.rungs import Standing, place
 
-__all__ = ["Attempt", "CheckpointRecord", "TrialRecord"]
+__all__ = ["Attempt", "CheckpointRecord", "Report", "TrialRecord"]
+
+
+class Report(NamedTuple):
+    """One report; a long sweep has a hundred thousand of them."""
+
+    trial: int
+    epoch: int
+    value: float | None
+    """The objective; None where it was not a number."""
+    seconds: float = 0.0
+    """What the epoch took."""
+    decision: str = ""
+    """What the rungs said of it."""
 
 
 @dataclass(frozen=True)

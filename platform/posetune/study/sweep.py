@@ -351,12 +351,13 @@ class SweepRun:
             clock=self._clock,
         )
         values: dict[int, dict[int, float]] = {trial.number: {} for trial in self.trials}
-        for row in reports:
-            self._rungs.replay(row["number"], row["epoch"], row["value"])
-            self._stand(row["number"], row["epoch"], row["value"])
-            self.purse.recall(row["number"], row["epoch"], row["value"], row["seconds"])
-            if row["value"] is not None:
-                values[row["number"]][row["epoch"]] = row["value"]
+        for number, epoch, value, seconds, decision in reports:
+            self.trials[number].decisions[epoch] = decision
+            self._rungs.replay(number, epoch, value)
+            self._stand(number, epoch, value)
+            self.purse.recall(number, epoch, value, seconds)
+            if value is not None:
+                values[number][epoch] = value
         for trial in self.trials:
             self._memory.add(trial.params, values[trial.number], trial.state)
             if trial.state is not None:

@@ -20,12 +20,11 @@ from posetune.spec import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.lease import is_live
-from posetune.study.records import CheckpointRecord, TrialRecord
+from posetune.study.records import CheckpointRecord, Report, TrialRecord
 from posetune.study.rungs import Rungs, Standing, compared_epochs, place
 
 __all__ = [
     "LeftOut",
-    "Report",
     "StageUse",
     "SweepView",
     "TrialView",
@@ -65,17 +64,6 @@ class TrialView:
     """When it ended; None while it is open."""
     held_s: float = 0.0
     """For how long its attempts have held their resources."""
-
-
-class Report(NamedTuple):
-    """One report."""
-
-    trial: int
-    epoch: int
-    value: float | None
-    """The objective; None where it was not a number."""
-    seconds: float = 0.0
-    """What the epoch took."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +276,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
             told=times[t.id][1],
             held_s=t.holding.seconds,
         )
-        for t in journal.read_trials(connection, row["id"], reports)
+        for t in journal.read_trials(connection, row["id"], reports, all_checkpoints=False)
     )
     events = _events(connection, row["id"])
     return SweepView(
@@ -302,7 +290,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         provenance=row["provenance"],
         started=row["at"],
         trials=trials,
-        reports=tuple(Report(r["number"], r["epoch"], r["value"], r["seconds"]) for r in reports),
+        reports=tuple(reports),
         baselines=events.get("baselines", {}),
         stages=_stage_uses(connection, row["id"]),
         waits_for=events.get("waits", {}).get("for", "") if live else "",

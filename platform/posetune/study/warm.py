@@ -102,9 +102,9 @@ def _usable(
 ) -> tuple[list[WarmTrial], Counter[str]]:
     reports = journal.read_reports(connection, sweep_id)
     values: dict[int, dict[int, float]] = {}
-    for row in reports:
-        if row["value"] is not None:
-            values.setdefault(row["number"], {})[row["epoch"]] = row["value"]
+    for report in reports:
+        if report.value is not None:
+            values.setdefault(report.trial, {})[report.epoch] = report.value
     found: list[WarmTrial] = []
     refused: Counter[str] = Counter()
     for trial in journal.read_trials(connection, sweep_id, reports):

@@ -15,7 +15,6 @@ import pytest
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.study import journal
 from posetune.study.database import open_database
 from posetune.study.rungs import Rungs
 from posetune.study.view import read_sweep
@@ -81,11 +80,9 @@ def check_reports(folder: Path, name: str) -> None:
     for report in view.reports:
         epochs[report.trial].append(report.epoch)
     assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in view.trials}
-    with database.reading() as connection:
-        rows = journal.read_reports(connection, view.id)
     rungs = Rungs(view.spec.pruner, "min", view.spec.sampler.seed)
-    found = [rungs.report(r["number"], r["epoch"], r["value"]) for r in rows]
-    assert found == [r["decision"] for r in rows]
+    found = [rungs.report(r.trial, r.epoch, r.value) for r in view.reports]
+    assert found == [r.decision for r in view.reports]
     database.close()
 
 
