@@ -10,7 +10,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -96,6 +96,8 @@ def read_trials(
 ) -> list[TrialRecord]:
     """Return all trials by number, with their newest attempt, checkpoints and end.
 
+    The decisions on their reports are left out.
+
     Args:
         connection: a consistent view.
         sweep_id: the sweep.
@@ -115,13 +117,19 @@ def read_trials(
         record = trials[report.trial]
         record.epoch, record.value = report.epoch, report.value
         record.seconds += report.seconds
-    c = schema.checkpoint.c
-    newest = select(func.max(c.id)).group_by(c.trial_id)
-    wanted = true() if all_checkpoints else c.id.in_(newest)
-    for row in _of_sweep(connection, schema.checkpoint, sweep_id, wanted):
+    table = schema.checkpoint
+    newest = select(func.max(table.c.id)).join(schema.trial).group_by(table.c.trial_id)
+    newest = newest.where(schema.trial.c.sweep_id == sweep_id)
+    wanted = true() if all_checkpoints else table.c.id.in_(newest)
+    for row in _of_sweep(connection, table, sweep_id, wanted):
         values = {f.name: row[f.name] for f in dataclasses.fields(CheckpointRecord)}
         by_id[row["trial_id"]].checkpoints.append(CheckpointRecord(**values))
-    events = _count_attempts(connection, sweep_id, by_id) + _last_seen(connection, sweep_id, by_id)
+    starts = _starts(connection, sweep_id)
+    events: list[_Held] = [
+        (at, 0, record, Holding.let_go) for at in starts for record in by_id.values()
+    ]
+    events += _count_attempts(connection, sweep_id, by_id, starts=starts)
+    events += _last_seen(connection, sweep_id, by_id, starts=starts)
     for row in _of_sweep(connection, schema.placement, sweep_id):
         record = by_id[row["trial_id"]]
         record.placement = row["facts"]
@@ -140,25 +148,41 @@ _Held = tuple[float, int, TrialRecord, Callable[[Holding, float], None]]
 """When something happened, what comes first at the same time, to whom, and what it means."""
 
 
+def _starts(connection: Connection, sweep_id: int) -> list[float]:
+    """Return when the sweep's drivers started."""
+    event = schema.sweep_event
+    query = select(event.c.at).where(event.c.sweep_id == sweep_id, event.c.kind == "started")
+    return sorted(connection.execute(query).scalars())
+
+
 def _last_seen(
-    connection: Connection, sweep_id: int, by_id: Mapping[int, TrialRecord]
+    connection: Connection,
+    sweep_id: int,
+    by_id: Mapping[int, TrialRecord],
+    *,
+    starts: Sequence[float],
 ) -> list[_Held]:
-    """Return when each attempt was last at work: those before it add up to the same."""
-    events: list[_Held] = []
+    """Return when each attempt was last at work: what it held until then adds up to the same.
+
+    Where the next driver's clock is behind, it starts before the last reports of the attempt: so
+    there is one for each driver's time.
+    """
+    last: dict[tuple[int, int, int], float] = {}
     for table in (schema.report, schema.checkpoint):
-        query = (
-            select(table.c.trial_id, func.max(table.c.at).label("at"))
-            .join(schema.trial, schema.trial.c.id == table.c.trial_id)
-            .where(schema.trial.c.sweep_id == sweep_id)
-            .group_by(table.c.trial_id, table.c.attempt)
-        )
-        rows = connection.execute(query)
-        events += [(row.at, 3, by_id[row.trial_id], Holding.seen) for row in rows]
-    return events
+        query = select(table.c.trial_id, table.c.attempt, table.c.at).join(schema.trial)
+        query = query.where(schema.trial.c.sweep_id == sweep_id)
+        for trial_id, attempt, at in connection.execute(query):
+            key = trial_id, attempt, bisect.bisect_right(starts, at)
+            last[key] = max(last.get(key, at), at)
+    return [(at, 3, by_id[key[0]], Holding.seen) for key, at in last.items()]
 
 
 def _count_attempts(
-    connection: Connection, sweep_id: int, by_id: Mapping[int, TrialRecord]
+    connection: Connection,
+    sweep_id: int,
+    by_id: Mapping[int, TrialRecord],
+    *,
+    starts: Sequence[float],
 ) -> list[_Held]:
     """Number the attempts; two with no start of a driver between them mean a dead worker.
 
@@ -168,17 +192,13 @@ def _count_attempts(
     event = schema.sweep_event
     query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == "excused")
     excused = {(d["trial"], d["attempt"]) for d in connection.execute(query).scalars()}
-    query = select(event.c.at).where(event.c.sweep_id == sweep_id, event.c.kind == "started")
-    starts = sorted(connection.execute(query).scalars())
     query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == SET_ASIDE)
     aside = {(data["trial"], data["attempt"]) for data in connection.execute(query).scalars()}
-    partial_s = schema.checkpoint.c.partial_s
-    within = _of_sweep(connection, schema.checkpoint, sweep_id, partial_s.is_not(None))
-    handed_over = {(row["trial_id"], row["attempt"]) for row in within}
+    within = schema.checkpoint.c.partial_s.is_not(None)
+    rows = _of_sweep(connection, schema.checkpoint, sweep_id, within)
+    handed_over = {(row["trial_id"], row["attempt"]) for row in rows}
     lives: dict[int, int] = {}
-    begun: list[_Held] = [
-        (at, 0, record, Holding.let_go) for at in starts for record in by_id.values()
-    ]
+    begun: list[_Held] = []
     for row in _of_sweep(connection, schema.attempt, sweep_id):
         record = by_id[row["trial_id"]]
         life = bisect.bisect_right(starts, row["at"])
@@ -226,13 +246,13 @@ def read_driven_seconds(connection: Connection, sweep_id: int) -> float:
     stops = select(event.c.at).where(of_sweep, event.c.kind == "stopped")
     reports = select(report.c.at).join(trial, trial.c.id == report.c.trial_id)
     reports = reports.where(trial.c.sweep_id == sweep_id)
-    query = select(event.c.at).where(of_sweep, event.c.kind == "started").order_by(event.c.at)
-    starts = list(connection.execute(query).scalars())
+    starts = _starts(connection, sweep_id)
     lasts = list(starts)
     for at in connection.execute(stops.union_all(reports)).scalars():
-        life = max(0, bisect.bisect_right(starts, at) - 1)
-        lasts[life] = max(lasts[life], at)
-    return math.fsum(lasts) - math.fsum(starts)
+        life = bisect.bisect_left(starts, at) - 1  # a stop comes before a start at the same time
+        if life >= 0:
+            lasts[life] = max(lasts[life], at)
+    return math.fsum(last - start for start, last in zip(starts, lasts, strict=True))
 
 
 def read_metrics(

@@ -67,6 +67,7 @@ class TrialRecord:
     value: float | None = None
     """The objective at the last report."""
     decisions: dict[int, str] = field(default_factory=dict)
+    """What the rungs said of its reports, by epoch; for the driver only."""
     seconds: float = 0.0
     state: str | None = None
     """COMPLETE, PRUNED or FAILED once told."""

@@ -107,7 +107,7 @@ def _usable(
             values.setdefault(report.trial, {})[report.epoch] = report.value
     found: list[WarmTrial] = []
     refused: Counter[str] = Counter()
-    for trial in journal.read_trials(connection, sweep_id, reports):
+    for trial in journal.read_trials(connection, sweep_id, reports, all_checkpoints=False):
         if trial.state not in ("COMPLETE", "PRUNED") or trial.number not in values:
             continue
         config = {**other.fixed, **trial.params}

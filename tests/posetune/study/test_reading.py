@@ -1,0 +1,120 @@
+"""What is read of a sweep that others have written: the same from fewer rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from posetune.study import journal
+from posetune.study.database import Database
+from posetune.study.records import CheckpointRecord
+from posetune.study.sweep import Opening, SweepRun
+from posetune.study.view import read_sweep
+from posetune.testing.driver import open_unsynced, simulated_opening
+
+EPOCHS = 100
+EPOCH_S = 300.0
+
+
+class Clock:
+    """What a driver takes for the time."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Database]:
+    database = open_unsynced(tmp_path / "study.db")
+    yield database
+    database.close()
+
+
+def opening(name: str = "s") -> Opening:
+    plain = simulated_opening(
+        pruner={"name": "none", "max_epochs": EPOCHS}, resources={"gpu": 1}, budget={"trials": 9}
+    )
+    return dataclasses.replace(plain, name=name)
+
+
+def train(run: SweepRun, clock: Clock, *, epochs: int, within: bool = False) -> None:
+    """An attempt of the next trial, with a checkpoint at each report; perhaps handed over."""
+    trial = run.next_trial()
+    assert trial is not None
+    attempt = run.begin_attempt(trial.number)
+    run.started(trial.number, attempt.number, facts={"setup_s": 10.0})
+    for epoch in range(trial.epoch + 1, trial.epoch + epochs + 1):
+        clock.now += EPOCH_S
+        saved = CheckpointRecord(attempt.number, epoch, f"{trial.number}-{epoch}", "d" * 64, 1)
+        report = {"metrics": {"loss": 1 / epoch}, "seconds": EPOCH_S, "checkpoint": saved}
+        run.report(trial.number, attempt.number, epoch=epoch, **report)
+    if within:
+        clock.now += 5.0
+        saved = dataclasses.replace(saved, folder="within", partial_s=5.0)
+        run.hand_over(trial.number, attempt.number, checkpoint=saved)
+
+
+def test_the_newest_checkpoints_are_told_from_all(study: Database) -> None:
+    clock = Clock()
+    for name, within in (("s", True), ("t", False)):
+        run = SweepRun(study, opening(name), clock=clock)
+        train(run, clock, epochs=3, within=within)
+        train(run, clock, epochs=2)
+        run.begin_attempt(0)
+        run.lease.release()
+        with study.reading() as connection:
+            reports = journal.read_reports(connection, run.id)
+            every = journal.read_trials(connection, run.id, reports)
+            newest = journal.read_trials(connection, run.id, reports, all_checkpoints=False)
+        assert [len(trial.checkpoints) for trial in every] == [3 + within, 2]
+        assert every[0].crashes == (not within), "one that handed over has not crashed"
+        for trial in every:
+            trial.checkpoints = trial.checkpoints[-1:]
+        assert newest == every
+
+
+@pytest.mark.parametrize("behind_s", [-3.0, 3.0])
+def test_a_driver_whose_clock_is_behind_forgets_no_hours(study: Database, behind_s: float) -> None:
+    clock = Clock()
+    run = SweepRun(study, opening(), clock=clock)
+    train(run, clock, epochs=24)
+    run.close("the next driver runs elsewhere")
+    clock.now -= behind_s
+    SweepRun(study, opening(), clock=clock).lease.release()
+    held_s = read_sweep(study, "s").trials[0].held_s
+    assert held_s == 10 + (24 if behind_s < 0 else 23) * EPOCH_S, "at most the last report"
+
+
+def test_the_time_of_drivers_adds_up(study: Database) -> None:
+    clock = Clock()
+    for _ in range(2):  # the second starts when the first has stopped
+        run = SweepRun(study, opening(), clock=clock)
+        train(run, clock, epochs=4)
+        clock.now += 50
+        run.close("stopped")
+    clock.now += 10_000
+    run = SweepRun(study, opening(), clock=clock)
+    train(run, clock, epochs=1)
+    run.lease.release()
+    assert read_sweep(study, "s").driven_s == 2 * (4 * EPOCH_S + 50) + EPOCH_S
+
+
+def test_reading_a_sweep_takes_little_more_than_it_returns(study: Database) -> None:
+    clock = Clock()
+    run = SweepRun(study, opening(), clock=clock)
+    for _ in range(9):
+        train(run, clock, epochs=EPOCHS)
+    run.lease.release()
+    read_sweep(study, "s")
+    tracemalloc.start()
+    view = read_sweep(study, "s")
+    returned, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(view.reports) == 9 * EPOCHS
+    assert (peak - returned) / len(view.reports) < 150, "bytes a report that are thrown away"
