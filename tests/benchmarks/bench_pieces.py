@@ -259,7 +259,7 @@ def test_rendering(medians: Medians, measured: Any, tmp_path: Path) -> None:
 
     def make(workers: int | None) -> Callable[[], None]:
         def run() -> None:
-            options = importer.options(image_size=128, level="rooms", limit=1000, workers=workers)
+            options = importer.options(image_size=128, level="rooms", limit=4000, workers=workers)
             importer.run(None, tmp_path / "made", options, silent)
             shutil.rmtree(tmp_path / "made")
 

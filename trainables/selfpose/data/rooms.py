@@ -93,7 +93,8 @@ def picture_room(room: Room, camera: Camera) -> View:
         (np.arange(side, dtype=np.float32) + 0.5) / SCALE - BORDER_PX - FRAME_PX / 2
     ) / FOCAL_PX
     rays = np.stack(np.broadcast_arrays(ticks[None], ticks[:, None], np.float32(1)), axis=-1)
-    rays_p3 = rays.reshape(-1, 3) @ camera.world_to_camera_33
+    # Row by row: as one product of all pixels it takes twenty times as long.
+    rays_p3 = (rays @ camera.world_to_camera_33).reshape(-1, 3)
     distance_p, surface_p = _hit_shell(room, camera.position_mm, rays_p3)
     colour_p3 = _paint_shell(room, camera.position_mm + rays_p3 * distance_p[:, None], surface_p)
     _draw_furniture(room, camera, rays_p3, distance_p=distance_p, colour_p3=colour_p3)
@@ -147,12 +148,17 @@ def _hit_shell(
     """Return how far each ray goes to a wall, the floor or the ceiling, and which it meets."""
     low = np.asarray([-room.half_size_mm[0], -room.half_size_mm[1], 0], dtype=np.float32)
     high = np.asarray([*room.half_size_mm, room.height_mm], dtype=np.float32)
-    safe_p3 = np.where(np.abs(rays_p3) < 1e-6, np.float32(1e-6), rays_p3)
-    walls_p3 = np.where(safe_p3 > 0, high - origin_3, low - origin_3) / safe_p3
-    axis_p = walls_p3.argmin(axis=1)
-    distance_p = walls_p3.min(axis=1)
-    positive_p = np.take_along_axis(safe_p3, axis_p[:, None], axis=1)[:, 0] > 0
-    return distance_p, 2 * axis_p + positive_p  # 0..3 walls, 4 floor, 5 ceiling
+    safe_3p = _safe(rays_p3)
+    far_3p = np.where(safe_3p > 0, (high - origin_3)[:, None], (low - origin_3)[:, None])
+    walls_3p = far_3p / safe_3p
+    axis_p = walls_3p.argmin(axis=0)
+    positive_p = np.take_along_axis(safe_3p, axis_p[None], axis=0)[0] > 0
+    return walls_3p.min(axis=0), 2 * axis_p + positive_p  # 0..3 walls, 4 floor, 5 ceiling
+
+
+def _safe(rays_p3: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rays (3, P) that can be divided by; numpy is fast along the longer axis."""
+    return np.where(np.abs(rays_p3.T) < 1e-6, np.float32(1e-6), np.ascontiguousarray(rays_p3.T))
 
 
 def _paint_shell(
@@ -211,16 +217,17 @@ def _draw_furniture(
     """Paint the boxes that stand behind the room's middle, as this camera sees it."""
     origin = camera.position_mm
     middle_depth = float(-(origin @ camera.world_to_camera_33[2]))
-    safe_p3 = np.where(np.abs(rays_p3) < 1e-6, np.float32(1e-6), rays_p3)
+    safe_3p = _safe(rays_p3)
     for box, colour in zip(room.furniture_k6, room.furniture_colours_k3, strict=True):
         centre = (box[:3] + box[3:]) / 2
         if (centre - origin) @ camera.world_to_camera_33[2] < middle_depth + CLEAR_MM / 2:
             continue
-        first_p3, second_p3 = (box[:3] - origin) / safe_p3, (box[3:] - origin) / safe_p3
-        near_p3 = np.minimum(first_p3, second_p3)
-        near_p = near_p3.max(axis=1)
-        hit = (near_p < np.maximum(first_p3, second_p3).min(axis=1)) & (near_p < distance_p)
+        first_3p = (box[:3] - origin)[:, None] / safe_3p
+        second_3p = (box[3:] - origin)[:, None] / safe_3p
+        near_3p = np.minimum(first_3p, second_3p)
+        near_p = near_3p.max(axis=0)
+        hit = (near_p < np.maximum(first_3p, second_3p).min(axis=0)) & (near_p < distance_p)
         hit &= near_p > 0
-        side_p = near_p3[hit].argmax(axis=1)
+        side_p = near_3p[:, hit].argmax(axis=0)
         colour_p3[hit] = colour * np.asarray([0.8, 0.95, 1.1], dtype=np.float32)[side_p, None]
         distance_p[hit] = near_p[hit]
