@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import read_sweep
-from posetune.testing.driver import open_unsynced, simulated_opening
+from posetune.testing.driver import simulated_opening
 
 EPOCHS = 100
 EPOCH_S = 300.0
@@ -27,13 +25,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Database]:
-    database = open_unsynced(tmp_path / "study.db")
-    yield database
-    database.close()
 
 
 def opening(name: str = "s") -> Opening:
@@ -60,15 +51,15 @@ def train(run: SweepRun, clock: Clock, *, epochs: int, within: bool = False) -> 
         run.hand_over(trial.number, attempt.number, checkpoint=saved)
 
 
-def test_the_newest_checkpoints_are_told_from_all(study: Database) -> None:
+def test_the_newest_checkpoints_are_told_from_all(database: Database) -> None:
     clock = Clock()
     for name, within in (("s", True), ("t", False)):
-        run = SweepRun(study, opening(name), clock=clock)
+        run = SweepRun(database, opening(name), clock=clock)
         train(run, clock, epochs=3, within=within)
         train(run, clock, epochs=2)
         run.begin_attempt(0)
         run.lease.release()
-        with study.reading() as connection:
+        with database.reading() as connection:
             reports = journal.read_reports(connection, run.id)
             every = journal.read_trials(connection, run.id, reports)
             newest = journal.read_trials(connection, run.id, reports, all_checkpoints=False)
@@ -80,40 +71,42 @@ def test_the_newest_checkpoints_are_told_from_all(study: Database) -> None:
 
 
 @pytest.mark.parametrize("behind_s", [-3.0, 3.0])
-def test_a_driver_whose_clock_is_behind_forgets_no_hours(study: Database, behind_s: float) -> None:
+def test_a_driver_whose_clock_is_behind_forgets_no_hours(
+    database: Database, behind_s: float
+) -> None:
     clock = Clock()
-    run = SweepRun(study, opening(), clock=clock)
+    run = SweepRun(database, opening(), clock=clock)
     train(run, clock, epochs=24)
     run.close("the next driver runs elsewhere")
     clock.now -= behind_s
-    SweepRun(study, opening(), clock=clock).lease.release()
-    held_s = read_sweep(study, "s").trials[0].held_s
+    SweepRun(database, opening(), clock=clock).lease.release()
+    held_s = read_sweep(database, "s").trials[0].held_s
     assert held_s == 10 + (24 if behind_s < 0 else 23) * EPOCH_S, "at most the last report"
 
 
-def test_the_time_of_drivers_adds_up(study: Database) -> None:
+def test_the_time_of_drivers_adds_up(database: Database) -> None:
     clock = Clock()
     for _ in range(2):  # the second starts when the first has stopped
-        run = SweepRun(study, opening(), clock=clock)
+        run = SweepRun(database, opening(), clock=clock)
         train(run, clock, epochs=4)
         clock.now += 50
         run.close("stopped")
     clock.now += 10_000
-    run = SweepRun(study, opening(), clock=clock)
+    run = SweepRun(database, opening(), clock=clock)
     train(run, clock, epochs=1)
     run.lease.release()
-    assert read_sweep(study, "s").driven_s == 2 * (4 * EPOCH_S + 50) + EPOCH_S
+    assert read_sweep(database, "s").driven_s == 2 * (4 * EPOCH_S + 50) + EPOCH_S
 
 
-def test_reading_a_sweep_takes_little_more_than_it_returns(study: Database) -> None:
+def test_reading_a_sweep_takes_little_more_than_it_returns(database: Database) -> None:
     clock = Clock()
-    run = SweepRun(study, opening(), clock=clock)
+    run = SweepRun(database, opening(), clock=clock)
     for _ in range(9):
         train(run, clock, epochs=EPOCHS)
     run.lease.release()
-    read_sweep(study, "s")
+    read_sweep(database, "s")
     tracemalloc.start()
-    view = read_sweep(study, "s")
+    view = read_sweep(database, "s")
     returned, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(view.reports) == 9 * EPOCHS
