@@ -67,6 +67,7 @@ class SweepRun:
         else:
             check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
+        self.has_baselines = False
         self.room = ""
         self.notice = ""
         """What a trial is waiting for, for whoever watches; empty while none waits."""
