@@ -44,7 +44,7 @@ def finds_compiler(device: torch.device) -> bool:
     return bool(has_triton())
 
 
-def compile_networks(networks: Iterable[nn.Module], *, cuda_graphs: bool = False) -> None:
+def compile_networks(networks: Iterable[nn.Module]) -> None:
     """Have networks compiled when they are first used, for training and for validation.
 
     What was compiled lies in torch's cache, which all processes of a node share, and is not
@@ -52,13 +52,9 @@ def compile_networks(networks: Iterable[nn.Module], *, cuda_graphs: bool = False
 
     Args:
         networks: changed in place.
-        cuda_graphs: whether each is replayed as CUDA graphs, which saves the launches of its
-            kernels; every step must begin with `torch.compiler.cudagraph_mark_step_begin`.
-            Measured by `make bench-gpu`, and no option of a trial before it is known to pay.
     """
     torch.compiler.reset()  # or this process' earlier trials would fill dynamo's table
     # D's graph is differentiated twice (for D and for Phi), so its buffers are not given away.
     torch._functorch.config.donated_buffer = False
-    mode = "reduce-overhead" if cuda_graphs else None
     for network in networks:  # one code object is behind all: each needs a table of its own
-        network.compile(mode=mode, isolate_recompiles=True)
+        network.compile(isolate_recompiles=True)

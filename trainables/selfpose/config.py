@@ -192,6 +192,9 @@ class SelfPoseConfig(_Part):
     compile: bool = Field(
         False, description="On CUDA, compile the networks; needs Triton and a C++ compiler there."
     )
+    replay: bool = Field(
+        True, description="On CUDA, record a step once as a CUDA graph and replay it."
+    )
     val_frames: int = Field(2000, ge=2, le=1_000_000, description="Validation frames, seeded.")
     stage_seed: int = Field(0, ge=0, le=2**31 - 1, description="Of all that trials share.")
     loss_weights: LossWeights = LossWeights()

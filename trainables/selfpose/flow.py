@@ -37,6 +37,7 @@ __all__ = [
 
 _WEIGHTS = "flow.safetensors"
 _FACTS = "flow.json"
+_PARTS = 16
 _OUTLIER_SPREAD = 3.0
 """Standard deviation of an outlier's components, in those of the prior's."""
 
@@ -172,9 +173,18 @@ class _FrozenLikelihood(torch.autograd.Function):
             torch.ops.aten.threshold_backward.grad_input(
                 inside_hb, hidden_hb, 0.0, grad_input=inside_hb
             )
-            kept = torch.addmm(grad_kb[: block.kept], first.weight.T, inside_hb)
+            kept = grad_kb[: block.kept] + _narrow_product(first.weight.T, inside_hb)
             grad_kb = torch.cat((kept, shift_cb * scale_cb))[block.inverse_permutation]
         return grad_kb
+
+
+def _narrow_product(narrow_ch: Tensor, hidden_hb: Tensor) -> Tensor:
+    """Multiply; on CUDA the long sum is split, else one multiprocessor would do it alone."""
+    if not hidden_hb.is_cuda or len(hidden_hb) % _PARTS:
+        return narrow_ch @ hidden_hb
+    count = len(hidden_hb) // _PARTS
+    of_parts_pch = narrow_ch.reshape(-1, _PARTS, count).transpose(0, 1)
+    return (of_parts_pch @ hidden_hb.view(_PARTS, count, -1)).sum(dim=0)
 
 
 class PosePrior(nn.Module):

@@ -48,8 +48,11 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
     products = {name: context.work / "more" / name for name in more}
     context = dataclasses.replace(context, products=products, progress=silent)
     trial = Trial(_with_steps(config, _FEW), context)
-    first = _seconds(lambda: trial.train(silent))  # with the warm-up, so it is not counted
-    few_s = min(first, _seconds(lambda: trial.train(silent)))
+    # With the warm-up, or on CUDA with the recording, the first ones take longer.
+    few_s = min(
+        _seconds(lambda: trial.train(silent))
+        for _ in range(6 if trial.device.type == "cuda" else 2)
+    )
     trial.config = _with_steps(config, _MORE)
     more_s = _seconds(lambda: trial.train(silent))
     epoch_s = _scaled(few_s, more_s, config.steps_per_epoch) + _seconds(trial.validate)

@@ -60,7 +60,8 @@ def mirror_poses(poses_bj2: Tensor, mirror: Sequence[int]) -> Tensor:
         poses_bj2: 2D poses (B, J, 2), crop coordinates or normalised.
         mirror: for each joint, the same joint of the other side.
     """
-    swapped_bj2 = poses_bj2[:, list(mirror)]
+    # Not by an index, which would have to be copied to the device.
+    swapped_bj2 = torch.stack([poses_bj2[:, joint] for joint in mirror], dim=1)
     return torch.cat((-swapped_bj2[..., :1], swapped_bj2[..., 1:]), dim=-1)
 
 

@@ -84,8 +84,9 @@ class PoseModel(nn.Module):
         offsets_bj = self.lifter(normalised_bj2)[0]
         if self.mirror_average:
             mirrored_bj2 = mirror_poses(normalised_bj2, self.layout.mirror)
-            mirrored_bj = self.lifter(mirrored_bj2)[0][:, list(self.layout.mirror)]
-            offsets_bj = (offsets_bj + mirrored_bj) / 2
+            mirrored_bj = self.lifter(mirrored_bj2)[0]
+            back_bj = torch.stack([mirrored_bj[:, joint] for joint in self.layout.mirror], dim=1)
+            offsets_bj = (offsets_bj + back_bj) / 2
         return lift(normalised_bj2, offsets_bj)
 
 
@@ -150,8 +151,10 @@ class PosePredictor:
 def unit_bones(poses_nj3: Tensor, layout: Layout) -> Tensor:
     """Return poses (N, J, 3) moved to root zero and scaled to mean limb length 1."""
     centred_nj3 = poses_nj3 - poses_nj3[:, layout.root : layout.root + 1]
-    children, parents = (list(ends) for ends in zip(*layout.limbs, strict=True))
-    length_n = (centred_nj3[:, children] - centred_nj3[:, parents]).norm(dim=-1).mean(dim=1)
+    limbs_nl3 = torch.stack(
+        [centred_nj3[:, child] - centred_nj3[:, parent] for child, parent in layout.limbs], dim=1
+    )
+    length_n = limbs_nl3.norm(dim=-1).mean(dim=1)
     return centred_nj3 / length_n.clamp(min=1e-8)[:, None, None]
 
 

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from selfpose import kernels
 from selfpose.skeleton import Layout
 
 __all__ = ["SIDE_BRIGHTNESS", "Profile", "SkeletonRenderer", "draw_skeletons", "limb_brightness"]
@@ -46,6 +47,8 @@ SIDE_BRIGHTNESS = 0.5
 """Of left limbs that are told from right ones: as far from the right as from the background."""
 
 _MINIMUM_SQUARE = 1e-6
+_MOST_LIMBS = 32
+"""The kernels keep those of a tile as the bits of a word."""
 _AT_ONCE = 2**20
 """Distances that are computed together on a CPU, 4 MB."""
 
@@ -125,6 +128,15 @@ def draw_skeletons(
     """
     if joints_bj2.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"joints must be float32 or float64 to be drawn, got {joints_bj2.dtype}")
+    if (
+        joints_bj2.dtype == torch.float32
+        and kernels.run_on(joints_bj2.device)
+        and len(limbs) <= _MOST_LIMBS
+    ):
+        from selfpose.kernels.drawing import Pen, draw
+
+        squared = profile == "squared"
+        return draw(joints_bj2, Pen(tuple(limbs), image_size, sigma, squared, tuple(brightness)))
     value_bss: Tensor = _NearestLimb.apply(  # type: ignore[no-untyped-call]
         joints_bj2, tuple(limbs), image_size, (sigma, profile, tuple(brightness))
     )

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from selfpose.branches import beside, meet
 from selfpose.config import LossWeights, SelfPoseConfig
 from selfpose.flow import PosePrior
 from selfpose.geometry import draw_rotations, lift, normalise_pose, project, rotate, rotate_back
@@ -49,6 +51,7 @@ __all__ = [
     "find_gradients",
     "lifting_losses",
     "make_optimiser",
+    "make_recordable",
     "make_skeleton_pen",
     "pretrain_omega",
     "pretrain_phi",
@@ -143,16 +146,22 @@ def complete_losses(
     assert model.omega is not None
     weights, on_cuda = config.loss_weights, batch.images_b3ss.is_cuda
     drawn_b1ss = pens.skeleton(batch.prior_bj2)
+    terms: Terms = {}
     with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
+        # Omega's rounded weights are not shared with the other branch, which would not wait.
+        with (
+            beside("drawn", drawn_b1ss),
+            torch.autocast("cuda", torch.bfloat16, enabled=on_cuda, cache_enabled=False),
+        ):
+            read_bj2 = model.omega(drawn_b1ss)
         skeletons_b1ss = model.phi(batch.images_b3ss).float()
-        read_bj2, y_bj2, redraw_bj2, target_b1ss = _read_skeletons(
-            model.omega, drawn_b1ss, skeletons_b1ss, config=config
-        )
-        terms = {}
         if weights.adversarial > 0:
-            judged = judge(skeletons_b1ss)
-            terms["adversarial"] = realness_loss(judged)
-            terms["discriminator"] = discriminator_loss(judge(drawn_b1ss), judged)
+            with beside("judged", skeletons_b1ss, drawn_b1ss):
+                judged = judge(skeletons_b1ss)
+                terms["adversarial"] = realness_loss(judged)
+                terms["discriminator"] = discriminator_loss(judge(drawn_b1ss), judged)
+        y_bj2, redraw_bj2, target_b1ss = _read_skeletons(model.omega, skeletons_b1ss, config=config)
+    meet("drawn", read_bj2)
     terms["keypoint"] = keypoint_loss(
         read_bj2,
         batch.prior_bj2,
@@ -165,29 +174,64 @@ def complete_losses(
     poses_bj2 = team.gather(y_bj2.detach() if config.detach_pose else y_bj2)
     if batch.lifted_prior_bj2 is not None:
         poses_bj2 = torch.cat((poses_bj2, batch.lifted_prior_bj2))
-    return terms | lifting_losses(
+    terms |= lifting_losses(
         poses_bj2, model, prior=prior, config=config, generator=generator, team=team
     )
+    meet("judged", *terms.values())
+    return terms
 
 
 def _read_skeletons(
-    omega: Omega, drawn_b1ss: Tensor, skeletons_b1ss: Tensor, *, config: SelfPoseConfig
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Read drawn and Phi's skeletons in one pass (Omega normalises each image by itself).
+    omega: Omega, skeletons_b1ss: Tensor, *, config: SelfPoseConfig
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Read Phi's skeletons, once.
 
     Returns:
-        Joints of the drawn ones, joints of Phi's, and for the redrawing half of the keypoint
-        term the joints to redraw (None if it has no share) and the skeletons to compare with:
-        unless `couple_skeleton`, those have no gradient for Phi.
+        Their joints, and for the redrawing half of the keypoint term the joints to redraw (None if
+        it has no share) and the skeletons to compare with: unless `couple_skeleton`, those have no
+        gradient for Phi.
     """
-    count, redraw = len(drawn_b1ss), config.keypoint.redrawing_share > 0
+    redraw = config.keypoint.redrawing_share > 0
     if config.couple_skeleton or not redraw:
-        joints = omega(torch.cat((drawn_b1ss, skeletons_b1ss)))
-        y_bj2 = joints[count:]
-        return joints[:count], y_bj2, y_bj2 if redraw else None, skeletons_b1ss
-    fixed_b1ss = skeletons_b1ss.detach()
-    joints = omega(torch.cat((drawn_b1ss, skeletons_b1ss, fixed_b1ss)))
-    return joints[:count], joints[count : 2 * count], joints[2 * count :], fixed_b1ss
+        y_bj2 = omega(skeletons_b1ss)
+        return y_bj2, y_bj2 if redraw else None, skeletons_b1ss
+    y_bj2, redraw_bj2 = _ReadTwice.apply(  # type: ignore[no-untyped-call]
+        skeletons_b1ss, omega, *omega.parameters()
+    )
+    return y_bj2, redraw_bj2, skeletons_b1ss.detach()
+
+
+class _ReadTwice(torch.autograd.Function):
+    """What Omega reads, twice: for losses that train Phi too, and for those that train it alone.
+
+    As if it read the skeletons and a detached copy. But both read the same, and Omega's gradient is
+    linear in theirs: so it is computed once, for their sum.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, skeletons_b1ss: Tensor, omega: Omega, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.skeletons_b1ss = skeletons_b1ss.detach().requires_grad_()
+        ctx.parameters = parameters
+        with torch.enable_grad():
+            ctx.joints_bj2 = omega(ctx.skeletons_b1ss)
+        joints_bj2 = ctx.joints_bj2.detach()
+        return joints_bj2, joints_bj2.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_both_bj2: Tensor, of_omega_bj2: Tensor) -> tuple[Tensor | None, ...]:
+        joints_bj2 = ctx.joints_bj2
+        to_omega = torch.autograd.grad(
+            joints_bj2,
+            ctx.parameters,
+            of_both_bj2 + of_omega_bj2,
+            retain_graph=True,
+            allow_unused=True,  # biases that are normalised away
+        )
+        (to_phi,) = torch.autograd.grad(joints_bj2, ctx.skeletons_b1ss, of_both_bj2)
+        return to_phi, None, *to_omega
 
 
 def lifting_losses(
@@ -249,6 +293,13 @@ def make_optimiser(groups: list[tuple[nn.Module, float]]) -> torch.optim.Optimiz
     return torch.optim.Adam(parameters, betas=_ADAM_BETAS, fused=True)
 
 
+def make_recordable(optimiser: torch.optim.Optimizer) -> None:
+    """Let the optimiser's steps be part of a CUDA graph: its rates become tensors."""
+    for group in optimiser.param_groups:
+        group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+        group["capturable"] = True
+
+
 def take_step(
     optimiser: torch.optim.Optimizer, loss: Tensor, *, clip: float, team: Team = ALONE
 ) -> None:
@@ -285,18 +336,16 @@ def apply_gradients(optimiser: torch.optim.Optimizer, *, clip: float) -> None:
 
 
 def add_noise(
-    skeletons_b1ss: Tensor, generator: torch.Generator, *, noise: float, team: Team = ALONE
+    skeletons_b1ss: Tensor, generator: torch.Generator, *, noise: float | Tensor, team: Team = ALONE
 ) -> Tensor:
     """Add D's instance noise to skeletons (B, 1, S, S) in [-1, 1].
 
     Args:
         skeletons_b1ss: a process' share of a batch.
         generator: draws for the whole batch, on the skeletons' device.
-        noise: standard deviation, in the skeletons' unit.
+        noise: standard deviation, in the skeletons' unit, ().
         team: who has the other shares.
     """
-    if noise == 0:
-        return skeletons_b1ss
     count, *shape = skeletons_b1ss.shape
     shift = torch.randn(
         (team.size * count, *shape), generator=generator, device=skeletons_b1ss.device

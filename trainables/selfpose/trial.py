@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posetune.api import BadInputError, Progress, TrialContext
+from selfpose.branches import beside, meet
 from selfpose.checkpoint import TrainingState, load_state, save_state
 from selfpose.compiling import check_compiler, compile_networks, finds_compiler
 from selfpose.config import SelfPoseConfig
@@ -27,9 +28,11 @@ from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
 from selfpose.inference import build_model, unit_bones
 from selfpose.metrics import error_2d_px, validation_metrics, validation_subset
 from selfpose.networks import D
+from selfpose.networks.layers import as_written
 from selfpose.parallel import Team, share_statistics
+from selfpose.replay import Replay
 from selfpose.stages import load_shared_weights, prior_poses
-from selfpose.supervised import read_labels, supervised_loss
+from selfpose.supervised import Labels, read_labels, supervised_loss
 from selfpose.training import (
     Batch,
     Pens,
@@ -40,6 +43,7 @@ from selfpose.training import (
     find_gradients,
     lifting_losses,
     make_optimiser,
+    make_recordable,
     seeded,
     take_step,
     weighted_sum,
@@ -113,21 +117,20 @@ class Trial:
         """Steps done of the epoch under way."""
         self.sums = torch.zeros(len(TERMS), device=self.device)
         """Of each of `TERMS` over these steps."""
-        self.replays = False
-        """Whether networks are replayed as CUDA graphs."""
+        self.noise_left = torch.zeros((), device=self.device)
+        """Standard deviation of the noise on what D sees, at this step."""
+        self.replay: Replay | None = None
+        if self.device.type == "cuda" and config.replay and self.team.size == 1:
+            self._make_replay()
         if config.compile:
             self.compile()
 
-    def compile(self, *, cuda_graphs: bool = False) -> bool:
-        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did.
-
-        With `cuda_graphs`, they are for `train` alone.
-        """
+    def compile(self) -> bool:
+        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did."""
         if not finds_compiler(self.device):
             return False
         networks = (self.model.phi, self.model.omega, self.model.lifter, self.judge)
-        compile_networks((n for n in networks if n is not None), cuda_graphs=cuda_graphs)
-        self.replays = cuda_graphs
+        compile_networks(n for n in networks if n is not None)
         return True
 
     def train(self, progress: Progress) -> dict[str, float]:
@@ -140,19 +143,18 @@ class Trial:
         """
         self.model.train()
         total = self.config.steps_per_epoch
-        steps = {"complete": self._complete_step, "supervised": self._supervised_step}
-        take_one = steps.get(self.config.mode, self._lifting_step)
         while self.position < total:
             if self.position % max(1, total // 50) == 0:
                 progress(self.position, total)
             self._set_rates()
-            if self.replays:
-                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-            terms = take_one()
-            zero = self.sums.new_zeros(())
-            reported = torch.stack([terms.get(name, zero).detach() for name in TERMS])
-            self.team.average([reported])
-            self.sums += reported
+            noise = self._set_noise()
+            batch = self._draw_batch()
+            if self.replay is not None:
+                self.sums += self.replay(batch, phase=noise > 0)
+            else:
+                with as_written():  # Python launches torch's own operations faster
+                    self.sums += self._step(batch)
+            self.steps += 1
             self.position += 1
         progress(total, total)
         means = dict(zip(TERMS, (self.sums / total).tolist(), strict=True))
@@ -249,6 +251,8 @@ class Trial:
             BadInputError: it was written by another configuration.
         """
         counters = load_state(self._state(), folder)
+        if self.replay is not None:
+            self.replay.forget()
         self.steps, self.epochs = counters["steps"], counters["epochs"]
         self.position = counters["position"]
         self.sums.copy_(torch.tensor(counters["sums"]))
@@ -268,26 +272,63 @@ class Trial:
     def _groups(self) -> list[dict[str, Any]]:
         return [*self.optimiser.param_groups, *self.judge_optimiser.param_groups]
 
+    def _make_replay(self) -> None:
+        for optimiser in (self.optimiser, self.judge_optimiser):
+            make_recordable(optimiser)
+        self.replay = Replay(self._step, device=self.device, generators=[self.noise])
+
     def _set_rates(self) -> None:
         """Let every learning rate follow half a cosine; the step alone decides, not the past."""
         if self.config.decay_steps:
             done = min(1.0, self.steps / self.config.decay_steps)
             for group, full in zip(self._groups(), self.full_rates, strict=True):
-                group["lr"] = full * (1.0 + math.cos(math.pi * done)) / 2.0
+                rate = full * (1.0 + math.cos(math.pi * done)) / 2.0
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
-    def _draw_rows(self) -> Tensor:
-        """Draw a batch of training images for all processes, and return this one's share."""
-        assert self.feed is not None  # modes that ask have images
-        count = self.config.batch_size
-        return self.team.share(torch.randint(len(self.feed), (count,), generator=self.order))
+    def _set_noise(self) -> float:
+        """Let D's noise fall to zero; return what is left."""
+        settings = self.config.discriminator
+        noise = settings.noise * (1.0 - min(1.0, self.steps / settings.noise_steps))
+        self.noise_left.fill_(noise)
+        return noise
+
+    def _draw_batch(self) -> tuple[Tensor | None, ...]:
+        """Draw what a step is given: `Batch`, images and their `Labels`, or poses of the prior."""
+        config = self.config
+        if config.mode == "lifting":
+            return (self._draw_prior(config.batch_size),)
+        assert self.feed is not None  # the other modes have images
+        rows_b = torch.randint(len(self.feed), (config.batch_size,), generator=self.order)
+        own_b = self.team.share(rows_b)
+        images_b3ss, masks_b1ss = self.feed.fetch(own_b)
+        if config.mode == "supervised":
+            return images_b3ss, *self.labels.pick(own_b)
+        return Batch(
+            images_b3ss,
+            masks_b1ss,
+            self.team.share(self._draw_prior(config.batch_size)),
+            self._draw_prior(config.lift_prior) if config.lift_prior else None,
+        )
 
     def _draw_prior(self, count: int) -> Tensor:
         pick = torch.randint(len(self.prior_nj2), (count,), generator=self.order)
         return self.prior_nj2[pick.to(self.device, non_blocking=True)]
 
-    def _lifting_step(self) -> Terms:
+    def _step(self, batch: tuple[Any, ...]) -> Tensor:
+        """Take one step, on the device alone; return its `TERMS`."""
+        step = {"complete": self._complete_step, "supervised": self._supervised_step}
+        terms = step.get(self.config.mode, self._lifting_step)(*batch)
+        zero = self.sums.new_zeros(())
+        reported = torch.stack([terms.get(name, zero).detach() for name in TERMS])
+        self.team.average([reported])
+        return reported
+
+    def _lifting_step(self, poses_bj2: Tensor) -> Terms:
         terms = lifting_losses(
-            self._draw_prior(self.config.batch_size),
+            poses_bj2,
             self.model,
             prior=self.flow,
             config=self.config,
@@ -296,23 +337,13 @@ class Trial:
         )
         return self._finish_step(terms, weighted_sum(terms, self.config.loss_weights))
 
-    def _supervised_step(self) -> Terms:
-        assert self.feed is not None  # this mode has images
-        pick = self._draw_rows()
-        images_b3ss, _ = self.feed.fetch(pick)
-        loss = supervised_loss(images_b3ss, self.labels.pick(pick), self.model)
-        return self._finish_step({}, loss)
+    def _supervised_step(self, images_b3ss: Tensor, *truth: Tensor) -> Terms:
+        return self._finish_step({}, supervised_loss(images_b3ss, Labels(*truth), self.model))
 
-    def _complete_step(self) -> Terms:
-        assert self.feed is not None  # complete mode has images
+    def _complete_step(self, *batch: Any) -> Terms:
         config = self.config
-        batch = Batch(
-            *self.feed.fetch(self._draw_rows()),
-            self.team.share(self._draw_prior(config.batch_size)),
-            self._draw_prior(config.lift_prior) if config.lift_prior else None,
-        )
         terms = complete_losses(
-            batch,
+            Batch(*batch),
             self.model,
             judge=self._judge,
             prior=self.flow,
@@ -321,25 +352,28 @@ class Trial:
         )
         if config.loss_weights.adversarial == 0:
             return self._finish_step(terms, weighted_sum(terms, config.loss_weights))
-        find_gradients(
-            self.judge_optimiser, terms["discriminator"], team=self.team, keep_graph=True
-        )
+        with beside("judged"):
+            find_gradients(
+                self.judge_optimiser, terms["discriminator"], team=self.team, keep_graph=True
+            )
         terms["discriminator"] = terms["discriminator"].detach()  # frees its part of the graph
         terms = self._finish_step(terms, weighted_sum(terms, config.loss_weights))
+        meet("judged")
         apply_gradients(self.judge_optimiser, clip=config.gradient_clip)
         return terms
 
     def _judge(self, skeletons_b1ss: Tensor) -> list[Tensor]:
         """Return D's maps, behind as much noise as is left at this step."""
         settings = self.config.discriminator
-        noise = settings.noise * (1.0 - min(1.0, self.steps / settings.noise_steps))
-        noisy_b1ss = add_noise(skeletons_b1ss, self.noise, noise=noise, team=self.team)
-        maps: list[Tensor] = self.judge(noisy_b1ss)
+        if settings.noise > 0 and self.steps < settings.noise_steps:
+            skeletons_b1ss = add_noise(
+                skeletons_b1ss, self.noise, noise=self.noise_left, team=self.team
+            )
+        maps: list[Tensor] = self.judge(skeletons_b1ss)
         return maps
 
     def _finish_step(self, terms: Terms, total: Tensor) -> Terms:
         take_step(self.optimiser, total, clip=self.config.gradient_clip, team=self.team)
-        self.steps += 1
         return {**terms, "total": total}
 
 

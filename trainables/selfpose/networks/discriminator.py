@@ -8,7 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from selfpose.branches import beside, meet
 from selfpose.networks.initialisation import draw_small_weights
+from selfpose.networks.layers import run_layers
 
 __all__ = ["D", "patch_sizes"]
 
@@ -40,13 +42,20 @@ class D(nn.Module):
         """Return one map of judgements (B, 1, P, P) per scale, real near 1 and fake near 0."""
         judgements = []
         for scale, network in zip(self.scales, self.networks, strict=True):
-            scaled = skeletons_b1ss
-            if scale > 1:
-                scaled = functional.interpolate(
-                    skeletons_b1ss, scale_factor=1 / scale, mode="bilinear", align_corners=False
-                )
-            judgements.append(network(scaled))
+            assert isinstance(network, nn.Sequential)
+            with beside(f"D, 1/{scale}", skeletons_b1ss):
+                judgements.append(run_layers(network, _reduce(skeletons_b1ss, scale)))
+        for scale, judgement in zip(self.scales, judgements, strict=True):
+            meet(f"D, 1/{scale}", judgement)
         return judgements
+
+
+def _reduce(x_b1ss: Tensor, scale: int) -> Tensor:
+    """Return bilinear samples between the two middle pixels of every `scale` on each axis."""
+    if scale == 1:
+        return x_b1ss
+    first = scale // 2 - 1
+    return functional.avg_pool2d(x_b1ss[..., first:, first:], 2, stride=scale)
 
 
 def patch_sizes(image_size: int) -> dict[int, int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpose.networks.initialisation import draw_small_weights
+from selfpose.networks.layers import run_layers
 
 __all__ = ["Phi"]
 
@@ -62,7 +63,7 @@ class Phi(nn.Module):
 
     def forward(self, images_b3ss: Tensor) -> Tensor:
         """Return skeleton images (B, 1, S, S), about -1 (background) to 1, of images in [-1, 1]."""
-        return self.layers(images_b3ss)
+        return run_layers(self.layers, images_b3ss)
 
 
 def _halvings(image_size: int, narrowest: int) -> int:

@@ -121,6 +121,8 @@ class PlainTraining:
     def _blur(self, skeletons_b1ss: Tensor) -> Tensor:
         settings = self.config.discriminator
         left = 1.0 - min(1.0, self.steps / settings.noise_steps)
+        if settings.noise * left == 0:
+            return skeletons_b1ss
         return add_noise(skeletons_b1ss, self.noise, noise=settings.noise * left)
 
     def _prior(self, count: int) -> Tensor:

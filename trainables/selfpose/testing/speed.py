@@ -9,17 +9,18 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from posetune.api import TrialContext, silent
 from selfpose.config import SelfPoseConfig
 from selfpose.images import ImageFeed
+from selfpose.networks.layers import as_written
 from selfpose.renderer import SkeletonRenderer
 from selfpose.testing.plain import PlainTraining
 from selfpose.trial import Trial
@@ -27,6 +28,10 @@ from selfpose.trial import Trial
 __all__ = ["StepSpeed", "count_operations", "largest_batch", "matrix_rate", "measure_step"]
 
 _MATRIX_SIDE = {"cuda": 8192, "cpu": 512}
+_FEW = 3
+"""Steps that show whether a batch fits; none of them is recorded yet."""
+_REPEATED = 20
+"""How often what takes microseconds is done between two looks at the clock."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +39,30 @@ class StepSpeed:
     """Seconds, operations (a multiplication and an addition are two) and bytes of one step."""
 
     ours_s: float
+    """On CUDA replayed, with the images on the device."""
     plain_s: float
+    """The plain twin as torch runs it by default: on CUDA its convolutions round to TF32."""
+    exact_s: float | None
+    """The plain twin in whole float32; None where the default is that."""
+    unrecorded_s: float | None
+    """Ours, each kernel launched from Python; None where nothing is replayed."""
     compiled_s: float | None
-    """None where nothing compiles."""
+    """The networks compiled instead of fused, replayed; None where nothing compiles."""
     compiling_s: float | None
-    replayed_s: float | None
-    """Compiled and replayed as CUDA graphs; None also where that fails."""
     operations: float
     """Of convolutions and matrix products, none of which could be left out."""
     matrix_rate: float
     """Operations per second of large matrix products, bf16 on CUDA and float32 elsewhere."""
     renderer_s: float
-    """Drawing the batch, forward and backward."""
+    """Drawing the batch, forward and backward; on CUDA without launches from Python."""
     copy_s: float
     """Reading and writing as many pixels once."""
     input_s: float
     """Fetching a batch of images that are kept on the device."""
-    reading_s: float
-    """Fetching one from the store."""
+    from_store_s: float
+    """A step with the images left in the store."""
     peak_bytes: int
-    """GPU memory with the images left in the store; 0 on a CPU."""
+    """GPU memory that torch held with the images left in the store; 0 on a CPU."""
 
     @property
     def share_of_rate(self) -> float:
@@ -78,49 +87,74 @@ def measure_step(
     """
     device = torch.device(context.device)
     peak_bytes = _peak_bytes(config, context)  # while nothing else takes memory
-    trial = Trial(config, context)
-    plain = PlainTraining(trial)
-    steps = config.steps_per_epoch
-    works: list[Callable[[], object]] = [
-        lambda: trial.train(silent),
-        lambda: [plain.step() for _ in range(steps)],
-    ]
-    compiling_s = replayed_s = None
-    compiled = Trial(config, context)
+    trial, from_store = Trial(config, context), Trial(config, context)
+    from_store.feed = _unkept(from_store)
+    plain, steps = PlainTraining(trial), config.steps_per_epoch
+    works: dict[str, Callable[[], object]] = {
+        "ours_s": lambda: trial.train(silent),
+        "plain_s": lambda: [plain.step() for _ in range(steps)],
+        "from_store_s": lambda: from_store.train(silent),
+    }
+    if device.type == "cuda":
+        unrecorded = Trial(config.model_copy(update={"replay": False}), context)
+        works["exact_s"] = lambda: _without_tf32(works["plain_s"])
+        works["unrecorded_s"] = lambda: unrecorded.train(silent)
+    compiled, compiling_s = Trial(config, context), None
     if compile_too and compiled.compile():
-        compiling_s = _seconds(lambda: compiled.train(silent), device)
-        works.append(lambda: compiled.train(silent))
-    ours_s, plain_s, *compiled_s = (s / steps for s in _take_turns(works, device, rounds))
-    renderer_s, copy_s = _take_turns(list(_drawing(trial, device)), device, rounds)
-    input_s, reading_s = _take_turns(list(_fetching(trial)), device, rounds)
-    operations = count_operations(trial)
-    if compiled_s:  # last: what it leaves behind disturbs nothing
-        replayed_s = _replayed_s(config, context, rounds)
+        compiling_s = _seconds_or_why_not(lambda: compiled.train(silent), device)
+    if compiling_s is not None:
+        works["compiled_s"] = lambda: compiled.train(silent)
+    seconds = dict(zip(works, _take_turns(list(works.values()), device, rounds), strict=True))
+    kept = trial.feed
+    assert kept is not None  # complete mode has images
+    picks = itertools.cycle(_picks(len(kept), config.batch_size))
+    small = [*_drawing(trial), lambda: kept.fetch(next(picks))]
+    renderer_s, copy_s, input_s = _take_turns([_repeated(work) for work in small], device, rounds)
     return StepSpeed(
-        ours_s=ours_s,
-        plain_s=plain_s,
-        compiled_s=compiled_s[0] if compiled_s else None,
+        **{
+            name: seconds[name] / steps if name in seconds else None
+            for name in ("exact_s", "unrecorded_s", "compiled_s")
+        },
+        ours_s=seconds["ours_s"] / steps,
+        plain_s=seconds["plain_s"] / steps,
+        from_store_s=seconds["from_store_s"] / steps,
         compiling_s=compiling_s,
-        replayed_s=replayed_s,
-        operations=operations,
+        operations=count_operations(config, context),
         matrix_rate=matrix_rate(device),
-        renderer_s=renderer_s,
-        copy_s=copy_s,
-        input_s=input_s,
-        reading_s=reading_s,
+        renderer_s=renderer_s / _REPEATED,
+        copy_s=copy_s / _REPEATED,
+        input_s=input_s / _REPEATED,
         peak_bytes=peak_bytes,
     )
 
 
-def count_operations(trial: Trial) -> float:
+def count_operations(config: SelfPoseConfig, context: TrialContext) -> float:
     """Count what the convolutions and matrix products of one step compute.
 
-    Ours computes no gradient that nobody takes: none for D's weights on the way to Phi, none for
-    the frozen flow, and no elevation where only depths are asked.
+    Ours computes no gradient that nobody takes (none for D's weights on the way to Phi, none for
+    the frozen flow), no elevation where only depths are asked, and reads no skeleton twice. What
+    the fused layers add to fill up channels is not counted.
     """
-    with FlopCounterMode(display=False) as counter:
+    changes = {"replay": False, "steps_per_epoch": 1}
+    trial = Trial(config.model_copy(update=changes), context)
+    with as_written(), _Operations() as counted:  # type: ignore[no-untyped-call]
         trial.train(silent)
-    return counter.get_total_flops() / trial.config.steps_per_epoch
+    return counted.total
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts; torch's own counter follows modules, which a gradient in a gradient forbids."""
+
+    total = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def matrix_rate(device: torch.device) -> float:
@@ -139,8 +173,9 @@ def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -
     """
     batch, fits = config.batch_size, 0
     while batch <= most:
+        changes = {"batch_size": batch, "steps_per_epoch": _FEW}
         try:
-            Trial(config.model_copy(update={"batch_size": batch}), context).train(silent)
+            Trial(config.model_copy(update=changes), context).train(silent)
         except torch.cuda.OutOfMemoryError:
             break
         batch, fits = 2 * batch, batch
@@ -148,62 +183,68 @@ def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -
 
 
 def _peak_bytes(config: SelfPoseConfig, context: TrialContext) -> int:
-    """Return the most memory that training takes, its images read from the store."""
+    """Return the most GPU memory that training takes, its images read from the store."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     trial = Trial(config, context)
     trial.feed = _unkept(trial)
-    with _gpu_memory() as peak:
-        trial.train(silent)
-    return peak[0]
+    trial.train(silent)
+    return torch.cuda.max_memory_reserved()
 
 
-@contextmanager
-def _gpu_memory() -> Any:
-    """Give a list that holds, in the end, the most bytes that tensors took on the GPU."""
-    peak = [0]
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    yield peak
-    if torch.cuda.is_available():
-        peak[0] = torch.cuda.max_memory_allocated()
-
-
-def _drawing(trial: Trial, device: torch.device) -> tuple[Callable[[], object], ...]:
+def _drawing(trial: Trial) -> tuple[Callable[[], object], ...]:
     joints_bj2 = trial.prior_nj2[: trial.config.batch_size].clone().requires_grad_()
     pen: SkeletonRenderer = trial.pens.skeleton
     image_b1ss: Tensor = pen(joints_bj2).detach()
     out_b1ss = torch.empty_like(image_b1ss)
 
-    def draw() -> None:
-        torch.autograd.backward(pen(joints_bj2), image_b1ss, inputs=[joints_bj2])
+    def draw() -> object:
+        return torch.autograd.grad(pen(joints_bj2), joints_bj2, image_b1ss)
 
-    return draw, lambda: out_b1ss.copy_(image_b1ss)
+    return _recorded(draw), _recorded(lambda: out_b1ss.copy_(image_b1ss))
 
 
-def _replayed_s(config: SelfPoseConfig, context: TrialContext, rounds: int) -> float | None:
-    """Return the seconds of a step replayed as CUDA graphs, or say why there are none."""
-    trial = Trial(config, context)
-    trial.compile(cuda_graphs=True)
+def _recorded(work: Callable[[], object]) -> Callable[[], object]:
+    """Return what replays the work on CUDA as one graph: then its launches do not count."""
+    if not torch.cuda.is_available():
+        return work
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return graph.replay
+
+
+def _repeated(work: Callable[[], object]) -> Callable[[], object]:
+    """Return what does the work some times without waiting between."""
+
+    def repeat() -> None:
+        for _ in range(_REPEATED):
+            work()
+
+    return repeat
+
+
+def _without_tf32(work: Callable[[], object]) -> None:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        work()
+
+
+def _seconds_or_why_not(work: Callable[[], object], device: torch.device) -> float | None:
     try:
-        (seconds,) = _take_turns(
-            [lambda: trial.train(silent)], torch.device(context.device), rounds
-        )
+        return _seconds(work, device)
     except RuntimeError as error:
-        print(f"CUDA graphs: {str(error).splitlines()[0]}")  # noqa: T201 - beside the table
+        print(f"compiled: {str(error).splitlines()[0]}")  # noqa: T201 - beside the table
         return None
-    return seconds / config.steps_per_epoch
 
 
-def _fetching(trial: Trial) -> tuple[Callable[[], object], ...]:
-    """Return what fetches a batch of random rows, other ones each time, of both kinds of feed."""
-    kept, unkept = trial.feed, _unkept(trial)
-    assert kept is not None
-    batches, count = 100, trial.config.batch_size
-    picks_nb = torch.randint(
-        len(kept), (batches, count), generator=torch.Generator().manual_seed(0)
-    )
-    turn = itertools.cycle(picks_nb)
-    return lambda: kept.fetch(next(turn)), lambda: unkept.fetch(next(turn))
+def _picks(rows: int, count: int) -> Tensor:
+    return torch.randint(rows, (100, count), generator=torch.Generator().manual_seed(0))
 
 
 def _unkept(trial: Trial) -> ImageFeed:

@@ -1,0 +1,73 @@
+"""Networks in the fused form beside themselves as they are written."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfpose.networks import D, Omega, Phi
+from selfpose.networks.layers import run_fused
+
+NETWORKS = {
+    "Phi": (lambda: Phi(4, image_size=32), 3),
+    "Omega": (lambda: Omega(4, image_size=32), 1),
+    "D": (lambda: D(4, image_size=32), 1),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_and_their_gradients_equal_the_written_layers(name: str, device: str) -> None:
+    make, channels = NETWORKS[name]
+    torch.manual_seed(0)
+    network = make().to(device)
+    for parameter in network.parameters():  # so that biases and gradients are not small
+        nn.init.normal_(parameter, std=0.5 if parameter.ndim == 1 else 0.2)
+    twin = copy.deepcopy(network).double()
+    image = torch.randn(2, channels, 32, 32).to(device).requires_grad_()
+    exact = image.detach().double().requires_grad_()
+    layers, exact_layers = (_sequence(n) for n in (network, twin))
+    y, exact_y = run_fused(layers, image), exact_layers(exact)
+    grad = torch.randn(y.shape).to(device)
+    y.backward(grad)
+    exact_y.backward(grad.double())
+
+    _same(y, exact_y)
+    _same(image.grad, exact.grad)
+    for (key, ours), theirs in zip(network.named_parameters(), twin.parameters(), strict=True):
+        if ours.grad is None:  # a bias that is normalised away, but for rounding
+            assert key.endswith("bias")
+            assert theirs.grad is not None
+            assert float(theirs.grad.abs().max()) < 1e-9
+        else:
+            _same(ours.grad, theirs.grad)
+    for ours, theirs in zip(network.buffers(), twin.buffers(), strict=True):
+        _same(ours, theirs)
+
+
+def test_a_single_process_alone_has_its_batch_normalisation_fused(device: str) -> None:
+    """One that is shared, or not in training, runs as it is written."""
+
+    class Shared(nn.BatchNorm2d):
+        """Another process has the other half of the batch."""
+
+    x = torch.randn(2, 8, 4, 4).to(device)
+    for norm in (Shared(8).to(device), nn.BatchNorm2d(8).to(device).eval()):
+        twin = copy.deepcopy(norm)
+        torch.testing.assert_close(run_fused(nn.Sequential(norm, nn.ReLU()), x), twin(x).relu())
+        torch.testing.assert_close(norm.running_mean, twin.running_mean)
+
+
+def _sequence(network: nn.Module) -> nn.Sequential:
+    found = network.networks[0] if isinstance(network, D) else network.layers
+    assert isinstance(found, nn.Sequential)
+    return found
+
+
+def _same(ours: Tensor | None, theirs: Tensor | None) -> None:
+    assert ours is not None
+    assert theirs is not None
+    largest = max(1.0, float(theirs.detach().abs().max()))
+    torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-3, atol=1e-4 * largest)

@@ -1,0 +1,149 @@
+"""The layers of a convolutional network, one after the other, or on CUDA in fewer operations.
+
+Under autocast on CUDA, `run_layers` computes the same in a form that costs less:
+- a normalisation and the activation behind it are one operation (`kernels.normalisation`), and the
+  bias before an instance normalisation, which takes it away again, is left out;
+- bilinear doubling stays in half precision (`kernels.upsampling`);
+- layers from or to an image of few channels have matrix products of their own
+  (`kernels.convolution`); of others, outputs are filled up to the 8 that matrix units take.
+
+Shape letters: B batch, C channels, O channels out, S image side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from selfpose import kernels
+
+__all__ = ["as_written", "run_fused", "run_layers"]
+
+_CHANNELS = 8
+_THIN = 4
+"""Up to so many channels are few."""
+_fuse = True
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Run all layers as they are written meanwhile, to count what they need or to compare."""
+    global _fuse
+    before, _fuse = _fuse, False
+    try:
+        yield
+    finally:
+        _fuse = before
+
+
+def run_layers(layers: nn.Sequential, x_bcss: Tensor) -> Tensor:
+    """Return what the layers make of x, in the form that is fastest here."""
+    if (
+        _fuse
+        and torch.is_autocast_enabled("cuda")
+        and kernels.run_on(x_bcss.device)
+        and not torch.compiler.is_compiling()
+    ):
+        return run_fused(layers, x_bcss.to(torch.get_autocast_dtype("cuda")))
+    return layers(x_bcss)
+
+
+def run_fused(layers: nn.Sequential, x_bcss: Tensor) -> Tensor:
+    """Return what the layers make of x, in the fused form."""
+    left = list(layers)
+    while left:
+        layer = left.pop(0)
+        if isinstance(layer, nn.Conv2d):
+            x_bcss = _convolve(layer, x_bcss, with_bias=not (left and _by_instance(left[0])))
+        elif _by_instance(layer) or _by_batch(layer):
+            slope = _slope(left[0]) if left else None
+            if slope is not None:
+                left.pop(0)
+            x_bcss = _normalise(layer, x_bcss, slope=1.0 if slope is None else slope)
+        elif _doubles(layer):
+            from selfpose.kernels.upsampling import double_side
+
+            x_bcss = double_side(x_bcss)
+        else:
+            x_bcss = layer(x_bcss)
+    return x_bcss
+
+
+def _by_instance(layer: nn.Module) -> bool:
+    return type(layer) is nn.InstanceNorm2d and not (layer.affine or layer.track_running_stats)
+
+
+def _by_batch(layer: nn.Module) -> bool:
+    return (
+        type(layer) is nn.BatchNorm2d  # not one that several processes share
+        and layer.training
+        and layer.affine
+        and layer.momentum is not None
+        and layer.track_running_stats
+    )
+
+
+def _doubles(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, nn.Upsample)
+        and layer.scale_factor == 2
+        and layer.mode == "bilinear"
+        and not layer.align_corners
+    )
+
+
+def _slope(layer: nn.Module) -> float | None:
+    """Return the slope left of zero of a rectifier, None for another layer."""
+    if isinstance(layer, nn.ReLU):
+        return 0.0
+    return layer.negative_slope if isinstance(layer, nn.LeakyReLU) else None
+
+
+def _normalise(layer: nn.Module, x_bcss: Tensor, *, slope: float) -> Tensor:
+    from selfpose.kernels.normalisation import Running, normalise_and_activate
+
+    if isinstance(layer, nn.InstanceNorm2d):
+        return normalise_and_activate(x_bcss, slope=slope, eps=layer.eps)
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert layer.num_batches_tracked is not None
+    assert layer.momentum is not None
+    layer.num_batches_tracked.add_(1)
+    return normalise_and_activate(
+        x_bcss,
+        slope=slope,
+        eps=layer.eps,
+        affine=(layer.weight, layer.bias),
+        running=Running(layer.running_mean, layer.running_var, layer.momentum),
+    )
+
+
+def _convolve(layer: nn.Conv2d, x_bcss: Tensor, *, with_bias: bool) -> Tensor:
+    """Convolve, on matrix units whatever the numbers of channels."""
+    weight, bias_o = layer.weight, layer.bias if with_bias else None
+    stride, padding = _same(layer.stride), _same(layer.padding)
+    if min(layer.in_channels, layer.out_channels) <= _THIN:
+        from selfpose.kernels.convolution import convolve_from_thin, convolve_to_thin
+
+        if layer.in_channels <= _THIN:
+            return convolve_from_thin(x_bcss, weight, bias_o, stride=stride, padding=padding)
+        if stride == 1:
+            y_bcss = convolve_to_thin(x_bcss, weight, padding=padding)
+            return y_bcss if bias_o is None else y_bcss + bias_o[:, None, None]
+    outputs, spare = layer.out_channels, -layer.out_channels % _CHANNELS
+    if spare:
+        weight = functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, spare))
+        bias_o = None if bias_o is None else functional.pad(bias_o, (0, spare))
+    y_bcss = functional.conv2d(x_bcss, weight, bias_o, stride, padding)
+    return y_bcss[:, :outputs] if spare else y_bcss
+
+
+def _same(of_axes: object) -> int:
+    assert isinstance(of_axes, tuple)  # torch makes two of one
+    assert of_axes[0] == of_axes[1]
+    return int(of_axes[0])
