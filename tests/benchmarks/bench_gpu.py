@@ -22,7 +22,7 @@ from selfpose.testing.speed import StepSpeed, largest_batch, measure_step
 from selfpose.trainable import SelfPose
 
 SHORT = {
-    "steps_per_epoch": 10,
+    "steps_per_epoch": 20,
     "pretrain_keypoints": 2,
     "pretrain_silhouette": 2,
     "flow.steps": 2,

@@ -42,7 +42,8 @@ class Replay:
             generators: of the device, those that the step draws from.
         """
         self._step, self._generators = step, generators
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # What other parts wait for goes before the branches beside it.
+        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._phase: object = None
         self.forget()
 

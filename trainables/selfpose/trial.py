@@ -120,10 +120,9 @@ class Trial:
         self.noise_left = torch.zeros((), device=self.device)
         """Standard deviation of the noise on what D sees, at this step."""
         self.replay: Replay | None = None
-        if self.device.type == "cuda" and config.replay and self.team.size == 1:
+        compiled = config.compile and self.compile()
+        if self.device.type == "cuda" and config.replay and self.team.size == 1 and not compiled:
             self._make_replay()
-        if config.compile:
-            self.compile()
 
     def compile(self) -> bool:
         """Let torch compile the networks for CUDA, where it finds a compiler; say if it did."""
@@ -357,10 +356,13 @@ class Trial:
                 self.judge_optimiser, terms["discriminator"], team=self.team, keep_graph=True
             )
         terms["discriminator"] = terms["discriminator"].detach()  # frees its part of the graph
-        terms = self._finish_step(terms, weighted_sum(terms, config.loss_weights))
+        total = weighted_sum(terms, config.loss_weights)
+        find_gradients(self.optimiser, total, team=self.team)
+        with beside("judged"):
+            apply_gradients(self.judge_optimiser, clip=config.gradient_clip)
+        apply_gradients(self.optimiser, clip=config.gradient_clip)
         meet("judged")
-        apply_gradients(self.judge_optimiser, clip=config.gradient_clip)
-        return terms
+        return {**terms, "total": total}
 
     def _judge(self, skeletons_b1ss: Tensor) -> list[Tensor]:
         """Return D's maps, behind as much noise as is left at this step."""
