@@ -27,9 +27,12 @@ def recording() -> Iterator[None]:
     """Let branches be branches meanwhile."""
     global _streams
     _streams = {}
+    # Omega's weights get gradients from two branches, which autograd would warn of.
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
         yield
     finally:
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(True)
         _streams = None
         _kept.clear()
 

@@ -20,28 +20,22 @@ from selfpose.branches import recording
 __all__ = ["Batch", "Replay"]
 
 Batch = tuple[Tensor | None, ...]
+Step = Callable[[Batch], Tensor]
 
 _PLAIN_STEPS = 3
 
 
 class Replay:
-    """A step that is recorded when it is first asked for often enough."""
+    """The recording of a step, made when the step was taken often enough."""
 
-    def __init__(
-        self,
-        step: Callable[[Batch], Tensor],
-        *,
-        device: torch.device,
-        generators: Sequence[torch.Generator],
-    ) -> None:
+    def __init__(self, *, device: torch.device, generators: Sequence[torch.Generator]) -> None:
         """Prepare; nothing runs yet.
 
         Args:
-            step: from a batch on the device to one tensor; waits for nothing.
             device: a CUDA device.
             generators: of the device, those that the step draws from.
         """
-        self._step, self._generators = step, generators
+        self._generators = generators
         # What other parts wait for goes before the branches beside it.
         self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._phase: object = None
@@ -53,10 +47,11 @@ class Replay:
         self._given: Batch = ()
         self._plain_steps = 0
 
-    def __call__(self, batch: Batch, *, phase: object) -> Tensor:
+    def take(self, step: Step, batch: Batch, *, phase: object) -> Tensor:
         """Take a step on a batch; the result is overwritten by the next one.
 
         Args:
+            step: from a batch on the device to one tensor; waits for nothing. Always the same.
             batch: of the same shapes in every step of a phase.
             phase: what tells one recording from another.
         """
@@ -66,8 +61,8 @@ class Replay:
         if self._graph is None:
             if self._plain_steps < _PLAIN_STEPS:
                 self._plain_steps += 1
-                return self._run_plainly(batch)
-            self._record(batch)
+                return self._run_plainly(step, batch)
+            self._record(step, batch)
         assert self._graph is not None
         for into, given in zip(self._given, batch, strict=True):
             if into is not None and given is not None:
@@ -75,16 +70,16 @@ class Replay:
         self._graph.replay()
         return self._result
 
-    def _run_plainly(self, batch: Batch) -> Tensor:
+    def _run_plainly(self, step: Step, batch: Batch) -> Tensor:
         """Run on the stream of the recording, where gradients are then expected too."""
         here = torch.cuda.current_stream()
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
-            result = self._step(batch)
+            result = step(batch)
         here.wait_stream(self._stream)
         return result
 
-    def _record(self, batch: Batch) -> None:
+    def _record(self, step: Step, batch: Batch) -> None:
         self._given = tuple(None if given is None else given.clone() for given in batch)
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
@@ -93,5 +88,5 @@ class Replay:
             recording(),
             torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
         ):
-            self._result = self._step(self._given)
+            self._result = step(self._given)
         self._graph = graph

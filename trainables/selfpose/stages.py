@@ -26,7 +26,8 @@ from selfpose.flow import fit_pose_prior, save_pose_prior
 from selfpose.geometry import head_distance, mirror_poses, normalise_pose
 from selfpose.images import check_images, open_feed
 from selfpose.inference import PoseModel, build_omega, build_phi
-from selfpose.training import make_skeleton_pen, pretrain_omega, pretrain_phi, seeded
+from selfpose.pretraining import pretrain_omega, pretrain_phi
+from selfpose.training import make_skeleton_pen, seeded
 
 __all__ = ["build_stages", "load_shared_weights", "prior_poses"]
 
@@ -193,8 +194,8 @@ class _Kind:
 
 
 _STEP_SOURCES = (
-    *("selfpose.stages", "selfpose.training", "selfpose.inference"),
-    "selfpose.networks.initialisation",
+    *("selfpose.stages", "selfpose.pretraining", "selfpose.training", "selfpose.inference"),
+    *("selfpose.networks.initialisation", "selfpose.networks.layers"),
 )
 
 _BASELINES = _Kind(
@@ -219,7 +220,10 @@ _KEYPOINTS = _Kind(
         *("image_size", "width", "keypoint.map_px", "keypoint.jitter"),
         *("renderer.sigma", "renderer.profile", "renderer.side_coding", "mirror_prior"),
     ),
-    (*_STEP_SOURCES, "selfpose.networks.omega", "selfpose.renderer"),
+    (
+        *(*_STEP_SOURCES, "selfpose.networks.omega", "selfpose.renderer"),
+        *("selfpose.kernels.drawing", "selfpose.kernels.programs.drawing"),
+    ),
     _build_keypoints,
 )
 _SILHOUETTE = _Kind(

@@ -1,4 +1,4 @@
-"""One training step, and what is trained before the first.
+"""One training step.
 
 Read `complete_losses` first: it names every term from image to 3D; `lifting_losses` holds the
 four terms that lifting mode has too. `find_gradients` and `apply_gradients` turn terms into new
@@ -24,7 +24,6 @@ from selfpose.branches import beside, meet
 from selfpose.config import LossWeights, SelfPoseConfig
 from selfpose.flow import PosePrior
 from selfpose.geometry import draw_rotations, lift, normalise_pose, project, rotate, rotate_back
-from selfpose.images import ImageFeed
 from selfpose.inference import PoseModel
 from selfpose.losses import (
     bone_loss,
@@ -36,7 +35,7 @@ from selfpose.losses import (
     reprojection_2d_loss,
     silhouette_loss,
 )
-from selfpose.networks import Omega, Phi
+from selfpose.networks import Omega
 from selfpose.parallel import ALONE, Team
 from selfpose.renderer import SIDE_BRIGHTNESS, SkeletonRenderer
 from selfpose.skeleton import Layout
@@ -53,8 +52,6 @@ __all__ = [
     "make_optimiser",
     "make_recordable",
     "make_skeleton_pen",
-    "pretrain_omega",
-    "pretrain_phi",
     "seeded",
     "take_step",
     "weighted_sum",
@@ -351,77 +348,3 @@ def add_noise(
         (team.size * count, *shape), generator=generator, device=skeletons_b1ss.device
     )
     return skeletons_b1ss + noise * team.share(shift)
-
-
-def pretrain_omega(
-    omega: Omega,
-    poses_nj2: Tensor,
-    *,
-    pen: SkeletonRenderer,
-    config: SelfPoseConfig,
-    generator: torch.Generator,
-    progress: Callable[[int, int, str], None],
-) -> None:
-    """Teach Omega to read drawn prior poses, on the device of the poses.
-
-    Args:
-        omega: changed in place.
-        poses_nj2: the prior's 2D poses (N, J, 2), crop coordinates.
-        pen: draws them.
-        config: steps, rate, batch and jitter.
-        generator: of the CPU; draws poses and shifts.
-        progress: told steps done and in all.
-    """
-
-    def loss() -> Tensor:
-        pick = torch.randint(len(poses_nj2), (config.batch_size,), generator=generator)
-        shift_b12 = 2 * torch.rand((config.batch_size, 1, 2), generator=generator) - 1
-        u_bj2 = poses_nj2[pick.to(poses_nj2.device)]
-        u_bj2 = u_bj2 + config.keypoint.jitter * shift_b12.to(u_bj2.device)
-        return (omega(pen(u_bj2)) - u_bj2).square().mean()
-
-    _pretrain(omega, loss, steps=config.pretrain_keypoints, config=config, progress=progress)
-
-
-def pretrain_phi(
-    phi: Phi,
-    feed: ImageFeed,
-    *,
-    config: SelfPoseConfig,
-    generator: torch.Generator,
-    progress: Callable[[int, int, str], None],
-) -> None:
-    """Teach Phi to output the foreground mask, on the device of the feed.
-
-    Args:
-        phi: changed in place.
-        feed: images with masks.
-        config: steps, rate and batch.
-        generator: of the CPU; draws the images.
-        progress: told steps done and in all.
-    """
-
-    def loss() -> Tensor:
-        pick = torch.randint(len(feed), (config.batch_size,), generator=generator)
-        images_b3ss, masks_b1ss = feed.fetch(pick)
-        return (phi(images_b3ss) - masks_b1ss).square().mean()
-
-    _pretrain(phi, loss, steps=config.pretrain_silhouette, config=config, progress=progress)
-
-
-def _pretrain(
-    network: nn.Module,
-    loss: Callable[[], Tensor],
-    *,
-    steps: int,
-    config: SelfPoseConfig,
-    progress: Callable[[int, int, str], None],
-) -> None:
-    optimiser = make_optimiser([(network, config.pretrain_learning_rate)])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for step in range(steps):
-        value = loss()
-        take_step(optimiser, value, clip=config.gradient_clip)
-        schedule.step()
-        if step % 50 == 0:
-            progress(step, steps, f"error {float(value.detach()):.4f}")

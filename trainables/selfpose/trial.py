@@ -19,14 +19,14 @@ from selfpose.branches import beside, meet
 from selfpose.checkpoint import TrainingState, load_state, save_state
 from selfpose.compiling import check_compiler, compile_networks, finds_compiler
 from selfpose.config import SelfPoseConfig
-from selfpose.data.store import Store, open_store
+from selfpose.data.store import open_store
 from selfpose.figures import SheetRow, draw_sheet
 from selfpose.flow import PosePrior, load_pose_prior
 from selfpose.geometry import head_distance
 from selfpose.health import check_discriminator, check_finite, check_spread
-from selfpose.images import ImageFeed, images_to_input, open_feed, reduce_images
+from selfpose.images import ImageFeed, images_to_input, open_feed
 from selfpose.inference import build_model, unit_bones
-from selfpose.metrics import error_2d_px, validation_metrics, validation_subset
+from selfpose.metrics import error_2d_px, validation_metrics
 from selfpose.networks import D
 from selfpose.networks.layers import as_written
 from selfpose.parallel import Team, share_statistics
@@ -48,6 +48,7 @@ from selfpose.training import (
     take_step,
     weighted_sum,
 )
+from selfpose.validation import ValidationFrames
 
 __all__ = ["TERMS", "Trial"]
 
@@ -107,7 +108,7 @@ class Trial:
             ).with_hue(config.silhouette_hue)
         if config.mode == "supervised":
             self.labels = read_labels(store.split("train"), layout, self.device)
-        self.validation = _Validation(store, config)
+        self.validation = ValidationFrames(store, config)
         self.optimiser, self.judge_optimiser = self._optimisers()
         self.full_rates = [group["lr"] for group in self._groups()]
         self.order = torch.Generator().manual_seed(context.seed)
@@ -149,7 +150,7 @@ class Trial:
             noise = self._set_noise()
             batch = self._draw_batch()
             if self.replay is not None:
-                self.sums += self.replay(batch, phase=noise > 0)
+                self.sums += self.replay.take(self._step, batch, phase=noise > 0)
             else:
                 with as_written():  # Python launches torch's own operations faster
                     self.sums += self._step(batch)
@@ -274,7 +275,7 @@ class Trial:
     def _make_replay(self) -> None:
         for optimiser in (self.optimiser, self.judge_optimiser):
             make_recordable(optimiser)
-        self.replay = Replay(self._step, device=self.device, generators=[self.noise])
+        self.replay = Replay(device=self.device, generators=[self.noise])
 
     def _set_rates(self) -> None:
         """Let every learning rate follow half a cosine; the step alone decides, not the past."""
@@ -377,22 +378,6 @@ class Trial:
     def _finish_step(self, terms: Terms, total: Tensor) -> Terms:
         take_step(self.optimiser, total, clip=self.config.gradient_clip, team=self.team)
         return {**terms, "total": total}
-
-
-class _Validation:
-    """The validation frames: their truth, and their images in complete mode."""
-
-    def __init__(self, store: Store, config: SelfPoseConfig) -> None:
-        val = store.split("val")
-        if len(val) < 2:
-            raise BadInputError(f"{store.root}: split val has {len(val)} frames; import more data")
-        rows = validation_subset(len(val), config.val_frames, config.stage_seed)
-        self.joints_2d_nj2 = val.joints_2d[rows]
-        self.joints_3d_nj3 = val.joints_3d[rows] if val.has_3d else None
-        self.activity_n, self.motion_n = val.activity[rows], val.motion[rows]
-        self.images_nss3: NDArray[np.uint8] | None = None
-        if config.takes_images:
-            self.images_nss3 = reduce_images(val.images(rows), config.image_size)
 
 
 def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:

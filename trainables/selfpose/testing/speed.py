@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import statistics
 import time
@@ -173,6 +174,7 @@ def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -
     """
     batch, fits = config.batch_size, 0
     while batch <= most:
+        gc.collect()  # what was measured before is not to take the room
         changes = {"batch_size": batch, "steps_per_epoch": _FEW}
         try:
             Trial(config.model_copy(update=changes), context).train(silent)
