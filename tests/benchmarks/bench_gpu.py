@@ -1,12 +1,16 @@
 """The step at the paper's size on a CUDA device; its logic is tested small on the CPU.
 
-One table and runs/bench/gpu.json, with the device's name.
+A table of the step and one of short trainings; runs/bench/gpu.json and gpu_training.json, with the
+device's name.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +22,22 @@ from posetune.provenance import collect
 from posetune.spec import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
-from selfpose.testing.speed import StepSpeed, largest_batch, measure_step
+from selfpose.testing.speed import (
+    WAYS,
+    StepSpeed,
+    largest_batch,
+    measure_step,
+    train_shortly,
+)
 from selfpose.trainable import SelfPose
 
+TRAINING = {
+    "steps_per_epoch": 200,
+    "pretrain_keypoints": 300,
+    "pretrain_silhouette": 200,
+    "flow.steps": 1000,
+    "val_frames": 1000,
+}
 SHORT = {
     "steps_per_epoch": 20,
     "pretrain_keypoints": 2,
@@ -33,22 +50,20 @@ MOST = 4096
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-@pytest.fixture
-def given(repository: Path, tmp_path: Path) -> tuple[SelfPoseConfig, TrialContext]:
-    """The paper's size, `full.yaml`, with short pre-training, on procedural images."""
-    store = tmp_path / "store"
+def prepare(
+    repository: Path, folder: Path, *, file: str, fixed: dict[str, Any], params: dict[str, Any]
+) -> tuple[SelfPoseConfig, TrialContext]:
+    """A sweep file's configuration with changes, on 1,000 procedural images of 128 px."""
+    store = folder / "store"
     importer = SelfPose.importers()["procedural"]
     options = importer.options(image_size=128, level="plain", limit=1000)
     importer.run(None, store, options, silent)
-    file = repository / "search_spaces" / "selfpose" / "full.yaml"
-    spec, trainable, _ = load_sweep(file)
-    params = default_params(spec, trainable.config_model)
-    config = configure(SelfPoseConfig, {**spec.fixed, **SHORT}, params)
+    spec, trainable, _ = load_sweep(repository / "search_spaces" / "selfpose" / file)
+    params = {**default_params(spec, trainable.config_model), **params}
+    config = configure(SelfPoseConfig, {**spec.fixed, **fixed}, params)
     assert isinstance(config, SelfPoseConfig)
-    products = build_stages(SelfPose.stages(config, store), tmp_path)
-    return config, TrialContext(
-        store=store, seed=0, work=tmp_path, products=products, device="cuda"
-    )
+    products = build_stages(SelfPose.stages(config, store), folder)
+    return config, TrialContext(store=store, seed=0, work=folder, products=products, device="cuda")
 
 
 def rows_of(speed: StepSpeed, batch: int) -> list[tuple[str, ...]]:
@@ -117,17 +132,44 @@ def times(other: float | None, ours: float) -> str:
     return "" if other is None else f"{other / ours:.2f}"
 
 
-def test_the_papers_size(given: tuple[SelfPoseConfig, TrialContext], repository: Path) -> None:
-    speed = measure_step(*given)
-    batch = largest_batch(*given, most=MOST)
+def write(repository: Path, name: str, figures: dict[str, Any]) -> None:
+    """Write figures as JSON, with the device's name and what was run."""
+    where = collect()
+    facts = {key: where[key] for key in ("commit", "dirty", "processor", "versions")}
+    out = repository / "runs" / "bench" / name
+    out.parent.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name()
-    table = Table("what", "ours", "beside", "ratio", "aim", title=device)
+    out.write_text(json.dumps({"device": device, **figures, **facts}, indent=1))
+
+
+def test_the_papers_size(repository: Path, tmp_path: Path) -> None:
+    config, context = prepare(repository, tmp_path, file="full.yaml", fixed=SHORT, params={})
+    speed = measure_step(config, context)
+    batch = largest_batch(config, context, most=MOST)
+    table = Table("what", "ours", "beside", "ratio", "aim", title=torch.cuda.get_device_name())
     for row in rows_of(speed, batch):
         table.add_row(*row)
     Console(width=150).print(table)
-    where = collect()
-    facts = {key: where[key] for key in ("commit", "dirty", "processor", "versions")}
-    out = repository / "runs" / "bench" / "gpu.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     figures = {**speed.as_dict(), "largest_batch": batch, "largest_batch_tried": MOST}
-    out.write_text(json.dumps({"device": device, **figures, **facts}, indent=1))
+    write(repository, "gpu.json", figures)
+
+
+def test_a_short_training_ends_where_the_plain_one_does(repository: Path, tmp_path: Path) -> None:
+    config, context = prepare(
+        repository, tmp_path, file="paper_gpu.yaml", fixed=TRAINING, params={"mode": "complete"}
+    )
+    found = train_shortly(config, context, seeds=range(3))
+    baselines = SelfPose.baselines(context.products, "val/p_mpjpe_mm")
+    title = f"P-MPJPE after {config.steps_per_epoch} steps; " + ", ".join(
+        f"{name} {value:.1f}" for name, value in baselines.items()
+    )
+    table = Table("seed", "way", "mm", "mm, mirrors allowed", "seconds", title=title)
+    for run in found:
+        scores = (f"{mm:.1f}" for mm in (run.p_mpjpe_mm, run.p_mpjpe_mirrored_mm))
+        table.add_row(str(run.seed), run.way, *scores, f"{run.seconds:.1f}")
+    Console(width=150).print(table)
+    runs = [asdict(run) for run in found]
+    write(repository, "gpu_training.json", {"baselines": dict(baselines), "runs": runs})
+    ends = [[run.p_mpjpe_mm for run in found if run.way == way] for way in WAYS]
+    spread = max(max(end) - min(end) for end in ends)
+    assert abs(statistics.mean(ends[0]) - statistics.mean(ends[1])) < spread

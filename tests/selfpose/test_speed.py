@@ -16,7 +16,13 @@ from posetune.api import BadInputError, TrialContext, silent
 from posetune.testing.stages import build_stages
 from selfpose import trial
 from selfpose.config import SelfPoseConfig
-from selfpose.testing.speed import count_operations, largest_batch, measure_step
+from selfpose.testing.speed import (
+    WAYS,
+    count_operations,
+    largest_batch,
+    measure_step,
+    train_shortly,
+)
 from selfpose.trainable import SelfPose
 from selfpose.trial import Trial
 
@@ -52,6 +58,15 @@ def test_a_step_is_measured_beside_its_twin_and_the_rate_of_matrices(given: Any)
     assert 0 < speed.share_of_rate < 1
     assert speed.compiled_s is None
     assert speed.as_dict()["share_of_rate"] == speed.share_of_rate
+
+
+def test_a_short_training_in_each_way_is_scored(given: Any) -> None:
+    """On a CPU both ways are the same one."""
+    config, context = given()
+    ours, plain = train_shortly(config, context, seeds=[3])
+
+    assert (ours.way, plain.way) == tuple(WAYS)
+    assert ours.p_mpjpe_mm == plain.p_mpjpe_mm > ours.p_mpjpe_mirrored_mm > 0
 
 
 def test_twice_the_batch_needs_twice_the_operations(given: Any) -> None:

@@ -189,6 +189,7 @@ class SelfPoseConfig(_Part):
     pretrain_learning_rate: float = Field(
         2e-4, gt=0, le=0.1, description="Of Adam in both, decayed by a cosine."
     )
+    bf16: bool = Field(True, description="On CUDA, compute the networks in bf16.")
     compile: bool = Field(
         False, description="On CUDA, compile the networks; needs Triton and a C++ compiler there."
     )

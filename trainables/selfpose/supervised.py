@@ -39,15 +39,18 @@ def read_labels(train: Split, layout: Layout, device: torch.device) -> Labels:
     return Labels(torch.tensor(train.joints_2d).to(device), poses_nj3.to(device))
 
 
-def supervised_loss(images_b3ss: Tensor, truth: Labels, model: PoseModel) -> Tensor:
+def supervised_loss(
+    images_b3ss: Tensor, truth: Labels, model: PoseModel, *, bf16: bool = True
+) -> Tensor:
     """Return the mean distance of joints from the truth, of the 2D pose plus of the 3D pose.
 
     Args:
         images_b3ss: images in [-1, 1].
         truth: of those images.
         model: the networks, in training mode.
+        bf16: whether the networks compute in it on CUDA.
     """
-    with torch.autocast("cuda", torch.bfloat16, enabled=images_b3ss.is_cuda):
+    with torch.autocast("cuda", torch.bfloat16, enabled=bf16 and images_b3ss.is_cuda):
         _, joints_bj2 = model.read(images_b3ss)
     poses_bj3 = unit_bones(model.lift(joints_bj2), model.layout)
     pairs = ((joints_bj2, truth.joints_2d_bj2), (poses_bj3, truth.joints_3d_bj3))

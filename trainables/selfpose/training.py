@@ -141,14 +141,14 @@ def complete_losses(
     config, generator, team = settings
     assert model.phi is not None  # complete mode has both
     assert model.omega is not None
-    weights, on_cuda = config.loss_weights, batch.images_b3ss.is_cuda
+    weights, half = config.loss_weights, config.bf16 and batch.images_b3ss.is_cuda
     drawn_b1ss = pens.skeleton(batch.prior_bj2)
     terms: Terms = {}
-    with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda):
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
         # Omega's rounded weights are not shared with the other branch, which would not wait.
         with (
             beside("drawn", drawn_b1ss),
-            torch.autocast("cuda", torch.bfloat16, enabled=on_cuda, cache_enabled=False),
+            torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False),
         ):
             read_bj2 = model.omega(drawn_b1ss)
         skeletons_b1ss = model.phi(batch.images_b3ss).float()

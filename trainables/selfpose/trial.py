@@ -338,7 +338,8 @@ class Trial:
         return self._finish_step(terms, weighted_sum(terms, self.config.loss_weights))
 
     def _supervised_step(self, images_b3ss: Tensor, *truth: Tensor) -> Terms:
-        return self._finish_step({}, supervised_loss(images_b3ss, Labels(*truth), self.model))
+        loss = supervised_loss(images_b3ss, Labels(*truth), self.model, bf16=self.config.bf16)
+        return self._finish_step({}, loss)
 
     def _complete_step(self, *batch: Any) -> Terms:
         config = self.config

@@ -9,7 +9,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,7 +26,16 @@ from selfpose.renderer import SkeletonRenderer
 from selfpose.testing.plain import PlainTraining
 from selfpose.trial import Trial
 
-__all__ = ["StepSpeed", "count_operations", "largest_batch", "matrix_rate", "measure_step"]
+__all__ = [
+    "WAYS",
+    "ShortTraining",
+    "StepSpeed",
+    "count_operations",
+    "largest_batch",
+    "matrix_rate",
+    "measure_step",
+    "train_shortly",
+]
 
 _MATRIX_SIDE = {"cuda": 8192, "cpu": 512}
 _FEW = 3
@@ -127,6 +136,41 @@ def measure_step(
         input_s=input_s / _REPEATED,
         peak_bytes=peak_bytes,
     )
+
+
+@dataclass(frozen=True)
+class ShortTraining:
+    """Where one epoch ended, on the validation frames; no mirrors unless it says so."""
+
+    seed: int
+    way: str
+    seconds: float
+    p_mpjpe_mm: float
+    p_mpjpe_mirrored_mm: float
+
+
+WAYS: dict[str, dict[str, Any]] = {"ours": {}, "plain": {"replay": False, "bf16": False}}
+"""`plain` has float32, torch's own operations, launched one by one."""
+
+
+def train_shortly(
+    config: SelfPoseConfig, context: TrialContext, *, seeds: Sequence[int]
+) -> list[ShortTraining]:
+    """Train one epoch with each seed in each of `WAYS`: what is fast has to end within the spread.
+
+    Args:
+        config: `steps_per_epoch` steps are trained.
+        context: device, store and stage products; its seed is not used.
+        seeds: of the trials.
+    """
+    device, found = torch.device(context.device), []
+    for seed, (way, changes) in itertools.product(seeds, WAYS.items()):
+        trial = Trial(config.model_copy(update=changes), replace(context, seed=seed))
+        seconds = _seconds(lambda trial=trial: trial.train(silent), device)  # type: ignore[misc]
+        scores = trial.validate()
+        keys = ("val/p_mpjpe_mm", "val/p_mpjpe_mirrored_mm")
+        found.append(ShortTraining(seed, way, seconds, *(scores[key] for key in keys)))
+    return found
 
 
 def count_operations(config: SelfPoseConfig, context: TrialContext) -> float:
