@@ -1,8 +1,8 @@
 """What a step on CUDA spends its time in besides matrices, as Triton kernels.
 
-Each module has one operation with its gradient; its plain form stays beside it in torch and is what
-the kernels are tested against. Triton comes with torch's CUDA build and needs a C compiler; where
-either is missing the plain forms run.
+Each module has one operation with its gradient, `programs` what runs on the GPU itself. torch's own
+operations stay the form for all else, and what the kernels are tested against. Triton comes with
+torch's CUDA build and needs a C compiler; where either is missing torch's operations run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ __all__ = ["run_on"]
 
 
 def run_on(device: torch.device) -> bool:
-    """Return whether the kernels can run on a device."""
-    return device.type == "cuda" and _finds_triton()
+    """Return whether the kernels can run on a device: on GPUs with bf16, from Ampere on."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    return _finds_triton()
 
 
 @functools.cache
