@@ -13,8 +13,15 @@ from selfpose.flow import (
     fit_pose_prior,
     load_pose_prior,
     principal_components,
+    product_in_parts,
     save_pose_prior,
 )
+
+
+def test_a_product_in_parts_is_the_product() -> None:
+    narrow, hidden = torch.randn(3, 32).double(), torch.randn(32, 5).double()
+
+    torch.testing.assert_close(product_in_parts(narrow, hidden), narrow @ hidden)
 
 
 def some_flow(dimensions: int, depth: int = 3) -> NormalisingFlow:

@@ -32,6 +32,7 @@ __all__ = [
     "fit_pose_prior",
     "load_pose_prior",
     "principal_components",
+    "product_in_parts",
     "save_pose_prior",
 ]
 
@@ -173,15 +174,20 @@ class _FrozenLikelihood(torch.autograd.Function):
             torch.ops.aten.threshold_backward.grad_input(
                 inside_hb, hidden_hb, 0.0, grad_input=inside_hb
             )
-            kept = grad_kb[: block.kept] + _narrow_product(first.weight.T, inside_hb)
+            kept = _add_product(grad_kb[: block.kept], first.weight.T, inside_hb)
             grad_kb = torch.cat((kept, shift_cb * scale_cb))[block.inverse_permutation]
         return grad_kb
 
 
-def _narrow_product(narrow_ch: Tensor, hidden_hb: Tensor) -> Tensor:
-    """Multiply; on CUDA the long sum is split, else one multiprocessor would do it alone."""
+def _add_product(sum_cb: Tensor, narrow_ch: Tensor, hidden_hb: Tensor) -> Tensor:
+    """Add a product; on CUDA its long sum is split, else one multiprocessor would do it alone."""
     if not hidden_hb.is_cuda or len(hidden_hb) % _PARTS:
-        return narrow_ch @ hidden_hb
+        return torch.addmm(sum_cb, narrow_ch, hidden_hb)
+    return sum_cb + product_in_parts(narrow_ch, hidden_hb)
+
+
+def product_in_parts(narrow_ch: Tensor, hidden_hb: Tensor) -> Tensor:
+    """Return the product (C, B) of (C, H) and (H, B), H a multiple of 16, as 16 products' sum."""
     count = len(hidden_hb) // _PARTS
     of_parts_pch = narrow_ch.reshape(-1, _PARTS, count).transpose(0, 1)
     return (of_parts_pch @ hidden_hb.view(_PARTS, count, -1)).sum(dim=0)
