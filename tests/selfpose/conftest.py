@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,40 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
+
+DOUBLE = """
+import torch
+single, torch.float32 = torch.float32, torch.float64
+torch.set_default_dtype(torch.float64)
+torch.Tensor.float = torch.Tensor.double
+def widened(make):
+    def call(*arguments, **named):
+        made = make(*arguments, **named)
+        return made.double() if made.dtype == single else made
+    return call
+torch.tensor, torch.from_numpy = widened(torch.tensor), widened(torch.from_numpy)
+"""
+
+
+@pytest.fixture
+def double_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Train in double precision, here and in processes that are started.
+
+    In single precision Adam turns the rounding of gradients that are zero into whole steps.
+    """
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(DOUBLE)
+    monkeypatch.syspath_prepend(folder)
+    single = torch.float32
+    patched = [(torch.Tensor, "float"), *((torch, n) for n in ("tensor", "from_numpy", "float32"))]
+    for owner, name in patched:
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back afterwards
+    exec(DOUBLE, {})
+    yield
+    torch.set_default_dtype(single)
+
 
 DOT_COLOURS = cv2.cvtColor(
     np.stack([np.arange(21) * 8, np.full(21, 255), np.full(21, 255)], -1)[None].astype(np.uint8),

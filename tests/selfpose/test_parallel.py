@@ -67,39 +67,6 @@ def assign(tiny_store: Path, tmp_path: Path) -> Any:
     return assigned
 
 
-DOUBLE = """
-import torch
-single, torch.float32 = torch.float32, torch.float64
-torch.set_default_dtype(torch.float64)
-torch.Tensor.float = torch.Tensor.double
-def widened(make):
-    def call(*arguments, **named):
-        made = make(*arguments, **named)
-        return made.double() if made.dtype == single else made
-    return call
-torch.tensor, torch.from_numpy = widened(torch.tensor), widened(torch.from_numpy)
-"""
-
-
-@pytest.fixture
-def double_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Train in double precision, here and in processes that are started.
-
-    In single precision Adam turns the rounding of gradients that are zero into whole steps.
-    """
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(DOUBLE)
-    monkeypatch.syspath_prepend(folder)
-    single = torch.float32
-    patched = [(torch.Tensor, "float"), *((torch, n) for n in ("tensor", "from_numpy", "float32"))]
-    for owner, name in patched:
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back afterwards
-    exec(DOUBLE, {})
-    yield
-    torch.set_default_dtype(single)
-
-
 class WithoutValidation(SelfPose):
     def epoch(self) -> dict[str, float]:
         return self._trial.train(self._trial.context.progress)
