@@ -48,7 +48,9 @@ def beside(name: str, *given: Tensor | None) -> Iterator[None]:
     if torch.compiler.is_compiling() or _streams is None:
         yield
         return
-    stream = _streams.setdefault(name, torch.cuda.Stream())  # type: ignore[no-untyped-call]
+    if name not in _streams:
+        _streams[name] = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = _streams[name]
     stream.wait_stream(torch.cuda.current_stream())
     _kept.extend(given)
     with torch.cuda.stream(stream):

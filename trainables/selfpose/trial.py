@@ -120,10 +120,9 @@ class Trial:
         """Of each of `TERMS` over these steps."""
         self.noise_left = torch.zeros((), device=self.device)
         """Standard deviation of the noise on what D sees, at this step."""
-        self.replay: Replay | None = None
-        compiled = config.compile and self.compile()
-        if self.device.type == "cuda" and config.replay and self.team.size == 1 and not compiled:
-            self._make_replay()
+        self.replay = self._make_replay()
+        if config.compile:
+            self.compile()
 
     def compile(self) -> bool:
         """Let torch compile the networks for CUDA, where it finds a compiler; say if it did."""
@@ -131,6 +130,7 @@ class Trial:
             return False
         networks = (self.model.phi, self.model.omega, self.model.lifter, self.judge)
         compile_networks(n for n in networks if n is not None)
+        self.replay = None  # recorded, they ended in NaN
         return True
 
     def train(self, progress: Progress) -> dict[str, float]:
@@ -272,10 +272,12 @@ class Trial:
     def _groups(self) -> list[dict[str, Any]]:
         return [*self.optimiser.param_groups, *self.judge_optimiser.param_groups]
 
-    def _make_replay(self) -> None:
+    def _make_replay(self) -> Replay | None:
+        if self.device.type != "cuda" or not self.config.replay or self.team.size > 1:
+            return None
         for optimiser in (self.optimiser, self.judge_optimiser):
             make_recordable(optimiser)
-        self.replay = Replay(device=self.device, generators=[self.noise])
+        return Replay(device=self.device, generators=[self.noise])
 
     def _set_rates(self) -> None:
         """Let every learning rate follow half a cosine; the step alone decides, not the past."""

@@ -2,13 +2,16 @@
 
 Each module has one operation with its gradient, `programs` what runs on the GPU itself. torch's own
 operations stay the form for all else, and what the kernels are tested against. Triton comes with
-torch's CUDA build and needs a C compiler; where either is missing torch's operations run.
+torch's CUDA build and needs a C compiler and Python's headers; without, torch's operations run.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -26,4 +29,6 @@ def run_on(device: torch.device) -> bool:
 def _finds_triton() -> bool:
     from torch.utils._triton import has_triton
 
-    return bool(has_triton()) and any(map(shutil.which, ("cc", "gcc", "clang")))
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return bool(has_triton() and compiler and header.exists())

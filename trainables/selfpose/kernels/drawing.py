@@ -147,7 +147,8 @@ def _last_of_each_level(pen: Pen) -> int:
 def _tables(pen: Pen, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the ends (L, 2) and the logarithm of the brightness (L,) of the limbs in order."""
     order = _order(pen)
-    return (
-        torch.tensor([pen.limbs[i] for i in order], dtype=torch.int32, device=device),
-        torch.tensor([math.log(pen.brightness[i]) for i in order], device=device),
-    )
+    with torch.inference_mode(False):  # else a first use under it would spoil later training
+        return (
+            torch.tensor([pen.limbs[i] for i in order], dtype=torch.int32, device=device),
+            torch.tensor([math.log(pen.brightness[i]) for i in order], device=device),
+        )

@@ -44,9 +44,9 @@ def run_layers(layers: nn.Sequential, x_bcss: Tensor) -> Tensor:
     """Return what the layers make of x, in the form that is fastest here."""
     if (
         _fuse
+        and not torch.compiler.is_compiling()
         and torch.is_autocast_enabled("cuda")
         and kernels.run_on(x_bcss.device)
-        and not torch.compiler.is_compiling()
     ):
         return run_fused(layers, x_bcss.to(torch.get_autocast_dtype("cuda")))
     return layers(x_bcss)

@@ -57,7 +57,7 @@ class StepSpeed:
     unrecorded_s: float | None
     """Ours, each kernel launched from Python; None where nothing is replayed."""
     compiled_s: float | None
-    """The networks compiled instead of fused, replayed; None where nothing compiles."""
+    """The networks compiled instead of fused, launched; None where nothing compiles."""
     compiling_s: float | None
     operations: float
     """Of convolutions and matrix products, none of which could be left out."""
@@ -107,7 +107,8 @@ def measure_step(
     }
     if device.type == "cuda":
         unrecorded = Trial(config.model_copy(update={"replay": False}), context)
-        works["exact_s"] = lambda: _without_tf32(works["plain_s"])
+        take_plainly = works["plain_s"]
+        works["exact_s"] = lambda: _without_tf32(take_plainly)
         works["unrecorded_s"] = lambda: unrecorded.train(silent)
     compiled, compiling_s = Trial(config, context), None
     if compile_too and compiled.compile():
@@ -263,7 +264,11 @@ def _recorded(work: Callable[[], object]) -> Callable[[], object]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         work()
-    return graph.replay
+
+    def replay(kept: Callable[[], object] = work) -> None:  # with the tensors that the graph uses
+        graph.replay()
+
+    return replay
 
 
 def _repeated(work: Callable[[], object]) -> Callable[[], object]:
