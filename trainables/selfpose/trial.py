@@ -236,13 +236,8 @@ class Trial:
 
     def save(self, folder: Path) -> None:
         """Write everything that an exact continuation needs."""
-        counters = {
-            "steps": self.steps,
-            "epochs": self.epochs,
-            "position": self.position,
-            "sums": self.sums.tolist(),
-        }
-        save_state(self._state(), counters, folder)
+        counters = {"steps": self.steps, "epochs": self.epochs, "position": self.position}
+        save_state(self._state(), {**counters, "sums": self.sums.tolist()}, folder)
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote.
