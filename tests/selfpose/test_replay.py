@@ -57,7 +57,7 @@ def test_replayed_steps_give_bitwise_the_weights_of_launched_ones(
     """Over both phases: with noise on what D sees, and without."""
     replayed, launched = start(**changes), start(**changes)
     terms = [replayed.train(silent) for _ in range(3)]
-    monkeypatch.setattr(replay, "_PLAIN_STEPS", NEVER)
+    monkeypatch.setattr(replay, "PLAIN_STEPS", NEVER)
 
     assert [launched.train(silent) for _ in range(3)] == terms
     for network in ("model", "judge"):

@@ -42,7 +42,11 @@ WITHOUT_D: dict[str, Any] = {"loss_weights": {"adversarial": 0}}
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("options", [{}, OURS, WITHOUT_D], ids=["paper", "options", "without D"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, OURS, {**OURS, "couple_skeleton": False}, WITHOUT_D],
+    ids=["paper", "options", "uncoupled options", "without D"],
+)
 def test_a_step_equals_its_plain_twin(
     options: dict[str, Any], tiny_store: Path, tmp_path: Path
 ) -> None:

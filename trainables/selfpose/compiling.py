@@ -54,7 +54,7 @@ def compile_networks(networks: Iterable[nn.Module]) -> None:
         networks: changed in place.
     """
     torch.compiler.reset()  # or this process' earlier trials would fill dynamo's table
-    # D's graph is differentiated twice (for D and for Phi), so its buffers are not given away.
+    # D's graph is differentiated twice (for D and for Phi), as is Omega's: no buffers given away.
     torch._functorch.config.donated_buffer = False
     for network in networks:  # one code object is behind all: each needs a table of its own
         network.compile(isolate_recompiles=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from posetune.api import Cost, Progress, TrialContext, silent
 from selfpose.config import SelfPoseConfig
 from selfpose.inference import export_model
+from selfpose.replay import PLAIN_STEPS
 from selfpose.stages import build_stages
 from selfpose.trial import Trial
 
@@ -51,7 +52,7 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
     # With the warm-up, or on CUDA with the recording, the first ones take longer.
     few_s = min(
         _seconds(lambda: trial.train(silent))
-        for _ in range(6 if trial.device.type == "cuda" else 2)
+        for _ in range(2 if trial.replay is None else PLAIN_STEPS + 3)
     )
     trial.config = _with_steps(config, _MORE)
     more_s = _seconds(lambda: trial.train(silent))

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from selfpose.branches import recording
 
-__all__ = ["Batch", "Replay"]
+__all__ = ["PLAIN_STEPS", "Replay"]
 
-Batch = tuple[Tensor | None, ...]
-Step = Callable[[Batch], Tensor]
+Given = tuple[Tensor | None, ...]
+Step = Callable[[Given], Tensor]
 
-_PLAIN_STEPS = 3
+PLAIN_STEPS = 3
+"""Steps that run as they are before the one that is recorded."""
 
 
 class Replay:
@@ -44,10 +45,10 @@ class Replay:
     def forget(self) -> None:
         """Drop the recording: tensors that it uses were replaced."""
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._given: Batch = ()
+        self._given: Given = ()
         self._plain_steps = 0
 
-    def take(self, step: Step, batch: Batch, *, phase: object) -> Tensor:
+    def take(self, step: Step, batch: Given, *, phase: object) -> Tensor:
         """Take a step on a batch; the result is overwritten by the next one.
 
         Args:
@@ -59,7 +60,7 @@ class Replay:
             self.forget()
             self._phase = phase
         if self._graph is None:
-            if self._plain_steps < _PLAIN_STEPS:
+            if self._plain_steps < PLAIN_STEPS:
                 self._plain_steps += 1
                 return self._run_plainly(step, batch)
             self._record(step, batch)
@@ -70,7 +71,7 @@ class Replay:
         self._graph.replay()
         return self._result
 
-    def _run_plainly(self, step: Step, batch: Batch) -> Tensor:
+    def _run_plainly(self, step: Step, batch: Given) -> Tensor:
         """Run on the stream of the recording, where gradients are then expected too."""
         here = torch.cuda.current_stream()
         self._stream.wait_stream(here)
@@ -79,7 +80,7 @@ class Replay:
         here.wait_stream(self._stream)
         return result
 
-    def _record(self, step: Step, batch: Batch) -> None:
+    def _record(self, step: Step, batch: Given) -> None:
         self._given = tuple(None if given is None else given.clone() for given in batch)
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:

@@ -147,7 +147,8 @@ class Trial:
             if self.position % max(1, total // 50) == 0:
                 progress(self.position, total)
             self._set_rates()
-            noise = self._set_noise()
+            noise = self._noise()
+            self.noise_left.fill_(noise)
             batch = self._draw_batch()
             if self.replay is not None:
                 self.sums += self.replay.take(self._step, batch, phase=noise > 0)
@@ -285,12 +286,10 @@ class Trial:
                 else:
                     group["lr"] = rate
 
-    def _set_noise(self) -> float:
-        """Let D's noise fall to zero; return what is left."""
+    def _noise(self) -> float:
+        """Return what is left of D's noise, which falls to zero, at this step."""
         settings = self.config.discriminator
-        noise = settings.noise * (1.0 - min(1.0, self.steps / settings.noise_steps))
-        self.noise_left.fill_(noise)
-        return noise
+        return settings.noise * (1.0 - min(1.0, self.steps / settings.noise_steps))
 
     def _draw_batch(self) -> tuple[Tensor | None, ...]:
         """Draw what a step is given: `Batch`, images and their `Labels`, or poses of the prior."""
@@ -365,8 +364,7 @@ class Trial:
 
     def _judge(self, skeletons_b1ss: Tensor) -> list[Tensor]:
         """Return D's maps, behind as much noise as is left at this step."""
-        settings = self.config.discriminator
-        if settings.noise > 0 and self.steps < settings.noise_steps:
+        if self._noise() > 0:
             skeletons_b1ss = add_noise(
                 skeletons_b1ss, self.noise, noise=self.noise_left, team=self.team
             )

@@ -45,6 +45,31 @@ def test_to_a_thin_image_values_and_gradients_equal_torchs(
     same_with_gradients(ours, twin, (maps, weight), exact)
 
 
+def test_in_half_precision_values_and_gradients_are_torchs_to_its_rounding(device: str) -> None:
+    """bf16 on a GPU; the interpreter multiplies no bf16 matrices, but float16 ones."""
+    from selfpose.kernels.convolution import convolve_from_thin, convolve_to_thin
+
+    image, weight, bias = some(device, (2, 1, 8, 8), (16, 1, 3), 16)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float16
+    half = [t.detach().to(dtype).requires_grad_() for t in (image, weight)]
+    maps = convolve_from_thin(half[0], half[1], bias, stride=1, padding=1)
+    ours = convolve_to_thin(maps, half[1].transpose(0, 1), padding=1)
+    exact = [t.detach().double().requires_grad_() for t in half]
+    wide = functional.conv2d(exact[0], exact[1], bias.detach().double(), padding=1)
+    twin = functional.conv2d(wide, exact[1].transpose(0, 1), padding=1)
+
+    assert ours.dtype == dtype
+    close_to_largest(ours, twin)
+    grads = torch.autograd.grad(ours.float().sum(), half)
+    for one, other in zip(grads, torch.autograd.grad(twin.sum(), exact), strict=True):
+        close_to_largest(one, other)
+
+
+def close_to_largest(ours: Tensor, twin: Tensor) -> None:
+    largest = float(twin.detach().abs().max())
+    torch.testing.assert_close(ours.double(), twin, rtol=0, atol=0.02 * largest)
+
+
 @pytest.mark.parametrize("wanted", ["image", "weight"])
 def test_no_gradient_is_computed_that_a_pass_does_not_go_on_to(
     wanted: str, device: str, monkeypatch: pytest.MonkeyPatch

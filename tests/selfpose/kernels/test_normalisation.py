@@ -40,7 +40,7 @@ def test_instances_and_their_gradient_equal_torchs(
 def test_batches_their_gradients_and_running_statistics_equal_torchs(
     size: tuple[int, ...], device: str
 ) -> None:
-    from selfpose.kernels.normalisation import Running, normalise_and_activate
+    from selfpose.kernels.normalisation import WholeBatch, normalise_and_activate
 
     x, grad = some_maps(size, device)
     ours, twin = (nn.BatchNorm2d(size[1]).to(device) for _ in range(2))
@@ -50,10 +50,8 @@ def test_batches_their_gradients_and_running_statistics_equal_torchs(
             norm.bias.copy_(torch.linspace(0.5, -0.5, size[1]))
     assert ours.running_mean is not None
     assert ours.running_var is not None
-    running = Running(ours.running_mean, ours.running_var, 0.1)
-    y = normalise_and_activate(
-        x, slope=0.0, eps=ours.eps, affine=(ours.weight, ours.bias), running=running
-    )
+    batch = WholeBatch(ours.weight, ours.bias, ours.running_mean, ours.running_var, 0.1)
+    y = normalise_and_activate(x, slope=0.0, eps=ours.eps, batch=batch)
     our_grads = torch.autograd.grad(y, (x, ours.weight, ours.bias), grad)
     z = twin.double()(x.double()).relu()
     twin_grads = torch.autograd.grad(z, (x, twin.weight, twin.bias), grad.double())

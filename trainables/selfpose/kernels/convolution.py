@@ -86,9 +86,10 @@ class _FromThin(torch.autograd.Function):
         if _wants(ctx, 0):
             to_thin = grad.new_empty(ctx.shape)
             _gather(grad, kernel_ocij, to_thin, ctx.step)
-        if _wants(ctx, 1):
+        wants_bias = ctx.needs_input_grad[2] and _wants(ctx, 2)
+        if _wants(ctx, 1) or wants_bias:
             to_kernel, to_bias = _meet(padded, grad, kernel_ocij, ctx.step[0])
-        return to_thin, to_kernel, to_bias if ctx.needs_input_grad[2] else None, None
+        return to_thin, to_kernel, to_bias if wants_bias else None, None
 
 
 class _ToThin(torch.autograd.Function):

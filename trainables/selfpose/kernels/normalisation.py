@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from selfpose.kernels.programs import normalisation as programs
 
-__all__ = ["Running", "normalise_and_activate"]
+__all__ = ["WholeBatch", "normalise_and_activate"]
 
 _TILE = 4096
 """Values that a program holds at a time."""
@@ -40,9 +40,11 @@ _FOLDED = 16
 """So few parts are added up by whoever needs the sum."""
 
 
-class Running(NamedTuple):
-    """A batch normalisation's running statistics (C,), changed in place."""
+class WholeBatch(NamedTuple):
+    """What a batch normalisation has, each (C,); its running statistics are changed in place."""
 
+    weight_c: Tensor
+    bias_c: Tensor
     mean_c: Tensor
     variance_c: Tensor
     momentum: float
@@ -53,24 +55,22 @@ def normalise_and_activate(
     *,
     slope: float,
     eps: float,
-    affine: tuple[Tensor, Tensor] | None = None,
-    running: Running | None = None,
+    batch: WholeBatch | None = None,
 ) -> Tensor:
-    """Normalise each channel, of each image or with `running` of the whole batch, then activate.
+    """Normalise each channel, of each image or with `batch` of all images, then activate.
 
     Args:
         x_bcss: maps (B, C, S, S), float32 or a half precision.
         slope: of the leaky ReLU behind it, 0 for a ReLU.
         eps: added to the variance.
-        affine: weight and bias (C,) of a batch normalisation.
-        running: its running statistics; a batch normalisation has them.
+        batch: of a batch normalisation.
 
     Returns:
         Maps of the same shape and dtype, channels together in memory.
     """
-    weight_c, bias_c = (None, None) if affine is None else affine
+    weight_c, bias_c = (None, None) if batch is None else batch[:2]
     return _NormaliseAndActivate.apply(  # type: ignore[no-untyped-call]
-        x_bcss, weight_c, bias_c, running, (slope, eps)
+        x_bcss, weight_c, bias_c, batch, (slope, eps)
     )
 
 
@@ -81,14 +81,14 @@ class _NormaliseAndActivate(torch.autograd.Function):
         x_bcss: Tensor,
         weight_c: Tensor | None,
         bias_c: Tensor | None,
-        running: Running | None,
+        batch: WholeBatch | None,
         numbers: tuple[float, float],
     ) -> Tensor:
         slope, eps = numbers
         x_bcss = x_bcss.contiguous(memory_format=torch.channels_last)
-        shape = _Shape.of(x_bcss, whole_batch=running is not None)
+        shape = _Shape.of(x_bcss, whole_batch=batch is not None)
         ctx.slope, ctx.shape = slope, shape
-        if weight_c is None and shape.held:
+        if batch is None and shape.held:
             return _NormaliseAndActivate._hold(ctx, x_bcss, eps)
         parts = x_bcss.new_empty((shape.groups, shape.splits, 2, shape.channels), dtype=_SUM)
         programs.sums[shape.grid_of_sums](
@@ -99,16 +99,16 @@ class _NormaliseAndActivate(torch.autograd.Function):
             x_bcss,
             parts,
             moments,
-            moments if running is None else running.mean_c,
-            moments if running is None else running.variance_c,
-            0.0 if running is None else running.momentum,
+            moments if batch is None else batch.mean_c,
+            moments if batch is None else batch.variance_c,
+            0.0 if batch is None else batch.momentum,
             eps,
             shape.pixels,
             shape.channels,
             shape.splits,
             _SPLITS_AT_ONCE,
             shape.block,
-            running is not None,
+            batch is not None,
         )
         y_bcss = torch.empty_like(x_bcss)
         programs.apply[shape.grid](

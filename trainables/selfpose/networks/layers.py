@@ -1,6 +1,7 @@
 """The layers of a convolutional network, one after the other, or on CUDA in fewer operations.
 
-Under autocast on CUDA, `run_layers` computes the same in a form that costs less:
+In bf16 on CUDA, in a step that is replayed (`selfpose.trial`), `run_layers` computes the same in a
+form that costs less:
 - a normalisation and the activation behind it are one operation (`kernels.normalisation`), and the
   bias before an instance normalisation, which takes it away again, is left out;
 - bilinear doubling stays in half precision (`kernels.upsampling`);
@@ -104,7 +105,7 @@ def _slope(layer: nn.Module) -> float | None:
 
 
 def _normalise(layer: nn.Module, x_bcss: Tensor, *, slope: float) -> Tensor:
-    from selfpose.kernels.normalisation import Running, normalise_and_activate
+    from selfpose.kernels.normalisation import WholeBatch, normalise_and_activate
 
     if isinstance(layer, nn.InstanceNorm2d):
         return normalise_and_activate(x_bcss, slope=slope, eps=layer.eps)
@@ -118,8 +119,9 @@ def _normalise(layer: nn.Module, x_bcss: Tensor, *, slope: float) -> Tensor:
         x_bcss,
         slope=slope,
         eps=layer.eps,
-        affine=(layer.weight, layer.bias),
-        running=Running(layer.running_mean, layer.running_var, layer.momentum),
+        batch=WholeBatch(
+            layer.weight, layer.bias, layer.running_mean, layer.running_var, layer.momentum
+        ),
     )
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import statistics
 import time
@@ -23,6 +22,7 @@ from selfpose.config import SelfPoseConfig
 from selfpose.images import ImageFeed
 from selfpose.networks.layers import as_written
 from selfpose.renderer import SkeletonRenderer
+from selfpose.replay import PLAIN_STEPS
 from selfpose.testing.plain import PlainTraining
 from selfpose.trial import Trial
 
@@ -38,8 +38,6 @@ __all__ = [
 ]
 
 _MATRIX_SIDE = {"cuda": 8192, "cpu": 512}
-_FEW = 3
-"""Steps that show whether a batch fits; none of them is recorded yet."""
 _REPEATED = 20
 """How often what takes microseconds is done between two looks at the clock."""
 
@@ -151,7 +149,7 @@ class ShortTraining:
 
 
 WAYS: dict[str, dict[str, Any]] = {"ours": {}, "plain": {"replay": False, "bf16": False}}
-"""`plain` has float32, torch's own operations, launched one by one."""
+"""`plain` has no bf16 and torch's own networks, launched one by one; both draw alike."""
 
 
 def train_shortly(
@@ -215,12 +213,12 @@ def matrix_rate(device: torch.device) -> float:
 def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -> int:
     """Return the largest batch that trains: `config.batch_size` doubled until memory is full.
 
-    Or until it would pass `most`: where twice the result does, larger ones may train as well.
+    Or until it would pass `most`: where twice the result does, larger ones may train as well. Only
+    steps that are not recorded yet are taken.
     """
     batch, fits = config.batch_size, 0
     while batch <= most:
-        gc.collect()  # what was measured before is not to take the room
-        changes = {"batch_size": batch, "steps_per_epoch": _FEW}
+        changes = {"batch_size": batch, "steps_per_epoch": PLAIN_STEPS}
         try:
             Trial(config.model_copy(update=changes), context).train(silent)
         except torch.cuda.OutOfMemoryError:

@@ -209,10 +209,11 @@ def meet_pixels(
             STRIDE,
             TAPS,
         )
-        thin = tl.where((tap == CHANNELS * ROWS * COLUMNS)[None, :], 1.0, thin)
+        one = tl.full((1, 1), 1.0, tl.float32).to(thin.dtype)
+        thin = tl.where((tap == CHANNELS * ROWS * COLUMNS)[None, :], one, thin)
         where = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
         here = (pixel < pixels)[:, None] & inside[None, :]
         wide = tl.load(wide_ptr + where, mask=here, other=0.0)
-        total = tl.dot(tl.trans(thin.to(wide.dtype)), wide, total, input_precision="ieee")
+        total = tl.dot(tl.trans(thin), wide, total, input_precision="ieee")
     where = (split * TAPS + tap)[:, None] * channels + channel[None, :]
     tl.store(parts_ptr + where, total, mask=(tap >= 0)[:, None] & inside[None, :])

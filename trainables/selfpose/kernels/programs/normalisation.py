@@ -127,6 +127,15 @@ def apply(
 
 
 @triton.jit
+def _before_activation(x_ptr, grad_ptr, here, mean, inverse, weight, bias, slope):
+    """The normalised x and the gradient of z, of x and y's gradient."""
+    x = tl.load(x_ptr, mask=here, other=0.0).to(tl.float32)
+    grad = tl.load(grad_ptr, mask=here, other=0.0).to(tl.float32)
+    normal = (x - mean) * inverse
+    return normal, tl.where(normal * weight + bias > 0, grad, slope * grad)
+
+
+@triton.jit
 def gradient_sums(
     x_ptr,
     grad_ptr,
@@ -159,10 +168,9 @@ def gradient_sums(
         row = at + tl.arange(0, ROWS)
         here = (row < end)[:, None] & inside[None, :]
         where = offset + row.to(tl.int64)[:, None] * channels + channel[None, :]
-        x = tl.load(x_ptr + where, mask=here, other=0.0).to(tl.float32)
-        grad = tl.load(grad_ptr + where, mask=here, other=0.0).to(tl.float32)
-        normal = (x - mean) * inverse
-        grad = tl.where(normal * weight + bias > 0, grad, slope * grad)
+        normal, grad = _before_activation(
+            x_ptr + where, grad_ptr + where, here, mean, inverse, weight, bias, slope
+        )
         first += grad
         second += grad * normal
     parts_ptr += (group * splits + split) * 2 * channels
@@ -204,10 +212,9 @@ def gradient(
         first += tl.load(parts_ptr + split * 2 * channels, mask=inside, other=0.0)
         second += tl.load(parts_ptr + (split * 2 + 1) * channels, mask=inside, other=0.0)
     first, second = first[None, :] / pixels, second[None, :] / pixels
-    x = tl.load(x_ptr + where, mask=here, other=0.0).to(tl.float32)
-    grad = tl.load(grad_ptr + where, mask=here, other=0.0).to(tl.float32)
-    normal = (x - mean) * inverse
-    grad = tl.where(normal * weight + bias > 0, grad, slope * grad)
+    normal, grad = _before_activation(
+        x_ptr + where, grad_ptr + where, here, mean, inverse, weight, bias, slope
+    )
     into = weight * inverse * (grad - first - normal * second)
     tl.store(into_ptr + where, into.to(into_ptr.dtype.element_ty), mask=here)
 
@@ -264,10 +271,9 @@ def held_gradient(
     moments_ptr += group * 2 * channels
     mean = tl.load(moments_ptr + channel, mask=inside, other=0.0)[None, :]
     inverse = tl.load(moments_ptr + channels + channel, mask=inside, other=0.0)[None, :]
-    x = tl.load(x_ptr + where, mask=here, other=0.0).to(tl.float32)
-    grad = tl.load(grad_ptr + where, mask=here, other=0.0).to(tl.float32)
-    normal = (x - mean) * inverse
-    grad = tl.where(normal > 0, grad, slope * grad)
+    normal, grad = _before_activation(
+        x_ptr + where, grad_ptr + where, here, mean, inverse, 1.0, 0.0, slope
+    )
     first = tl.sum(grad, axis=0)[None, :] / pixels
     second = tl.sum(grad * normal, axis=0)[None, :] / pixels
     into = inverse * (grad - first - normal * second)
