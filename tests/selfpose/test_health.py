@@ -73,9 +73,11 @@ DIVERGING = {
     "gradient_clip": 1000,
     "lifting": {"width": 16, "learning_rate_ratio": 100},
 }
-# Nothing ties the skeleton to the picture, and Phi runs ahead of a D that hardly learns.
+# Nothing ties the skeleton to the picture: no flow, and Phi runs ahead of a D that hardly learns.
+# Over four seeds and three instruction sets at most .33 % of the prior's spread is left; 2 % fail.
 ONE_SKELETON = {
     "learning_rate": 2e-3,
+    "loss_weights": {"flow": 0},
     "discriminator": {"width": 4, "learning_rate_ratio": 1e-3},
 }
 # Phi has other things to do than to please a D that learns ten times as fast.
