@@ -131,6 +131,8 @@ class TrialContext:
     """The verified folder of each stage that `Trainable.stages` named."""
     device: str = "cpu"
     threads: int = 1
+    gpu_share: float = 1.0
+    """Part of a GPU's memory that is this trial's, where several share one."""
     rank: int = 0
     processes: int = 1
     """How many train this trial together, and which of them this is. With several, they stand in

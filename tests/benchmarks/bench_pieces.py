@@ -254,15 +254,18 @@ def test_batches_of_images(medians: Medians, measured: Any, store: Path, tmp_pat
     measured.add("feed-cold", *(statistics.median(s) / BATCHES for s in zip(*rounds, strict=True)))
 
 
-def test_rendering(medians: Medians, measured: Any, tmp_path: Path) -> None:
-    importer = SelfPose.importers()["procedural"]
+def test_rendering(medians: Medians, measured: Any, mocap_file: Path, tmp_path: Path) -> None:
+    importer = SelfPose.importers()["mocap17"]
+    made, images = tmp_path / "made", 0
 
     def make(workers: int | None) -> Callable[[], None]:
         def run() -> None:
-            options = importer.options(image_size=128, level="rooms", limit=4000, workers=workers)
-            importer.run(None, tmp_path / "made", options, silent)
-            shutil.rmtree(tmp_path / "made")
+            nonlocal images
+            options = importer.options(image_size=128, level="rooms", limit=1000, workers=workers)
+            importer.run(mocap_file, made, options, silent)
+            images = sum(SelfPose.describe_store(made).rows.values())
+            shutil.rmtree(made)
 
         return run
 
-    measured.add("rendering", *medians(make(None), make(1), rounds=3))
+    measured.add("rendering", *medians(make(None), make(1), rounds=3), f"{images:,} images")

@@ -57,7 +57,7 @@ ROWS = {
     ),
     "feed-h5": Row("96 random images of 128 px, warm", "h5py row by row", 3.0),
     "feed-cold": Row("96 random images of 128 px, cold", "torch DataLoader over JPEG", 1.0),
-    "rendering": Row("rendering 4 x 4,000 images, 128 px, rooms", "one process", 1.8),
+    "rendering": Row("rendering the mocap store, 128 px, rooms", "one process", 1.8),
     "launch": Row("a trial's launch after the first", "Tune, a process per trial", 20.0),
     "report": Row("a report of 30 metrics, as the loop sees it", "MLflowLoggerCallback", 50.0),
     "first-report": Row(

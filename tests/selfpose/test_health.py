@@ -94,7 +94,7 @@ KNOWING_DISCRIMINATOR = {
     [
         (DIVERGING, 1, "diverged in epoch 1: flow is nan"),
         (ONE_SKELETON, 1, "collapsed in epoch 1: one and the same 2D pose"),
-        (KNOWING_DISCRIMINATOR, 3, "the discriminator's loss is "),
+        (KNOWING_DISCRIMINATOR, 4, "the discriminator's loss is "),
     ],
     ids=["diverging", "one-skeleton", "knowing-discriminator"],
 )

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from selfpose.networks import D, Lambda, Omega, Phi
-from selfpose.networks.discriminator import patch_sizes
+from selfpose.networks.discriminator import _reduce, patch_sizes
 from selfpose.networks.omega import expected_points
 
 
@@ -27,6 +28,14 @@ def test_scales_of_the_discriminator_with_too_small_patch_maps_are_dropped(
 
     assert [tuple(m.shape) for m in maps] == [(1, 1, p, p) for p in patches]
     assert list(patch_sizes(side).values()) == patches
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_images_are_reduced_as_by_bilinear_samples(scale: int) -> None:
+    x = torch.randn(2, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    twin = functional.interpolate(x, scale_factor=1 / scale, mode="bilinear", align_corners=False)
+
+    torch.testing.assert_close(_reduce(x, scale), twin)
 
 
 def test_the_discriminator_refuses_images_it_has_no_scale_for() -> None:

@@ -49,7 +49,14 @@ def start(tiny_store: Path, tmp_path: Path) -> Callable[..., Trial]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"mode": "lifting"}, {"mode": "supervised"}, {"decay_steps": 20}, {"lift_prior": 4}],
+    [
+        {},
+        {"bf16": False},
+        {"mode": "lifting"},
+        {"mode": "supervised"},
+        {"decay_steps": 20},
+        {"lift_prior": 4},
+    ],
 )
 def test_replayed_steps_give_bitwise_the_weights_of_launched_ones(
     changes: dict[str, Any], start: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch

@@ -18,7 +18,7 @@ from selfpose import trial
 from selfpose.config import SelfPoseConfig
 from selfpose.testing.speed import (
     WAYS,
-    count_operations,
+    count_work,
     largest_batch,
     measure_step,
     train_shortly,
@@ -56,6 +56,7 @@ def test_a_step_is_measured_beside_its_twin_and_the_rate_of_matrices(given: Any)
     assert min(speed.renderer_s, speed.copy_s) > 0
     assert 0 < speed.input_s < speed.ours_s
     assert 0 < speed.share_of_rate < 1
+    assert 0 < speed.share_of_copying < 1
     assert speed.compiled_s is None
     assert speed.as_dict()["share_of_rate"] == speed.share_of_rate
 
@@ -70,9 +71,10 @@ def test_a_short_training_in_each_way_is_scored(given: Any) -> None:
 
 
 def test_twice_the_batch_needs_twice_the_operations(given: Any) -> None:
-    few, many = (count_operations(*given(batch_size=n)) for n in (4, 8))
+    few, many = (count_work(*given(batch_size=n)) for n in (4, 8))
 
-    assert many == pytest.approx(2 * few)
+    assert many.operations == pytest.approx(2 * few.operations)
+    assert few.numbers < many.numbers < 2 * few.numbers, "weights are moved once"
 
 
 def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
@@ -97,6 +99,17 @@ def test_a_trial_that_cannot_be_compiled_for_its_gpu_is_refused(given: Any) -> N
     config, context = given(compile=True)
 
     with pytest.raises(BadInputError, match=r"compile: true, but on .* set compile: false"):
+        Trial(config, replace(context, device="cuda"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have a compiler")
+def test_a_node_that_cannot_build_the_kernels_for_its_gpu_is_refused(
+    given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, context = given()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+
+    with pytest.raises(BadInputError, match=r"replay: true, but on .* set replay: false"):
         Trial(config, replace(context, device="cuda"))
 
 

@@ -35,8 +35,10 @@ _WELL_INSIDE = 0.9
 """Pixels covered less, in [-1, 1], have the background's colour too."""
 _DARK = 0.05
 """A sum of red, green and blue, 0 to 3, under which a pixel has no hue to speak of."""
-_CACHE_BYTES = 4 * 2**30
+_KEPT_BYTES = 4 * 2**30
 """Up to this many bytes of (reduced) images are kept in memory, beyond that they are re-read."""
+_KEPT_SHARE = 0.25
+"""On a GPU, up to this part of what the trial may take of its memory: training needs the rest."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,29 @@ def check_images(split: Split, image_size: int, *, with_masks: bool) -> None:
 
 
 def open_feed(
-    split: Split, image_size: int, *, with_masks: bool, device: torch.device
+    split: Split,
+    image_size: int,
+    *,
+    with_masks: bool,
+    device: torch.device,
+    gpu_share: float | None = None,
 ) -> ImageFeed:
     """Prepare a split's images, reduced to `image_size`; kept in memory if they are small.
+
+    Args:
+        split: has the images, and masks.
+        image_size: wanted side, pixels.
+        with_masks: whether masks are asked for as well.
+        device: where batches are wanted.
+        gpu_share: part of a GPU that is the trial's; None where it is not known.
 
     Raises:
         BadInputError: the images cannot be reduced to that size, or have no masks.
     """
     check_images(split, image_size, with_masks=with_masks)
     images = masks = None
-    if len(split) * image_size**2 * (4 if with_masks else 3) <= _CACHE_BYTES:
+    needed = len(split) * image_size**2 * (4 if with_masks else 3)
+    if needed <= _most_kept(device, gpu_share):
         chunks = np.array_split(np.arange(len(split)), len(split) // _ROWS_AT_ONCE + 1)
         images = _to_device(
             np.concatenate([_read_images(split, rows, image_size) for rows in chunks]), device
@@ -128,6 +143,13 @@ def open_feed(
                 np.concatenate([_read_masks(split, rows, image_size) for rows in chunks]), device
             )
     return ImageFeed(split, image_size, with_masks, images, masks, device)
+
+
+def _most_kept(device: torch.device, gpu_share: float | None) -> float:
+    if device.type != "cuda" or gpu_share is None:
+        return _KEPT_BYTES
+    memory: int = torch.cuda.get_device_properties(device).total_memory
+    return _KEPT_SHARE * gpu_share * memory
 
 
 def reduce_images(images_nss: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:

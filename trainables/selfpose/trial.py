@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posetune.api import BadInputError, Progress, TrialContext
+from selfpose import kernels
 from selfpose.branches import beside, meet
 from selfpose.checkpoint import TrainingState, load_state, save_state
 from selfpose.compiling import check_compiler, compile_networks, finds_compiler
@@ -79,6 +80,8 @@ class Trial:
         self.device = torch.device(context.device)
         if config.compile:
             check_compiler(self.device)
+        elif config.replay and config.takes_images and self.team.size == 1:
+            kernels.check_compiler(self.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
         layout = store.layout
@@ -105,6 +108,7 @@ class Trial:
                 config.image_size,
                 with_masks=config.mode == "complete" and config.loss_weights.silhouette > 0,
                 device=self.device,
+                gpu_share=context.gpu_share,
             ).with_hue(config.silhouette_hue)
         if config.mode == "supervised":
             self.labels = read_labels(store.split("train"), layout, self.device)

@@ -70,11 +70,13 @@ def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = Fa
     """
     from posetune.home import Home
     from posetune.study.database import open_database
-    from posetune.tracking.connection import public_address
-    from posetune.tracking.projection import ship
 
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
+
+    from posetune.tracking.connection import public_address  # imports MLflow, which takes seconds
+    from posetune.tracking.projection import ship
+
     report = ship(database, name, resolved)
     if as_json:
         print_json(asdict(report))

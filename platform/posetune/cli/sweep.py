@@ -134,7 +134,8 @@ def sweep(
 ) -> None:
     """Run the trials of one sweep until its budget is spent.
 
-    The same command again continues it: open trials go first, from their last checkpoint.
+    Ctrl-C lets the trials save where they are. The same command again continues the sweep: open
+    trials go first, from their last checkpoint.
 
       posetune sweep search_spaces/selfpose/quickstart.yaml --name first
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import socket
@@ -75,7 +76,24 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with _nothing_freed_elsewhere():
+            ray.shutdown()
+
+
+@contextmanager
+def _nothing_freed_elsewhere() -> Iterator[None]:
+    """Let no other thread collect garbage meanwhile.
+
+    Where it frees a reference of Ray's while Ray shuts down, Ray ends the process on the spot.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _reach(address: str) -> None:

@@ -39,6 +39,8 @@ resources: {{cpu: {cpu}}}
 budget: {{trials: {trials}}}
 """
 
+_IMPORTS_S = 20.0
+"""After so long MLflow is imported too, see `posetune.tracking.tracker`."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -185,9 +187,9 @@ def _figures(
     def at(moment: float) -> _Sample:
         return min(samples, key=lambda sample: abs(sample.at - moment))
 
-    def resident(begin: float, end: float) -> float:
-        """The median between two shares of the way from the first to the last start."""
-        begin, end = (first + share * (last - first) for share in (begin, end))
+    def resident(begin: float) -> float:
+        """The median over a tenth of the time from the first to the last start."""
+        end = begin + 0.1 * (last - first)
         found = [sample.resident for sample in samples if begin <= sample.at <= end]
         return statistics.median(found or [at(end).resident])  # a short sweep has few samples
 
@@ -200,7 +202,10 @@ def _figures(
         all_ms=1000 * (end.all_s - begin.all_s) / count,
         busy=busy(first, last),
         busy_once_standing=busy(standing, last),
-        resident=(resident(0.25, 0.35), resident(0.9, 1.0)),
+        resident=(
+            resident(max(first + 0.25 * (last - first), samples[0].at + _IMPORTS_S)),
+            resident(first + 0.9 * (last - first)),
+        ),
         worker=statistics.median(shares) if shares else math.nan,
         workers=len(workers),
     )

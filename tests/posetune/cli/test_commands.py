@@ -35,6 +35,32 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_what_is_not_there_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    commands = ["show a", "logs a", "stop a", "report a", "compare a b", "stages", "track a"]
+    commands += ["promote a", "rollback m", "export-study a", "reproduce a", "sweep a.yaml"]
+    commands += ["submit a.yaml", "check a.yaml", "train a.yaml", "evaluate a --store b"]
+    code = (
+        "import contextlib, sys\n"
+        "from posetune.cli import main\n"
+        f"for command in {commands}:\n"
+        "    sys.argv = ['posetune', *command.split()]\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main()\n"
+        "    heavy = {'torch', 'ray', 'mlflow'} & set(sys.modules)\n"
+        "    if heavy:\n"
+        "        sys.exit(f'{command} imported {heavy}')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "POSETUNE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    assert "a.yaml: no such file" in result.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     from typer.testing import CliRunner

@@ -113,3 +113,29 @@ def test_a_sweep_whose_ray_does_not_start_says_so_and_loses_nothing(
     assert "nothing is lost, the same command again continues the sweep" in said
     view = read_sweep(open_database(Home.resolve(tmp_path / "home").database), "s")
     assert (view.state, view.trials) == ("INTERRUPTED", ())
+
+
+GARBAGE = """
+import gc, threading, ray
+from posetune.execution.connection import connected
+
+
+class Loop:
+    pass
+
+
+with connected(None, include_dashboard=False, num_cpus=1):
+    gc.disable()  # or the garbage would be gone by then
+    for _ in range(5000):
+        loop = Loop()
+        loop.itself, loop.held = loop, ray.put(1)
+    threading.Timer(0.1, gc.collect).start()
+print("still here")
+"""
+
+
+@pytest.mark.slow
+def test_garbage_that_another_thread_collects_at_the_end_does_not_end_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True)
+    assert done.stdout == "still here\n", done.stderr
+    assert done.returncode == 0

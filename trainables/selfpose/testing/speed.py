@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +31,9 @@ __all__ = [
     "WAYS",
     "ShortTraining",
     "StepSpeed",
-    "count_operations",
+    "Work",
+    "copy_rate",
+    "count_work",
     "largest_batch",
     "matrix_rate",
     "measure_step",
@@ -38,6 +41,8 @@ __all__ = [
 ]
 
 _MATRIX_SIDE = {"cuda": 8192, "cpu": 512}
+_COPIED = {"cuda": 2**30, "cpu": 2**27}
+"""Bytes, of which no cache holds much."""
 _REPEATED = 20
 """How often what takes microseconds is done between two looks at the clock."""
 
@@ -61,6 +66,10 @@ class StepSpeed:
     """Of convolutions and matrix products, none of which could be left out."""
     matrix_rate: float
     """Operations per second of large matrix products, bf16 on CUDA and float32 elsewhere."""
+    moved_bytes: float
+    """What they read and write, in the precision of `matrix_rate`."""
+    copy_rate: float
+    """Bytes per second that copying a large tensor reads and writes."""
     renderer_s: float
     """Drawing the batch, forward and backward; on CUDA without launches from Python."""
     copy_s: float
@@ -77,9 +86,18 @@ class StepSpeed:
         """Which part of the matrix rate the step keeps up."""
         return self.operations / self.ours_s / self.matrix_rate
 
+    @property
+    def share_of_copying(self) -> float:
+        """Which part of the rate of copying it keeps up."""
+        return self.moved_bytes / self.ours_s / self.copy_rate
+
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
-        return {**asdict(self), "share_of_rate": self.share_of_rate}
+        shares = {
+            "share_of_rate": self.share_of_rate,
+            "share_of_copying": self.share_of_copying,
+        }
+        return {**asdict(self), **shares}
 
 
 def measure_step(
@@ -119,6 +137,7 @@ def measure_step(
     picks = itertools.cycle(_picks(len(kept), config.batch_size))
     small = [*_drawing(trial), lambda: kept.fetch(next(picks))]
     renderer_s, copy_s, input_s = _take_turns([_repeated(work) for work in small], device, rounds)
+    work = count_work(config, context)
     return StepSpeed(
         **{
             name: seconds[name] / steps if name in seconds else None
@@ -128,8 +147,10 @@ def measure_step(
         plain_s=seconds["plain_s"] / steps,
         from_store_s=seconds["from_store_s"] / steps,
         compiling_s=compiling_s,
-        operations=count_operations(config, context),
+        operations=work.operations,
         matrix_rate=matrix_rate(device),
+        moved_bytes=work.numbers * (2 if device.type == "cuda" else 4),
+        copy_rate=copy_rate(device),
         renderer_s=renderer_s / _REPEATED,
         copy_s=copy_s / _REPEATED,
         input_s=input_s / _REPEATED,
@@ -172,8 +193,17 @@ def train_shortly(
     return found
 
 
-def count_operations(config: SelfPoseConfig, context: TrialContext) -> float:
-    """Count what the convolutions and matrix products of one step compute.
+class Work(NamedTuple):
+    """What the convolutions and matrix products of a step compute, and what they need for it."""
+
+    operations: float
+    """A multiplication and an addition are two."""
+    numbers: float
+    """That each of them reads and writes: moved at least, even if all else is done on the way."""
+
+
+def count_work(config: SelfPoseConfig, context: TrialContext) -> Work:
+    """Count the work of one step.
 
     Ours computes no gradient that nobody takes (none for D's weights on the way to Phi, none for
     the frozen flow), no elevation where only depths are asked, and reads no skeleton twice. What
@@ -181,15 +211,15 @@ def count_operations(config: SelfPoseConfig, context: TrialContext) -> float:
     """
     changes = {"replay": False, "steps_per_epoch": 1}
     trial = Trial(config.model_copy(update=changes), context)
-    with as_written(), _Operations() as counted:  # type: ignore[no-untyped-call]
+    with as_written(), _Counting() as counted:  # type: ignore[no-untyped-call]
         trial.train(silent)
-    return counted.total
+    return Work(counted.operations, counted.numbers)
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts; torch's own counter follows modules, which a gradient in a gradient forbids."""
 
-    total = 0.0
+    operations = numbers = 0.0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -197,7 +227,9 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=out)
+            self.operations += count(*args, **(kwargs or {}), out_val=out)
+            outs = out if isinstance(out, tuple) else (out,)
+            self.numbers += sum(t.numel() for t in (*args, *outs) if isinstance(t, Tensor))
         return out
 
 
@@ -210,14 +242,23 @@ def matrix_rate(device: torch.device) -> float:
     return 2.0 * side**3 / best_s
 
 
+def copy_rate(device: torch.device) -> float:
+    """Return the bytes per second that copying a large tensor reads and writes, best of some."""
+    source = torch.zeros(_COPIED[device.type], dtype=torch.uint8, device=device)
+    out = torch.empty_like(source)
+    best_s = min(_seconds(lambda: out.copy_(source), device) for _ in range(10))
+    return 2.0 * len(source) / best_s
+
+
 def largest_batch(config: SelfPoseConfig, context: TrialContext, *, most: int) -> int:
     """Return the largest batch that trains: `config.batch_size` doubled until memory is full.
 
     Or until it would pass `most`: where twice the result does, larger ones may train as well. Only
-    steps that are not recorded yet are taken.
+    steps that are not recorded yet are taken. To be called before anything else holds memory.
     """
     batch, fits = config.batch_size, 0
     while batch <= most:
+        _give_memory_back()
         changes = {"batch_size": batch, "steps_per_epoch": PLAIN_STEPS}
         try:
             Trial(config.model_copy(update=changes), context).train(silent)
@@ -231,12 +272,18 @@ def _peak_bytes(config: SelfPoseConfig, context: TrialContext) -> int:
     """Return the most GPU memory that training takes, its images read from the store."""
     if not torch.cuda.is_available():
         return 0
-    torch.cuda.empty_cache()
+    _give_memory_back()
     torch.cuda.reset_peak_memory_stats()
     trial = Trial(config, context)
     trial.feed = _unkept(trial)
     trial.train(silent)
     return torch.cuda.max_memory_reserved()
+
+
+def _give_memory_back() -> None:
+    gc.collect()  # trials that have ended
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _drawing(trial: Trial) -> tuple[Callable[[], object], ...]:
