@@ -11,6 +11,7 @@ from selfpose.data.store import open_store
 from selfpose.images import (
     ImageFeed,
     images_to_input,
+    masks_to_input,
     open_feed,
     principal_hue,
     reduce_images,
@@ -33,6 +34,19 @@ def test_black_and_white_become_minus_one_and_one() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).expand(1, 1, 3, 2).permute(0, 3, 1, 2)
 
     assert images_to_input(images.permute(0, 2, 1, 3)[..., :3]).unique().tolist() == [-1.0, 1.0]
+
+
+def test_a_cpu_is_given_the_same_bits_as_a_gpu_would_compute(tiny_store: Path) -> None:
+    train = open_store(tiny_store).split("train")
+    images, masks = ImageFeed(train, 64, True, None, None, CPU).fetch(torch.arange(20))
+    bytes_of_masks = train.masks(range(20))
+    assert masks is not None
+    assert bytes_of_masks is not None
+    twin = images_to_input(torch.from_numpy(train.images(range(20))))
+
+    assert torch.equal(images, twin)
+    assert images.stride() == twin.stride(), "channels together, or sums would be rounded otherwise"
+    assert torch.equal(masks, masks_to_input(torch.from_numpy(bytes_of_masks)))
 
 
 def test_a_feed_in_memory_and_one_that_reads_the_file_give_the_same(tiny_store: Path) -> None:

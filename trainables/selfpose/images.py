@@ -2,6 +2,10 @@
 
 Frames and units: images uint8 in the store, [-1, 1] for the networks; masks uint8 0 to 255 of
 foreground cover in the store, -1 (background) to 1 for the networks.
+
+A batch of 96 images of 128 px is 4.7 MB in the store and 19 MB of floats, each written once on a
+CPU: 29 MB with the gathering, 1.2 ms at the 25 GB/s at which one core of an AMD EPYC copies.
+
 Shape letters: N rows, B batch, S image side in pixels.
 """
 
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,6 +40,8 @@ _WELL_INSIDE = 0.9
 """Pixels covered less, in [-1, 1], have the background's colour too."""
 _DARK = 0.05
 """A sum of red, green and blue, 0 to 3, under which a pixel has no hue to speak of."""
+_INPUTS = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
+"""What the networks are given for each byte of an image or mask."""
 _KEPT_BYTES = 4 * 2**30
 """Up to this many bytes of (reduced) images are kept in memory, beyond that they are re-read."""
 _KEPT_SHARE = 0.25
@@ -60,24 +67,40 @@ class ImageFeed:
 
     def fetch(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return images (B, 3, S, S) and masks (B, 1, S, S) or None, ready for the networks."""
-        if self.images_nss3 is not None:
-            pick = indices_b.to(self.device, non_blocking=True)
-            images, masks = self.images_nss3[pick], None
-            if self.masks_nss is not None:
-                masks = self.masks_nss[pick]
-        else:
-            rows = indices_b.numpy()
-            images = _send(_read_images(self.split, rows, self.image_size), self.device)
-            masks = None
-            if self.with_masks:
-                masks = _send(_read_masks(self.split, rows, self.image_size), self.device)
-        images_b3ss = images_to_input(images)
-        if masks is None:
-            return images_b3ss, None
-        masks_b1ss = masks_to_input(masks)
-        if self.hue_23 is not None:
+        is_here = self.device.type == "cpu"
+        images_b3ss, masks_b1ss = self._look_up(indices_b) if is_here else self._send(indices_b)
+        if masks_b1ss is not None and self.hue_23 is not None:
             masks_b1ss = shade_masks(masks_b1ss, images_b3ss, self.hue_23)
         return images_b3ss, masks_b1ss
+
+    def _send(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Let the device turn bytes into numbers."""
+        if self.images_nss3 is not None:
+            pick = indices_b.to(self.device, non_blocking=True)
+            images = self.images_nss3[pick]
+            masks = None if self.masks_nss is None else self.masks_nss[pick]
+        else:
+            images_bss3, masks_bss = self._read(indices_b)
+            images = _to_memory_of(self.device, images_bss3)
+            masks = None if masks_bss is None else _to_memory_of(self.device, masks_bss)
+        return images_to_input(images), None if masks is None else masks_to_input(masks)
+
+    def _look_up(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Do the same on a CPU, to the bit, in one pass where arithmetic takes three."""
+        if self.images_nss3 is not None:
+            rows = indices_b.numpy()  # numpy gathers rows faster than torch
+            images_bss3 = self.images_nss3.numpy()[rows]
+            masks_bss = None if self.masks_nss is None else self.masks_nss.numpy()[rows]
+        else:
+            images_bss3, masks_bss = self._read(indices_b)
+        images_b3ss = _inputs_of(images_bss3).permute(0, 3, 1, 2)
+        return images_b3ss, None if masks_bss is None else _inputs_of(masks_bss).unsqueeze(1)
+
+    def _read(self, indices_b: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Read rows of the store."""
+        rows, size = indices_b.numpy(), self.image_size
+        masks = _read_masks(self.split, rows, size) if self.with_masks else None
+        return _read_images(self.split, rows, size), masks
 
     def with_hue(self, sign: int) -> ImageFeed:
         """Return this feed with masks that are shaded by hue (0: not)."""
@@ -221,8 +244,10 @@ def _to_device(array: NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _send(array: NDArray[np.uint8], device: torch.device) -> Tensor:
+def _inputs_of(values: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(cv2.LUT(values.reshape(-1), _INPUTS).reshape(values.shape))
+
+
+def _to_memory_of(device: torch.device, array: NDArray[np.uint8]) -> Tensor:
     """Copy a batch beside the device's work: a step would wait for memory that may be swapped."""
-    if device.type == "cpu":
-        return torch.from_numpy(array)
     return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
