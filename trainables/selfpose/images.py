@@ -245,7 +245,8 @@ def _to_device(array: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def _inputs_of(values: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(cv2.LUT(values.reshape(-1), _INPUTS).reshape(values.shape))
+    rows = values.reshape(values.shape[0] * values.shape[1], -1)  # shared out among threads
+    return torch.from_numpy(cv2.LUT(rows, _INPUTS).reshape(values.shape))
 
 
 def _to_memory_of(device: torch.device, array: NDArray[np.uint8]) -> Tensor:
