@@ -52,12 +52,16 @@ ROWS = {
         "96 random images of 128 px, warm",
         "torch DataLoader over JPEG",
         10.0,
-        "reading takes 0.5 ms; the rest is 19 MB of floats into memory that is fresh for each "
-        "batch, which a GPU makes for itself",
+        "reading takes 0.5 ms; the rest is 19 MB of floats into memory that is fresh",
     ),
     "feed-h5": Row("96 random images of 128 px, warm", "h5py row by row", 3.0),
     "feed-cold": Row("96 random images of 128 px, cold", "torch DataLoader over JPEG", 1.0),
-    "rendering": Row("rendering the mocap store, 128 px, rooms", "one process", 1.8),
+    "rendering": Row(
+        "rendering the mocap store, 128 px, rooms",
+        "one process",
+        1.8,
+        "each process starts for itself and paints the 40 views of the rooms for itself",
+    ),
     "launch": Row("a trial's launch after the first", "Tune, a process per trial", 20.0),
     "report": Row("a report of 30 metrics, as the loop sees it", "MLflowLoggerCallback", 50.0),
     "first-report": Row(
