@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from posetune.api import BadInputError
 from selfpose.data.store import open_store
 from selfpose.images import (
     ImageFeed,
+    _most_kept,
     images_to_input,
     masks_to_input,
     open_feed,
@@ -34,6 +36,15 @@ def test_black_and_white_become_minus_one_and_one() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).expand(1, 1, 3, 2).permute(0, 3, 1, 2)
 
     assert images_to_input(images.permute(0, 2, 1, 3)[..., :3]).unique().tolist() == [-1.0, 1.0]
+
+
+def test_images_stay_on_a_gpu_by_the_trials_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(total_memory=80e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+
+    assert _most_kept(torch.device("cuda"), 1.0) == 20e9
+    assert _most_kept(torch.device("cuda"), 0.25) == 5e9
+    assert _most_kept(torch.device("cuda"), None) == _most_kept(CPU, 1.0) == 2**32
 
 
 def test_a_cpu_is_given_the_same_bits_as_a_gpu_would_compute(tiny_store: Path) -> None:

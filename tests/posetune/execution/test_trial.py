@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from posetune.api import Progress, Stage
+from posetune.api import Progress, Stage, TrialContext
 from posetune.execution.trial import Assignment, HandOver, TrialRun
-from posetune.spec import SweepSpec
+from posetune.spec import Resources, SweepSpec
 from posetune.storage import open_storage
 from posetune.testing.toy import STEPS, Toy
 
@@ -82,6 +84,21 @@ def test_the_seconds_of_both_attempts_count(assignment: Assignment) -> None:
     assert within is not None
     second = TrialRun(Toy(), dataclasses.replace(slow, checkpoints=(within,)))
     assert second.next_epoch().seconds > 0.5
+
+
+@pytest.mark.parametrize(("gpu", "share"), [(0, 1.0), (0.25, 0.25), (1, 1.0)])
+def test_a_trial_knows_how_much_of_a_gpu_is_its_own(
+    assignment: Assignment, monkeypatch: pytest.MonkeyPatch, gpu: float, share: float
+) -> None:
+    class Curious(Toy):
+        def start(self, config: Any, context: TrialContext) -> None:
+            assert context.gpu_share == share
+            super().start(config, context)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    spec = assignment.spec.model_copy(update={"resources": Resources(gpu=gpu)})
+    TrialRun(Curious(), dataclasses.replace(assignment, spec=spec))
+    tracemalloc.stop()  # as the toy's device counts
 
 
 def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others(
