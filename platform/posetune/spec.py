@@ -107,6 +107,11 @@ class Resources(Frozen):
         description="Trials at a time at most, where sweeps share a cluster; else as many as fit.",
     )
 
+    @property
+    def gpu_share(self) -> float:
+        """Part of one GPU's memory that is a trial's."""
+        return min(1.0, self.gpu or 1.0)
+
     @model_validator(mode="before")
     @classmethod
     def _one_process_for_each_gpu(cls, given: Any) -> Any:

@@ -41,7 +41,7 @@ ROWS = {
         "the plain twin",
         3.0,
         "ours computes 5.0 GFLOP of convolutions and matrix products, the twin 5.1: 58 ms as "
-        "large matrices, so 2.6 at most",
+        "large matrices, so little more than twice as fast at most",
     ),
     "renderer": Row("renderer, forward and backward, B 96, S 128", "plain autograd", 10.0),
     "renderer-small": Row("the same, B 32, S 32", "plain autograd", 10.0),

@@ -74,7 +74,7 @@ DIVERGING = {
     "lifting": {"width": 16, "learning_rate_ratio": 100},
 }
 # Nothing ties the skeleton to the picture: no flow, and Phi runs ahead of a D that hardly learns.
-# Over four seeds and three instruction sets at most .33 % of the prior's spread is left; 2 % fail.
+# Over four seeds and three instruction sets at most 0.33 % of the prior's spread is left, of 2 %.
 ONE_SKELETON = {
     "learning_rate": 2e-3,
     "loss_weights": {"flow": 0},

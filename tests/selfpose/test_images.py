@@ -47,7 +47,7 @@ def test_images_stay_on_a_gpu_by_the_trials_share_of_it(monkeypatch: pytest.Monk
     assert _most_kept(torch.device("cuda"), None) == _most_kept(CPU, 1.0) == 2**32
 
 
-def test_a_cpu_is_given_the_same_bits_as_a_gpu_would_compute(tiny_store: Path) -> None:
+def test_bytes_that_are_looked_up_give_the_same_bits_as_arithmetic(tiny_store: Path) -> None:
     train = open_store(tiny_store).split("train")
     images, masks = ImageFeed(train, 64, True, None, None, CPU).fetch(torch.arange(20))
     bytes_of_masks = train.masks(range(20))

@@ -51,7 +51,6 @@ def start(tiny_store: Path, tmp_path: Path) -> Callable[..., Trial]:
     "changes",
     [
         {},
-        {"bf16": False},
         {"mode": "lifting"},
         {"mode": "supervised"},
         {"decay_steps": 20},

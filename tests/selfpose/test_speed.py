@@ -16,6 +16,7 @@ from posetune.api import BadInputError, TrialContext, silent
 from posetune.testing.stages import build_stages
 from selfpose import trial
 from selfpose.config import SelfPoseConfig
+from selfpose.forecast import forecast_cost
 from selfpose.testing.speed import (
     WAYS,
     count_work,
@@ -103,14 +104,14 @@ def test_a_trial_that_cannot_be_compiled_for_its_gpu_is_refused(given: Any) -> N
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have a compiler")
-def test_a_node_that_cannot_build_the_kernels_for_its_gpu_is_refused(
+def test_a_node_that_cannot_build_the_kernels_for_its_gpu_is_named_before_a_sweep(
     given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, context = given()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
     with pytest.raises(BadInputError, match=r"replay: true, but on .* set replay: false"):
-        Trial(config, replace(context, device="cuda"))
+        forecast_cost(config, replace(context, device="cuda"))
 
 
 @pytest.mark.slow

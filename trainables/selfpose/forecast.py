@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from posetune.api import Cost, Progress, TrialContext, silent
+from selfpose import kernels
 from selfpose.config import SelfPoseConfig
 from selfpose.inference import export_model
 from selfpose.replay import PLAIN_STEPS
@@ -32,8 +35,10 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
         context: store, device, and a work folder for what the measurement writes.
 
     Raises:
-        BadInputError: the store does not fit the configuration.
+        BadInputError: the store does not fit the configuration, or the kernels cannot be built.
     """
+    if config.replay and config.takes_images and context.processes == 1:
+        kernels.check_compiler(torch.device(context.device))
     _timed_stages(_with_steps(config, _FEW), context.store, context.work / "warm-up")
     few = _timed_stages(_with_steps(config, _FEW), context.store, context.work / "few")
     more = _timed_stages(_with_steps(config, _MORE), context.store, context.work / "more")

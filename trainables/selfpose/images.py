@@ -4,7 +4,7 @@ Frames and units: images uint8 in the store, [-1, 1] for the networks; masks uin
 foreground cover in the store, -1 (background) to 1 for the networks.
 
 A batch of 96 images of 128 px is 4.7 MB in the store and 19 MB of floats, each written once on a
-CPU: 29 MB with the gathering, 1.2 ms at the 25 GB/s at which one core of an AMD EPYC copies.
+CPU, after they were gathered: 33 MB, 1.3 ms at the 25 GB/s at which one core of an AMD EPYC copies.
 
 Shape letters: N rows, B batch, S image side in pixels.
 """
@@ -86,7 +86,7 @@ class ImageFeed:
         return images_to_input(images), None if masks is None else masks_to_input(masks)
 
     def _look_up(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Do the same on a CPU, to the bit, in one pass where arithmetic takes three."""
+        """As `images_to_input` on a CPU, to the bit, in one pass where arithmetic takes three."""
         if self.images_nss3 is not None:
             rows = indices_b.numpy()  # numpy gathers rows faster than torch
             images_bss3 = self.images_nss3.numpy()[rows]
@@ -157,14 +157,16 @@ def open_feed(
     images = masks = None
     needed = len(split) * image_size**2 * (4 if with_masks else 3)
     if needed <= _most_kept(device, gpu_share):
-        chunks = np.array_split(np.arange(len(split)), len(split) // _ROWS_AT_ONCE + 1)
-        images = _to_device(
-            np.concatenate([_read_images(split, rows, image_size) for rows in chunks]), device
-        )
+        side = (image_size, image_size)
+        images = torch.empty(len(split), *side, 3, dtype=torch.uint8, device=device)
         if with_masks:
-            masks = _to_device(
-                np.concatenate([_read_masks(split, rows, image_size) for rows in chunks]), device
-            )
+            masks = torch.empty(len(split), *side, dtype=torch.uint8, device=device)
+        rows = np.arange(len(split))
+        for start in range(0, len(split), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            images[part] = torch.from_numpy(_read_images(split, rows[part], image_size))
+            if masks is not None:
+                masks[part] = torch.from_numpy(_read_masks(split, rows[part], image_size))
     return ImageFeed(split, image_size, with_masks, images, masks, device)
 
 
@@ -238,10 +240,6 @@ def _read_masks(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArr
     if masks_nss is None:
         raise BadInputError("the store holds no foreground masks")
     return reduce_images(masks_nss, image_size)
-
-
-def _to_device(array: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def _inputs_of(values: NDArray[np.uint8]) -> Tensor:

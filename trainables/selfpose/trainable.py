@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import torch
 from pydantic import BaseModel
 
@@ -86,7 +87,7 @@ class SelfPose:
         """Measure a few steps and say what a trial takes."""
         from selfpose.forecast import forecast_cost
 
-        torch.set_num_threads(context.threads)
+        _set_threads(context.threads)
         return forecast_cost(config, context)
 
     def start(self, config: SelfPoseConfig, context: TrialContext) -> None:
@@ -95,7 +96,7 @@ class SelfPose:
         Raises:
             BadInputError: the store does not fit the configuration.
         """
-        torch.set_num_threads(context.threads)
+        _set_threads(context.threads)
         torch.manual_seed(context.seed)
         self._trial = Trial(config, context)
 
@@ -145,3 +146,8 @@ class SelfPose:
     def export_graph(cls, exported: Path, out: Path) -> float:
         """Write an exported model as one program; return the largest difference to the model."""
         return export_graph(exported, out)
+
+
+def _set_threads(count: int) -> None:
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posetune.api import BadInputError, Progress, TrialContext
-from selfpose import kernels
 from selfpose.branches import beside, meet
 from selfpose.checkpoint import TrainingState, load_state, save_state
 from selfpose.compiling import check_compiler, compile_networks, finds_compiler
@@ -80,8 +79,6 @@ class Trial:
         self.device = torch.device(context.device)
         if config.compile:
             check_compiler(self.device)
-        elif config.replay and config.takes_images and self.team.size == 1:
-            kernels.check_compiler(self.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
         layout = store.layout

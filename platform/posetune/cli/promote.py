@@ -56,14 +56,16 @@ def promote(
     from posetune.registration import load_trainable
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
-    from posetune.tracking.promotion import Request
-    from posetune.tracking.promotion import promote as decide
 
     if force != bool(reason.strip()):
         raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
+
+    from posetune.tracking.promotion import Request  # imports MLflow, which takes seconds
+    from posetune.tracking.promotion import promote as decide
+
     trainable = load_trainable(view.spec.trainable)
     with interruptible(), progress_bar("promote", quiet=as_json) as progress:
         finalists = []

@@ -269,11 +269,13 @@ def submit(
 
       posetune submit sweep.yaml --address http://head:8265 --name big --store /data/store --follow
     """
-    from posetune.execution.jobs import Parcel, Shipment, await_start, submit_sweep
     from posetune.home import Home, check_name
     from posetune.spec import load_sweep
 
     spec, _, document = load_sweep(file)
+
+    from posetune.execution.jobs import Parcel, Shipment, await_start, submit_sweep  # imports Ray
+
     shipment = Shipment(
         name=check_name(name or file.stem),
         parcel=Parcel(Home.resolve(home), document.text, spec.trainable, console.width),

@@ -82,7 +82,7 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
 
 @contextmanager
 def _nothing_freed_elsewhere() -> Iterator[None]:
-    """Let no other thread collect garbage meanwhile.
+    """Let Python collect no garbage by itself meanwhile, in no thread.
 
     Where it frees a reference of Ray's while Ray shuts down, Ray ends the process on the spot.
     """

@@ -130,7 +130,7 @@ def measure(
             work=Path(work),
             device=device,
             threads=max(1, int(spec.resources.cpu)),
-            gpu_share=min(1.0, spec.resources.gpu or 1.0),
+            gpu_share=spec.resources.gpu_share,
             max_epochs=spec.pruner.max_epochs,
         )
         return trainable.forecast(configure(trainable.config_model, spec.fixed, params), context)

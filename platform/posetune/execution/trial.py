@@ -172,7 +172,7 @@ class TrialRun:
             products={name: stage.folder for name, stage in stages.items()},
             device=device,
             threads=max(1, int(spec.resources.cpu / processes)),
-            gpu_share=min(1.0, spec.resources.gpu or 1.0),
+            gpu_share=spec.resources.gpu_share,
             processes=processes,
             max_epochs=spec.pruner.max_epochs,
             progress=between_steps,

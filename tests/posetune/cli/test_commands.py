@@ -36,9 +36,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_what_is_not_there_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    commands = ["show a", "logs a", "stop a", "report a", "compare a b", "stages", "track a"]
-    commands += ["promote a", "rollback m", "export-study a", "reproduce a", "sweep a.yaml"]
-    commands += ["submit a.yaml", "check a.yaml", "train a.yaml", "evaluate a --store b"]
+    commands = ["show a", "logs a", "stop a", "report a", "compare a b", "track a", "reproduce a"]
+    commands += ["promote a --model m", "export-study a --to a.db", "sweep a.yaml"]
+    commands += ["submit a.yaml --address http://127.0.0.1:9", "check a.yaml", "train a.yaml"]
+    commands += ["evaluate a --store b --out c"]
     code = (
         "import contextlib, sys\n"
         "from posetune.cli import main\n"
@@ -58,7 +59,8 @@ def test_what_is_not_there_is_said_before_anything_heavy_is_imported(tmp_path: P
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr[-500:]
-    assert "a.yaml: no such file" in result.stderr
+    assert result.stderr.count("error: ") == len(commands), result.stderr
+    assert "Usage" not in result.stderr, "each came as far as to look"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

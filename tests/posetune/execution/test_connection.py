@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import subprocess
@@ -13,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
-from posetune.execution.connection import RayNotStartedError, _explain, _reach, connected
+from posetune.execution.connection import (
+    RayNotStartedError,
+    _explain,
+    _nothing_freed_elsewhere,
+    _reach,
+    connected,
+)
 from posetune.home import Home
 from posetune.study.database import open_database
 from posetune.study.view import read_sweep
@@ -113,6 +120,13 @@ def test_a_sweep_whose_ray_does_not_start_says_so_and_loses_nothing(
     assert "nothing is lost, the same command again continues the sweep" in said
     view = read_sweep(open_database(Home.resolve(tmp_path / "home").database), "s")
     assert (view.state, view.trials) == ("INTERRUPTED", ())
+
+
+def test_no_thread_collects_garbage_while_ray_shuts_down() -> None:
+    assert gc.isenabled()
+    with _nothing_freed_elsewhere():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 GARBAGE = """

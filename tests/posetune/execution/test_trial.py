@@ -97,8 +97,10 @@ def test_a_trial_knows_how_much_of_a_gpu_is_its_own(
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     spec = assignment.spec.model_copy(update={"resources": Resources(gpu=gpu)})
-    TrialRun(Curious(), dataclasses.replace(assignment, spec=spec))
-    tracemalloc.stop()  # as the toy's device counts
+    try:
+        TrialRun(Curious(), dataclasses.replace(assignment, spec=spec))
+    finally:
+        tracemalloc.stop()  # the toy's device starts it
 
 
 def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others(

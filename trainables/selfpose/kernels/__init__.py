@@ -2,7 +2,7 @@
 
 Each module has one operation with its gradient, `programs` what runs on the GPU itself. torch's own
 operations stay the form for all else, and what the kernels are tested against. Triton comes with
-torch's CUDA build and needs a C compiler and Python's headers.
+torch's CUDA build and needs a C compiler and Python's headers; without, torch's operations run.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ def run_on(device: torch.device) -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse to run them on some nodes of a sweep and not on others: their trials would differ.
+    """Refuse a node on which trials would be slow, and rounded otherwise than on its neighbours.
 
     Raises:
-        BadInputError: they are for this device, and nothing compiles them here.
+        BadInputError: the kernels are for this device, and nothing compiles them here.
     """
     if _are_for(device) and not _finds_triton():
         raise BadInputError(
             f"replay: true, but on {platform.node()} there is no Triton, no C compiler or no "
             "Python.h, with which its kernels are built; install gcc and Python's headers on every "
-            "node, or set replay: false for all trials (some four times as slow at the paper's "
-            "size)"
+            "node, or set replay: false; steps take some four times as long without"
         )
 
 

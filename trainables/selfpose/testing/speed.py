@@ -229,8 +229,17 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if count is not None:
             self.operations += count(*args, **(kwargs or {}), out_val=out)
             outs = out if isinstance(out, tuple) else (out,)
-            self.numbers += sum(t.numel() for t in (*args, *outs) if isinstance(t, Tensor))
+            tensors = (*_read(func, args), *outs)
+            self.numbers += sum(t.numel() for t in tensors if isinstance(t, Tensor))
         return out
+
+
+def _read(func: Any, args: Any) -> Any:
+    """Return what an operation reads: a convolution's gradient only what those it gives need."""
+    if func.overloadpacket is not torch.ops.aten.convolution_backward:
+        return args
+    (grad, x, weight), (to_x, to_weight, _) = args[:3], args[-1]
+    return grad, x if to_weight else None, weight if to_x else None
 
 
 def matrix_rate(device: torch.device) -> float:
