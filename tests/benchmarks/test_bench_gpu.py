@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from selfpose.testing.speed import measure_step
-
 SMALL: dict[str, Any] = {
     "image_size": 32,
     "width": 4,
@@ -24,6 +22,10 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.slow
 def test_a_table_and_a_file_come_of_a_step(repository: Path, tmp_path: Path) -> None:
+    # torch's counter of operations imports Triton, which has to be told to interpret before
+    # (tests/selfpose/kernels/conftest.py): not while tests are still collected.
+    from selfpose.testing.speed import measure_step
+
     file = Path(__file__).with_name("bench_gpu.py")
     spec = importlib.util.spec_from_file_location("bench_gpu", file)
     assert spec is not None
