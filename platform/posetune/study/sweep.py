@@ -40,10 +40,7 @@ class SweepRun:
     """A sweep under way; one driver at a time."""
 
     def __init__(
-        self,
-        database: Database,
-        opening: Opening,
-        clock: Callable[[], float] = time.time,
+        self, database: Database, opening: Opening, clock: Callable[[], float] = time.time
     ) -> None:
         """Start the sweep, or continue it where its events end.
 
@@ -68,9 +65,8 @@ class SweepRun:
             check_unchanged(dict(row), budget, opening)
             self.id = int(row["id"])
         self.has_baselines = False
-        self.room = ""
-        self.notice = ""
-        """What a trial is waiting for, for whoever watches; empty while none waits."""
+        self.room = self.notice = ""
+        """What trials wait for (a place, and all else), for who watches; empty while none does."""
         self.lease = Lease(database, self.id, self.name)
         self._rebuild()
         facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
