@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from support.recording import replay
+from support.simulated_driver import open_unsynced
 
 from posetune.study.forecast import Interval, forecast, forecast_sweep
 from posetune.study.prospects import Situation
-from posetune.testing.driver import open_unsynced
-from posetune.testing.recording import replay
 
 SWEEPS = 200
 SHARES = (0.3, 0.7)

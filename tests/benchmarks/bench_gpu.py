@@ -16,19 +16,19 @@ import pytest
 import torch
 from rich.console import Console
 from rich.table import Table
-
-from posetune.api import TrialContext, silent
-from posetune.provenance import collect
-from posetune.spec import configure, default_params, load_sweep
-from posetune.testing.stages import build_stages
-from selfpose.config import SelfPoseConfig
-from selfpose.testing.speed import (
+from support.step_speed import (
     WAYS,
     StepSpeed,
     largest_batch,
     measure_step,
     train_shortly,
 )
+
+from posetune.api import TrialContext, silent
+from posetune.provenance import collect
+from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.testing.stages import build_stages
+from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
 
 TRAINING = {

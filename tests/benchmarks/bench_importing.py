@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from posetune.provenance import collect
-from selfpose.data.cameras import Crop
 from selfpose.data.decoding import read_crop
 from selfpose.data.photographs import PhotographJob, Photographs, PhotoOptions
+from selfpose.data.synthetic.cameras import Crop
 
 ROUNDS, PICTURES = 5, 40
 SIDE, SIZE = 1000, 128

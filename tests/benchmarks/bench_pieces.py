@@ -25,18 +25,18 @@ from scipy.linalg import orthogonal_procrustes
 from torch import Tensor, nn
 
 from posetune.api import TrialContext, silent
-from posetune.spec import configure, default_params, load_sweep
+from posetune.spec.sweep import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
+from selfpose.data.images import ImageFeed
 from selfpose.data.store import open_store
-from selfpose.flow import NormalisingFlow
-from selfpose.images import ImageFeed
-from selfpose.procrustes import procrustes_align
-from selfpose.renderer import draw_skeletons
-from selfpose.skeleton import H36M_17
-from selfpose.testing.plain import PlainTraining, draw_plainly
+from selfpose.method.flow import NormalisingFlow
+from selfpose.method.procrustes import procrustes_align
+from selfpose.method.renderer import draw_skeletons
+from selfpose.method.skeleton import H36M_17
 from selfpose.trainable import SelfPose
-from selfpose.trial import Trial
+from selfpose.training.reference import PlainTraining, draw_plainly
+from selfpose.training.trial import Trial
 
 PEN = {"sigma": 0.2, "profile": "distance", "brightness": (1.0,) * len(H36M_17.limbs)}
 CPU = torch.device("cpu")

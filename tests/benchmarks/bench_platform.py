@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from support.simulated_driver import simulated_opening
 
 from posetune.study.database import open_database
 from posetune.study.sweep import SweepRun
-from posetune.testing.driver import simulated_opening
 from posetune.testing.toy import Toy
 
 TRIALS = 8

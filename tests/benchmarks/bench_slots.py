@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.table import Table
-
-from posetune.testing.slots import run_many
+from support.slots import run_many
 
 
 @pytest.mark.timeout(5400)

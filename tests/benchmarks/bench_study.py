@@ -23,11 +23,11 @@ import pytest
 from optuna.samplers import RandomSampler
 from rich.console import Console
 from rich.table import Table
+from support.simulated_driver import fill, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.study.database import Database, open_database
 from posetune.study.sweep import Opening, SweepRun
-from posetune.testing.driver import fill, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 TRIALS = 10_000
 FEW = 100

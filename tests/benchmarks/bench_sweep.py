@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import trim_mean
+from support.curves import Search, epochs_until, read_curves
+from support.simulated_driver import open_unsynced
 
 from posetune.provenance import collect
 from posetune.study.database import open_database
 from posetune.study.view import read_sweep
-from posetune.testing.curves import Search, epochs_until, read_curves
-from posetune.testing.driver import open_unsynced
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "sweep.json"

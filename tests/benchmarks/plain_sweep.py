@@ -24,8 +24,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from posetune.api import TrialContext, silent
-from posetune.parameters import Choice
-from posetune.spec import SweepSpec, configure, default_params, load_sweep
+from posetune.spec.parameters import Choice
+from posetune.spec.sweep import SweepSpec, configure, default_params, load_sweep
 
 
 class PlainTrial(tune.Trainable):

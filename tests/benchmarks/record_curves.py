@@ -21,12 +21,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from posetune.api import Trainable, TrialContext, TrialFailedError
-from posetune.digest import digest_json
-from posetune.parameters import Choice, Scalar
 from posetune.provenance import collect
-from posetune.spec import SweepSpec, configure, load_sweep
+from posetune.spec.parameters import Choice, Scalar
+from posetune.spec.sweep import SweepSpec, configure, load_sweep
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
+from posetune.storage.digest import digest_json
 
 DIGITS = 3
 """Of a value: a thousandth of a millimetre."""

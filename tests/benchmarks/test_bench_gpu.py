@@ -1,4 +1,4 @@
-"""What `make bench-gpu` does around `selfpose.testing.speed`, small and on the CPU."""
+"""What `make bench-gpu` does around `support.step_speed`, small and on the CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 def test_a_table_and_a_file_come_of_a_step(repository: Path, tmp_path: Path) -> None:
     # torch's counter of operations imports Triton, which has to be told to interpret before
     # (tests/selfpose/kernels/conftest.py): not while tests are still collected.
-    from selfpose.testing.speed import measure_step
+    from support.step_speed import measure_step
 
     file = Path(__file__).with_name("bench_gpu.py")
     spec = importlib.util.spec_from_file_location("bench_gpu", file)

@@ -8,9 +8,9 @@ import torch
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
-from selfpose.geometry import mirror_poses
 from selfpose.inference import PosePredictor, build_model, export_model, load_model
-from selfpose.skeleton import H36M_17
+from selfpose.method.geometry import mirror_poses
+from selfpose.method.skeleton import H36M_17
 
 COMPLETE = SelfPoseConfig.model_validate({"image_size": 32, "width": 4, "lifting": {"width": 16}})
 LIFTING = SelfPoseConfig.model_validate({"mode": "lifting", "lifting": {"width": 16}})

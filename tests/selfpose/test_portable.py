@@ -13,8 +13,8 @@ import torch
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
 from selfpose.inference import build_model, export_model, load_model
+from selfpose.method.skeleton import H36M_17
 from selfpose.portable import export_graph
-from selfpose.skeleton import H36M_17
 
 
 def exported(folder: Path, **fields: object) -> Path:

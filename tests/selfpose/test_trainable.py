@@ -17,8 +17,8 @@ from posetune.storage import open_storage
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
-from selfpose.stages import prior_poses
 from selfpose.trainable import SelfPose
+from selfpose.training.stages import prior_poses
 
 SMALL: dict[str, Any] = {
     "image_size": 32,

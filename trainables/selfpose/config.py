@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selfpose.flow import FlowTraining
-from selfpose.geometry import Elevation
+from selfpose.method.flow import FlowTraining
+from selfpose.method.geometry import Elevation
+from selfpose.method.renderer import Profile
 from selfpose.networks.lifter import HeadActivation
-from selfpose.renderer import Profile
 
 __all__ = [
     "DiscriminatorConfig",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from posetune.api import BadInputError
-from selfpose.images import images_to_input
+from selfpose.data.images import images_to_input
 from selfpose.inference import PoseModel, PosePredictor, load_model, unit_bones
 
 __all__ = ["Portable", "export_graph"]

@@ -22,14 +22,14 @@ from posetune.api import (
     silent,
 )
 from selfpose import data
-from selfpose.baselines import read_baselines
 from selfpose.config import SelfPoseConfig
-from selfpose.evaluation import evaluate_exported
+from selfpose.evaluation.baselines import read_baselines
+from selfpose.evaluation.evaluate import evaluate_exported
 from selfpose.inference import PosePredictor, export_model, load_model
-from selfpose.metrics import METRICS
+from selfpose.method.metrics import METRICS
 from selfpose.portable import export_graph
-from selfpose.stages import build_stages
-from selfpose.trial import Trial
+from selfpose.training.stages import build_stages
+from selfpose.training.trial import Trial
 
 __all__ = ["SelfPose"]
 
@@ -74,7 +74,7 @@ class SelfPose:
 
     @classmethod
     def stages(cls, config: SelfPoseConfig, store: Path) -> Sequence[Stage]:
-        """Return what is trained once for all trials that agree on it; see `selfpose.stages`."""
+        """Return what is trained once for all trials that agree on it."""
         return build_stages(config, store)
 
     @classmethod
@@ -85,7 +85,7 @@ class SelfPose:
     @classmethod
     def forecast(cls, config: SelfPoseConfig, context: TrialContext) -> Cost:
         """Measure a few steps and say what a trial takes."""
-        from selfpose.forecast import forecast_cost
+        from selfpose.training.forecast import forecast_cost
 
         _set_threads(context.threads)
         return forecast_cost(config, context)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import typer
 
 from posetune.cli import (
-    again,
     compare,
     control,
     data,
     evaluate,
     look,
     promote,
+    reproduce,
     results,
     sweep,
     train,
@@ -38,7 +38,7 @@ app.command("compare")(compare.compare)
 app.command("logs")(control.logs)
 app.command("stop")(control.stop)
 app.command("report")(look.report)
-app.command("reproduce")(again.reproduce)
+app.command("reproduce")(reproduce.reproduce)
 app.command("export-study")(look.export_study)
 app.command("track")(results.track)
 app.command("stages")(results.stages)

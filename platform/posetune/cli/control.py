@@ -46,11 +46,11 @@ def logs(
         of_trial = [] if trial is None else ["--trial", str(trial)]
         arguments = ["logs", name, *of_trial, *(["--follow"] if follow else [])]
         raise relay(*arguments, address=address, home=home, as_json=as_json)
-    from posetune.execution.checkpoints import log_file
     from posetune.home import Home
     from posetune.study.database import open_database
     from posetune.study.history import read_history
     from posetune.study.view import read_sweep
+    from posetune.trial.checkpoints import log_file
 
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)

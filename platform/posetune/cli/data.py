@@ -10,7 +10,7 @@ import typer
 from posetune.api import BadInputError, Importer
 from posetune.cli.options import JsonOption
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
-from posetune.registration import DEFAULT_TRAINABLE
+from posetune.spec.registration import DEFAULT_TRAINABLE
 
 __all__ = ["app"]
 
@@ -59,7 +59,7 @@ def import_(
 
       posetune data import mocap17.h5 --format mocap17 --image-size 64 --views 1 --out data/mocap
     """
-    from posetune.registration import load_trainable
+    from posetune.spec.registration import load_trainable
 
     found = load_trainable(trainable)
     importer = _importer(found.importers(), format_, file)
@@ -112,7 +112,7 @@ def info(
     """
     from rich.table import Table
 
-    from posetune.registration import load_trainable
+    from posetune.spec.registration import load_trainable
     from posetune.storage import open_folder
 
     found = load_trainable(trainable)

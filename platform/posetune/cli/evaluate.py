@@ -11,7 +11,7 @@ import typer
 from posetune.api import BadInputError, StoreSummary
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, progress_bar
-from posetune.registration import DEFAULT_TRAINABLE
+from posetune.spec.registration import DEFAULT_TRAINABLE
 
 if TYPE_CHECKING:
     from posetune.home import Home
@@ -46,10 +46,10 @@ def evaluate(
       posetune evaluate quickstart/6 --store data/procedural --split val --out out/trial6
     """
     from posetune.cli.models import open_model
-    from posetune.digest import digest_folder
     from posetune.home import Home
     from posetune.report.evaluation import evaluation_table, write_evaluation
     from posetune.storage import open_folder, open_storage
+    from posetune.storage.digest import digest_folder
 
     resolved = Home.resolve(home)
     with open_model(model, resolved, trainable) as found:
@@ -79,8 +79,8 @@ def evaluate(
 
 def _count_look(home: Home, summary: StoreSummary, model: str) -> int | None:
     """Record that the test split is opened; None where there is no study to record it in."""
+    from posetune.promotion.test_looks import record_opening
     from posetune.study.database import open_database
-    from posetune.study.openings import record_opening
 
     try:
         database = open_database(home.database, create=False)

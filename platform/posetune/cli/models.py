@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from posetune.api import BadInputError, Trainable
 from posetune.home import Home
-from posetune.registration import load_trainable
+from posetune.spec.registration import load_trainable
 from posetune.storage import open_storage
 
 __all__ = ["FoundModel", "open_model"]
@@ -43,7 +43,7 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
         BadInputError: there is no such model, or it is damaged.
     """
     if given.startswith("models:/"):
-        from posetune.tracking.models import fetch_uri
+        from posetune.promotion.models import fetch_uri
 
         with TemporaryDirectory(prefix="posetune-model-") as scratch:
             version, folder = fetch_uri(home, given, Path(scratch))

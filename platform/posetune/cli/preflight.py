@@ -11,7 +11,7 @@ from rich.table import Table
 from posetune.api import BadInputError, Trainable
 from posetune.cli.screen import console
 from posetune.home import Home
-from posetune.spec import SweepSpec
+from posetune.spec.sweep import SweepSpec
 
 __all__ = ["FAILED", "check_here", "show_preflight"]
 

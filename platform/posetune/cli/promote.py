@@ -14,7 +14,7 @@ from posetune.cli.screen import console, interruptible, print_json, progress_bar
 
 if TYPE_CHECKING:
     from posetune.home import Home
-    from posetune.tracking.promotion import Promotion
+    from posetune.promotion.decision import Promotion
 
 __all__ = ["promote", "rollback"]
 
@@ -53,7 +53,7 @@ def promote(
       posetune promote first --model selfpose --alias champion --seeds 2
     """
     from posetune.home import Home
-    from posetune.registration import load_trainable
+    from posetune.spec.registration import load_trainable
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
 
@@ -63,14 +63,14 @@ def promote(
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
 
-    from posetune.tracking.promotion import Request  # imports MLflow, which takes seconds
-    from posetune.tracking.promotion import promote as decide
+    from posetune.promotion.decision import Request  # imports MLflow, which takes seconds
+    from posetune.promotion.decision import promote as decide
 
     trainable = load_trainable(view.spec.trainable)
     with interruptible(), progress_bar("promote", quiet=as_json) as progress:
         finalists = []
         if seeds:
-            from posetune.execution.finalists import retrain_finalists
+            from posetune.promotion.finalists import retrain_finalists
 
             finalists = retrain_finalists(
                 view,
@@ -104,7 +104,7 @@ def rollback(
     posetune rollback --model selfpose --alias champion
     """
     from posetune.home import Home
-    from posetune.tracking.promotion import roll_back
+    from posetune.promotion.decision import roll_back
 
     before, now = roll_back(Home.resolve(home), model=model, alias=alias, to=to)
     if as_json:
@@ -115,7 +115,7 @@ def rollback(
 
 def _show(promotion: Promotion, resolved: Home, home: Path | None) -> None:
     """Print a decision."""
-    from posetune.report.evaluation import verdict_table
+    from posetune.promotion.verdict_table import verdict_table
     from posetune.tracking.connection import public_address
 
     for finalist in promotion.finalists:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, StoreSummary, Trainable
-from posetune.spec import SweepSpec
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder, open_storage
 
 __all__ = ["FoundStore", "find_store"]

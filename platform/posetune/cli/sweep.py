@@ -52,7 +52,7 @@ def check(
     from posetune.cli.stores import find_store
     from posetune.execution.plan import plan_sweep
     from posetune.report.tables import format_seconds
-    from posetune.spec import load_sweep
+    from posetune.spec.sweep import load_sweep
     from posetune.study.budget import unit
 
     spec, trainable, _ = load_sweep(file)
@@ -92,7 +92,7 @@ def _check_cluster(
     from posetune.cli.preflight import FAILED, check_here, show_preflight
     from posetune.execution.jobs import Parcel
     from posetune.home import Home
-    from posetune.spec import load_sweep
+    from posetune.spec.sweep import load_sweep
 
     spec, trainable, document = load_sweep(file)
     path, resolved = _store_on_cluster(store, spec.store), Home.resolve(home)
@@ -142,13 +142,13 @@ def sweep(
     from posetune.cli.live import live_table
     from posetune.cli.stores import find_store
     from posetune.execution.connection import RayNotStartedError
-    from posetune.execution.desk import Data, Stopping
     from posetune.execution.driver import StudyLostError, run_sweep
+    from posetune.execution.driver_context import Data, Stopping
     from posetune.home import Home, check_name
     from posetune.provenance import collect
     from posetune.report.tables import as_json as view_json
     from posetune.report.tables import next_steps, sweep_tables
-    from posetune.spec import configure, default_params, load_sweep
+    from posetune.spec.sweep import configure, default_params, load_sweep
     from posetune.study.database import open_database
     from posetune.study.forecast import Foresight
     from posetune.study.sweep import Opening, SweepRun
@@ -270,7 +270,7 @@ def submit(
       posetune submit sweep.yaml --address http://head:8265 --name big --store /data/store --follow
     """
     from posetune.home import Home, check_name
-    from posetune.spec import load_sweep
+    from posetune.spec.sweep import load_sweep
 
     spec, _, document = load_sweep(file)
 

@@ -42,10 +42,10 @@ def train(
     """
     from posetune.api import TrialFailedError
     from posetune.cli.stores import find_store
-    from posetune.execution.single import SingleTrial, forget_single, train_single
-    from posetune.execution.trial import EpochResult, Started
     from posetune.home import Home, check_name
-    from posetune.spec import default_params, load_sweep
+    from posetune.spec.sweep import default_params, load_sweep
+    from posetune.trial.run import EpochResult, Started
+    from posetune.trial.single import SingleTrial, forget_single, train_single
 
     name = check_name(name or file.stem)
     spec, trainable, _ = load_sweep(file)
@@ -131,7 +131,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
 def _check_settings(spec: Any, trainable: Any, params: dict[str, Any]) -> None:
     from pydantic import ValidationError
 
-    from posetune.spec import configure
+    from posetune.spec.sweep import configure
 
     try:
         configure(trainable.config_model, spec.fixed, params)

@@ -10,7 +10,7 @@ import typer
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
-from posetune.registration import DEFAULT_TRAINABLE
+from posetune.spec.registration import DEFAULT_TRAINABLE
 
 __all__ = ["export", "predict"]
 

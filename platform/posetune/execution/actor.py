@@ -15,11 +15,11 @@ import ray
 from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
-from posetune.execution.checkpoints import StorageFullError, log_file
-from posetune.execution.handing_over import Wish
-from posetune.execution.trial import Assignment, HandOver, StoreChangedError, TrialRun
-from posetune.registration import load_trainable
+from posetune.execution.preemption import Wish
+from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
+from posetune.trial.checkpoints import StorageFullError, log_file
+from posetune.trial.run import Assignment, HandOver, StoreChangedError, TrialRun
 
 __all__ = [
     "ASSIGNMENT",

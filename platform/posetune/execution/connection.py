@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError
-from posetune.credentials import check_ray
-from posetune.registration import TRAINABLES_VARIABLE
+from posetune.spec.registration import TRAINABLES_VARIABLE
+from posetune.storage.credentials import check_ray
 
 __all__ = ["RayNotStartedError", "connected"]
 

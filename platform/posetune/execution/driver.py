@@ -16,12 +16,12 @@ from typing import Any
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
-from posetune.execution.checkpoints import drop_orphans
-from posetune.execution.desk import Data, Desk, Stopping
+from posetune.execution.driver_context import Data, Desk, Stopping
 from posetune.home import Home
-from posetune.spec import Resources
+from posetune.spec.sweep import Resources
 from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import SweepRun
+from posetune.trial.checkpoints import drop_orphans
 
 __all__ = ["StudyLostError", "run_sweep"]
 
@@ -194,8 +194,8 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
 
 def _check_size(resources: Resources) -> None:
     """Refuse trials that this machine can never run."""
+    from posetune.execution.cluster_room import describe_wait, slots
     from posetune.execution.placement import read_nodes
-    from posetune.execution.places import describe_wait, slots
 
     asked, nodes = {"cpu": resources.cpu, "gpu": resources.gpu}, read_nodes()
     if slots(asked, resources.labels, nodes) < 1:

@@ -29,10 +29,10 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from sqlalchemy import make_url
 
 from posetune.api import BadInputError
-from posetune.credentials import check_ray
 from posetune.home import Home
 from posetune.provenance import CODE_FILE, code_of
-from posetune.registration import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
+from posetune.spec.registration import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
+from posetune.storage.credentials import check_ray
 
 __all__ = [
     "HEAD_S",

@@ -16,10 +16,10 @@ from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from posetune.api import BadInputError
-from posetune.execution.desk import Desk
-from posetune.execution.places import Holding, Node, describe_wait, slots
-from posetune.execution.sharing import Need, measure_need, share_of
-from posetune.spec import Resources
+from posetune.execution.cluster_room import Holding, Node, describe_wait, slots
+from posetune.execution.driver_context import Desk
+from posetune.execution.gpu_sharing import Need, measure_need, share_of
+from posetune.spec.sweep import Resources
 from posetune.study.sweep import SweepRun
 
 __all__ = ["Lookout", "TrialRequest", "measure_share", "read_nodes"]

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, Cost, Trainable, TrialContext
-from posetune.execution.trial import require_device
-from posetune.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec import SweepSpec, configure, default_params
+from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
+from posetune.spec.sweep import SweepSpec, configure, default_params
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecast import forecast
 from posetune.study.prospects import Situation
+from posetune.trial.run import require_device
 
 __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]
 

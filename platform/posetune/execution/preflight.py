@@ -18,9 +18,9 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posetune.api import BadInputError, Cost, Trainable
+from posetune.execution.cluster_room import describe_wait, slots
 from posetune.execution.connection import connected
 from posetune.execution.placement import read_nodes
-from posetune.execution.places import describe_wait, slots
 from posetune.execution.plan import disk_bytes
 from posetune.execution.probe import (
     DRIVERS,
@@ -35,7 +35,7 @@ from posetune.execution.probe import (
     try_batches,
 )
 from posetune.home import Home
-from posetune.spec import Resources, SweepSpec
+from posetune.spec.sweep import Resources, SweepSpec
 from posetune.storage import Storage, StorageError, open_folder
 
 __all__ = ["DRIVER", "Fault", "NodeReport", "Preflight", "preflight"]

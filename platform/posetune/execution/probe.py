@@ -17,12 +17,12 @@ from pathlib import Path
 from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Cost, Trainable, TrialFailedError
 from posetune.execution.plan import measure
-from posetune.execution.trial import require_device
-from posetune.parameters import FloatRange, Scalar
 from posetune.provenance import versions
-from posetune.registration import load_trainable
-from posetune.spec import SweepSpec, default_params, vary_one_by_one
+from posetune.spec.parameters import FloatRange, Scalar
+from posetune.spec.registration import load_trainable
+from posetune.spec.sweep import SweepSpec, default_params, vary_one_by_one
 from posetune.storage import Folder, Storage, StorageError, open_folder
+from posetune.trial.run import require_device
 
 __all__ = [
     "DRIVERS",

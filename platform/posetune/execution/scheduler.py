@@ -27,15 +27,15 @@ from posetune.execution.actor import (
     STARTED,
     WAITING,
 )
-from posetune.execution.desk import Desk
+from posetune.execution.driver_context import Desk
 from posetune.execution.placement import Lookout
 from posetune.execution.searcher import NUMBER
-from posetune.execution.trial import EpochResult, Started
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
 from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
+from posetune.trial.run import EpochResult, Started
 
 __all__ = ["MAX_ATTEMPTS", "StudyScheduler"]
 

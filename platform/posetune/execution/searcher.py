@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from posetune.execution.desk import Desk
+from posetune.execution.driver_context import Desk
 from posetune.execution.placement import Lookout
 
 __all__ = ["NUMBER", "StudySearcher"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from posetune.api import BadInputError, Progress, silent
-from posetune.registration import load_trainable
 from posetune.report.page import BestTrial
+from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
 from posetune.study.checkpoints import verified_model
 from posetune.study.view import SweepView

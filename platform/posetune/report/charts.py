@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from posetune.parameters import Choice, FloatRange, Scalar
 from posetune.report.importance import Importance
 from posetune.report.tables import broken, short_names
+from posetune.spec.parameters import Choice, FloatRange, Scalar
 from posetune.study.rungs import rung_epochs
 from posetune.study.view import SweepView
 

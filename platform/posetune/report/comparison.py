@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from posetune.api import BadInputError, Evaluation, MotionBootstrap, Progress, interval, silent
-from posetune.registration import load_trainable
 from posetune.report.tables import budget_used
+from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
 from posetune.study.checkpoints import verified_model
 from posetune.study.view import SweepView, TrialView

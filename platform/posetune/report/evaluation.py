@@ -1,4 +1,4 @@
-"""An evaluation on disk and on the terminal, and the gate's verdict.
+"""Writes an evaluation to disk and shows it on the terminal.
 
 `metrics.json` is written last: where it is, the rest is whole.
 """
@@ -10,16 +10,15 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from posetune.api import BadInputError, Evaluation
-from posetune.gate import Verdict
 
-__all__ = ["evaluation_table", "verdict_table", "write_evaluation"]
+__all__ = ["evaluation_table", "write_evaluation"]
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
@@ -76,20 +75,6 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
             span = "-" if math.isnan(low) else f"{low:.4g} to {high:.4g}"
             table.add_row(prefix + name, f"{value:.4g}", span)
         table.add_section()
-    return table
-
-
-def verdict_table(verdict: Verdict) -> Table:
-    """Return the gate's numbers, for a terminal."""
-    title = f"gain on the test split, {verdict.unit}, with n motions"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("over", "n", "error", "against", "its", "gain", "95 %", ""):
-        side: Literal["left", "right"] = "left" if column in ("over", "against", "") else "right"
-        table.add_column(column, justify=side, no_wrap=True)
-    for c in verdict.comparisons:
-        judged = "better" if c.better else "worse" if c.worse else "open"
-        numbers = (f"{c.other_error:.4g}", f"{c.gain:+.3g}", f"{c.low:+.3g} to {c.high:+.3g}")
-        table.add_row(c.over, str(c.motions), f"{c.candidate:.4g}", c.other, *numbers, judged)
     return table
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posetune.api import Progress, Stage, silent
-from posetune.digest import digest_folder, digest_json
 from posetune.storage import Storage
+from posetune.storage.digest import digest_folder, digest_json
 
 __all__ = ["Entry", "Product", "StageCache", "stage_key"]
 

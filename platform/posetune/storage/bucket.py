@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from posetune.api import BadInputError
-from posetune.credentials import check_aws
-from posetune.digest import digest_json
 from posetune.storage.base import CLAIM_S, Log, Storage, StorageError
+from posetune.storage.credentials import check_aws
+from posetune.storage.digest import digest_json
 from posetune.storage.node import cache_folder, fetch_once
 
 __all__ = ["Bucket"]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from posetune.spec import SweepSpec
+from posetune.spec.sweep import SweepSpec
 from posetune.study.rungs import Standing, compared_epochs
 
 if TYPE_CHECKING:

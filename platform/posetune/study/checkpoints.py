@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from posetune.api import BadInputError
-from posetune.digest import digest_folder
 from posetune.storage import Storage
+from posetune.storage.digest import digest_folder
 from posetune.study.view import SweepView, TrialView
 
 __all__ = ["verified_model"]

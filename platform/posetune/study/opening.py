@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from posetune.api import BadInputError
-from posetune.parameters import Scalar
-from posetune.spec import SweepSpec
+from posetune.spec.parameters import Scalar
+from posetune.spec.sweep import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.warm import WARM, gather

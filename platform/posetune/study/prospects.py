@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.spec import SweepSpec
+from posetune.spec.sweep import SweepSpec
 from posetune.study.records import Report
 from posetune.study.rungs import compared_epochs
 from posetune.study.view import TrialView

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from posetune.parameters import Scalar
+from posetune.spec.parameters import Scalar
 from posetune.study.budget import Holding
 from posetune.study.rungs import Standing, place
 

@@ -19,7 +19,7 @@ from array import array
 
 import numpy as np
 
-from posetune.spec import Pruner
+from posetune.spec.sweep import Pruner
 from posetune.study.seeding import seed_for
 
 __all__ = ["Decision", "Rungs", "Standing", "compared_epochs", "place", "rung_epochs"]

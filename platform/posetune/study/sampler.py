@@ -22,8 +22,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from posetune.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec import SweepSpec, vary_one_by_one
+from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
+from posetune.spec.sweep import SweepSpec, vary_one_by_one
 from posetune.study.seeding import seed_for
 from posetune.study.warm import WarmTrial
 

@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, RowMapping, func, select
 
 from posetune.api import BadInputError
-from posetune.parameters import Scalar
-from posetune.spec import SweepSpec
+from posetune.spec.parameters import Scalar
+from posetune.spec.sweep import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.lease import is_live

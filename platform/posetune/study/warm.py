@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from posetune.api import BadInputError
-from posetune.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec import SweepSpec
+from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
+from posetune.spec.sweep import SweepSpec
 from posetune.study import journal, schema
 
 __all__ = ["WARM", "WarmTrial", "gather", "read_warm"]

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from posetune.api import Trainable, TrialContext
-from posetune.digest import digest_folder
-from posetune.spec import configure
+from posetune.spec.sweep import configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
+from posetune.storage.digest import digest_folder
 
 __all__ = ["TrainableConformance"]
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from sqlalchemy import RowMapping
 
-from posetune.digest import digest_json
 from posetune.home import Home
-from posetune.spec import Objective
+from posetune.spec.sweep import Objective
+from posetune.storage.digest import digest_json
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.connection import patiently
 

@@ -28,8 +28,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
-from posetune.credentials import check_mlflow
 from posetune.home import Home
+from posetune.storage.credentials import check_mlflow
 
 __all__ = [
     "UI_HOST",

@@ -16,10 +16,10 @@ from mlflow.entities import Metric
 from pydantic import ValidationError
 from sqlalchemy import RowMapping
 
-from posetune.digest import digest_json
 from posetune.home import Home
-from posetune.registration import load_trainable
-from posetune.spec import configure
+from posetune.spec.registration import load_trainable
+from posetune.spec.sweep import configure
+from posetune.storage.digest import digest_json
 from posetune.study.budget import unit
 from posetune.study.forecast import Outlook
 from posetune.study.view import SweepView, TrialView

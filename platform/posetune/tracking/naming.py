@@ -7,7 +7,7 @@ import posixpath
 import re
 from typing import Any
 
-from posetune.digest import digest_json
+from posetune.storage.digest import digest_json
 
 __all__ = ["entity_key", "param_value", "tag_value"]
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from posetune.testing.driver import drive, open_unsynced, simulated_opening
+from support.simulated_driver import drive, open_unsynced, simulated_opening
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from posetune.api import BadInputError
 from posetune.cli.app import app
-from posetune.spec import default_params, load_sweep
+from posetune.spec.sweep import default_params, load_sweep
 
 FILES, LINES, COMMANDS = 500, 200, 20
 COMMAND_NAMES = [

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
+from support.simulated_driver import outcome
 
 from posetune.home import Home
 from posetune.study import schema
 from posetune.study.database import Database, open_database
 from posetune.study.view import read_sweep
-from posetune.testing.driver import outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

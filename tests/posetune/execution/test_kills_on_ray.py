@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.simulated_driver import outcome
 
 from posetune.home import Home
 from posetune.study.database import open_database
 from posetune.study.view import read_sweep
-from posetune.testing.driver import outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -21,8 +21,8 @@ from posetune.execution.probe import (
     try_batches,
     variants,
 )
-from posetune.registration import TRAINABLES_VARIABLE
-from posetune.spec import SweepSpec, default_params
+from posetune.spec.registration import TRAINABLES_VARIABLE
+from posetune.spec.sweep import SweepSpec, default_params
 from posetune.storage import open_storage
 from posetune.testing.toy import Toy, ToyConfig
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
+from support.simulated_driver import outcome
 
 from posetune.home import Home
 from posetune.storage import open_storage
 from posetune.study import schema
 from posetune.study.database import Database, open_database
-from posetune.testing.driver import outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

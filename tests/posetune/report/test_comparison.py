@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.simulated_driver import drive, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import Evaluation
 from posetune.report.comparison import Compared, compare, comparison_json
 from posetune.study.view import SweepView, read_sweep
-from posetune.testing.driver import drive, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 MOTIONS = np.repeat(np.arange(12), 5)
 GROUPS = MOTIONS % 3

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.simulated_driver import drive, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 import posetune
 from posetune.api import BadInputError
 from posetune.study.view import read_sweep
-from posetune.testing.driver import drive, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 
 def test_the_table_has_every_trial_best_first_with_its_parameters(tmp_path: Path) -> None:

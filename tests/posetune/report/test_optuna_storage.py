@@ -6,12 +6,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from support.simulated_driver import drive, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
 from posetune.report.optuna_storage import export_study
 from posetune.study.view import SweepView, read_sweep
-from posetune.testing.driver import drive, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 
 @pytest.fixture

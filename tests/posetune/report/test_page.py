@@ -11,14 +11,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support.simulated_driver import SimulatedTrial, drive, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.report.page import BestTrial, build_page
 from posetune.report.pruning import pruning_balance
 from posetune.study.database import Database
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, read_sweep
-from posetune.testing.driver import SimulatedTrial, drive, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 VOID = {"meta", "link", "img", "br"}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.simulated_driver import SimulatedTrial, drive, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.report.tables import as_json, sweep_tables
 from posetune.study.rungs import Decision
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, read_sweep
-from posetune.testing.driver import SimulatedTrial, drive, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 
 def printed(view: SweepView, width: int) -> str:

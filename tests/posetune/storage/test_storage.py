@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError, Progress, Stage
-from posetune.digest import digest_folder
 from posetune.stages.cache import StageCache
 from posetune.storage import Folder, Storage, open_folder, open_storage
+from posetune.storage.digest import digest_folder
 
 
 @pytest.fixture(params=["folder", "bucket"])

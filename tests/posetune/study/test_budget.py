@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.recording import Recording, World, draw_opening, draw_world, record
+from support.simulated_driver import open_unsynced, simulated_opening
 
 from posetune.study.database import Database
 from posetune.study.history import read_history
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import list_sweeps, read_sweep
-from posetune.testing.driver import open_unsynced, simulated_opening
-from posetune.testing.recording import Recording, World, draw_opening, draw_world, record
 
 SWEEPS = 24
 

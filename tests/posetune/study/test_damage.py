@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from support.simulated_driver import drive, open_unsynced, outcome
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
 from posetune.study.database import open_database
 from posetune.study.sweep import SweepRun
 from posetune.study.view import read_sweep
-from posetune.testing.driver import drive, open_unsynced, outcome
-from posetune.testing.driver import simulated_opening as opening
 
 
 def test_a_damaged_database_is_named(tmp_path: Path) -> None:

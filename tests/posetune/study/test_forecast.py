@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.recording import Replay, draw_opening, replay
+from support.simulated_driver import open_unsynced
 
 from posetune.study.database import Database
 from posetune.study.forecast import Forecast, Interval, forecast, forecast_sweep
 from posetune.study.prospects import GAIN, Situation, worth
 from posetune.study.sampler import SearchMemory
-from posetune.testing.driver import open_unsynced
-from posetune.testing.recording import Replay, draw_opening, replay
 
 REPLAYS = 24
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from support.simulated_driver import drive, open_unsynced, outcome
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.study import schema
 from posetune.study.database import Database
 from posetune.study.opening import Opening
 from posetune.study.rungs import Rungs
 from posetune.study.view import SweepView, read_sweep
-from posetune.testing.driver import drive, open_unsynced, outcome
-from posetune.testing.driver import simulated_opening as opening
 
 
 class Killed(BaseException):

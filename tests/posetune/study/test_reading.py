@@ -6,13 +6,13 @@ import dataclasses
 import tracemalloc
 
 import pytest
+from support.simulated_driver import simulated_opening
 
 from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import Opening, SweepRun
 from posetune.study.view import read_sweep
-from posetune.testing.driver import simulated_opening
 
 EPOCHS = 100
 EPOCH_S = 300.0

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from posetune.spec import Pruner
+from posetune.spec.sweep import Pruner
 from posetune.study.rungs import Decision, Rungs, rung_epochs
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from optuna.samplers import RandomSampler
+from support.simulated_driver import SimulatedTrial, fill, open_unsynced
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.study.sampler import SearchMemory
 from posetune.study.sweep import SweepRun
-from posetune.testing.driver import SimulatedTrial, fill, open_unsynced
-from posetune.testing.driver import simulated_opening as opening
 
 
 def resident_bytes() -> int:

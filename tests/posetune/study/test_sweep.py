@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from support.simulated_driver import drive, outcome
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
 from posetune.study import schema
@@ -18,8 +20,6 @@ from posetune.study.history import read_history
 from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import Opening, StaleAttemptError, SweepRun
 from posetune.study.view import read_sweep
-from posetune.testing.driver import drive, outcome
-from posetune.testing.driver import simulated_opening as opening
 
 
 def test_a_sweep_on_either_database_ends_the_same(database: Database, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.simulated_driver import SPEC, SimulatedTrial, drive, open_unsynced, outcome
+from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
 from posetune.study.database import Database
 from posetune.study.opening import Opening
 from posetune.study.sweep import SweepRun
 from posetune.study.view import list_sweeps
-from posetune.testing.driver import SPEC, SimulatedTrial, drive, open_unsynced, outcome
-from posetune.testing.driver import simulated_opening as opening
 
 
 def named(name: str, **changes: Any) -> Opening:

@@ -19,12 +19,12 @@ from mlflow import MlflowClient
 from safetensors.numpy import save_file
 
 from posetune.api import StoreSummary
-from posetune.digest import digest_folder
 from posetune.home import Home
+from posetune.promotion.decision import Request, promote, roll_back
+from posetune.storage.digest import digest_folder
 from posetune.testing.toy import Toy
 from posetune.tracking import connection
 from posetune.tracking.projection import ship
-from posetune.tracking.promotion import Request, promote, roll_back
 from posetune.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow

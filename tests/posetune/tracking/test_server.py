@@ -18,9 +18,9 @@ from mlflow import MlflowClient
 
 from posetune.api import BadInputError
 from posetune.home import Home
+from posetune.promotion.decision import Request, promote
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
-from posetune.tracking.promotion import Request, promote
 from posetune.tracking.tracker import Tracker
 from posetune.tracking.ui import serve_ui
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from posetune.api import Importer, silent
-from selfpose.data.kinematics import bone_lengths, pose_joints
-from selfpose.data.procedural import IMPORTER, ProceduralOptions
 from selfpose.data.store import Store, open_store
+from selfpose.data.synthetic.bodies.kinematics import bone_lengths, pose_joints
+from selfpose.data.synthetic.bodies.procedural import IMPORTER, ProceduralOptions
 
 JOINT_NAMES = (
     *("pelvis", "Rhip", "Rknee", "Rankle", "Lhip", "Lknee", "Lankle"),

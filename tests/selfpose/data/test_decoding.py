@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from selfpose.data.cameras import Crop
 from selfpose.data.decoding import BadPictureError, cut_crop, read_crop
+from selfpose.data.synthetic.cameras import Crop
 
 
 def _smooth(width: int, height: int) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from posetune.api import BadInputError
-from selfpose.data.cameras import Crop
 from selfpose.data.decoding import BadPictureError, read_crop
 from selfpose.data.foreground import (
     MaskPlace,
@@ -18,6 +17,7 @@ from selfpose.data.foreground import (
     is_silhouette,
     read_mask,
 )
+from selfpose.data.synthetic.cameras import Crop
 
 SIDE = 1000
 

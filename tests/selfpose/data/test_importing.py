@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from posetune.api import BadInputError, silent
 from selfpose.data import importing, shards
-from selfpose.data.cameras import CAMERAS, FOCAL_PX, FRAME_PX
-from selfpose.data.procedural import IMPORTER, ProceduralOptions
 from selfpose.data.store import Store, open_store
+from selfpose.data.synthetic.bodies.procedural import IMPORTER, ProceduralOptions
+from selfpose.data.synthetic.cameras import CAMERAS, FOCAL_PX, FRAME_PX
 
 MakeStore = Callable[..., Store]
 
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from posetune.api import silent
 from selfpose.data import store
-from selfpose.data.procedural import IMPORTER, ProceduralOptions
+from selfpose.data.synthetic.bodies.procedural import IMPORTER, ProceduralOptions
 from selfpose.data import importing
 
 if __name__ == "__main__":

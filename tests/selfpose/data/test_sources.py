@@ -15,7 +15,7 @@ from selfpose.data import importing
 from selfpose.data.importing import run_import
 from selfpose.data.sources import ImportOptions, Made, Skip, Source
 from selfpose.data.store import SPLITS, open_store
-from selfpose.skeleton import H36M_17
+from selfpose.method.skeleton import H36M_17
 
 SIZE = 32
 ROWS = 100

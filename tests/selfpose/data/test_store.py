@@ -11,7 +11,7 @@ import pytest
 from posetune.api import BadInputError
 from selfpose.data.shards import Shard, write_shard
 from selfpose.data.store import SHARD_ROWS, Metadata, Store, open_store, write_metadata
-from selfpose.skeleton import H36M_17
+from selfpose.method.skeleton import H36M_17
 
 
 def _two_shards(root: Path, *, size: int = 8) -> tuple[Store, dict[str, np.ndarray]]:

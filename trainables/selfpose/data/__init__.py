@@ -12,16 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from posetune.api import Importer
-from selfpose.data import (
-    handdb,
-    human36m,
-    mocap17,
-    mpi_inf_3dhp,
-    procedural,
-    procedural_hand,
-)
 from selfpose.data.contact_sheet import describe, draw_contact_sheet
+from selfpose.data.formats import handdb, human36m, mocap17, mpi_inf_3dhp
 from selfpose.data.store import Split, Store, open_store
+from selfpose.data.synthetic.bodies import procedural
+from selfpose.data.synthetic.hands import procedural_hand
 
 __all__ = ["Split", "Store", "describe", "draw_contact_sheet", "importers", "open_store"]
 

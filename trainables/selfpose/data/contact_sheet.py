@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from posetune.api import BadInputError, StoreSummary
 from selfpose.data.store import SKIPPED_FILE, SPLITS, Split, Store, open_store
-from selfpose.metrics import METRICS, METRICS_2D
-from selfpose.skeleton import Layout
+from selfpose.method.metrics import METRICS, METRICS_2D
+from selfpose.method.skeleton import Layout
 
 __all__ = ["describe", "draw_contact_sheet"]
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfpose.data.cameras import Crop
+from selfpose.data.synthetic.cameras import Crop
 
 __all__ = ["BadPictureError", "cut_crop", "decode_reduced", "read_crop", "read_picture_bytes"]
 

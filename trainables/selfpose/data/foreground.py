@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError
-from selfpose.data.cameras import Crop
 from selfpose.data.decoding import BadPictureError, cut_crop, decode_reduced, read_picture_bytes
+from selfpose.data.synthetic.cameras import Crop
 
 __all__ = [
     "BACKDROP_PICTURES",

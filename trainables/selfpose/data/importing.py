@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress
-from selfpose.data.account import check_strict, write_account
 from selfpose.data.encodings import encode_pictures
 from selfpose.data.shards import Columns, Shard, column_bytes, join_columns, write_shard
+from selfpose.data.skipped import check_strict, write_account
 from selfpose.data.sources import ImportOptions, Job, Made, Skip, Source
 from selfpose.data.store import (
     SHARD_ROWS,

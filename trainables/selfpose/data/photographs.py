@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from posetune.api import BadInputError
-from selfpose.data.cameras import Crop, draw_crop
 from selfpose.data.decoding import BadPictureError, cut_crop, read_crop
 from selfpose.data.foreground import (
     BACKDROP_PICTURES,
@@ -31,9 +30,10 @@ from selfpose.data.foreground import (
     is_silhouette,
     read_mask,
 )
-from selfpose.data.motions import choose_frames
 from selfpose.data.seeding import generator
 from selfpose.data.sources import ImportOptions, Job, Made, Skip
+from selfpose.data.synthetic.cameras import Crop, draw_crop
+from selfpose.data.synthetic.motions import choose_frames
 
 __all__ = [
     "PhotoOptions",

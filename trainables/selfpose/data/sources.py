@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from selfpose.data.encodings import Encoding
 from selfpose.data.shards import Columns
-from selfpose.skeleton import Layout
+from selfpose.method.skeleton import Layout
 
 __all__ = ["ImportOptions", "Job", "Made", "Skip", "Source"]
 

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from posetune.api import BadInputError
 from selfpose.data.encodings import Encoding, decode_image, decode_mask
 from selfpose.data.shards import Blobs, Column, Columns, Shard, map_shard
-from selfpose.skeleton import LAYOUTS, Layout
+from selfpose.method.skeleton import LAYOUTS, Layout
 
 __all__ = [
     "SHARD_ROWS",

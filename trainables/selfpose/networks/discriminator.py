@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfpose.branches import beside, meet
+from selfpose.cuda.streams import beside, meet
 from selfpose.networks.initialisation import draw_small_weights
 from selfpose.networks.layers import run_layers
 

@@ -1,7 +1,7 @@
 """The layers of a convolutional network, one after the other, or on CUDA in fewer operations.
 
-In bf16 on CUDA, in a step that is replayed (`selfpose.trial`), `run_layers` computes the same in a
-form that costs less:
+In bf16 on CUDA, in a step that is replayed (`selfpose.training.trial`), `run_layers` computes the
+same in a form that costs less:
 - a normalisation and the activation behind it are one operation (`kernels.normalisation`), and the
   bias before an instance normalisation, which takes it away again, is left out;
 - bilinear doubling stays in half precision (`kernels.upsampling`);
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfpose import kernels
+from selfpose.cuda import kernels
 
 __all__ = ["as_written", "run_fused", "run_layers"]
 
@@ -66,7 +66,7 @@ def run_fused(layers: nn.Sequential, x_bcss: Tensor) -> Tensor:
                 left.pop(0)
             x_bcss = _normalise(layer, x_bcss, slope=1.0 if slope is None else slope)
         elif _doubles(layer):
-            from selfpose.kernels.upsampling import double_side
+            from selfpose.cuda.kernels.upsampling import double_side
 
             x_bcss = double_side(x_bcss)
         else:
@@ -105,7 +105,7 @@ def _slope(layer: nn.Module) -> float | None:
 
 
 def _normalise(layer: nn.Module, x_bcss: Tensor, *, slope: float) -> Tensor:
-    from selfpose.kernels.normalisation import WholeBatch, normalise_and_activate
+    from selfpose.cuda.kernels.normalisation import WholeBatch, normalise_and_activate
 
     if isinstance(layer, nn.InstanceNorm2d):
         return normalise_and_activate(x_bcss, slope=slope, eps=layer.eps)
@@ -130,7 +130,7 @@ def _convolve(layer: nn.Conv2d, x_bcss: Tensor, *, with_bias: bool) -> Tensor:
     weight, bias_o = layer.weight, layer.bias if with_bias else None
     stride, padding = _same(layer.stride), _same(layer.padding)
     if min(layer.in_channels, layer.out_channels) <= _THIN:
-        from selfpose.kernels.convolution import convolve_from_thin, convolve_to_thin
+        from selfpose.cuda.kernels.convolution import convolve_from_thin, convolve_to_thin
 
         if layer.in_channels <= _THIN:
             return convolve_from_thin(x_bcss, weight, bias_o, stride=stride, padding=padding)

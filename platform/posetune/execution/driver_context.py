@@ -1,0 +1,131 @@
+"""What searcher and scheduler share: the sweep's study, its data and disk, and why it may stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from posetune.api import Trainable
+from posetune.execution.preemption import HandingOver
+from posetune.home import Home
+from posetune.storage import StorageError
+from posetune.study.sweep import Attempt, SweepRun
+from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
+from posetune.trial.run import Assignment
+
+__all__ = ["Data", "Desk", "Stopping"]
+
+
+class Stopping:
+    """Whether and why the sweep should stop before its end."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.asked_by_user = self.refused = False
+        self.also: Callable[[], None] = lambda: None
+        """Called when a signal asks to stop."""
+
+    def refuse(self, reason: str) -> None:
+        """Stop because no trial can go on; what is open stays open."""
+        self.reason, self.refused = reason, True
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into a clean stop; a second SIGINT interrupts at once."""
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            self.reason = f"stopped by {signal.Signals(number).name}"
+            self.asked_by_user = True
+            self.also()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The store that a sweep runs on."""
+
+    store: str
+    """Its address: a folder that every node sees, or one on S3."""
+    digest: str
+
+
+class Desk:
+    """One driver's life at one sweep."""
+
+    def __init__(
+        self,
+        run: SweepRun,
+        trainable: type[Trainable],
+        *,
+        data: Data,
+        home: Home,
+        stopping: Stopping,
+    ) -> None:
+        self.run, self.trainable, self.home, self.stopping = run, trainable, home, stopping
+        self._data = data
+        self._cleaner = ThreadPoolExecutor(1, "cleaner")  # deleting on S3 or NFS takes its time
+        self.handing_over = HandingOver(home.storage, run.name, self.stop_reason)
+        self.unplaced: set[int] = set()
+        """Trials that were given to Tune and have not begun to train."""
+
+    @property
+    def store(self) -> str:
+        """The store's address."""
+        return self._data.store
+
+    def stop_reason(self) -> str:
+        """Return why the sweep should stop now; empty while it should not."""
+        if self.run.lease.stop_asked and not self.stopping.reason:
+            self.stopping.reason = f"stopped by {self.run.lease.stop_asked}"
+            self.stopping.asked_by_user = True
+        return self.stopping.reason or self.run.spent
+
+    def assign(self, attempt: Attempt) -> Assignment:
+        """Return what an attempt's process needs to know."""
+        if attempt.crashes:  # what the dead worker wrote and nobody committed
+            with contextlib.suppress(StorageError):  # away: the next start of a driver drops them
+                drop_orphans(
+                    self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial
+                )
+        return Assignment(
+            sweep=self.run.name,
+            trial=attempt.trial,
+            attempt=attempt.number,
+            seed=attempt.seed,
+            params=attempt.params,
+            spec=self.run.spec,
+            store=self._data.store,
+            storage=self.home.storage,
+            store_digest=self._data.digest,
+            checkpoints=attempt.checkpoints,
+        )
+
+    def release(self, number: int) -> None:
+        """Have the checkpoints of a trial deleted that nothing needs any more."""
+        released = self.run.release_checkpoints(number)
+        if released:
+            self._cleaner.submit(drop_checkpoints, self.home.storage, released)
+
+    def close(self) -> None:
+        """Wait until everything is deleted, and take the wish to stop back.
+
+        A driver that was told to stop does not wait: what is left, the next one deletes.
+        """
+        self._cleaner.shutdown(cancel_futures=bool(self.stopping.reason))
+        self.handing_over.close()

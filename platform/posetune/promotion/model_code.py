@@ -1,0 +1,38 @@
+"""The promoted model as MLflow loads it: code, not a pickle. Run by MLflow, imported by nobody.
+
+`registry` saves this file beside the exported weights, with the source of the packages that it
+needs; MLflow runs it wherever the model is loaded, which is why it ends in a statement.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+from posetune.spec.registration import import_trainable
+
+
+class PoseModel(PythonModel):
+    """Answers images with poses."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the exported weights with the trainable that wrote them."""
+        trainable = import_trainable(context.model_config["trainable"])
+        self.predictor = trainable.load_model(Path(context.artifacts["model"]))
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: np.ndarray,  # the one form of this type that MLflow knows
+        params: dict[str, Any] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return root-centred poses (N, J, 3), mean bone 1, for images (N, S, S, 3), uint8."""
+        return np.asarray(self.predictor(np.asarray(model_input)), dtype=np.float32)
+
+
+set_model(PoseModel())

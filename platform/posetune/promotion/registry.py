@@ -1,0 +1,282 @@
+"""Makes a version of a trial in the model registry.
+
+The trial is saved as an MLflow model that loads anywhere (code and safetensors, no pickle). Each
+step may be repeated: the server may stumble, and a promotion that was cut is taken up again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from posetune.api import BadInputError, Trainable
+from posetune.promotion.models import Version, to_version
+from posetune.storage.digest import digest_folder
+from posetune.study.view import SweepView, TrialView
+from posetune.tracking.connection import make_once, patiently
+
+__all__ = ["Candidate", "check_names", "register"]
+
+_CODE = Path(__file__).with_name("model_code.py")
+_NOT_NEEDED = {"optuna", "plotly", "psycopg", "ray", "rich", "sqlalchemy", "typer"}
+"""Direct dependencies that a loaded model does not import."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is promoted."""
+
+    view: SweepView
+    trial: TrialView
+    folder: Path
+    """The exported model, verified."""
+    checkpoint_digest: str
+    experiment_id: str
+    run_id: str
+
+    @property
+    def lineage(self) -> dict[str, str]:
+        """Say where it comes from, in tags."""
+        return {
+            "posetune.sweep": self.view.name,
+            "posetune.trial": str(self.trial.number),
+            "posetune.run_id": self.run_id,
+            "posetune.store_digest": self.view.store_digest,
+            "posetune.checkpoint_digest": self.checkpoint_digest,
+            "posetune.model_digest": digest_folder(self.folder),
+            "posetune.objective": self.view.spec.objective.metric,
+            "posetune.value": repr(self.trial.value),
+            "posetune.gate": "ungated",
+        }
+
+    @property
+    def description(self) -> str:
+        """Say what it is, for the version's page."""
+        objective, trial = self.view.spec.objective.metric, self.trial
+        return (
+            f"Trial {trial.number} of sweep {self.view.name}: {objective} = {trial.value:.6g} on "
+            "validation."
+        )
+
+
+def register(
+    client: MlflowClient, model: str, candidate: Candidate, *, trainable: type[Trainable]
+) -> Version:
+    """Return the version of a candidate, made if need be; the same trial keeps its version."""
+    found = _find_version(client, model, candidate)
+    if found is None:
+        logged = _log_model(client, model, candidate, trainable)
+        _log_metrics(client, candidate, logged)
+        found = _make_version(client, model, candidate, logged)
+    return found
+
+
+def check_names(model: str, alias: str) -> None:
+    """Refuse what cannot name a model or an alias.
+
+    Raises:
+        BadInputError: one of them cannot be a name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", model) or ".." in model:
+        raise BadInputError(
+            f"--model {model!r}: a model's name takes 1 to 100 letters, digits, '_', '-' and '.'."
+        )
+    reserved = alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias)
+    if reserved or not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", alias):
+        raise BadInputError(
+            f"--alias {alias!r}: an alias takes 1 to 100 letters, digits, '_' and '-', and is not "
+            "'latest' nor 'v' with a number (MLflow keeps those to itself)."
+        )
+
+
+def _find_version(client: MlflowClient, model: str, candidate: Candidate) -> Version | None:
+    """Return the version that was made of this trial before."""
+    for found in patiently(lambda: client.search_model_versions(f"name = '{model}'")):
+        same = found.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
+        if same and found.run_id == candidate.run_id:
+            return to_version(found)
+    return None
+
+
+def _make_version(
+    client: MlflowClient, model: str, candidate: Candidate, logged: LoggedModel
+) -> Version:
+    def find_model() -> RegisteredModel | None:
+        found = client.search_registered_models(f"name = '{model}'")
+        return found[0] if found else None
+
+    patiently(find_model) or make_once(lambda: client.create_registered_model(model), find_model)
+
+    def make() -> Version:
+        version = client.create_model_version(
+            model,
+            # Not `models:/<id>`, which MLflow looks up in the process's default tracking store.
+            source=logged.artifact_location,
+            run_id=candidate.run_id,
+            model_id=logged.model_id,
+            tags={**candidate.lineage, "posetune.model_id": logged.model_id},
+            description=candidate.description,
+        )
+        return to_version(version)
+
+    version = make_once(make, lambda: _find_version(client, model, candidate))
+    # A server writes this link by itself; without one the model's page would not show the version.
+    link = json.dumps([{"name": model, "version": version.number}])
+    tags = {"mlflow.modelVersions": link}
+    patiently(lambda: client.set_logged_model_tags(logged.model_id, tags))
+    return version
+
+
+def _log_model(
+    client: MlflowClient, model: str, candidate: Candidate, trainable: type[Trainable]
+) -> LoggedModel:
+    """Save the model as MLflow wants it and upload it, or finish what was interrupted."""
+
+    def find() -> LoggedModel | None:
+        query = f"name = '{model}' AND source_run_id = '{candidate.run_id}'"
+        for logged in client.search_logged_models([candidate.experiment_id], query):
+            same = logged.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
+            if same and logged.status != "FAILED":
+                return logged
+        return None
+
+    def make() -> LoggedModel:
+        return client.create_logged_model(
+            candidate.experiment_id,
+            name=model,
+            source_run_id=candidate.run_id,
+            tags=candidate.lineage,
+            params={name: str(value) for name, value in candidate.trial.params.items()},
+        )
+
+    logged = patiently(find) or make_once(make, find)
+    model_id = logged.model_id
+    if logged.status == "READY":
+        return logged
+    with tempfile.TemporaryDirectory(prefix="posetune-model-") as scratch:
+        folder = Path(scratch) / "model"
+        _save(folder, candidate, logged, trainable)
+        _upload(client, model_id, folder)
+    patiently(lambda: client.finalize_logged_model(model_id, "READY"))
+    _link_to_run(client, candidate, model_id)
+    return patiently(lambda: client.get_logged_model(model_id))
+
+
+def _upload(client: MlflowClient, model_id: str, folder: Path) -> None:
+    """Upload file by file: were one bad answer to repeat all, a stumbling server would win."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place = file.parent.relative_to(folder).as_posix()
+        into = None if place == "." else place
+        patiently(lambda f=file, i=into: client.log_model_artifact(model_id, str(f), i))  # type: ignore[misc]
+
+
+def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> None:
+    """Name the model among the outputs of its run, once."""
+
+    def find() -> bool | None:
+        outputs = client.get_run(candidate.run_id).outputs
+        models = [] if outputs is None else outputs.model_outputs
+        return True if any(output.model_id == model_id for output in models) else None
+
+    def make() -> bool:
+        output = LoggedModelOutput(model_id, step=candidate.trial.epochs)
+        client.log_outputs(candidate.run_id, [output])
+        return True
+
+    patiently(find) or make_once(make, find)
+
+
+def _log_metrics(client: MlflowClient, candidate: Candidate, logged: LoggedModel) -> None:
+    """Give the model the metrics that its trial reported last, on the data that it names.
+
+    They are the run's own, time and all, so that the run's curves do not grow by them.
+    """
+    run = patiently(lambda: client.get_run(candidate.run_id))
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    data = inputs[0].dataset if inputs else None
+    metrics = []
+    for name in run.data.metrics:
+        history = patiently(lambda n=name: client.get_metric_history(candidate.run_id, n))  # type: ignore[misc]
+        last = max(history, key=lambda metric: metric.step)
+        metrics.append(
+            Metric(
+                name,
+                last.value,
+                last.timestamp,
+                last.step,
+                model_id=logged.model_id,
+                dataset_name=data.name if data else None,
+                dataset_digest=data.digest if data else None,
+            )
+        )
+    patiently(lambda: client.log_batch(candidate.run_id, metrics=metrics))
+
+
+def _save(
+    folder: Path, candidate: Candidate, logged: LoggedModel, trainable: type[Trainable]
+) -> None:
+    predictor = trainable.load_model(candidate.folder)
+    side, joints = predictor.image_size, len(predictor.joint_names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, of what the signature says already
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(_CODE),
+            model_config={"trainable": candidate.view.spec.trainable},
+            artifacts={"model": str(candidate.folder)},
+            code_paths=_code_paths(trainable),
+            pip_requirements=_requirements(),
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, joints, 3))]),
+            ),
+            input_example=np.zeros((1, side, side, 3), np.uint8),
+            metadata=candidate.lineage,
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                run_id=candidate.run_id,
+                model_uuid=logged.model_id,
+                model_id=logged.model_id,
+            ),
+        )
+
+
+def _code_paths(trainable: type[Trainable]) -> list[str]:
+    """Return the top-level packages whose source the model needs."""
+    tops = dict.fromkeys(["posetune", trainable.__module__.partition(".")[0]])
+    paths = []
+    for top in tops:
+        file = sys.modules[top].__file__
+        if file is None:  # a folder of modules: its parent would be all that lies beside it
+            raise BadInputError(
+                f"trainable {trainable.__module__}: {top} has no __init__.py, so its source cannot "
+                "be saved with the model; make it a package"
+            )
+        source = Path(file)
+        paths.append(str(source.parent if source.name == "__init__.py" else source))
+    return paths
+
+
+def _requirements() -> list[str]:
+    """Return the installed versions of the packages that the model imports."""
+    requirements = []
+    for line in importlib.metadata.requires("posetune") or []:
+        name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+        if name.lower() not in _NOT_NEEDED and "extra ==" not in line:
+            version = importlib.metadata.version(name).partition("+")[0]  # no local version
+            requirements.append(f"{name}=={version}")
+    return requirements

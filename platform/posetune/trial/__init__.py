@@ -1,0 +1,6 @@
+"""How is one trial trained, without Ray?
+
+Main path: `run.TrialRun` builds the stages, loads the newest whole checkpoint (`checkpoints`) and
+trains epoch by epoch, in one process or in several (`processes`). `single` runs one trial for a
+user, `reproduce` runs one again from its record.
+"""

@@ -1,0 +1,317 @@
+"""All of a trial, without Ray: stages, the newest whole checkpoint, epochs, checkpoints.
+
+A trial obtains its shared stages itself, in its slot. Tasks of their own before it would need a
+slot too, which Tune holds for the actor that it keeps for reuse (tried: the two waited for each
+other); and the slots that wait for one stage build the others meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posetune.accelerator import CUDA, Accelerator
+from posetune.api import BadInputError, Progress, Stage, Trainable, TrialContext, silent
+from posetune.spec.parameters import Scalar
+from posetune.spec.sweep import Resources, SweepSpec, configure
+from posetune.stages.cache import StageCache, stage_key
+from posetune.storage import Storage, open_folder
+from posetune.study.records import CheckpointRecord
+from posetune.trial.checkpoints import (
+    StorageFullError,
+    newest_intact,
+    trial_folder,
+    write_checkpoint,
+)
+from posetune.trial.processes import Crew
+
+__all__ = [
+    "Assignment",
+    "EpochResult",
+    "HandOver",
+    "StageProduct",
+    "Started",
+    "StoreChangedError",
+    "TrialRun",
+    "require_device",
+]
+
+
+class HandOver(BaseException):
+    """The trial was told to stop where it is; not an error, so no `except Exception` eats it."""
+
+
+class StoreChangedError(RuntimeError):
+    """The store is not the one that the sweep was started on; no trial may train on it."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a trial's process needs to know; plain values that travel to any node."""
+
+    sweep: str
+    trial: int
+    attempt: int
+    seed: int
+    params: Mapping[str, Scalar]
+    spec: SweepSpec
+    store: str
+    """Its address."""
+    store_digest: str
+    storage: Storage
+    checkpoints: tuple[CheckpointRecord, ...]
+    """To continue from, newest first."""
+
+
+@dataclass(frozen=True)
+class StageProduct:
+    """A shared stage as a trial found it."""
+
+    key: str
+    folder: Path
+    trained: bool
+    """Whether this trial trained it; otherwise it was there already."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A trial about to train."""
+
+    stages: Mapping[str, StageProduct]
+    """The shared stages that the trial stands on."""
+    placement: Mapping[str, Any]
+    """Node, device and threads, and the seconds from the start of the stages to here."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch's outcome."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+    """Training, validation and checkpoint together."""
+    checkpoint: CheckpointRecord
+    peak_bytes: int = 0
+    """The most it has held of its GPU so far, where trials share one."""
+
+
+def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str:
+    """Return the device that a trial's resources mean.
+
+    Raises:
+        BadInputError: a GPU is asked for and torch sees none.
+    """
+    if not resources.gpu:
+        return "cpu"
+    if not accelerator.is_there():
+        raise BadInputError(
+            f"resources.gpu: {resources.gpu:g}, but torch sees no GPU on this machine; run this "
+            "where there is one, or set gpu: 0"
+        )
+    return accelerator.name
+
+
+class TrialRun:
+    """A trial under way in this process."""
+
+    def __init__(
+        self,
+        trainable: Trainable,
+        assignment: Assignment,
+        progress: Progress = silent,
+        *,
+        told_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Obtain the stages, build the trial and load its newest whole checkpoint.
+
+        Args:
+            trainable: a new one.
+            assignment: the trial.
+            progress: of stages and epochs.
+            told_to_stop: asked at every step of a stage or epoch; `HandOver` is raised then.
+
+        Raises:
+            BadInputError: the configuration does not fit the store or this machine.
+            StoreChangedError: the store has changed since the sweep was started.
+            HandOver: told to stop before anything was trained.
+        """
+        begun = time.monotonic()
+        store = _open_store(trainable, assignment)
+        self.trainable = trainable
+        self.assignment = assignment
+        self._told_to_stop = told_to_stop
+
+        def between_steps(done: int, total: int, note: str = "") -> None:
+            progress(done, total, note)
+            if told_to_stop():
+                raise HandOver
+
+        spec = assignment.spec
+        config = configure(trainable.config_model, spec.fixed, assignment.params)
+        self._device: Accelerator = getattr(trainable, "accelerator", CUDA)
+        device = require_device(spec.resources, self._device)
+        if spec.resources.gpu:
+            self._device.reset()
+        stages = _obtain_stages(
+            trainable.stages(config, store), assignment=assignment, progress=between_steps
+        )
+        self._work = tempfile.TemporaryDirectory(prefix=f"posetune-{assignment.trial}-")
+        processes = spec.resources.processes
+        context = TrialContext(
+            store=store,
+            seed=assignment.seed,
+            work=Path(self._work.name),
+            products={name: stage.folder for name, stage in stages.items()},
+            device=device,
+            threads=max(1, int(spec.resources.cpu / processes)),
+            gpu_share=spec.resources.gpu_share,
+            processes=processes,
+            max_epochs=spec.pruner.max_epochs,
+            progress=between_steps,
+        )
+        self._crew: Crew | None = None
+        try:
+            if processes > 1:
+                context = self._gather_crew(context, progress)
+            trainable.start(config, context)
+            self._continue()
+        except BaseException:
+            self.close()
+            raise
+        setup_s = round(time.monotonic() - begun, 3)
+        facts = _placement(context, self._device)
+        self.started = Started(stages, {**facts, "setup_s": setup_s})
+        self._begun = time.monotonic()
+
+    def _gather_crew(self, context: TrialContext, progress: Progress) -> TrialContext:
+        """Start the other processes, and return this one's context."""
+        crew = Crew(self.assignment.spec, self.assignment.params, context)
+        self._crew = crew
+
+        def between_steps(done: int, total: int, note: str = "") -> None:
+            progress(done, total, note)
+            if crew.between_steps(self._told_to_stop):
+                raise HandOver
+
+        return dataclasses.replace(crew.context, progress=between_steps)
+
+    def _continue(self) -> None:
+        """Load the newest whole checkpoint, if there is one."""
+        self.epoch = 0
+        self._partial_s = 0.0
+        """Seconds of the epoch under way that earlier attempts have trained."""
+        self._unwritten: dict[str, float] | None = None
+        """Metrics of an epoch that is trained but has no checkpoint yet."""
+        with newest_intact(self.assignment.storage, self.assignment.checkpoints) as found:
+            if found is not None:
+                record, folder = found
+                if self._crew is not None:
+                    self._crew.tell("load", str(folder / "state"))
+                self.trainable.load(folder / "state")
+                if self._crew is not None:
+                    self._crew.between_steps(lambda: False)  # the others have read it, too
+                self.epoch = record.epoch
+                self._partial_s = record.partial_s or 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.assignment.spec.pruner.max_epochs
+
+    def next_epoch(self) -> EpochResult:
+        """Train one epoch, validate and checkpoint.
+
+        Raises:
+            StorageFullError: storage takes no checkpoint now. The epoch is not lost: the next call
+                only tries to write again.
+            HandOver: the trial was told to stop; `hand_over` saves what it has.
+        """
+        if self._unwritten is None:
+            self._begun = time.monotonic()
+            if self._crew is not None:
+                self._crew.tell("epoch")
+            self._unwritten = dict(self.trainable.epoch())
+            self.epoch += 1
+        record = self._write(last=self.finished)
+        metrics, self._unwritten = self._unwritten, None
+        seconds, self._partial_s = self._trained_s(), 0.0
+        peak = self._device.memory().peak if self.assignment.spec.resources.share else 0
+        return EpochResult(self.epoch, metrics, seconds, record, peak)
+
+    def conclude(self) -> CheckpointRecord:
+        """Checkpoint with model and figures, though epochs may be left."""
+        return self._write(last=True)
+
+    def hand_over(self) -> CheckpointRecord | None:
+        """Save the epoch under way where it was broken off; None where there is no space."""
+        if self._unwritten is not None:  # a whole epoch that waits for space: trained again
+            return None
+        try:
+            return dataclasses.replace(self._write(last=False), partial_s=self._trained_s())
+        except StorageFullError:
+            return None
+
+    def _write(self, *, last: bool) -> CheckpointRecord:
+        return write_checkpoint(
+            self.trainable,
+            self.assignment.storage,
+            trial_folder(self.assignment.sweep, self.assignment.trial),
+            attempt=self.assignment.attempt,
+            epoch=self.epoch,
+            last=last,
+        )
+
+    def _trained_s(self) -> float:
+        return self._partial_s + time.monotonic() - self._begun
+
+    def close(self) -> None:
+        """End the trial's other processes and remove the scratch folder."""
+        if self._crew is not None:
+            self._crew.close()
+        self._work.cleanup()
+
+
+def _open_store(trainable: Trainable, assignment: Assignment) -> Path:
+    """Return the store's folder on this node, once it is known to be the sweep's."""
+    store = assignment.store
+    try:
+        folder = open_folder(store)
+        digest = trainable.describe_store(folder).digest
+    except BadInputError as error:
+        raise StoreChangedError(f"store {store}: cannot be read any more ({error})") from error
+    if digest != assignment.store_digest:
+        raise StoreChangedError(
+            f"store {store}: has changed under the running sweep, from digest "
+            f"{assignment.store_digest[:12]} to {digest[:12]}; put the data back"
+        )
+    return folder
+
+
+def _obtain_stages(
+    stages: Sequence[Stage], *, assignment: Assignment, progress: Progress
+) -> dict[str, StageProduct]:
+    keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
+    wanted = [(stage, keys[stage.name]) for stage in stages]
+    builder = f"{assignment.sweep}/{assignment.trial}/{assignment.seed}"
+    products = StageCache(assignment.storage, builder).obtain_all(wanted, progress)
+    return {
+        name: StageProduct(keys[name], product.folder, product.trained)
+        for name, product in products.items()
+    }
+
+
+def _placement(context: TrialContext, device: Accelerator) -> dict[str, Any]:
+    return {
+        "node": socket.gethostname(),
+        "device": context.device if context.device == "cpu" else device.describe(),
+        "threads": context.threads,
+        "pid": os.getpid(),
+    }

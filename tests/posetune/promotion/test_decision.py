@@ -1,0 +1,312 @@
+"""The gate around a real registry: what moves an alias, what does not, and what is written down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from posetune.api import BadInputError, Evaluation, StoreSummary
+from posetune.cli.app import app
+from posetune.promotion.decision import Promotion, Request, promote, roll_back
+from posetune.promotion.finalists import retrain_finalists
+from posetune.promotion.test_looks import count_openings
+from posetune.study import journal
+from posetune.study.view import read_sweep
+from posetune.testing.toy import Toy
+
+DIGEST = "d" * 64
+GOOD, FAIR, BAD = 0.0, 0.2, 5.0
+"""How far a model's pose is off, in each coordinate; BAD is worse than the trivial answer."""
+
+
+class Graded(Toy):
+    """Exports a pose that is as far off as we say."""
+
+    __module__ = Toy.__module__  # whose source goes with the model
+    off: ClassVar[float] = GOOD
+    digest: ClassVar[str] = DIGEST
+
+    def export(self, folder: Path) -> None:
+        pose = np.array([[0, 0, 0], [-1, 0, 0], [1, 0, 0]], np.float32) + np.float32(self.off)
+        save_file({"pose": pose}, folder / "model.safetensors")
+
+    @classmethod
+    def describe_store(cls, store: Path) -> StoreSummary:
+        return StoreSummary(cls.digest, {}, {})
+
+
+@pytest.fixture
+def graded(scene: Any) -> Iterator[Any]:
+    scene.trainable = Graded
+    yield scene
+    Graded.off, Graded.digest = GOOD, DIGEST
+
+
+def train(scene: Any, off: float) -> None:
+    """Complete one more trial, better on validation than all before, with such a model."""
+    Graded.off = off
+    run = scene.opened[-1] if scene.opened else scene.open()
+    scene.run_trial(run, 10.0 - len(run.trials))
+
+
+def ask(scene: Any, alias: str = "champion", **more: Any) -> Promotion:
+    trainable = more.pop("trainable", Graded)
+    request = Request("first", "toy", alias, **more)
+    return promote(scene.database, scene.home, request, trainable=trainable)
+
+
+def holder(scene: Any, alias: str = "champion") -> int | None:
+    aliases = MlflowClient(scene.home.tracking).get_registered_model("toy").aliases
+    return int(aliases[alias]) if alias in aliases else None
+
+
+def written(scene: Any, promotion: Promotion, folder: Path) -> dict[str, Any]:
+    """What the sweep's own run holds of a decision."""
+    with scene.database.reading() as connection:
+        runs = journal.read_tracked(connection, 1, scene.home.tracking)
+    client = MlflowClient(scene.home.tracking)
+    place = f"promotion/toy-{promotion.version}"
+    found = Path(client.download_artifacts(runs[None], place, str(folder)))
+    decision = json.loads((found / "decision.json").read_text(encoding="utf-8"))
+    assert promotion.gate in client.get_run(runs[None]).data.tags["posetune.promotion"]
+    assert promotion.reason in (found / "decision.md").read_text(encoding="utf-8")
+    return dict(decision)
+
+
+def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_down(
+    graded: Any, tmp_path: Path
+) -> None:
+    train(graded, GOOD)
+
+    promotion = ask(graded)
+
+    version = MlflowClient(graded.home.tracking).get_model_version_by_alias("toy", "champion")
+    decision = json.loads(version.tags["posetune.decision"])
+    assert (promotion.gate, promotion.openings, promotion.replaced) == ("passed", 1, None)
+    assert version.tags["posetune.gate"] == "passed"
+    assert decision == written(graded, promotion, tmp_path)
+    (comparison,) = decision["verdict"]["comparisons"]
+    assert comparison["other"] == "at rest"
+    assert 0 < comparison["low"] < comparison["gain"] < comparison["high"]
+    assert "| all activities | 30 |" in version.description
+    assert "so far: 1." in version.description
+
+
+def test_a_first_candidate_that_beats_nothing_is_refused_and_kept_as_a_version(
+    graded: Any, tmp_path: Path
+) -> None:
+    train(graded, BAD)
+
+    promotion = ask(graded)
+
+    assert (promotion.gate, promotion.uri) == ("refused", "models:/toy/1")
+    assert holder(graded) is None
+    assert written(graded, promotion, tmp_path)["gate"] == "refused"
+    version = MlflowClient(graded.home.tracking).get_model_version("toy", "1")
+    assert version.tags["posetune.gate"] == "refused"
+
+
+def test_a_better_candidate_replaces_the_champion_and_rollback_brings_it_back(graded: Any) -> None:
+    train(graded, FAIR)
+    ask(graded)
+    train(graded, GOOD)
+
+    promotion = ask(graded)
+
+    assert (promotion.gate, promotion.version, promotion.replaced) == ("passed", 2, 1)
+    assert promotion.verdict is not None
+    assert [c.over for c in promotion.verdict.comparisons] == ["all activities", "odd", "even"]
+    assert holder(graded) == 2
+    assert roll_back(graded.home, model="toy", alias="champion") == (2, 1)
+    assert holder(graded) == 1
+    with pytest.raises(BadInputError, match="version 1 replaced none"):
+        roll_back(graded.home, model="toy", alias="champion")
+    assert roll_back(graded.home, model="toy", alias="champion", to=2) == (1, 2)
+    with pytest.raises(BadInputError, match="models:/toy/9: no such version"):
+        roll_back(graded.home, model="toy", alias="champion", to=9)
+
+
+@pytest.mark.parametrize("off", [FAIR, BAD])
+def test_an_equal_or_worse_candidate_leaves_the_champion_and_each_look_is_counted(
+    graded: Any, off: float
+) -> None:
+    train(graded, FAIR)
+    ask(graded)
+    train(graded, off)
+
+    looks = [ask(graded) for _ in range(2)]
+
+    assert [look.gate for look in looks] == ["refused", "refused"]
+    assert [look.openings for look in looks] == [2, 3]
+    assert holder(graded) == 1
+
+
+def test_the_champion_itself_is_kept_and_candidates_are_not_gated_without_a_look(
+    graded: Any,
+) -> None:
+    train(graded, GOOD)
+    ask(graded)
+
+    assert ask(graded).gate == "kept"
+    train(graded, BAD)
+    promotion = ask(graded, "candidate")
+
+    assert (promotion.gate, promotion.openings) == ("ungated", None)
+    assert (holder(graded, "candidate"), holder(graded)) == (2, 1)
+    assert count_openings(graded.database, DIGEST) == 1
+
+
+def test_force_moves_the_alias_unseen_and_says_why(graded: Any, tmp_path: Path) -> None:
+    train(graded, GOOD)
+    ask(graded)
+    train(graded, BAD)
+
+    promotion = ask(graded, force="the old one reads no PNG")
+
+    assert (promotion.gate, promotion.replaced, holder(graded)) == ("forced", 1, 2)
+    assert count_openings(graded.database, DIGEST) == 1
+    assert written(graded, promotion, tmp_path)["reason"] == "the old one reads no PNG"
+    assert roll_back(graded.home, model="toy", alias="champion") == (2, 1)
+
+
+def test_other_test_data_is_refused_before_it_is_opened(graded: Any) -> None:
+    train(graded, FAIR)
+    ask(graded)
+    train(graded, GOOD)
+    Graded.digest = "e" * 64
+    with pytest.raises(BadInputError, match="its digest is eeeeeeeeeeee, but sweep first ran on"):
+        ask(graded)
+    Graded.digest = DIGEST
+    client = MlflowClient(graded.home.tracking)
+    client.set_model_version_tag("toy", "1", "posetune.store_digest", "f" * 64)
+    with pytest.raises(BadInputError, match="present champion is of other data"):
+        ask(graded)
+
+    assert count_openings(graded.database, DIGEST) == 1
+    assert holder(graded) == 1
+
+
+def test_a_champion_without_files_is_refused_before_the_data_is_opened(graded: Any) -> None:
+    train(graded, FAIR)
+    ask(graded)
+    train(graded, GOOD)
+    for folder in graded.home.artifacts.rglob("artifacts/artifacts"):
+        shutil.rmtree(folder)
+
+    with pytest.raises(BadInputError, match="models:/toy/1: its files cannot be read"):
+        ask(graded)
+    assert count_openings(graded.database, DIGEST) == 1
+
+
+def test_a_champion_that_moved_meanwhile_stays(graded: Any) -> None:
+    train(graded, FAIR)
+    ask(graded)
+    client = MlflowClient(graded.home.tracking)
+
+    class Slow(Graded):
+        """While it evaluates, another promotes."""
+
+        __module__ = Toy.__module__
+
+        @classmethod
+        def evaluate(cls, *arguments: Any) -> Evaluation:
+            client.set_registered_model_alias("toy", "champion", "2")
+            return super().evaluate(*arguments)
+
+    train(graded, GOOD)
+    ask(graded, "candidate")
+    train(graded, GOOD)
+    with pytest.raises(BadInputError, match="moved meanwhile, from version 1 to 2; nothing was"):
+        ask(graded, trainable=Slow)
+
+    assert holder(graded) == 2
+    assert client.get_model_version("toy", "3").tags["posetune.gate"] == "ungated"
+
+
+def test_a_promotion_cut_before_the_alias_moved_is_taken_up_again(
+    graded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(graded, GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", None)
+        with pytest.raises(TypeError):
+            ask(graded)
+    assert holder(graded) is None
+
+    assert (ask(graded).version, holder(graded)) == (1, 1)
+
+
+def test_finalists_are_trained_again_and_their_means_choose(graded: Any) -> None:
+    train(graded, GOOD)
+    train(graded, GOOD)
+    view = read_sweep(graded.database, "first")
+    given = {"trainable": Graded, "seeds": 2, "store": graded.home.folder}
+
+    found = retrain_finalists(view, graded.home, **given)
+    again = retrain_finalists(
+        view, graded.home, **{**given, "trainable": type("Idle", (Graded,), {"epoch": None})}
+    )
+
+    assert again == found
+    assert sorted(f.trial for f in found) == [0, 1]
+    assert all(len(set(f.values)) == 3 for f in found)
+    assert [f.mean for f in found] == sorted(f.mean for f in found)
+    last = found[::-1]
+    assert ask(graded, finalists=last).trial == last[0].trial
+    Graded.digest = "e" * 64
+    with pytest.raises(BadInputError, match="is not the data of sweep first"):
+        retrain_finalists(view, graded.home, **given)
+
+
+def command(scene: Any, *arguments: str) -> Any:
+    return CliRunner().invoke(app, [*arguments, "--home", str(scene.home.folder)])
+
+
+def test_a_refusal_is_exit_code_three_with_the_table(
+    graded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posetune.spec.registration.load_trainable", lambda _: Graded)
+    train(graded, BAD)
+    refuse = ("promote", "first", "--model", "toy", "--alias", "champion")
+
+    refused = command(graded, *refuse, "--json")
+    shown = command(graded, *refuse)
+    forced = command(graded, *refuse, "--force", "--reason", "for the test")
+
+    assert refused.exit_code == shown.exit_code == 3
+    assert json.loads(refused.stdout)["verdict"]["comparisons"][0]["motions"] == 30
+    assert "all activities" in shown.output
+    assert "test split so far: 2" in shown.output
+    assert "stays without the alias" in " ".join(shown.output.split())
+    assert forced.exit_code == 0
+    assert holder(graded) == 1
+
+
+def test_further_seeds_are_trained_from_the_command_line(
+    graded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posetune.spec.registration.load_trainable", lambda _: Graded)
+    train(graded, GOOD)
+
+    result = command(graded, "promote", "first", "--model", "toy", "--seeds", "2", "--json")
+
+    assert result.exit_code == 0, result.output
+    (finalist,) = json.loads(result.stdout)["finalists"]
+    assert (finalist["trial"], len(finalist["values"])) == (0, 3)
+
+
+@pytest.mark.parametrize("options", [["--force"], ["--reason", "because"]])
+def test_force_and_reason_go_together(graded: Any, options: list[str]) -> None:
+    result = command(graded, "promote", "first", "--model", "toy", "--alias", "c", *options)
+
+    assert isinstance(result.exception, BadInputError)
+    assert "--force and --reason TEXT go together" in str(result.exception)

@@ -1,0 +1,122 @@
+"""A trial that is told to stop hands over what it has, and loses nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posetune.api import Progress, Stage, TrialContext
+from posetune.spec.sweep import Resources, SweepSpec
+from posetune.storage import open_storage
+from posetune.testing.toy import STEPS, Toy
+from posetune.trial.run import Assignment, HandOver, TrialRun
+
+
+class Told:
+    """Says yes at one of the questions, and counts them."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at, self.asked = at, 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked == self.at
+
+
+@pytest.fixture
+def assignment(tmp_path: Path, toy_store: Path) -> Assignment:
+    spec = SweepSpec.model_validate(
+        {
+            "trainable": "posetune.testing.toy:Toy",
+            "objective": {"metric": "val/error_mm", "mode": "min"},
+            "search": {"x": {"float": [0.01, 1]}},
+            "pruner": {"max_epochs": 3},
+            "budget": {"trials": 1},
+        }
+    )
+    return Assignment(
+        sweep="s",
+        trial=0,
+        attempt=1,
+        seed=5,
+        params={"x": 0.3},
+        spec=spec,
+        store=str(toy_store),
+        store_digest=Toy.describe_store(toy_store).digest,
+        storage=open_storage(tmp_path / "storage"),
+        checkpoints=(),
+    )
+
+
+def test_the_next_attempt_continues_within_the_epoch(assignment: Assignment) -> None:
+    straight = TrialRun(Toy(), assignment)
+    expected = [straight.next_epoch().metrics for _ in range(3)]
+    told = Told(at=STEPS + 7)
+    first = TrialRun(Toy(), assignment, told_to_stop=told)
+    whole = first.next_epoch()
+    with pytest.raises(HandOver):
+        first.next_epoch()
+    within = first.hand_over()
+    assert within is not None
+    assert (within.epoch, whole.checkpoint.partial_s) == (1, None)
+    assert within.partial_s is not None
+    counted = Told()
+    second = TrialRun(
+        Toy(),
+        dataclasses.replace(assignment, attempt=2, checkpoints=(within, whole.checkpoint)),
+        told_to_stop=counted,
+    )
+    found = [whole.metrics, *(second.next_epoch().metrics for _ in range(2))]
+    assert found == expected
+    assert counted.asked == 2 * STEPS - 6
+
+
+def test_the_seconds_of_both_attempts_count(assignment: Assignment) -> None:
+    slow = dataclasses.replace(assignment, params={"x": 0.3, "epoch_s": 0.5})
+    first = TrialRun(Toy(), slow, told_to_stop=Told(at=1 + 6))
+    with pytest.raises(HandOver):
+        first.next_epoch()
+    within = first.hand_over()
+    assert within is not None
+    second = TrialRun(Toy(), dataclasses.replace(slow, checkpoints=(within,)))
+    assert second.next_epoch().seconds > 0.5
+
+
+@pytest.mark.parametrize(("gpu", "share"), [(0, 1.0), (0.25, 0.25), (1, 1.0)])
+def test_a_trial_knows_how_much_of_a_gpu_is_its_own(
+    assignment: Assignment, monkeypatch: pytest.MonkeyPatch, gpu: float, share: float
+) -> None:
+    class Curious(Toy):
+        def start(self, config: Any, context: TrialContext) -> None:
+            assert context.gpu_share == share
+            super().start(config, context)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    spec = assignment.spec.model_copy(update={"resources": Resources(gpu=gpu)})
+    try:
+        TrialRun(Curious(), dataclasses.replace(assignment, spec=spec))
+    finally:
+        tracemalloc.stop()  # the toy's device starts it
+
+
+def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others(
+    assignment: Assignment,
+) -> None:
+    class Patient(Toy):
+        @classmethod
+        def stages(cls, config: object, store: Path) -> list[Stage]:
+            def build(folder: Path, progress: Progress) -> None:
+                for step in range(5):
+                    progress(step, 5)
+                (folder / "floor.json").write_text("0.1")
+
+            return [Stage("floor", {}, [], 0, build)]
+
+    with pytest.raises(HandOver):
+        TrialRun(Patient(), assignment, told_to_stop=Told(at=3))
+    assert list((assignment.storage.root / "stages" / "floor").iterdir()) == []
+    assert TrialRun(Patient(), assignment).started.stages["floor"].trained

@@ -1,0 +1,221 @@
+"""Traps of Human3.6M: a bad item is left out and named, a bad whole is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from posetune.api import BadInputError
+from selfpose import data
+from selfpose.data.formats.human36m import IMPORTER
+from selfpose.data.store import Store
+
+ANNOTATION = "S1/Directions-1/annot.h5"
+FIRST = "S1/Directions-1/imageSequence/54138969/img_000001.jpg"
+
+Import = Callable[..., Store]
+Skipped = Callable[[Store], list[list[str]]]
+
+
+def _annotation(folder: Path) -> h5py.File:
+    return h5py.File(folder / ANNOTATION, "r+")
+
+
+def _replace(folder: Path, key: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Give an array another shape."""
+    with _annotation(folder) as h5:
+        values = change(h5[key][()])
+        del h5[key]
+        h5[key] = values
+
+
+def _cut_short(folder: Path) -> str:
+    content = (folder / FIRST).read_bytes()
+    (folder / FIRST).write_bytes(content[: len(content) * 2 // 3])
+    return "JPEG cut short"
+
+
+def _no_picture(folder: Path) -> str:
+    (folder / FIRST).unlink()
+    return "no such picture"
+
+
+def _words(folder: Path) -> str:
+    (folder / FIRST).write_text("not a picture", encoding="utf-8")
+    return "not a picture"
+
+
+def _white(folder: Path) -> str:
+    cv2.imwrite(str(folder / FIRST), np.full((1002, 1000, 3), 255, np.uint8))
+    return "white picture"
+
+
+def _nan_2d(folder: Path) -> str:
+    with _annotation(folder) as h5:
+        h5["pose/2d"][0] = np.nan
+    return "joints are not numbers"
+
+
+def _nan_3d(folder: Path) -> str:
+    with _annotation(folder) as h5:
+        h5["pose/3d"][0] = np.nan
+    return "joints are not numbers"
+
+
+def _outside(folder: Path) -> str:
+    with _annotation(folder) as h5:
+        h5["pose/2d"][0, 0, 0] = 1004.0  # the pelvis, a little: the mean still agrees with 3D
+    return "joints outside the picture"
+
+
+def _action(folder: Path) -> str:
+    with _annotation(folder) as h5:
+        h5["action"][0] = 17
+    return "unknown action"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_cut_short, _no_picture, _words, _white, _nan_2d, _nan_3d, _outside, _action],
+)
+def test_a_bad_item_is_left_out_named_and_counted(
+    folder: Path,
+    tmp_path: Path,
+    import_folder: Import,
+    skipped: Skipped,
+    spoil: Callable[[Path], str],
+) -> None:
+    reason = spoil(folder)
+    store = import_folder(folder, tmp_path / "store")
+
+    assert len(store.split("train")) == 4 * 3 - 1
+    assert store.metadata.skipped[reason] == 1
+    assert ["train", FIRST, reason] in skipped(store)
+    assert f"1: {reason}" in data.describe(store.root).facts["skipped"]
+    with pytest.raises(BadInputError, match=r"leave out --strict"):
+        import_folder(folder, tmp_path / "strict", strict=True)
+
+
+def test_rows_whose_2d_and_3d_disagree_are_left_out(
+    folder: Path, tmp_path: Path, import_folder: Import, skipped: Skipped
+) -> None:
+    with _annotation(folder) as h5:
+        h5["pose/2d"][19:] -= 90
+    store = import_folder(folder, tmp_path / "store")
+
+    last = "S1/Directions-1/imageSequence/60457274/img_000017.jpg"
+    assert [row[1] for row in skipped(store) if row[2] == "2D and 3D joints disagree"] == [last]
+
+
+def test_a_sequence_with_arrays_of_unequal_length_is_left_out(
+    whole_folder: Path,
+    tmp_path: Path,
+    import_folder: Import,
+    frames_in: Callable[[Store, str], set[tuple[str, int]]],
+) -> None:
+    folder = Path(shutil.copytree(whole_folder, tmp_path / "copy"))
+    _replace(folder, "frame", lambda values: values[:-1])
+    store = import_folder(folder, tmp_path / "store")
+
+    assert store.metadata.skipped["wrong count: arrays of unequal length"] == 1
+    assert not any(motion == "S1/Directions-1" for motion, _ in frames_in(store, "train"))
+
+
+def _truncated(folder: Path) -> str:
+    file = folder / ANNOTATION
+    file.write_bytes(file.read_bytes()[:-3000])
+    return "annot.h5: not a readable HDF5 file, or cut off"
+
+
+def _unknown_camera(folder: Path) -> str:
+    with _annotation(folder) as h5:
+        h5["camera"][3] = 12345678
+    return "annot.h5: unknown camera 12345678; Human3.6M has 54138969"
+
+
+def _unknown_layout(folder: Path) -> str:
+    _replace(folder, "pose/2d", lambda values: values[:, :31])
+    return "annot.h5: unknown layout: pose/2d has shape"
+
+
+def _no_array(folder: Path) -> str:
+    with _annotation(folder) as h5:
+        del h5["pose/3d"]
+    return "annot.h5: not in h36m-fetch's form"
+
+
+def _empty(folder: Path) -> str:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return "no Human3.6M here"
+
+
+def _no_test(folder: Path) -> str:
+    shutil.rmtree(folder / "S9")
+    return "nothing falls into the split test"
+
+
+@pytest.mark.parametrize(
+    "spoil", [_truncated, _unknown_camera, _unknown_layout, _no_array, _empty, _no_test]
+)
+def test_a_bad_whole_is_one_clear_line(
+    folder: Path, tmp_path: Path, import_folder: Import, spoil: Callable[[Path], str]
+) -> None:
+    expected = spoil(folder)
+    with pytest.raises(BadInputError) as caught:
+        import_folder(folder, tmp_path / "store")
+
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("store*"))
+
+
+def test_masks_without_the_table_of_names_are_refused(
+    folder: Path, tmp_path: Path, write_masks: Callable[..., None], import_folder: Import
+) -> None:
+    write_masks()
+    (folder.parent / "metadata.xml").unlink()
+
+    with pytest.raises(BadInputError, match=r"masks in MySegmentsMat, but no metadata\.xml"):
+        import_folder(folder, tmp_path / "store")
+
+
+@pytest.mark.parametrize("wrong", [{"layout": "coco"}, {"val": "S9"}, {"frames": "10"}])
+def test_options_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        IMPORTER.options.model_validate(wrong)
+
+
+@pytest.mark.slow
+def test_the_command_line_imports_shows_and_refuses(folder: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from posetune.cli.app import app
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "posetune.cli", "data", "import", str(folder)]
+        command += ["--format", "human36m", "--image-size", "32", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    _cut_short(folder)
+    made = run("--out", "store", "--encoding", "jpeg", "--workers", "2", "--json")
+    info = CliRunner().invoke(app, ["data", "info", str(tmp_path / "store"), "--json"])
+    _truncated(folder)
+    refused = run("--out", "other")
+
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["rows"] == {"train": 11, "prior": 8, "val": 20, "test": 20}
+    assert "1: JPEG cut short" in json.loads(info.stdout)["facts"]["skipped"]
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "annot.h5: not a readable HDF5 file, or cut off" in refused.stderr
+    assert "Traceback" not in refused.stderr

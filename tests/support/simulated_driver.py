@@ -1,0 +1,182 @@
+"""Drives a study without Ray and without training, for tests and benchmarks of the study itself.
+
+It calls `SweepRun` as the driver of a real sweep does, in the same order; a trial's value is a
+function of its parameters and the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, text
+
+from posetune.spec.parameters import Scalar
+from posetune.spec.sweep import SweepSpec
+from posetune.study.database import Database, open_database
+from posetune.study.records import CheckpointRecord
+from posetune.study.rungs import Decision
+from posetune.study.sweep import Opening, SweepRun
+
+__all__ = [
+    "SimulatedTrial",
+    "drive",
+    "fill",
+    "open_unsynced",
+    "outcome",
+    "simulated_loss",
+    "simulated_opening",
+]
+
+SPEC: dict[str, Any] = {
+    "trainable": "posetune.testing.toy:Toy",
+    "objective": {"metric": "loss", "mode": "min"},
+    "search": {"x": {"float": [0.01, 10], "log": True}, "depth": {"int": [2, 16], "step": 2}},
+    "pruner": {"max_epochs": 9},
+    "budget": {"trials": 14},
+}
+
+
+def simulated_opening(**changes: Any) -> Opening:
+    """Return what a small sweep `s` is opened with; `changes` replace keys of its sweep file."""
+    spec = SweepSpec.model_validate({**SPEC, **changes})
+    return Opening("s", spec, "text", "store", "d1", {}, {"x": 1.0, "depth": 8})
+
+
+def simulated_loss(params: Mapping[str, Scalar], epoch: int) -> float:
+    """Return a value that falls with the epochs and is best at x = 0.7, depth = 6."""
+    x, depth = float(params["x"]), float(params["depth"])
+    return abs(x - 0.7) + abs(depth - 6) / 4 + 1 / epoch
+
+
+class SimulatedTrial:
+    """A trial under way, as its worker and the scheduler see it."""
+
+    def __init__(self, run: SweepRun, number: int, *, broken: bool = False) -> None:
+        """Begin an attempt.
+
+        Args:
+            run: the sweep.
+            number: the trial.
+            broken: whether the newest checkpoint turns out to be broken.
+        """
+        self.run, self.number = run, number
+        attempt = run.begin_attempt(number)
+        self.attempt, self.params = attempt.number, attempt.params
+        run.started(number, self.attempt, facts={"node": "here", "device": "cpu", "threads": 1})
+        run.stage_used(number, "flow", key=str(attempt.params["depth"]), trained=True)
+        run.baselines({"mean": 5.0})
+        whole = attempt.checkpoints[1:] if broken else attempt.checkpoints
+        self.epoch = whole[0].epoch if whole else 0
+
+    def hand_over(self) -> None:
+        """Save in the middle of the next epoch, as a worker does that is taken away."""
+        record = self._checkpoint(self.epoch, partial_s=0.5)
+        self.run.hand_over(self.number, self.attempt, checkpoint=record)
+        self.run.release_checkpoints(self.number)
+
+    def step(self, metrics: Mapping[str, float] | None = None) -> Decision:
+        """Train an epoch, report it, and end the trial if that is decided."""
+        self.epoch += 1
+        decision = self.run.report(
+            self.number,
+            self.attempt,
+            epoch=self.epoch,
+            metrics=metrics or {"loss": simulated_loss(self.params, self.epoch)},
+            seconds=1.0,
+            checkpoint=self._checkpoint(self.epoch),
+        )
+        if decision != Decision.CONTINUE:
+            self.run.finish(self.number)
+        self.run.release_checkpoints(self.number)
+        return decision
+
+    def _checkpoint(self, epoch: int, partial_s: float | None = None) -> CheckpointRecord:
+        folder = f"checkpoints/s/{self.number}/{epoch}"
+        return CheckpointRecord(self.attempt, epoch, folder, "d" * 64, 1, partial_s)
+
+
+def drive(
+    database: Database,
+    opening: Opening,
+    *,
+    slots: int = 1,
+    order: random.Random | None = None,
+    broken: bool = False,
+) -> None:
+    """Open a sweep, run what is left of it, and give its lease back.
+
+    Args:
+        database: the study.
+        opening: the sweep.
+        slots: trials at a time.
+        order: draws which of them reports next.
+        broken: whether the newest checkpoint of each continued trial turns out to be broken.
+
+    Some workers are taken away within an epoch, and hand over.
+    """
+    order = order or random.Random(0)
+    run = SweepRun(database, opening)
+    running: list[SimulatedTrial] = []
+    try:
+        while True:
+            while len(running) < slots and (trial := run.next_trial()) is not None:
+                running.append(SimulatedTrial(run, trial.number, broken=broken))
+            if not running:
+                break
+            trial_under_way = order.choice(running)
+            if trial_under_way.attempt == 1 and trial_under_way.epoch == trial_under_way.number % 5:
+                trial_under_way.hand_over()
+                running.remove(trial_under_way)
+                running.append(SimulatedTrial(run, trial_under_way.number, broken=broken))
+                continue
+            if trial_under_way.step() != Decision.CONTINUE:
+                running.remove(trial_under_way)
+    finally:
+        run.lease.release()
+
+
+def fill(run: SweepRun, trials: int, generator: random.Random) -> None:
+    """Run trials one after another until there are `trials`, quickly and as a search does.
+
+    A sampler that learns sends each trial further than most before it; here the values improve
+    with the trial's number, whatever its parameters. Each report has 30 metrics.
+    """
+    metrics = {f"train/metric_{i}": 1.0 for i in range(29)}
+    objective = run.spec.objective.metric
+    while len(run.trials) < trials and (trial := run.next_trial()) is not None:
+        quality = generator.gauss(0, 1) - 0.4 * math.log(1 + trial.number)
+        under_way, decision = SimulatedTrial(run, trial.number), Decision.CONTINUE
+        while decision == Decision.CONTINUE:
+            value = 20 + quality + 10 / (under_way.epoch + 1)
+            decision = under_way.step({**metrics, objective: value})
+
+
+def outcome(database: Database) -> str:
+    """Return everything that must not depend on kills, as text: all but attempts and times."""
+    queries = [
+        "SELECT number, params, seed FROM trial ORDER BY number",
+        "SELECT t.number, r.epoch, r.value, r.decision FROM report r "
+        "JOIN trial t ON t.id = r.trial_id ORDER BY r.id",
+        "SELECT t.number, o.state, o.epoch, o.value, o.reason FROM told o "
+        "JOIN trial t ON t.id = o.trial_id ORDER BY t.number",
+        'SELECT t.number, stage, "key" FROM stage_use u JOIN trial t ON t.id = u.trial_id '
+        "ORDER BY t.number, stage",
+    ]
+    with database.reading() as connection:
+        rows = [[list(row) for row in connection.execute(text(query))] for query in queries]
+    for trial in rows[0]:  # SQLite gives JSON as text, PostgreSQL as an object
+        trial[1] = json.loads(trial[1]) if isinstance(trial[1], str) else trial[1]
+    return json.dumps(rows, indent=1)
+
+
+def open_unsynced(file: Path) -> Database:
+    """Open a SQLite study that need not survive a power cut: quicker, otherwise the same."""
+    opened = open_database(f"sqlite:///{file}")
+    event.listen(opened.engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=OFF"))
+    opened.engine.dispose()  # the connection made so far has the default
+    return opened

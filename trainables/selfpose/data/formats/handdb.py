@@ -1,0 +1,314 @@
+"""Read HandDB: pictures of hands with 21 joints in 2D, as they lie after unpacking.
+
+    hand_labels/{manual_train,manual_test}/NAME.jpg, NAME.json
+    hand_labels_synth/{synth1,synth2,synth3,synth4}/NAME.jpg, NAME.json
+    hand143_panopticdb/hands_v143_14817.json, imgs/NAME.jpg
+
+A part gives images (`train`), 2D poses (`prior`), or is scored on (`val`, `test`). Left hands are
+mirrored, so that all are right ones; a hand that is not said to be left is a right one.
+
+Frames and units: pixels of the picture, u right, v down. Shape letters: n rows, J joints, S side
+of the store's images in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from posetune.api import BadInputError, Importer, Progress
+from selfpose.data.decoding import (
+    BadPictureError,
+    cut_crop,
+    decode_reduced,
+    read_picture_bytes,
+)
+from selfpose.data.importing import run_import
+from selfpose.data.shards import Column
+from selfpose.data.sources import ImportOptions, Made, Skip, Source
+from selfpose.data.store import SPLITS
+from selfpose.data.synthetic.cameras import Crop
+from selfpose.method.skeleton import HAND_21
+
+__all__ = ["IMPORTER", "HandDBOptions", "read_handdb"]
+
+CROP_FACTOR = 2.2
+"""Side of the crop over the larger side of the joints' box: the rule of the dataset's paper."""
+JOINTS = len(HAND_21.joints)
+ANNOTATED = 1
+
+PARTS: Mapping[str, str] = {
+    "manual_train": "hand_labels/manual_train",
+    "manual_test": "hand_labels/manual_test",
+    **{f"synth{i}": f"hand_labels_synth/synth{i}" for i in (1, 2, 3, 4)},
+    "hand143": "hand143_panopticdb",
+}
+"""Folder of each part."""
+_FILM = re.compile(r"(.+)_\d+_[lr]")
+"""Names of frames of a film and of the hands in one picture: these belong together."""
+_MIRRORED = np.asarray((-1, 1), dtype=np.float32)
+_LICENCE = (
+    "HandDB (Simon, Joo, Matthews, Sheikh 2017): see domedb.perception.cs.cmu.edu/handdb.html"
+)
+
+
+class HandDBOptions(ImportOptions):
+    """How a store of HandDB is made; parts are separated by commas."""
+
+    train: str = Field("synth2,synth3,synth4", description="Parts that give images.")
+    prior: str = Field("hand143", description="Parts that give 2D poses.")
+    val: str = Field("synth1", description="Parts to validate on.")
+    test: str = Field("manual_test", description="Parts to test on.")
+
+    def parts(self, split: str) -> tuple[str, ...]:
+        """Return the parts of a split."""
+        return tuple(part.strip() for part in getattr(self, split).split(","))
+
+    @field_validator(*SPLITS)
+    @classmethod
+    def _parts_are_known(cls, value: str) -> str:
+        unknown = [part for part in value.split(",") if part.strip() not in PARTS]
+        if unknown:
+            raise ValueError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_are_used_once(self) -> HandDBOptions:
+        named = [part for split in SPLITS for part in self.parts(split)]
+        twice = sorted({part for part in named if named.count(part) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} stands twice; splits must share no picture")
+        return self
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """One annotated hand."""
+
+    picture: str
+    """Its file, below the folder that was given."""
+    joints_j2: NDArray[np.float32]
+    crop: Crop
+    is_left: bool
+    part: str
+
+    @property
+    def motion(self) -> str:
+        """What it belongs together with."""
+        stem = self.picture.rsplit(".", 1)[0]
+        film = _FILM.fullmatch(stem)
+        return film.group(1) if film else stem
+
+
+def read_handdb(root: Path, options: HandDBOptions) -> Source:
+    """Read the annotations of all parts.
+
+    Args:
+        root: the folder that holds `hand_labels`, `hand_labels_synth`, `hand143_panopticdb`.
+        options: which part goes into which split.
+
+    Raises:
+        BadInputError: a part is not there, or cannot be read as a whole.
+    """
+    if not root.is_dir():
+        raise BadInputError(f"{root}: no such folder; it must hold hand_labels and the like")
+    digest = hashlib.sha256()
+    hands: dict[str, list[_Hand]] = {split: [] for split in SPLITS}
+    skipped: list[Skip] = []
+    for split in SPLITS:
+        for part in options.parts(split):
+            for item, entry in _entries(root, part, digest):
+                try:
+                    hands[split].append(_read_hand(item, entry, part))
+                except BadPictureError as error:
+                    skipped.append(Skip(split, item, str(error)))
+    chosen = {split: _limited(some, options.limit) for split, some in hands.items()}
+    motions = tuple(dict.fromkeys(hand.motion for some in chosen.values() for hand in some))
+    numbers = {name: i for i, name in enumerate(motions)}
+    return Source(
+        format="handdb",
+        layout=HAND_21,
+        licence=_LICENCE,
+        digest=digest.hexdigest(),
+        activities=tuple(PARTS),
+        subjects=("not known",),
+        motions=motions,
+        rows={split: len(some) for split, some in chosen.items()},
+        job=lambda split, start, end: HandJob(
+            root=str(root),
+            hands=tuple(chosen[split][start:end]),
+            motions=tuple(numbers[hand.motion] for hand in chosen[split][start:end]),
+            split=split,
+            image_size=options.image_size,
+        ),
+        facts={f"{split} from": ", ".join(options.parts(split)) for split in SPLITS},
+        skipped=tuple(skipped),
+    )
+
+
+def _limited(hands: Sequence[_Hand], limit: int | None) -> list[_Hand]:
+    """Keep at most `limit`, evenly spaced."""
+    count = min(len(hands), limit or len(hands))
+    return [hands[(2 * i + 1) * len(hands) // (2 * count)] for i in range(count)]
+
+
+def _entries(root: Path, part: str, digest: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (picture below the root, its annotation) of a part; None if it cannot be read."""
+    folder = root / PARTS[part]
+    if not folder.is_dir():
+        raise BadInputError(
+            f"{folder}: no such folder; unpack it there, or choose other parts than {part}"
+        )
+    if part == "hand143":
+        yield from _listed_entries(root, folder, digest)
+        return
+    names = sorted({f.stem for f in folder.iterdir() if f.suffix in (".json", ".jpg")})
+    if not names:
+        raise BadInputError(f"{folder}: holds no NAME.json beside NAME.jpg")
+    for name in names:
+        item = f"{PARTS[part]}/{name}.jpg"
+        file = folder / f"{name}.json"
+        digest.update(item.encode())
+        try:
+            text = file.read_bytes()
+            digest.update(text)
+            yield item, json.loads(text)
+        except (OSError, ValueError):
+            yield item, None
+
+
+def _listed_entries(root: Path, folder: Path, digest: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of hand143's one file."""
+    files = sorted(folder.glob("hands_v143*.json"))
+    if not files:
+        raise BadInputError(f"{folder}: holds no hands_v143_14817.json")
+    text = files[0].read_bytes()
+    digest.update(text)
+    try:
+        entries = json.loads(text)["root"]
+        listed = [(str(entry["img_paths"]), entry) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BadInputError(f"{files[0]}: no list of hands can be read ({reason})") from None
+    for path, entry in listed:
+        yield f"{folder.relative_to(root).as_posix()}/{path}", entry
+
+
+def _read_hand(item: str, entry: Any, part: str) -> _Hand:
+    """Check one annotation."""
+    if not isinstance(entry, dict):
+        raise BadPictureError("no annotation can be read")
+    points = entry.get("joint_self" if part == "hand143" else "hand_pts")
+    try:
+        points_j3 = np.asarray(points, dtype=np.float64)
+    except (ValueError, TypeError):
+        points_j3 = np.empty((0, 3))
+    if points_j3.shape != (JOINTS, 3):
+        raise BadPictureError(f"not {JOINTS} points")
+    if (points_j3[:, 2] != ANNOTATED).any():
+        raise BadPictureError(f"not all {JOINTS} points are annotated")
+    joints_j2 = points_j3[:, :2]
+    if not np.isfinite(joints_j2).all():
+        raise BadPictureError("joints are not numbers")
+    _check_inside(joints_j2, entry.get("img_width"), entry.get("img_height"))
+    low_2, high_2 = joints_j2.min(axis=0), joints_j2.max(axis=0)
+    side = float((high_2 - low_2).max())
+    if side <= 0:
+        raise BadPictureError("all joints are at one place")
+    crop = Crop(_centre(entry, (low_2 + high_2) / 2), CROP_FACTOR * side)
+    is_left = bool(entry.get("is_left", 0))
+    return _Hand(item, joints_j2.astype(np.float32), crop, is_left, part)
+
+
+def _centre(entry: Mapping[str, Any], middle_2: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the crop's centre: the annotated one, or else the middle of the joints."""
+    given = entry.get("hand_box_center")
+    try:
+        x, y = np.asarray(middle_2 if given is None else given, dtype=np.float64)[:2].tolist()
+    except (ValueError, TypeError):
+        raise BadPictureError("hand_box_center is no place") from None
+    if not np.isfinite((x, y)).all():
+        raise BadPictureError("hand_box_center is no place")
+    return x, y
+
+
+def _check_inside(joints_j2: NDArray[Any], width: Any, height: Any) -> None:
+    """Make sure that all joints are in the picture, where its size is known."""
+    if not isinstance(width, int | float) or not isinstance(height, int | float):
+        return
+    if (joints_j2 < -0.5).any() or (joints_j2 > np.asarray((width, height)) - 0.5).any():
+        raise BadPictureError("joints outside the picture")
+
+
+@dataclass(frozen=True)
+class HandJob:
+    """Some rows of one split, to be read from their files."""
+
+    root: str
+    hands: tuple[_Hand, ...]
+    motions: tuple[int, ...]
+    """Of each hand, its motion's number in the store."""
+    split: str
+    image_size: int
+
+    def __call__(self) -> Made:
+        """Read the rows; those that are bad are left out."""
+        rows: list[dict[str, Any]] = []
+        skipped: list[Skip] = []
+        for hand, motion in zip(self.hands, self.motions, strict=True):
+            try:
+                rows.append({"motion": motion, **self._read_row(hand)})
+            except BadPictureError as error:
+                skipped.append(Skip(self.split, hand.picture, str(error)))
+        columns: dict[str, Column] = {
+            name: np.asarray([row[name] for row in rows], kind).reshape(len(rows), *shape)
+            for name, (kind, shape) in self._columns().items()
+        }
+        return Made(columns, tuple(skipped))
+
+    def _columns(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """Return the kind and the shape of a row of each column."""
+        columns: dict[str, tuple[type, tuple[int, ...]]]
+        columns = {"joints_2d": (np.float32, (2 * JOINTS,)), "motion": (np.int32, ())}
+        if self.split != "prior":
+            columns["image"] = (np.uint8, (3 * self.image_size**2,))
+            for name in ("activity", "subject", "camera", "frame"):
+                columns[name] = (np.int32, ())
+        return columns
+
+    def _read_row(self, hand: _Hand) -> dict[str, Any]:
+        joints_j2 = hand.crop.from_frame(hand.joints_j2)
+        row: dict[str, Any] = dict.fromkeys(("subject", "camera", "frame"), 0)
+        row["activity"] = list(PARTS).index(hand.part)
+        if self.split != "prior":
+            picture = decode_reduced(read_picture_bytes(Path(self.root, hand.picture)), 1)
+            _check_inside(hand.joints_j2, picture.shape[1], picture.shape[0])
+            bgr = cut_crop(picture, hand.crop, self.image_size, scale=1.0)
+            image_ss3 = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            row["image"] = image_ss3[:, ::-1] if hand.is_left else image_ss3
+        row["joints_2d"] = joints_j2 * _MIRRORED if hand.is_left else joints_j2
+        return row
+
+
+def _run(file: Path | None, out: Path, options: HandDBOptions, progress: Progress) -> None:
+    if file is None:
+        raise BadInputError("the format handdb reads a folder: name it before --format")
+    run_import(read_handdb(file, options), out, options, progress)
+
+
+IMPORTER = Importer(
+    summary="pictures of hands with 21 joints in 2D: manual, synthetic, panoptic",
+    needs_file=True,
+    options=HandDBOptions,
+    run=_run,
+)

@@ -1,0 +1,316 @@
+"""Read Human3.6M as h36m-fetch lays it out.
+
+    processed/S1/Directions-1/annot.h5
+    processed/S1/Directions-1/imageSequence/54138969/img_000001.jpg
+    processed/S1/MySegmentsMat/ground_truth_bs/Directions 1.54138969.mat     if there are masks
+    metadata.xml                                                            they need this
+
+In annot.h5 the rows of all cameras of a sequence stand one camera after the other.
+Frames and units: pixels of the full frame; mm in camera axes; video frames are numbered from 1.
+Shape letters: N rows of a sequence, J joints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError, Progress, silent
+from selfpose.data.foreground import MaskPlace
+from selfpose.data.formats.human36m_protocol import (
+    ACTIVITIES,
+    CAMERA_IDS,
+    FRAME_SIZES,
+    JOINTS,
+    LICENCE,
+    SUBJECTS,
+    TEST_SUBJECTS,
+    Human36MOptions,
+    describe_protocol,
+    split_frames,
+)
+from selfpose.data.photographs import (
+    Photographs,
+    add_backdrops,
+    join_photographs,
+    limit_rows,
+    photograph_jobs,
+)
+from selfpose.data.sources import Skip, Source
+
+__all__ = ["read_fetch"]
+
+DATASET_JOINTS = 32
+FIRST_ACTION = 2
+"""The dataset numbers its actions from 2; 1 is all of them together."""
+CORRUPT = {("S11/Directions-2", 54138969)}
+"""Videos that are corrupt in the dataset itself."""
+DISAGREE_PX = 50.0
+"""The intrinsics, fitted without distortion, put joints within a few pixels of where they are."""
+MASK_FOLDERS = ("ground_truth_bs", "ground_truth_bb")
+"""Silhouettes, and boxes; the first that is there is taken."""
+
+
+def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = silent) -> Source:
+    """Read all annotations below a folder.
+
+    Args:
+        folder: h36m-fetch's folder, or `processed` in it.
+        options: which joints, which frames.
+        progress: told of every sequence.
+
+    Raises:
+        BadInputError: there is nothing, or an annotation cannot be read or is not in this form.
+    """
+    root = folder / "processed" if (folder / "processed").is_dir() else folder
+    names = sorted(
+        f"{file.parent.parent.name}/{file.parent.name}"
+        for subject in SUBJECTS
+        for file in root.glob(f"{subject}/*-*/annot.h5")
+    )
+    if not names:
+        raise BadInputError(
+            f"{folder}: no Human3.6M here: neither S1/Directions-1/annot.h5 and the like, as "
+            "h36m-fetch makes them, nor data_3d_h36m.npz"
+        )
+    collected = _Collected(root, options)
+    digest = hashlib.sha256()
+    for i, name in enumerate(names):
+        progress(i, len(names), f"reading {name}")
+        digest.update(f"{name}\0{_sha256(root / name / 'annot.h5')}\0".encode())
+        collected.add(name)
+    joined = {split: join_photographs(some) for split, some in collected.parts.items()}
+    with_backdrops = add_backdrops(joined, still="subject")
+    rows = {split: limit_rows(part, options.limit) for split, part in with_backdrops.items()}
+    job, facts = photograph_jobs(rows, options)
+    return Source(
+        format="human36m",
+        layout=JOINTS[options.layout][0],
+        licence=LICENCE,
+        digest=digest.hexdigest(),
+        activities=ACTIVITIES,
+        subjects=SUBJECTS,
+        motions=tuple(names),
+        rows={split: len(part) for split, part in rows.items()},
+        job=job,
+        facts={**describe_protocol(options), **facts},
+        skipped=tuple(collected.skipped),
+        excluded=tuple(collected.excluded),
+    )
+
+
+class _Collected:
+    """The rows of all sequences so far, and what was left out of them."""
+
+    def __init__(self, root: Path, options: Human36MOptions):
+        self._root, self._options = root, options
+        self._stems = _mask_stems(root)
+        self._sequences = 0
+        self.parts: dict[str, list[Photographs]] = {}
+        self.skipped: list[Skip] = []
+        self.excluded: list[Skip] = []
+
+    def add(self, name: str) -> None:
+        """Add the sequence of this name, as `S1/Directions-1`."""
+        motion, self._sequences = self._sequences, self._sequences + 1
+        file, subject = self._root / name / "annot.h5", name.split("/")[0]
+        sequence = _read_arrays(file, self._options)
+        lengths = {key: len(values) for key, values in sequence.arrays.items()}
+        split = "test" if subject in TEST_SUBJECTS else "train"
+        split = "val" if subject == self._options.val else split
+        if len(set(lengths.values())) > 1:
+            words = ", ".join(f"{key} {length}" for key, length in lengths.items())
+            skip = Skip(split, f"{name} ({words})", "wrong count: arrays of unequal length")
+            self.skipped.append(skip)
+            return
+        _check_cameras(sequence.arrays["camera"], file)
+        rows = _rows(self._root, name, sequence=sequence, motion=motion, options=self._options)
+        rows = rows.pick(np.flatnonzero(self._good_rows(name, split, sequence=sequence, rows=rows)))
+        rows = replace(rows, masks=_place_masks(self._root, name, rows=rows, stems=self._stems))
+        for part, chosen_n in split_frames(subject, rows.columns["frame"], self._options).items():
+            self.parts.setdefault(part, []).append(rows.pick(np.flatnonzero(chosen_n)))
+
+    def _good_rows(
+        self, name: str, split: str, *, sequence: _Sequence, rows: Photographs
+    ) -> NDArray[np.bool_]:
+        """Say which rows of a sequence can be used, and write down the others."""
+        cameras, actions = sequence.arrays["camera"], sequence.arrays["action"]
+        for camera in sorted(set(CAMERA_IDS) - set(cameras.tolist())):
+            self.skipped.append(Skip(split, f"{name} camera {camera}", "missing camera"))
+        known = (actions >= FIRST_ACTION) & (actions < FIRST_ACTION + len(ACTIVITIES))
+        bad = {"2D and 3D joints disagree": _disagree(sequence), "unknown action": ~known}
+        good_n = np.ones(len(rows), dtype=bool)
+        for reason, rows_n in bad.items():
+            named = [rows.names[i] for i in np.flatnonzero(rows_n & good_n).tolist()]
+            self.skipped += [Skip(split, item, reason) for item in named]
+            good_n &= ~rows_n
+        for corrupt, camera in CORRUPT:
+            if corrupt == name and camera in cameras:
+                skip = Skip(split, f"{name} camera {camera}", "corrupt video in the dataset")
+                self.excluded.append(skip)
+                good_n &= cameras != camera
+        return good_n
+
+
+def _rows(
+    root: Path, name: str, *, sequence: _Sequence, motion: int, options: Human36MOptions
+) -> Photographs:
+    """Return all rows of a sequence."""
+    cameras, frames = (sequence.arrays[key].tolist() for key in ("camera", "frame"))
+    camera_n = np.asarray([CAMERA_IDS.index(camera) for camera in cameras], np.int32)
+    joints = list(JOINTS[options.layout][1])
+    return Photographs(
+        names=[
+            f"{name}/imageSequence/{camera}/img_{frame:06d}.jpg"
+            for camera, frame in zip(cameras, frames, strict=True)
+        ],
+        joints_2d_nj2=sequence.pose_2d_nj2[:, joints].astype(np.float32),
+        joints_3d_nj3=sequence.pose_3d_nj3[:, joints].astype(np.float32),
+        columns={
+            "activity": (sequence.arrays["action"] - FIRST_ACTION).astype(np.int32),
+            "subject": np.full(len(frames), SUBJECTS.index(name.split("/")[0]), np.int32),
+            "motion": np.full(len(frames), motion, np.int32),
+            "camera": camera_n,
+            "frame": np.asarray(frames, np.int32),
+        },
+        frame_size_n2=np.asarray(FRAME_SIZES, np.int32)[camera_n],
+        root=str(root),
+        crop_to_masks=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """What an annot.h5 holds of use."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    """`pose/2d`, `pose/3d` or `pose/3d-univ`, `frame`, `camera`, `action`."""
+    pose: str
+    intrinsics: Mapping[int, NDArray[np.float64]]
+    """fx, cx, fy, cy of each camera, in this order; pixels."""
+
+    @property
+    def pose_2d_nj2(self) -> NDArray[Any]:
+        return self.arrays["pose/2d"]
+
+    @property
+    def pose_3d_nj3(self) -> NDArray[Any]:
+        return self.arrays[self.pose]
+
+
+def _read_arrays(file: Path, options: Human36MOptions) -> _Sequence:
+    """Read an annot.h5 and check its form."""
+    real = options.scale == "real"
+    poses = {"pose/2d": 2, "pose/3d" if real else "pose/3d-univ": 3}
+    try:
+        with h5py.File(file, "r") as h5:
+            names = (*poses, "frame", "camera", "action")
+            arrays = {name: np.asarray(h5[name][()]) for name in names}
+            intrinsics = {
+                int(camera): np.asarray(values[()], dtype=np.float64).reshape(4)
+                for camera, values in h5.get(
+                    "intrinsics" if real else "intrinsics-univ", {}
+                ).items()
+            }
+    except KeyError as error:
+        raise BadInputError(f"{file}: not in h36m-fetch's form: {error.args[0]}") from None
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # h5py's own
+        reason = str(error).splitlines()[0]
+        raise BadInputError(f"{file}: not a readable HDF5 file, or cut off: {reason}") from None
+    for name, axes in poses.items():
+        if arrays[name].ndim != 3 or arrays[name].shape[1:] != (DATASET_JOINTS, axes):
+            raise BadInputError(
+                f"{file}: unknown layout: {name} has shape {arrays[name].shape}, must be "
+                f"(N, {DATASET_JOINTS}, {axes})"
+            )
+    return _Sequence(arrays, list(poses)[1], intrinsics)
+
+
+def _check_cameras(cameras_n: NDArray[Any], file: Path) -> None:
+    unknown = sorted(set(cameras_n.tolist()) - set(CAMERA_IDS))
+    if unknown:
+        known = ", ".join(map(str, CAMERA_IDS))
+        raise BadInputError(f"{file}: unknown camera {unknown[0]}; Human3.6M has {known}")
+
+
+def _disagree(sequence: _Sequence) -> NDArray[np.bool_]:
+    """Say in which rows the 3D joints, projected, are far from the 2D joints."""
+    pose_3d_nj3 = sequence.pose_3d_nj3.astype(np.float64)
+    disagree_n = np.zeros(len(pose_3d_nj3), dtype=bool)
+    for camera, (fx, cx, fy, cy) in sequence.intrinsics.items():
+        here = np.flatnonzero(sequence.arrays["camera"] == camera)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            plane_nj2 = pose_3d_nj3[here, :, :2] / pose_3d_nj3[here, :, 2:]
+        off_nj2 = plane_nj2 * (fx, fy) + (cx, cy) - sequence.pose_2d_nj2[here]
+        # NaN is found later, and named for what it is.
+        disagree_n[here] = np.linalg.norm(off_nj2, axis=-1).mean(axis=1) > DISAGREE_PX
+    return disagree_n
+
+
+def _mask_stems(root: Path) -> Mapping[str, str]:
+    """Return what the dataset's own files of each sequence are called; empty without masks."""
+    if not any(next(root.glob(f"*/MySegmentsMat/{kind}/*.mat"), None) for kind in MASK_FOLDERS):
+        return {}
+    file = next(
+        (f for f in (root / "metadata.xml", root.parent / "metadata.xml") if f.is_file()), None
+    )
+    if file is None:
+        raise BadInputError(
+            f"{root}: there are masks in MySegmentsMat, but no metadata.xml, which says which "
+            "belongs to which sequence; put it beside the folder of the subjects"
+        )
+    try:
+        return dict(_read_mapping(file))
+    except (OSError, ElementTree.ParseError, AttributeError, ValueError, IndexError) as error:
+        raise BadInputError(f"{file}: no table of sequences can be read: {error}") from None
+
+
+def _read_mapping(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield (S1/Directions-1, Directions 1) and so on from the dataset's table of names."""
+    table = ElementTree.parse(file).getroot().find("mapping")
+    if table is None:
+        raise ValueError("there is no element mapping")
+    header, *rows = [[cell.text or "" for cell in row] for row in table]
+    for action, subaction, *own in rows:
+        if not action.isdigit() or not 0 <= int(action) - FIRST_ACTION < len(ACTIVITIES):
+            continue
+        for subject, stem in zip(header[2:], own, strict=False):
+            yield f"{subject}/{ACTIVITIES[int(action) - FIRST_ACTION]}-{subaction}", stem
+
+
+def _place_masks(
+    root: Path, name: str, *, rows: Photographs, stems: Mapping[str, str]
+) -> list[MaskPlace | None]:
+    """Say where each row's mask lies."""
+    if name not in stems:
+        return []
+    subject = name.split("/")[0]
+    files: dict[int, str | None] = {}
+    for i, camera in enumerate(CAMERA_IDS):
+        found = [
+            file
+            for kind in MASK_FOLDERS
+            if (
+                file := root / subject / "MySegmentsMat" / kind / f"{stems[name]}.{camera}.mat"
+            ).is_file()
+        ]
+        files[i] = str(found[0]) if found else None
+    return [
+        None if files[camera] is None else MaskPlace(str(files[camera]), frame - 1)
+        for camera, frame in zip(
+            rows.columns["camera"].tolist(), rows.columns["frame"].tolist(), strict=True
+        )
+    ]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()

@@ -1,0 +1,199 @@
+"""Read an HDF5 file of 17-joint motion capture.
+
+Groups `train`, `val` and `test`, each with `positions` (N, 17, 3) in mm, z up, and `subject`,
+`activity`, `motion` and `frame` (N,); `/motions/name`, `/subjects`; root attributes `joints`,
+`parents`, `activities`, `units`. A motion's frames stand together. Of the training motions one
+half gives images, the other the 2D prior.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError, Importer, Progress
+from selfpose.data.importing import run_import
+from selfpose.data.seeding import generator
+from selfpose.data.synthetic.drawing import DrawingOptions, draw_corpus
+from selfpose.data.synthetic.motions import Corpus, Motion, half_of, place_in_room
+from selfpose.method.skeleton import H36M_17, Layout
+
+__all__ = ["IMPORTER", "read_mocap17"]
+
+GROUPS = ("train", "val", "test")
+LAYOUT: Layout = H36M_17
+COLUMNS = ("subject", "activity", "motion", "frame")
+
+
+def read_mocap17(file: Path, *, seed: int) -> Corpus:
+    """Read all motions and place each in the room.
+
+    Args:
+        file: the HDF5 file.
+        seed: where in the room each motion goes.
+
+    Raises:
+        BadInputError: the file cannot be read or is not in this form; says what and where.
+    """
+    if not file.is_file():
+        raise BadInputError(f"{file}: no such file")
+    try:
+        with h5py.File(file, "r") as h5:
+            return _read(h5, file, seed)
+    except BadInputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's own
+        reason = str(error).splitlines()[0]
+        raise BadInputError(f"{file}: not a readable HDF5 file, or cut off: {reason}") from None
+
+
+def _read(h5: h5py.File, file: Path, seed: int) -> Corpus:
+    _check_layout(h5, file)
+    subjects, names = _texts(h5, "subjects", file), _texts(h5, "motions/name", file)
+    activities = tuple(str(name) for name in _attribute(h5, "activities", file))
+    limits = {"subject": len(subjects), "activity": len(activities), "motion": len(names)}
+    motions = [
+        motion
+        for group in GROUPS
+        for motion in _read_group(h5, group, file=file, limits=limits, names=names, seed=seed)
+    ]
+    licences = {str(value) for key, value in h5.attrs.items() if key.startswith("licence")}
+    return Corpus(
+        format="mocap17",
+        layout=LAYOUT,
+        licence="\n".join(sorted(licences)) or "not stated in the file",
+        source_digest=_sha256(file),
+        activities=activities,
+        subjects=subjects,
+        motions=tuple(motions),
+    )
+
+
+def _check_layout(h5: h5py.File, file: Path) -> None:
+    """Raise unless the file's joints are those of the layout, in mm."""
+    joints = [_plain_name(str(name)) for name in _attribute(h5, "joints", file)]
+    wanted = [_plain_name(name) for name in LAYOUT.joints]
+    if joints != wanted:
+        raise BadInputError(
+            f"{file}: unknown joint layout in attribute joints: {', '.join(joints)}; "
+            f"{LAYOUT.name} is {', '.join(LAYOUT.joints)}"
+        )
+    parents = [int(parent) for parent in _attribute(h5, "parents", file)]
+    if parents != list(LAYOUT.parents):
+        raise BadInputError(
+            f"{file}: attribute parents is {parents}, {LAYOUT.name} has {list(LAYOUT.parents)}"
+        )
+    units = h5.attrs.get("units", "millimetres")
+    if units not in ("millimetres", "mm"):
+        raise BadInputError(f"{file}: attribute units is {units!r}, must be 'millimetres'")
+
+
+def _plain_name(joint: str) -> str:
+    """Return a joint's name in one spelling: `Rhip` and `right_hip` are the same."""
+    for short, long in (("R", "right_"), ("L", "left_")):
+        if joint.startswith(short):
+            return long + joint[1:].lower()
+    return joint
+
+
+def _read_group(
+    h5: h5py.File,
+    group: str,
+    *,
+    file: Path,
+    limits: dict[str, int],
+    names: tuple[str, ...],
+    seed: int,
+) -> Iterator[Motion]:
+    """Yield the motions of one group."""
+    positions = _dataset(h5, f"{group}/positions", file)
+    joints = len(LAYOUT.joints)
+    if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or not len(positions):
+        raise BadInputError(
+            f"{file}: {group}/positions has shape {positions.shape}, must be (N, {joints}, 3)"
+        )
+    positions = positions.astype(np.float32)
+    columns = {name: _column(h5, group, name, len(positions), file=file) for name in COLUMNS}
+    for name, count in limits.items():
+        low, high = int(columns[name].min()), int(columns[name].max())
+        if low < 0 or high >= count:
+            raise BadInputError(
+                f"{file}: {group}/{name} goes from {low} to {high}, must be within 0..{count - 1}"
+            )
+    _check_finite(positions, group, file)
+    for number in np.unique(columns["motion"]):
+        here = np.flatnonzero(columns["motion"] == number)
+        name = names[number]
+        yield Motion(
+            name=name,
+            subject=int(columns["subject"][here[0]]),
+            split=half_of(name) if group == "train" else group,
+            frame_f=columns["frame"][here].astype(np.int32),
+            activity_f=columns["activity"][here].astype(np.int32),
+            joints_fj3=place_in_room(
+                positions[here], LAYOUT, rng=generator(seed, "place", group, name)
+            ),
+        )
+
+
+def _check_finite(positions: NDArray[np.float32], group: str, file: Path) -> None:
+    broken = np.flatnonzero(~np.isfinite(positions).all(axis=(1, 2)))
+    if len(broken):
+        raise BadInputError(
+            f"{file}: {group}/positions holds NaN or infinity in {len(broken)} rows, "
+            f"the first is row {broken[0]}"
+        )
+
+
+def _column(h5: h5py.File, group: str, name: str, rows: int, *, file: Path) -> NDArray[Any]:
+    values = _dataset(h5, f"{group}/{name}", file)
+    if values.shape != (rows,) or not np.issubdtype(values.dtype, np.integer):
+        raise BadInputError(
+            f"{file}: {group}/{name} is {values.dtype} of shape {values.shape}, "
+            f"must be integers of shape ({rows},)"
+        )
+    return values
+
+
+def _dataset(h5: h5py.File, name: str, file: Path) -> NDArray[Any]:
+    found = h5.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise BadInputError(f"{file}: there is no dataset {name}; the file is not in this form")
+    return np.asarray(found[()])
+
+
+def _texts(h5: h5py.File, name: str, file: Path) -> tuple[str, ...]:
+    values = _dataset(h5, name, file)
+    return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in values)
+
+
+def _attribute(h5: h5py.File, name: str, file: Path) -> list[Any]:
+    if name not in h5.attrs:
+        raise BadInputError(f"{file}: the root attribute {name} is missing")
+    return list(np.atleast_1d(h5.attrs[name]).tolist())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def _run(file: Path | None, out: Path, options: DrawingOptions, progress: Progress) -> None:
+    if file is None:
+        raise BadInputError("the format mocap17 reads a file: name it before --format")
+    source = draw_corpus(read_mocap17(file, seed=options.seed), options)
+    run_import(source, out, options, progress)
+
+
+IMPORTER = Importer(
+    summary="17-joint motion capture in HDF5, drawn as people in rooms",
+    needs_file=True,
+    options=DrawingOptions,
+    run=_run,
+)

@@ -1,0 +1,118 @@
+"""Read the test sequences of MPI-INF-3DHP.
+
+    TS1/annot_data.mat                   MATLAB v7.3: in HDF5 the axes are the other way round,
+                                         (F, 1, 17, 2) for annot2
+    TS1/imageSequence/img_000001.jpg     frames from 1
+Frames and units: pixels of the frame; mm in camera axes. Shape letters: F frames, J joints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import BadInputError
+from selfpose.data.formats.mpi_inf_protocol import (
+    OUTDOORS,
+    OUTDOORS_SIZE,
+    STUDIO_SIZE,
+    SUBJECTS,
+    TEST_ACTIVITIES,
+    TEST_JOINTS,
+    TEST_SLACK,
+    Gathered,
+    MpiInf3dhpOptions,
+)
+from selfpose.data.photographs import Photographs
+from selfpose.data.sources import Skip
+
+__all__ = ["read_test_sequence"]
+
+
+def read_test_sequence(
+    folder: Path, name: str, *, motion: int, options: MpiInf3dhpOptions
+) -> Gathered:
+    """Read a test sequence: its valid frames.
+
+    Args:
+        folder: the dataset's folder.
+        name: of the sequence below it, ending as `TS1`.
+        motion: its number.
+        options: which scale.
+
+    Raises:
+        BadInputError: the annotations cannot be read or are not in this form.
+    """
+    file, short = folder / name / "annot_data.mat", name.split("/")[-1]
+    pose = "univ_annot3" if options.scale == "universal" else "annot3"
+    arrays = _read_arrays(file, pose)
+    with file.open("rb") as raw:
+        gathered = Gathered(short, hashlib.file_digest(raw, "sha256").hexdigest())
+    valid_f, activity_f = arrays["valid_frame"] != 0, arrays["activity_annotation"]
+    if not valid_f.all():
+        item = f"{short} ({(~valid_f).sum()} of {len(valid_f)} frames)"
+        gathered.excluded.append(Skip("test", item, "frame not valid for the test"))
+    known_f = (activity_f >= 1) & (activity_f <= len(TEST_ACTIVITIES))
+    pattern = f"{name}/imageSequence/img_{{:06d}}.jpg"
+    gathered.skipped += [
+        Skip("test", pattern.format(frame + 1), "unknown activity")
+        for frame in np.flatnonzero(valid_f & ~known_f).tolist()
+    ]
+    frames = np.flatnonzero(valid_f & known_f)
+    size = OUTDOORS_SIZE if short in OUTDOORS else STUDIO_SIZE
+    columns = {
+        "activity": activity_f[frames] - 1,
+        "subject": SUBJECTS.index(short),
+        "motion": motion,
+        "camera": 0,
+        "frame": frames,
+    }
+    rows = Photographs(
+        names=[pattern.format(frame + 1) for frame in frames.tolist()],
+        joints_2d_nj2=arrays["annot2"][frames][:, TEST_JOINTS].astype(np.float32),
+        joints_3d_nj3=arrays[pose][frames][:, TEST_JOINTS].astype(np.float32),
+        columns={key: np.full(len(frames), column, np.int32) for key, column in columns.items()},
+        frame_size_n2=np.tile(np.asarray(size, np.int32), (len(frames), 1)),
+        root=str(folder),
+        slack=TEST_SLACK,
+    )
+    gathered.parts["test"] = [rows]
+    return gathered
+
+
+def _read_arrays(file: Path, pose: str) -> dict[str, NDArray[Any]]:
+    """Return joints (F, 17, 2) and (F, 17, 3), and what is known of each frame, (F,)."""
+    try:
+        with h5py.File(file, "r") as h5:
+            arrays = {name: np.asarray(h5[name][()]) for name in ("annot2", pose)}
+            numbers = {
+                name: np.asarray(h5[name][()]).reshape(-1)
+                for name in ("valid_frame", "activity_annotation")
+            }
+    except KeyError as error:
+        raise BadInputError(f"{file}: not in the test set's form: {error.args[0]}") from None
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # h5py's own
+        reason = str(error).splitlines()[0]
+        raise BadInputError(
+            f"{file}: not a readable MATLAB v7.3 file, or cut off: {reason}"
+        ) from None
+    frames = len(arrays["annot2"])
+    for name, axes in (("annot2", 2), (pose, 3)):
+        wanted = (frames, 1, len(TEST_JOINTS), axes)
+        if arrays[name].shape != wanted:
+            raise BadInputError(
+                f"{file}: unknown layout: {name} has shape {arrays[name].shape}, must be {wanted}"
+            )
+        arrays[name] = arrays[name][:, 0]
+    for name, values in numbers.items():
+        if len(values) != frames:
+            raise BadInputError(
+                f"{file}: {name} has {len(values)} entries for {frames} frames of annot2"
+            )
+        arrays[name] = values.astype(np.int64)
+    return arrays

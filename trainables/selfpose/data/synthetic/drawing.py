@@ -1,0 +1,180 @@
+"""Motions become pictures: a `Corpus` as the `Source` of a store, drawn from several cameras.
+
+Read `draw_corpus` first. What is drawn depends on the seed and the row alone (`seeding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from posetune.api import BadInputError
+from selfpose.data.seeding import generator
+from selfpose.data.sources import ImportOptions, Made, Source
+from selfpose.data.store import SPLITS
+from selfpose.data.synthetic.cameras import CAMERAS, draw_crop
+from selfpose.data.synthetic.motions import Corpus, choose_frames
+from selfpose.data.synthetic.rendering import Level, Scene, draw_frame
+from selfpose.method.skeleton import Layout
+
+__all__ = ["DrawingJob", "DrawingOptions", "draw_corpus"]
+
+
+class DrawingOptions(ImportOptions):
+    """How a store of drawn people is made."""
+
+    views: int = Field(4, ge=1, le=4, description="Cameras; a frame gives one image for each.")
+    level: Level = Field("rooms", description="How hard the images are.")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one split, before they are drawn: where each comes from."""
+
+    motion_n: NDArray[np.int32]
+    position_n: NDArray[np.int64]
+    camera_n: NDArray[np.int32]
+
+
+def draw_corpus(corpus: Corpus, options: DrawingOptions) -> Source:
+    """Say which frames of a corpus are drawn, and how.
+
+    Args:
+        corpus: the motions, placed on the floor of the room.
+        options: how to draw.
+
+    Raises:
+        BadInputError: a split has no motion.
+    """
+    plan = {split: _plan(corpus, split, options) for split in SPLITS}
+    return Source(
+        format=corpus.format,
+        layout=corpus.layout,
+        licence=corpus.licence,
+        digest=corpus.source_digest,
+        activities=corpus.activities,
+        subjects=corpus.subjects,
+        motions=tuple(motion.name for motion in corpus.motions),
+        rows={split: len(rows.motion_n) for split, rows in plan.items()},
+        job=lambda split, start, end: _job(
+            corpus, plan[split], split=split, part=slice(start, end), options=options
+        ),
+        facts={"level": options.level, "views": str(options.views)},
+    )
+
+
+def _plan(corpus: Corpus, split: str, options: DrawingOptions) -> _Rows:
+    """Choose a split's frames and repeat each for every camera."""
+    indices = [i for i, motion in enumerate(corpus.motions) if motion.split == split]
+    if not indices:
+        raise BadInputError(
+            f"{corpus.format}: no motion falls into the split {split}; it takes more motions"
+        )
+    chosen = choose_frames([len(corpus.motions[i].frame_f) for i in indices], options.limit)
+    position_f = np.concatenate(chosen)
+    motion_f = np.repeat(indices, [len(frames) for frames in chosen])
+    views = options.views
+    return _Rows(
+        motion_n=np.repeat(motion_f, views).astype(np.int32),
+        position_n=np.repeat(position_f, views),
+        camera_n=np.tile(np.arange(views, dtype=np.int32), len(motion_f)),
+    )
+
+
+def _job(
+    corpus: Corpus, rows: _Rows, *, split: str, part: slice, options: DrawingOptions
+) -> DrawingJob:
+    """Collect what a worker needs to draw some rows of a split."""
+    motion_n, position_n = rows.motion_n[part], rows.position_n[part]
+    motions = [corpus.motions[i] for i in motion_n]
+    pairs = list(zip(motions, position_n.tolist(), strict=True))
+    return DrawingJob(
+        layout=corpus.layout,
+        split=split,
+        level=options.level,
+        seed=options.seed,
+        image_size=options.image_size,
+        joints_nj3=np.stack([motion.joints_fj3[at] for motion, at in pairs]),
+        motion_names=tuple(motion.name for motion in motions),
+        subject_names=tuple(corpus.subjects[motion.subject] for motion in motions),
+        columns={
+            "activity": np.asarray([motion.activity_f[at] for motion, at in pairs], np.int32),
+            "subject": np.asarray([motion.subject for motion in motions], np.int32),
+            "motion": motion_n,
+            "camera": rows.camera_n[part],
+            "frame": np.asarray([motion.frame_f[at] for motion, at in pairs], np.int32),
+        },
+        enlarged=corpus.enlarged,
+    )
+
+
+@dataclass(frozen=True)
+class DrawingJob:
+    """Some rows of one split, and all that it takes to draw them."""
+
+    layout: Layout
+    split: str
+    level: Level
+    seed: int
+    image_size: int
+    joints_nj3: NDArray[np.float32]
+    """(n, J, 3), mm, world."""
+    motion_names: tuple[str, ...]
+    subject_names: tuple[str, ...]
+    columns: Mapping[str, NDArray[Any]]
+    """The columns that need no drawing, among them `camera` and `frame`."""
+    enlarged: float = 1.0
+    """How many times life size the joints are."""
+
+    def __call__(self) -> Made:
+        """Draw the rows: the columns of the store, in the same order."""
+        images = self.split != "prior"
+        rows = [self._draw_row(i, images=images) for i in range(len(self.joints_nj3))]
+        if not images:
+            joints_2d = np.stack([row[0] for row in rows])
+            return Made({"joints_2d": joints_2d, "motion": self.columns["motion"]})
+        joints_2d, joints_3d, pictures, masks = (
+            np.stack(parts).reshape(len(rows), -1) for parts in zip(*rows, strict=True)
+        )
+        return Made(
+            {
+                "image": pictures,
+                "mask": masks,
+                "joints_2d": joints_2d,
+                "joints_3d": joints_3d,
+                **self.columns,
+            }
+        )
+
+    def _draw_row(self, i: int, *, images: bool) -> tuple[NDArray[Any], ...]:
+        """Return one row's flat 2D joints; with `images` also 3D joints, picture and mask."""
+        number, frame = int(self.columns["camera"][i]), int(self.columns["frame"][i])
+        camera, motion = CAMERAS[number], self.motion_names[i]
+        joints_j3 = camera.to_camera(self.joints_nj3[i])
+        pixels_j2 = camera.project(joints_j3)
+        crop = draw_crop(pixels_j2, generator(self.seed, "crop", self.split, motion, frame, number))
+        joints_j2 = crop.from_frame(pixels_j2).astype(np.float32)
+        if not images:
+            return (joints_j2.reshape(-1),)
+        scene = Scene(
+            level=self.level,
+            seed=self.seed,
+            group=self.split,
+            subject=self.subject_names[i],
+            motion=motion,
+            camera=number,
+        )
+        picture, mask = draw_frame(
+            joints_j3,
+            self.layout,
+            scene=scene,
+            crop=crop,
+            size=self.image_size,
+            rng=generator(self.seed, "picture", self.split, motion, frame, number),
+        )
+        return joints_j2, (joints_j3 / self.enlarged).astype(np.float32), picture, mask

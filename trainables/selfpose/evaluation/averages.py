@@ -1,0 +1,85 @@
+"""Averages of per-frame errors with their 95 % intervals: per activity, macro and over frames.
+
+Shape letters:
+    N frames
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import MotionBootstrap, interval
+from selfpose.method.metrics import ActivityGroups, group_activities
+
+__all__ = ["Average", "Averager", "Averages"]
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean and the ends of its 95 % interval; NaN where there is only one motion."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Averages:
+    """The averages of one column of per-frame values."""
+
+    macro: Average
+    """Mean over activities (those with few frames pooled) of their means, as the objective is."""
+    frame: Average
+    """Plain mean over frames."""
+    activities: Mapping[int, Average]
+    """Mean over the frames of each activity that occurs, by its index."""
+
+
+class Averager:
+    """Averages columns over the same frames; motions are drawn once, so that all are paired."""
+
+    groups: ActivityGroups
+    counts: Mapping[int, tuple[int, int]]
+    """Frames and motions of each activity that occurs."""
+
+    def __init__(self, activity_n: NDArray[Any], motion_n: NDArray[Any]) -> None:
+        """Prepare for frames of these activities and motions, (N,), integers.
+
+        Raises:
+            ValueError: there is no frame.
+        """
+        self.groups = group_activities(activity_n, motion_n)
+        present, self._activity_n = np.unique(activity_n, return_inverse=True)
+        self.counts = {
+            int(activity): (int((activity_n == activity).sum()), len(np.unique(motions)))
+            for activity in present
+            for motions in [motion_n[activity_n == activity]]
+        }
+        self._bootstrap = MotionBootstrap(motion_n)
+        self.motions = self._bootstrap.motions
+
+    def average(self, value_n: NDArray[Any]) -> Averages:
+        """Return the averages of a column of one number per frame, (N,)."""
+        drawn_kg = self._bootstrap.means(value_n, self._activity_n)
+        activities = {
+            activity: self._with_interval(
+                float(value_n[self._activity_n == i].mean()), drawn_kg[:, i], motions
+            )
+            for i, (activity, (_, motions)) in enumerate(self.counts.items())
+        }
+        macro_k = self._bootstrap.macro(value_n, self.groups.group_n)
+        frame_k = self._bootstrap.means(value_n)[:, 0]
+        return Averages(
+            macro=self._with_interval(self.groups.macro_average(value_n), macro_k, self.motions),
+            frame=self._with_interval(float(value_n.mean()), frame_k, self.motions),
+            activities=activities,
+        )
+
+    @staticmethod
+    def _with_interval(mean: float, drawn_k: NDArray[Any], motions: int) -> Average:
+        return Average(mean, *interval(drawn_k, motions))

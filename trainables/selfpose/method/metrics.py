@@ -1,0 +1,351 @@
+"""How good predicted poses are: per-frame errors, their averages, and what validation reports.
+
+Read `validation_metrics` first. Errors are computed per frame and averaged at the end; a
+prediction that is not finite has an infinite error. Predictions have no scale of their own, so
+each 3D error first fits either a similarity (P-) or a scale (N-) to the truth.
+
+Frames and units:
+    3D      camera axes (x right, y down, z away from the camera); the truth in millimetres
+    2D      crop coordinates in [-1, 1] (x right, y down); centre of pixel i of S at -1 + 2i/(S-1)
+Shape letters:
+    N frames, J joints (order of the layout), S pixels of a crop's side
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posetune.api import Metric
+from selfpose.method.procrustes import Reflection, procrustes_align
+from selfpose.method.skeleton import Layout
+
+__all__ = [
+    "METRICS",
+    "METRICS_2D",
+    "ActivityGroups",
+    "ValidationArrays",
+    "auc",
+    "error_2d_px",
+    "error_2d_side_swap_px",
+    "flat_depth",
+    "group_activities",
+    "joint_distances",
+    "mpjpe",
+    "n_mpjpe",
+    "p_mpjpe",
+    "p_mpjpe_side_swap",
+    "pck",
+    "pck_joints",
+    "scale_to_truth",
+    "validation_metrics",
+    "validation_subset",
+]
+
+PCK_THRESHOLD_MM = 150.0
+AUC_THRESHOLDS_MM = np.linspace(0.0, 150.0, 31)
+
+# MPI-INF-3DHP scores 14 of its 17 joints: not these (datasets' test code; the root would always
+# count as found).
+PCK_JOINTS_LEFT_OUT = frozenset({"pelvis", "spine", "neck"})
+
+# An activity with fewer frames or motions says little about the activity; it is pooled.
+LEAST_FRAMES = 100
+LEAST_MOTIONS = 3
+
+METRICS: Mapping[str, Metric] = {
+    "val/p_mpjpe_mm": Metric(
+        "mm", "min", "Mean joint distance after a similarity fit without mirror; mean of activities"
+    ),
+    "val/p_mpjpe_frame_mm": Metric("mm", "min", "The same, plain mean over frames"),
+    "val/p_mpjpe_mirrored_mm": Metric(
+        "mm", "min", "The same as the frame mean, but a mirror image may be taken"
+    ),
+    "val/p_mpjpe_side_swap_mm": Metric(
+        "mm", "min", "The same as the frame mean, the better of the pose and its left/right swap"
+    ),
+    "val/n_mpjpe_mm": Metric(
+        "mm", "min", "Mean joint distance, root at 0, after the least-squares scale"
+    ),
+    "val/pck_150": Metric(
+        "share", "max", "Joints closer than 150 mm, root at 0, after the least-squares scale"
+    ),
+    "val/auc": Metric("share", "max", "The same, mean over the thresholds 0, 5, ..., 150 mm"),
+    "val/error_2d_px": Metric("px", "min", "Mean distance of 2D joints, pixels of the input image"),
+    "val/error_2d_side_swap_px": Metric(
+        "px", "min", "The same, the better of the pose and its left/right swap"
+    ),
+    "val/flat_predicted_mm": Metric(
+        "mm", "min", "Baseline: the predicted 2D pose with depth 0; as val/p_mpjpe_mm"
+    ),
+    "val/lifted_true_mm": Metric(
+        "mm", "min", "Reference: the lifted true 2D pose; as val/p_mpjpe_mm"
+    ),
+}
+
+METRICS_2D = ("val/error_2d_px",)
+"""Those that need no true 3D poses."""
+
+
+class ValidationArrays(TypedDict):
+    """What `validation_metrics` needs beside the 3D poses, given by keyword."""
+
+    predicted_2d_nj2: NDArray[Any]
+    """Predicted 2D poses, (N, J, 2), crop coordinates."""
+    truth_2d_nj2: NDArray[Any]
+    """True 2D poses, (N, J, 2), crop coordinates."""
+    lifted_true_nj3: NDArray[Any]
+    """What the lifter makes of the true 2D poses, (N, J, 3), camera axes, any unit."""
+    activity_n: NDArray[Any]
+    """Activity of each frame, (N,), integers."""
+    motion_n: NDArray[Any]
+    """Motion that each frame belongs to, (N,), integers."""
+    layout: Layout
+    image_size: int
+    """S, pixels."""
+
+
+def validation_metrics(
+    predicted_3d_nj3: NDArray[Any],
+    truth_3d_nj3: NDArray[Any] | None,
+    **given: Unpack[ValidationArrays],
+) -> dict[str, float]:
+    """Compute every metric of `METRICS`, or of `METRICS_2D` where there is no 3D truth.
+
+    Args:
+        predicted_3d_nj3: predicted poses, (N, J, 3), camera axes, any length unit.
+        truth_3d_nj3: true poses, (N, J, 3), camera axes, mm; None if they are not known.
+        given: the fields of `ValidationArrays`.
+
+    Returns:
+        Metric name to value. Not finite if a prediction is not.
+
+    Raises:
+        ValueError: there is no frame, or shapes do not fit.
+        BadInputError: a true pose is not finite.
+    """
+    layout = given["layout"]
+    pixels_n = error_2d_px(
+        given["predicted_2d_nj2"], given["truth_2d_nj2"], image_size=given["image_size"]
+    )
+    if truth_3d_nj3 is None:
+        return {"val/error_2d_px": float(pixels_n.mean())}
+    groups = group_activities(given["activity_n"], given["motion_n"])
+    error_n = p_mpjpe(predicted_3d_nj3, truth_3d_nj3)
+    scaled_nj3, centred_nj3 = scale_to_truth(predicted_3d_nj3, truth_3d_nj3, root=layout.root)
+    distance_nj = joint_distances(scaled_nj3, centred_nj3)
+    counted_nj = distance_nj[:, pck_joints(layout)]
+    averages = {
+        "p_mpjpe_mm": groups.macro_average(error_n),
+        "p_mpjpe_frame_mm": error_n.mean(),
+        "p_mpjpe_mirrored_mm": p_mpjpe(predicted_3d_nj3, truth_3d_nj3, reflection="best").mean(),
+        "p_mpjpe_side_swap_mm": p_mpjpe_side_swap(
+            predicted_3d_nj3, truth_3d_nj3, layout=layout
+        ).mean(),
+        "n_mpjpe_mm": distance_nj.mean(),
+        "pck_150": pck(counted_nj),
+        "auc": auc(counted_nj),
+        "error_2d_px": pixels_n.mean(),
+        "error_2d_side_swap_px": error_2d_side_swap_px(
+            given["predicted_2d_nj2"],
+            given["truth_2d_nj2"],
+            image_size=given["image_size"],
+            layout=layout,
+        ).mean(),
+        "flat_predicted_mm": groups.macro_average(
+            p_mpjpe(flat_depth(given["predicted_2d_nj2"]), truth_3d_nj3)
+        ),
+        "lifted_true_mm": groups.macro_average(p_mpjpe(given["lifted_true_nj3"], truth_3d_nj3)),
+    }
+    return {f"val/{name}": float(value) for name, value in averages.items()}
+
+
+def joint_distances(a_njd: NDArray[Any], b_njd: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the distance of each joint of `a_njd` to the same joint of `b_njd`, (N, J).
+
+    A distance that is not a number, because a joint is not, is infinite.
+    """
+    if a_njd.shape != b_njd.shape:
+        raise ValueError(f"poses must have the same shape, got {a_njd.shape} and {b_njd.shape}")
+    with np.errstate(invalid="ignore", over="ignore"):  # of a prediction that is not finite
+        distance_nj = np.linalg.norm(a_njd.astype(np.float64) - b_njd, axis=-1)
+    return np.where(np.isnan(distance_nj), np.inf, distance_nj)
+
+
+def p_mpjpe(
+    predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, reflection: Reflection = "never"
+) -> NDArray[np.float64]:
+    """Return each frame's mean joint distance after the best similarity transform.
+
+    Args:
+        predicted_nj3: predicted poses, (N, J, 3), any unit and frame.
+        truth_nj3: true poses, (N, J, 3), mm.
+        reflection: "best" also allows a mirror image, which forgives a depth flip.
+
+    Returns:
+        Errors, (N,), mm.
+    """
+    return joint_distances(
+        procrustes_align(predicted_nj3, truth_nj3, reflection=reflection), truth_nj3
+    ).mean(axis=1)
+
+
+def p_mpjpe_side_swap(
+    predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, layout: Layout
+) -> NDArray[np.float64]:
+    """Return each frame's P-MPJPE of the pose or of its left/right swap, the smaller, (N,), mm."""
+    swapped_nj3 = predicted_nj3[:, list(layout.mirror)]
+    return np.minimum(p_mpjpe(predicted_nj3, truth_nj3), p_mpjpe(swapped_nj3, truth_nj3))
+
+
+def scale_to_truth(
+    predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, root: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Move both poses' roots to 0 and scale the predicted one by least squares.
+
+    Args:
+        predicted_nj3: predicted poses, (N, J, 3), camera axes, any unit.
+        truth_nj3: true poses, (N, J, 3), camera axes, mm.
+        root: index of the root joint.
+
+    Returns:
+        The scaled predictions and the centred truth, both (N, J, 3), mm.
+    """
+    predicted_nj3, truth_nj3 = _root_at_zero(predicted_nj3, root), _root_at_zero(truth_nj3, root)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a prediction that is not finite
+        square_n = np.square(predicted_nj3).sum(axis=(1, 2))
+        product_n = (predicted_nj3 * truth_nj3).sum(axis=(1, 2))
+        scale_n = product_n / np.where(square_n > 0, square_n, 1.0)
+        return scale_n[:, None, None] * predicted_nj3, truth_nj3
+
+
+def n_mpjpe(
+    predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, root: int
+) -> NDArray[np.float64]:
+    """Return each frame's mean joint distance, roots at 0, least-squares scale, (N,), mm."""
+    return joint_distances(*scale_to_truth(predicted_nj3, truth_nj3, root=root)).mean(axis=1)
+
+
+def mpjpe(
+    predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, root: int
+) -> NDArray[np.float64]:
+    """Return each frame's mean joint distance, roots at 0, both poses in mm, (N,), mm."""
+    return joint_distances(_root_at_zero(predicted_nj3, root), _root_at_zero(truth_nj3, root)).mean(
+        axis=1
+    )
+
+
+def pck_joints(layout: Layout) -> list[int]:
+    """Return the joints that PCK and AUC count: for a body the 14 of MPI-INF-3DHP."""
+    return [j for j, name in enumerate(layout.joints) if name not in PCK_JOINTS_LEFT_OUT]
+
+
+def pck(distance_nj: NDArray[Any], threshold_mm: float = PCK_THRESHOLD_MM) -> float:
+    """Return the share of joints closer than the threshold, in [0, 1]."""
+    return float((distance_nj < threshold_mm).mean())
+
+
+def auc(distance_nj: NDArray[Any]) -> float:
+    """Return the mean of PCK over the thresholds 0, 5, ..., 150 mm, in [0, 1]."""
+    return float(np.mean([pck(distance_nj, threshold) for threshold in AUC_THRESHOLDS_MM]))
+
+
+def error_2d_px(
+    predicted_nj2: NDArray[Any], truth_nj2: NDArray[Any], *, image_size: int
+) -> NDArray[np.float64]:
+    """Return each frame's mean distance of 2D joints in pixels of an `image_size` crop, (N,)."""
+    return joint_distances(predicted_nj2, truth_nj2).mean(axis=1) * (image_size - 1) / 2
+
+
+def error_2d_side_swap_px(
+    predicted_nj2: NDArray[Any], truth_nj2: NDArray[Any], *, image_size: int, layout: Layout
+) -> NDArray[np.float64]:
+    """Return each frame's 2D error of the pose or of its left/right swap, the smaller, (N,), px."""
+    swapped_nj2 = predicted_nj2[:, list(layout.mirror)]
+    return np.minimum(
+        error_2d_px(predicted_nj2, truth_nj2, image_size=image_size),
+        error_2d_px(swapped_nj2, truth_nj2, image_size=image_size),
+    )
+
+
+def flat_depth(joints_nj2: NDArray[Any]) -> NDArray[Any]:
+    """Return 2D poses as 3D poses with depth 0, (N, J, 3), in the unit of `joints_nj2`."""
+    return np.concatenate([joints_nj2, np.zeros_like(joints_nj2[..., :1])], axis=-1)
+
+
+@dataclass(frozen=True)
+class ActivityGroups:
+    """Which activities count on their own in a macro average, and which are pooled as one."""
+
+    own: tuple[int, ...]
+    """Activities with at least 100 frames and 3 motions."""
+    pooled: tuple[int, ...]
+    """All others that occur; together they count as one activity."""
+    group_n: NDArray[np.int64]
+    """The group of each frame, (N,): an index into `own`, or its length for the pool."""
+
+    def macro_average(self, error_n: NDArray[Any]) -> float:
+        """Return the mean over groups of each group's mean; with no `own`, the frame mean."""
+        if error_n.shape != self.group_n.shape:
+            raise ValueError(f"{len(self.group_n)} frames were grouped, got {error_n.shape} errors")
+        frames_g = np.bincount(self.group_n)
+        return float((np.bincount(self.group_n, weights=error_n) / frames_g).mean())
+
+
+def group_activities(activity_n: NDArray[Any], motion_n: NDArray[Any]) -> ActivityGroups:
+    """Sort activities into those with enough frames and motions for a mean of their own, and rest.
+
+    Args:
+        activity_n: activity of each frame, (N,), integers.
+        motion_n: motion that each frame belongs to, (N,), integers.
+
+    Returns:
+        The groups, so that the list can be logged and the same one used for every average.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+    if not len(activity_n):
+        raise ValueError("the average over 0 frames is not defined; give at least one")
+    present, frames = np.unique(activity_n, return_counts=True)
+    motions = [len(np.unique(motion_n[activity_n == activity])) for activity in present]
+    enough = (frames >= LEAST_FRAMES) & (np.array(motions) >= LEAST_MOTIONS)
+    own = present[enough]
+    group_n = np.where(np.isin(activity_n, own), np.searchsorted(own, activity_n), len(own)).astype(
+        np.int64
+    )
+    return ActivityGroups(
+        own=tuple(int(a) for a in own),
+        pooled=tuple(int(a) for a in present[~enough]),
+        group_n=group_n,
+    )
+
+
+def validation_subset(length: int, frames: int, seed: int) -> NDArray[np.int64]:
+    """Choose the rows of a split that validation looks at: fixed, seeded, spread over the split.
+
+    One row is drawn from each of `frames` equal pieces, so every motion (whose rows are together)
+    gets its share, and no camera is preferred.
+
+    Args:
+        length: rows of the split.
+        frames: rows wanted; all are taken if there are no more.
+        seed: decides which row of each piece.
+
+    Returns:
+        Different rows in ascending order, (min(frames, length),), int64.
+    """
+    if frames >= length:
+        return np.arange(length, dtype=np.int64)
+    edges = np.arange(frames + 1, dtype=np.int64) * length // frames
+    return np.random.default_rng(seed).integers(edges[:-1], edges[1:], dtype=np.int64)
+
+
+def _root_at_zero(poses_nj3: NDArray[Any], root: int) -> NDArray[np.float64]:
+    """Return poses (N, J, 3) moved so that their root is at 0."""
+    with np.errstate(invalid="ignore"):  # of a prediction that is not finite
+        return np.asarray(poses_nj3.astype(np.float64) - poses_nj3[:, root, None])

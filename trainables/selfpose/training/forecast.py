@@ -1,0 +1,110 @@
+"""What a trial takes, from a few measured steps: run small, scale up.
+
+The very code of stages and trial runs, with a handful of steps each; nothing is estimated from
+formulas that could drift away from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from posetune.api import Cost, Progress, TrialContext, silent
+from selfpose.config import SelfPoseConfig
+from selfpose.cuda import kernels
+from selfpose.cuda.graph import PLAIN_STEPS
+from selfpose.inference import export_model
+from selfpose.training.stages import build_stages
+from selfpose.training.trial import Trial
+
+__all__ = ["forecast_cost"]
+
+_FEW, _MORE = 1, 11
+"""Steps of the two measurements whose difference is the cost of a step."""
+
+
+def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
+    """Measure a few steps of each stage and of a trial.
+
+    Args:
+        config: the trial's configuration.
+        context: store, device, and a work folder for what the measurement writes.
+
+    Raises:
+        BadInputError: the store does not fit the configuration, or the kernels cannot be built.
+    """
+    if config.replay and config.takes_images and context.processes == 1:
+        kernels.check_compiler(torch.device(context.device))
+    _timed_stages(_with_steps(config, _FEW), context.store, context.work / "warm-up")
+    few = _timed_stages(_with_steps(config, _FEW), context.store, context.work / "few")
+    more = _timed_stages(_with_steps(config, _MORE), context.store, context.work / "more")
+    steps = {
+        "flow": config.flow.steps,
+        "keypoints": config.pretrain_keypoints,
+        "silhouette": config.pretrain_silhouette,
+    }
+    stages_s = {
+        name: _scaled(few[name], more[name], steps[name]) if name in steps else seconds
+        for name, seconds in few.items()
+    }
+    products = {name: context.work / "more" / name for name in more}
+    context = dataclasses.replace(context, products=products, progress=silent)
+    trial = Trial(_with_steps(config, _FEW), context)
+    # With the warm-up, or on CUDA with the recording, the first ones take longer.
+    few_s = min(
+        _seconds(lambda: trial.train(silent))
+        for _ in range(2 if trial.replay is None else PLAIN_STEPS + 3)
+    )
+    trial.config = _with_steps(config, _MORE)
+    more_s = _seconds(lambda: trial.train(silent))
+    epoch_s = _scaled(few_s, more_s, config.steps_per_epoch) + _seconds(trial.validate)
+    state, result = context.work / "state", context.work / "result"
+    for folder in (state, result):
+        folder.mkdir()
+    trial.save(state)
+    export_model(trial.model, trial.config, result)
+    trial.draw(result / "validation.png")
+    return Cost(epoch_s, stages_s, _size(state), _size(result))
+
+
+def _with_steps(config: SelfPoseConfig, steps: int) -> SelfPoseConfig:
+    return config.model_copy(
+        update={
+            "steps_per_epoch": steps,
+            "flow": config.flow.model_copy(update={"steps": steps}),
+            "pretrain_keypoints": min(steps, config.pretrain_keypoints),
+            "pretrain_silhouette": min(steps, config.pretrain_silhouette),
+        }
+    )
+
+
+def _timed_stages(config: SelfPoseConfig, store: Path, work: Path) -> dict[str, float]:
+    """Build every stage below `work` and return the seconds of each."""
+    seconds = {}
+    progress: Progress = silent
+    for stage in build_stages(config, store):
+        folder = work / stage.name
+        folder.mkdir(parents=True)
+        started = time.perf_counter()
+        stage.build(folder, progress)
+        seconds[stage.name] = time.perf_counter() - started
+    return seconds
+
+
+def _scaled(few_s: float, more_s: float, steps: int) -> float:
+    step_s = max(0.0, more_s - few_s) / (_MORE - _FEW)
+    return few_s + step_s * max(0, steps - _FEW)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
