@@ -114,7 +114,7 @@ def table_of_all() -> Iterator[None]:
 
 
 def searched(task: tuple[str, Path]) -> list[Search]:
-    """Replay the searches of one method."""
+    """RecordedStep the searches of one method."""
     method, file = task
     sampler, pruner = METHODS[method]
     curves, database = read_curves(CURVES), open_unsynced(file)

@@ -27,7 +27,7 @@ from posetune.study.view import SweepView, read_sweep
 __all__ = [
     "Behaviour",
     "Recording",
-    "Replay",
+    "RecordedStep",
     "World",
     "draw_opening",
     "draw_world",
@@ -311,7 +311,7 @@ def record(
 
 
 @dataclass(frozen=True)
-class Replay:
+class RecordedStep:
     """A recorded sweep, as it could be seen on its way."""
 
     slots: int
@@ -323,7 +323,7 @@ class Replay:
     end: SweepView
 
 
-def replay(database: Database, seed: int, shares: Sequence[float], **changes: Any) -> Replay:
+def replay(database: Database, seed: int, shares: Sequence[float], **changes: Any) -> RecordedStep:
     """Draw a sweep, record it, and look at it on its way.
 
     One in ten is not pruned, one in six has a limit of GPU-hours and one in six of hours by the
@@ -354,7 +354,7 @@ def replay(database: Database, seed: int, shares: Sequence[float], **changes: An
     record(database, opening, world, slots=slots, watch=watch)
     measured = world.seconds(opening.defaults, generator)
     end = read_sweep(database, opening.name)
-    return Replay(slots, measured, world.setup_s, tuple(snapshots), end)
+    return RecordedStep(slots, measured, world.setup_s, tuple(snapshots), end)
 
 
 def _with_limits(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from posetune.home import Home
-    from posetune.trial.reproduce import Comparison, Recorded
+    from posetune.trial.reproduce import Reproduction, Recorded
 
 __all__ = ["reproduce"]
 
@@ -74,7 +74,7 @@ def reproduce(
     raise typer.Exit(0 if agrees else 1)
 
 
-def _verdict(found: Comparison) -> str:
+def _verdict(found: Reproduction) -> str:
     epochs = f"{found.epochs} epoch{'s' if found.epochs != 1 else ''}"
     if found.largest is None:
         return f"agrees: every metric of {epochs} is equal to the last bit"

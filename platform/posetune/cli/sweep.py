@@ -16,7 +16,7 @@ from posetune.cli.screen import console, print_json
 from posetune.storage import open_storage
 
 if TYPE_CHECKING:
-    from posetune.execution.jobs import Job, Shipment
+    from posetune.execution.jobs import ClusterJob, Shipment
     from posetune.study.sweep import SweepRun
 
 __all__ = ["check", "submit", "sweep"]
@@ -143,7 +143,7 @@ def sweep(
     from posetune.cli.stores import find_store
     from posetune.execution.connection import RayNotStartedError
     from posetune.execution.driver import StudyLostError, run_sweep
-    from posetune.execution.driver_context import Data, Stopping
+    from posetune.execution.driver_context import Data, StopRequest
     from posetune.home import Home, check_name
     from posetune.provenance import collect
     from posetune.report.tables import as_json as view_json
@@ -173,9 +173,9 @@ def sweep(
     )
     watch: AbstractContextManager[object] = nullcontext()
     if watch_machine:  # importing MLflow takes seconds, and most bad input was refused by now
-        from posetune.tracking.machine import Sampler, system_metrics
+        from posetune.tracking.machine import MachineSampler, system_metrics
 
-        sampler = Sampler(resolved.folder)  # refused before the sweep begins
+        sampler = MachineSampler(resolved.folder)  # refused before the sweep begins
         watch = system_metrics(sampler, database, name=name, home=resolved)
     run = SweepRun(database, opening)
     for note in run.warm_notes:
@@ -185,7 +185,7 @@ def sweep(
     foresight = Foresight()
     tracker = Tracker(database, name, resolved, announce=_announce, foresight=foresight)
     tracker.start()
-    stopping = Stopping()
+    stopping = StopRequest()
     try:
         with live_table(run, foresight, quiet=as_json), watch:
             run_sweep(
@@ -311,7 +311,7 @@ def submit(
     )
 
 
-def _follow(shipment: Shipment, job: Job, address: str) -> int:
+def _follow(shipment: Shipment, job: ClusterJob, address: str) -> int:
     from posetune.execution.jobs import follow_sweep
 
     try:

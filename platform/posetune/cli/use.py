@@ -50,9 +50,9 @@ def predict(
     """
     from posetune.cli.models import open_model
     from posetune.home import Home
-    from posetune.report.prediction import Crop, find_pictures, predict_pictures
+    from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
 
-    square = Crop.parse(crop)
+    square = PictureCrop.parse(crop)
     files = find_pictures(images)
     with open_model(model, Home.resolve(home), trainable) as found:
         predictor = found.trainable.load_model(found.folder)

@@ -15,7 +15,7 @@ import ray
 from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
-from posetune.execution.preemption import Wish
+from posetune.execution.preemption import HandOverRequest
 from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 from posetune.trial.checkpoints import StorageFullError, log_file
@@ -60,7 +60,7 @@ class TrialActor(tune.Trainable):
         """Begin the first trial."""
         self._run: TrialRun | None = None
         self._log = Log(Path(os.devnull))
-        self._wish: Wish | None = None
+        self._wish: HandOverRequest | None = None
         self._terminated = self._busy = False
         self._before = signal.signal(signal.SIGTERM, self._on_sigterm)
         self._begin(config[ASSIGNMENT])
@@ -100,7 +100,7 @@ class TrialActor(tune.Trainable):
         self.cleanup()
         self._log = _write_to(assignment.storage, log_file(assignment.sweep, assignment.trial))
         self._node = ray.get_runtime_context().get_node_id()
-        self._wish = Wish(assignment.storage, assignment.sweep, node=self._node)
+        self._wish = HandOverRequest(assignment.storage, assignment.sweep, node=self._node)
         self._assignment = assignment
         self._over = False
         self._start()

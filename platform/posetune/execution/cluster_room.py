@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Holding", "Node", "accepts", "describe_wait", "shown", "slots"]
+__all__ = ["HeldResources", "Node", "accepts", "describe_wait", "shown", "slots"]
 
 Amounts = Mapping[str, float]
 """Of `cpu` and `gpu`."""
@@ -29,7 +29,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Holding:
+class HeldResources:
     """What one trial holds of a node."""
 
     sweep: str
@@ -54,7 +54,10 @@ def slots(asked: Amounts, wanted: Mapping[str, str], nodes: Iterable[Node]) -> i
 
 
 def describe_wait(
-    asked: Amounts, wanted: Mapping[str, str], nodes: Sequence[Node], holdings: Sequence[Holding]
+    asked: Amounts,
+    wanted: Mapping[str, str],
+    nodes: Sequence[Node],
+    holdings: Sequence[HeldResources],
 ) -> str:
     """Say what a trial waits for that has no place: what is missing, and who holds it."""
     usable = [node for node in nodes if _usable(node, wanted)]

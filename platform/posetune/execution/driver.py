@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable
-from posetune.execution.driver_context import Data, Desk, Stopping
+from posetune.execution.driver_context import Data, DriverContext, StopRequest
 from posetune.home import Home
 from posetune.spec.sweep import Resources
 from posetune.study.lease import LeaseLostError
@@ -40,7 +40,7 @@ def run_sweep(
     data: Data,
     home: Home,
     address: str | None = None,
-    stopping: Stopping | None = None,
+    stopping: StopRequest | None = None,
 ) -> str:
     """Run what is left of a sweep and return why it ended.
 
@@ -57,7 +57,7 @@ def run_sweep(
         RayNotStartedError: Ray does not start on this machine.
         StudyLostError: the database went away for too long, or another driver took over.
     """
-    stopping = stopping or Stopping()
+    stopping = stopping or StopRequest()
     stopping.also = run.give_up_waiting
     try:
         for trial in run.trials:
@@ -69,7 +69,9 @@ def run_sweep(
                 with _ray(address, run.spec.resources), stopping.on_signals():
                     # Again where the end of a trial left room in the budget for others.
                     while run.may_start and not (stopping.reason or run.spent):
-                        _tune(Desk(run, trainable, data=data, home=home, stopping=stopping))
+                        _tune(
+                            DriverContext(run, trainable, data=data, home=home, stopping=stopping)
+                        )
         reason = stopping.reason or run.spent or run.short or "finished"
     except BaseException as error:
         lost = _loss_of_study(error)
@@ -108,35 +110,35 @@ def _keep_keys_off_command_lines() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in copied if not name.startswith("AWS_")}
 
 
-def _tune(desk: Desk) -> None:
+def _tune(context: DriverContext) -> None:
     from ray import tune
 
     from posetune.execution.actor import TrialActor
-    from posetune.execution.placement import Lookout, TrialRequest, measure_share
+    from posetune.execution.placement import ClusterWatch, TrialRequest, measure_share
     from posetune.execution.scheduler import StudyScheduler
     from posetune.execution.searcher import StudySearcher
 
-    measure_share(desk)
-    resources, storage = desk.run.spec.resources, desk.home.storage
-    lookout = Lookout(desk)
+    measure_share(context)
+    resources, storage = context.run.spec.resources, context.home.storage
+    watch = ClusterWatch(context)
     _keep_keys_off_command_lines()
     with contextlib.ExitStack() as at_the_end:
-        scratch, filesystem = at_the_end.enter_context(storage.scratch(f"tune-{desk.run.name}"))
-        at_the_end.callback(desk.close)
+        scratch, filesystem = at_the_end.enter_context(storage.scratch(f"tune-{context.run.name}"))
+        at_the_end.callback(context.close)
         tune.Tuner(
-            tune.with_resources(TrialActor, TrialRequest(desk.run.name, resources)),
+            tune.with_resources(TrialActor, TrialRequest(context.run.name, resources)),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(desk, lookout),
-                scheduler=StudyScheduler(desk, lookout),
-                num_samples=desk.run.left,
-                max_concurrent_trials=desk.run.left,  # the searcher keeps to the room there is
+                search_alg=StudySearcher(context, watch),
+                scheduler=StudyScheduler(context, watch),
+                num_samples=context.run.left,
+                max_concurrent_trials=context.run.left,  # the searcher keeps to the room there is
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
                 storage_filesystem=filesystem,
-                stop=_stopper(lookout.look, desk.handing_over.is_over),
+                stop=_stopper(watch.look, context.preemption.is_over),
                 failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from types import FrameType
 
 from posetune.api import Trainable
-from posetune.execution.preemption import HandingOver
+from posetune.execution.preemption import Preemption
 from posetune.home import Home
 from posetune.storage import StorageError
 from posetune.study.sweep import Attempt, SweepRun
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
 from posetune.trial.run import Assignment
 
-__all__ = ["Data", "Desk", "Stopping"]
+__all__ = ["Data", "DriverContext", "StopRequest"]
 
 
-class Stopping:
+class StopRequest:
     """Whether and why the sweep should stop before its end."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Data:
     digest: str
 
 
-class Desk:
+class DriverContext:
     """One driver's life at one sweep."""
 
     def __init__(
@@ -75,12 +75,12 @@ class Desk:
         *,
         data: Data,
         home: Home,
-        stopping: Stopping,
+        stopping: StopRequest,
     ) -> None:
         self.run, self.trainable, self.home, self.stopping = run, trainable, home, stopping
         self._data = data
         self._cleaner = ThreadPoolExecutor(1, "cleaner")  # deleting on S3 or NFS takes its time
-        self.handing_over = HandingOver(home.storage, run.name, self.stop_reason)
+        self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
         """Trials that were given to Tune and have not begun to train."""
 
@@ -128,4 +128,4 @@ class Desk:
         A driver that was told to stop does not wait: what is left, the next one deletes.
         """
         self._cleaner.shutdown(cancel_futures=bool(self.stopping.reason))
-        self.handing_over.close()
+        self.preemption.close()

@@ -37,7 +37,7 @@ from posetune.storage.credentials import check_ray
 __all__ = [
     "HEAD_S",
     "Begun",
-    "Job",
+    "ClusterJob",
     "Parcel",
     "Shipment",
     "await_start",
@@ -92,7 +92,7 @@ class Shipment:
 
 
 @dataclass(frozen=True)
-class Job:
+class ClusterJob:
     """A job on the cluster."""
 
     job_id: str
@@ -111,7 +111,7 @@ class Begun:
     """The exit code of a job that has ended already."""
 
 
-def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> Job:
+def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> ClusterJob:
     """Start the sweep's job, or find the one that runs.
 
     Args:
@@ -125,7 +125,7 @@ def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> Jo
     return _ask(address, lambda client: _submit(client, shipment), away_s=away_s)
 
 
-def await_start(job: Job, address: str, sign: str) -> Begun:
+def await_start(job: ClusterJob, address: str, sign: str) -> Begun:
     """Wait until a job has printed `sign` or has ended, but not for long."""
     deadline = time.monotonic() + START_S
     while True:
@@ -138,7 +138,7 @@ def await_start(job: Job, address: str, sign: str) -> Begun:
         time.sleep(0.5)
 
 
-def follow_sweep(shipment: Shipment, job: Job, address: str, *, show: Say, say: Say) -> int:
+def follow_sweep(shipment: Shipment, job: ClusterJob, address: str, *, show: Say, say: Say) -> int:
     """Show a sweep's output until it ends, whatever happens to its driver or the head.
 
     Args:
@@ -246,13 +246,13 @@ def _client(address: str) -> JobSubmissionClient:
     return JobSubmissionClient(address)
 
 
-def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
+def _submit(client: JobSubmissionClient, shipment: Shipment) -> ClusterJob:
     home = shipment.parcel.home
     left_behind = tuple(name for name in home.environment if name not in _environment(home))
     ours = [job for job in client.list_jobs() if (job.metadata or {}).get(SWEEP) == shipment.name]
     for job in ours:
         if not _ended(job) and job.submission_id:
-            return Job(job.submission_id, attached=True, left_behind=left_behind)
+            return ClusterJob(job.submission_id, attached=True, left_behind=left_behind)
     arguments = ["sweep", "sweep.yaml", "--name", shipment.name]
     arguments += ["--store", shipment.store, "--address", "auto"]
     job_id = _send(
@@ -262,7 +262,7 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> Job:
         parcel=shipment.parcel,
         metadata={SWEEP: shipment.name},
     )
-    return Job(job_id, attached=False, left_behind=left_behind)
+    return ClusterJob(job_id, attached=False, left_behind=left_behind)
 
 
 def _send(

@@ -16,13 +16,13 @@ from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group
 
 from posetune.api import BadInputError
-from posetune.execution.cluster_room import Holding, Node, describe_wait, slots
-from posetune.execution.driver_context import Desk
+from posetune.execution.cluster_room import HeldResources, Node, describe_wait, slots
+from posetune.execution.driver_context import DriverContext
 from posetune.execution.gpu_sharing import Need, measure_need, share_of
 from posetune.spec.sweep import Resources
 from posetune.study.sweep import SweepRun
 
-__all__ = ["Lookout", "TrialRequest", "measure_share", "read_nodes"]
+__all__ = ["ClusterWatch", "TrialRequest", "measure_share", "read_nodes"]
 
 LOOK_S = 1.0
 """Between two looks at the cluster."""
@@ -75,18 +75,18 @@ def read_nodes() -> list[Node]:
     ]
 
 
-class Lookout:
+class ClusterWatch:
     """Looks at the cluster now and then, for the searcher, the scheduler and the user."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk, self._resources = desk, desk.run.spec.resources
+    def __init__(self, context: DriverContext) -> None:
+        self._context, self._resources = context, context.run.spec.resources
         self._nodes = read_nodes()
         self._looked = time.monotonic()
         self._waits_since: float | None = None
         self._said, self._said_at = "", 0.0
         self._gpu = self._resources.gpu
         self._outgrown: dict[int, float] = {}
-        self._peak_bytes = int(desk.run.shared.get("peak_bytes", 0))
+        self._peak_bytes = int(context.run.shared.get("peak_bytes", 0))
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
 
     @property
@@ -101,20 +101,20 @@ class Lookout:
     def request(self, trial: int) -> TrialRequest:
         """Return what a trial's next attempt asks of Ray."""
         resources = self._resources.model_copy(update={"gpu": self.gpu(trial)})
-        return TrialRequest(self._desk.run.name, resources)
+        return TrialRequest(self._context.run.name, resources)
 
     def peaked(self, trial: int, peak_bytes: int) -> None:
         """Give later attempts more of a GPU when a trial takes more than any before."""
-        shared = self._desk.run.shared
+        shared = self._context.run.shared
         if shared and peak_bytes > self._peak_bytes:
             self._peak_bytes = peak_bytes
-            self._desk.run.note("peak", {"trial": trial, "peak_bytes": peak_bytes})
+            self._context.run.note("peak", {"trial": trial, "peak_bytes": peak_bytes})
             need = Need(peak_bytes, int(shared["context_bytes"]), int(shared["total_bytes"]))
             self._gpu = max(self._gpu, share_of(need))
 
     def ran_out_of_memory(self, trial: int) -> None:
         """Give a trial's next attempt twice as much of a GPU, where trials share them."""
-        if self._desk.run.shared:
+        if self._context.run.shared:
             self._outgrown[trial] = min(1.0, 2 * self.gpu(trial))
 
     @property
@@ -141,13 +141,13 @@ class Lookout:
         self._nodes = read_nodes()
         for node in self._nodes:
             if node.leaving:
-                self._desk.handing_over.leave(node.id)
+                self._context.preemption.leave(node.id)
         self._judge_lost(now)
-        if not self._desk.unplaced:
+        if not self._context.unplaced:
             self._end_wait()
             return
         holdings, waiting = _read_groups()
-        if self._desk.run.name not in waiting:
+        if self._context.run.name not in waiting:
             self._end_wait()
             return
         self._waits_since = self._waits_since or now
@@ -159,7 +159,7 @@ class Lookout:
         staying = {node.id for node in self._nodes if not node.leaving}
         for (trial, attempt), (node, since) in list(self._lost.items()):
             if node not in staying:
-                self._desk.run.excuse(trial, attempt, f"its node {node[:8]} left")
+                self._context.run.excuse(trial, attempt, f"its node {node[:8]} left")
             if node not in staying or now - since > NODE_DEATH_S:
                 del self._lost[trial, attempt]
 
@@ -171,26 +171,26 @@ class Lookout:
         now = time.monotonic()
         began_or_ended = bool(text) != bool(self._said)
         if began_or_ended or (text != self._said and now - self._said_at > SAY_S):
-            _wait_for_room(self._desk.run, text)
+            _wait_for_room(self._context.run, text)
             self._said, self._said_at = text, now
 
 
-def measure_share(desk: Desk) -> None:
+def measure_share(context: DriverContext) -> None:
     """Find out on a whole GPU how much of one a trial takes, before the first begins.
 
     Raises:
         BadInputError: the largest configuration cannot be trained there.
     """
-    run, resources = desk.run, desk.run.spec.resources
+    run, resources = context.run, context.run.spec.resources
     if not resources.share or run.shared:
         return
     selector = dict(resources.labels) or None
     probe = ray.remote(measure_need).options(
         num_cpus=resources.cpu, num_gpus=1, label_selector=selector
     )
-    call, begun, said = probe.remote(run.spec, desk.store), time.monotonic(), False
+    call, begun, said = probe.remote(run.spec, context.store), time.monotonic(), False
     while not ray.wait([call], timeout=LOOK_S)[0]:
-        if desk.stop_reason():
+        if context.stop_reason():
             ray.cancel(call, force=True)
             return
         if not said and time.monotonic() - begun > WAIT_S:
@@ -211,7 +211,7 @@ def _wait_for_room(run: SweepRun, what: str) -> None:
     run.note("waits", {"for": what})
 
 
-def _read_groups() -> tuple[list[Holding], set[str]]:
+def _read_groups() -> tuple[list[HeldResources], set[str]]:
     """Return what the placed trials of all sweeps hold, and the sweeps with one that waits."""
     holdings, waiting = [], set()
     for group in placement_group_table().values():
@@ -222,7 +222,7 @@ def _read_groups() -> tuple[list[Holding], set[str]]:
         if group["state"] == "CREATED":
             for index, bundle in group["bundles"].items():
                 node = group["bundles_to_node_id"][index]
-                holdings.append(Holding(sweep, node, _amounts(bundle)))
+                holdings.append(HeldResources(sweep, node, _amounts(bundle)))
         elif group["state"] != "REMOVED":
             waiting.add(sweep)
     return holdings, waiting

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from posetune.storage import Storage
 from posetune.trial.checkpoints import stop_file
 
-__all__ = ["HAND_OVER_S", "HandingOver", "Wish"]
+__all__ = ["HAND_OVER_S", "Preemption", "HandOverRequest"]
 
 LOOK_S = 0.5
 """Between two looks for the driver's wish to stop."""
@@ -23,7 +23,7 @@ HAND_OVER_S = 3.0
 """How long the trials have; who is slower repeats the epoch."""
 
 
-class HandingOver:
+class Preemption:
     """Asks the trials at work to save and stop, once there is a reason."""
 
     def __init__(self, storage: Storage, sweep: str, reason: Callable[[], str]) -> None:
@@ -69,7 +69,7 @@ class HandingOver:
             self._storage.touch(file)
 
 
-class Wish:
+class HandOverRequest:
     """The driver's wish to stop, as a worker sees it; looked for beside the training."""
 
     def __init__(self, storage: Storage, sweep: str, *, node: str) -> None:

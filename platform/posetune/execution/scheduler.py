@@ -27,8 +27,8 @@ from posetune.execution.actor import (
     STARTED,
     WAITING,
 )
-from posetune.execution.driver_context import Desk
-from posetune.execution.placement import Lookout
+from posetune.execution.driver_context import DriverContext
+from posetune.execution.placement import ClusterWatch
 from posetune.execution.searcher import NUMBER
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
@@ -47,26 +47,26 @@ MAX_ATTEMPTS = 4
 class StudyScheduler(FIFOScheduler):
     """Reports to the study and does what it decides."""
 
-    def __init__(self, desk: Desk, lookout: Lookout) -> None:
+    def __init__(self, context: DriverContext, watch: ClusterWatch) -> None:
         super().__init__()
-        self._desk = desk
-        self._lookout = lookout
-        self._run = desk.run
+        self._context = context
+        self._watch = watch
+        self._run = context.run
         self._nodes: dict[int, str] = {}
         """Of each trial that has begun to train."""
-        self._handing_over = desk.handing_over
+        self._preemption = context.preemption
         self._looked_for_baselines = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: called for a new trial, and again after its worker has died."""
         number = _number(trial)
         attempt = self._run.begin_attempt(number)
-        self._desk.unplaced.add(number)
+        self._context.unplaced.add(number)
         self._ask_for_room(trial)
         # The study counts, over all lives of the driver; Tune is told how many are left.
         left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
         trial.max_failures = trial.run_metadata.num_failures + left
-        trial.set_config({NUMBER: number, ASSIGNMENT: self._desk.assign(attempt)})
+        trial.set_config({NUMBER: number, ASSIGNMENT: self._context.assign(attempt)})
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Choose none: Tune queues trials by itself, in their order.
@@ -79,17 +79,17 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
         record = self._run.trials[_number(trial)]
-        self._handing_over.at_work.pop(record.number, None)
-        self._desk.unplaced.discard(record.number)
+        self._preemption.at_work.pop(record.number, None)
+        self._context.unplaced.discard(record.number)
         node = self._nodes.pop(record.number, None)
         self._ask_for_room(trial)
         if record.handed_over:
             return
         if node is not None:
-            self._lookout.lost(record.number, record.attempt, node)
+            self._watch.lost(record.number, record.attempt, node)
         text = _error_text(trial)
         if "out of memory" in text:
-            self._lookout.ran_out_of_memory(record.number)
+            self._watch.ran_out_of_memory(record.number)
             self._ask_for_room(trial)
         last_line = text.strip().splitlines()[-1]
         record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
@@ -97,19 +97,19 @@ class StudyScheduler(FIFOScheduler):
     def _ask_for_room(self, trial: Trial) -> None:
         """Say what a trial's next attempt takes: before Tune queues it, by which it files it."""
         if trial.status != Trial.RUNNING:  # then Tune gives it up
-            trial.update_resources(self._lookout.request(_number(trial)))
+            trial.update_resources(self._watch.request(_number(trial)))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""
         _forget_answers(tune_controller, trial)
         number, attempt = _number(trial), trial.config[ASSIGNMENT].attempt
-        self._desk.unplaced.discard(number)
+        self._context.unplaced.discard(number)
         goes_on = False
         if FAILED in result:
             self._run.fail(number, result[FAILED])
-            self._desk.release(number)
+            self._context.release(number)
         elif REFUSED in result:
-            self._desk.stopping.refuse(result[REFUSED])
+            self._context.stopping.refuse(result[REFUSED])
         elif WAITING in result:
             self._run.notice = (
                 f"trial {number} waits: {result[WAITING]}; make some, or press Ctrl-C"
@@ -123,17 +123,17 @@ class StudyScheduler(FIFOScheduler):
                     gpu = asked.required_resources.get("GPU", 0.0)
                     where = {"ray_node": result[NODE], "gpu": gpu}
                     self._note_start(number, attempt, result[STARTED], where=where)
-                    self._handing_over.at_work[number] = partial(ray.kill, result[HANDLE])
+                    self._preemption.at_work[number] = partial(ray.kill, result[HANDLE])
                     self._nodes[number] = result[NODE]
                     goes_on = True
                 elif HANDED_OVER in result:
                     self._take_over(number, attempt, result[HANDED_OVER])
-                    goes_on = not self._handing_over.asked
+                    goes_on = not self._preemption.asked
                     trial.max_failures += 1  # the worker ends now, but it has not failed
                 else:
                     goes_on = self._report(number, attempt, result[RESULT])
         if not goes_on:
-            self._handing_over.at_work.pop(number, None)
+            self._preemption.at_work.pop(number, None)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Any) -> None:
@@ -154,11 +154,11 @@ class StudyScheduler(FIFOScheduler):
 
     def _note_baselines(self, started: Started) -> None:
         """Look once for the baselines; the worker's folders may be on another node."""
-        cache = StageCache(self._desk.home.storage)
+        cache = StageCache(self._context.home.storage)
         found = {name: cache.find(name, stage.key) for name, stage in started.stages.items()}
         folders = {name: folder for name, folder in found.items() if folder is not None}
         metric = self._run.spec.objective.metric
-        self._run.baselines(self._desk.trainable.baselines(folders, metric))
+        self._run.baselines(self._context.trainable.baselines(folders, metric))
         self._looked_for_baselines = True
 
     def _report(self, number: int, attempt: int, epoch: EpochResult) -> bool:
@@ -170,18 +170,18 @@ class StudyScheduler(FIFOScheduler):
             seconds=epoch.seconds,
             checkpoint=epoch.checkpoint,
         )
-        self._lookout.peaked(number, epoch.peak_bytes)
+        self._watch.peaked(number, epoch.peak_bytes)
         goes_on = decision == Decision.CONTINUE and self._run.goes_on(number)
         if decision != Decision.CONTINUE:
             self._run.finish(number)
-        self._desk.release(number)
+        self._context.release(number)
         return goes_on
 
     def _take_over(self, number: int, attempt: int, checkpoint: CheckpointRecord | None) -> None:
         """Commit what a worker saved that was told to stop."""
         if checkpoint is not None:
             self._run.hand_over(number, attempt, checkpoint=checkpoint)
-            self._desk.release(number)
+            self._context.release(number)
         else:
             self._run.excuse(number, attempt, "told to stop where nothing could be saved")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from posetune.execution.driver_context import Desk
-from posetune.execution.placement import Lookout
+from posetune.execution.driver_context import DriverContext
+from posetune.execution.placement import ClusterWatch
 
 __all__ = ["NUMBER", "StudySearcher"]
 
@@ -20,19 +20,19 @@ class StudySearcher(Searcher):
     It never answers "not yet" while no trial is under way: Tune's loop would sleep on that.
     """
 
-    def __init__(self, desk: Desk, lookout: Lookout) -> None:
+    def __init__(self, context: DriverContext, watch: ClusterWatch) -> None:
         super().__init__()
-        self._desk = desk
-        self._run = desk.run
-        self._lookout = lookout
+        self._context = context
+        self._run = context.run
+        self._watch = watch
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial, None while all slots are taken, FINISHED when none is left."""
-        if self._desk.stop_reason():
+        if self._context.stop_reason():
             return Searcher.FINISHED
         under_way = len(self._numbers)
-        if under_way and (under_way >= self._lookout.slots or self._lookout.is_waiting):
+        if under_way and (under_way >= self._watch.slots or self._watch.is_waiting):
             return None
         trial = self._run.next_trial()
         if trial is None:
@@ -47,7 +47,7 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id)
         if error and self._run.trials[number].state is None:
             self._run.fail(number, self._run.trials[number].reason)
-            self._desk.release(number)
+            self._context.release(number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: the scheduler reports."""

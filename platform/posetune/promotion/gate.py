@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from posetune.api import BadInputError, Contest, Evaluation
 from posetune.resampling import MotionBootstrap, interval
 
-__all__ = ["LEAST_MOTIONS", "Comparison", "Finalist", "Verdict", "judge", "markdown"]
+__all__ = ["LEAST_MOTIONS", "PairedComparison", "Finalist", "Verdict", "judge", "markdown"]
 
 LEAST_MOTIONS = 10
 """Of an activity that may stop a promotion: with fewer, chance would stop too many."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """The candidate beside another on some of the frames."""
 
     over: str
@@ -73,7 +73,7 @@ class Verdict:
     passed: bool
     reason: str
     unit: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PairedComparison, ...]
     """The macro averages first."""
 
 
@@ -136,7 +136,7 @@ class _Match:
         self._error_n = np.asarray(records[score], dtype=np.float64)
         self._drawn = MotionBootstrap(records["motion"])
 
-    def macro(self, name: str, other_n: NDArray[Any]) -> Comparison:
+    def macro(self, name: str, other_n: NDArray[Any]) -> PairedComparison:
         """Compare the macro averages."""
         group_n = self._records["group"]
         drawn_k = self._drawn.macro(other_n - self._error_n, group_n)
@@ -145,7 +145,7 @@ class _Match:
 
     def activities(
         self, name: str, other_n: NDArray[Any], names: Sequence[str]
-    ) -> list[Comparison]:
+    ) -> list[PairedComparison]:
         """Compare the means over the frames of each activity that has enough motions."""
         present, place_n = np.unique(self._records["activity"], return_inverse=True)
         drawn_kg = self._drawn.means(other_n - self._error_n, place_n)
@@ -161,10 +161,10 @@ class _Match:
 
 def _compare(
     over: str, name: str, means: Sequence[float], drawn_k: NDArray[Any], motions: int
-) -> Comparison:
+) -> PairedComparison:
     low, high = interval(drawn_k, motions)
     mine, other = means
-    return Comparison(over, name, motions, mine, other, other - mine, low, high)
+    return PairedComparison(over, name, motions, mine, other, other - mine, low, high)
 
 
 def _macro(error_n: NDArray[Any], group_n: NDArray[Any]) -> float:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from posetune.spec.registration import import_trainable
 
 
-class PoseModel(PythonModel):
+class RegisteredPoseModel(PythonModel):
     """Answers images with poses."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -35,4 +35,4 @@ class PoseModel(PythonModel):
         return np.asarray(self.predictor(np.asarray(model_input)), dtype=np.float32)
 
 
-set_model(PoseModel())
+set_model(RegisteredPoseModel())

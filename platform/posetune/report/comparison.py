@@ -45,7 +45,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SweepComparison:
     """What differs, row by row; one entry per column."""
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def compare(columns: Sequence[Compared]) -> Comparison:
+def compare(columns: Sequence[Compared]) -> SweepComparison:
     """Return what differs between sweeps or trials."""
     first = columns[0]
     differences = {}
@@ -66,7 +66,7 @@ def compare(columns: Sequence[Compared]) -> Comparison:
         found = _paired(first, column)
         if found is not None:
             differences[column.name] = found
-    return Comparison(
+    return SweepComparison(
         names=tuple(column.name for column in columns),
         settings=_rows(columns, _settings, only_different=True),
         data_and_code=_rows(columns, _data_and_code, only_different=True),
@@ -97,7 +97,7 @@ def evaluate_for_comparison(
     return Compared(column.name, view, column.trial, found)
 
 
-def comparison_tables(found: Comparison) -> RenderableType:
+def comparison_tables(found: SweepComparison) -> RenderableType:
     """Return the comparison for a terminal."""
     parts: list[RenderableType] = []
     for title, rows in (
@@ -119,7 +119,7 @@ def comparison_tables(found: Comparison) -> RenderableType:
     return Group(*parts, *(Text(note) for note in found.notes))
 
 
-def comparison_json(found: Comparison) -> dict[str, Any]:
+def comparison_json(found: SweepComparison) -> dict[str, Any]:
     """Return the object that `posetune compare --json` prints."""
 
     def ends(value: Interval | None) -> dict[str, float | None] | None:

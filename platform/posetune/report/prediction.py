@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from posetune.api import BadInputError, Predictor, Progress, silent
 
-__all__ = ["Crop", "Predictions", "find_pictures", "predict_pictures"]
+__all__ = ["PictureCrop", "PicturePoses", "find_pictures", "predict_pictures"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _AT_ONCE = 64
@@ -39,7 +39,7 @@ _FRAME = "camera axes: x right, y down, z away; first joint at 0; mean limb leng
 
 
 @dataclass(frozen=True)
-class Crop:
+class PictureCrop:
     """Which square of a picture the model sees."""
 
     how: str = "center"
@@ -48,7 +48,7 @@ class Crop:
     """Left, top and side, pixels."""
 
     @classmethod
-    def parse(cls, text: str) -> Crop:
+    def parse(cls, text: str) -> PictureCrop:
         """Read `center`, `pad` or `X,Y,SIDE`.
 
         Raises:
@@ -74,7 +74,7 @@ class Crop:
 
 
 @dataclass
-class Predictions:
+class PicturePoses:
     """What became of the pictures."""
 
     poses: list[dict[str, Any]] = field(default_factory=list)
@@ -111,10 +111,10 @@ def predict_pictures(
     predictor: Predictor,
     out: Path,
     *,
-    crop: Crop,
+    crop: PictureCrop,
     draw: bool = True,
     progress: Progress = silent,
-) -> Predictions:
+) -> PicturePoses:
     """Write `poses.json`, `poses.npz` and a drawing of each picture into the folder `out`.
 
     A file that is no picture is skipped and named.
@@ -130,7 +130,7 @@ def predict_pictures(
     Raises:
         BadInputError: none of the files is a picture, or the folder cannot be written to.
     """
-    done = Predictions()
+    done = PicturePoses()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for images_nss3, read in _batches(files, predictor.image_size, crop=crop, done=done):
@@ -155,7 +155,7 @@ def predict_pictures(
 
 
 def _batches(
-    files: Sequence[Path], side: int, *, crop: Crop, done: Predictions
+    files: Sequence[Path], side: int, *, crop: PictureCrop, done: PicturePoses
 ) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
     images: list[NDArray[np.uint8]] = []
     read: list[dict[str, Any]] = []
@@ -189,7 +189,7 @@ def _read(file: Path) -> NDArray[np.uint8]:
 
 
 def _cut(
-    image_hw3: NDArray[np.uint8], crop: Crop, side: int
+    image_hw3: NDArray[np.uint8], crop: PictureCrop, side: int
 ) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
     """Return the square of a picture at the model's size; what lies outside repeats the edge."""
     height, width = image_hw3.shape[:2]
@@ -270,7 +270,7 @@ def _turn(around_y_deg: float, around_x_deg: float) -> NDArray[np.float64]:
     return np.asarray(turn_x_33 @ turn_y_33, dtype=np.float64)
 
 
-def _arrays(done: Predictions, predictor: Predictor) -> bytes:
+def _arrays(done: PicturePoses, predictor: Predictor) -> bytes:
     out = io.BytesIO()
     np.savez_compressed(
         out,
@@ -282,7 +282,7 @@ def _arrays(done: Predictions, predictor: Predictor) -> bytes:
     return out.getvalue()
 
 
-def _document(done: Predictions, predictor: Predictor) -> bytes:
+def _document(done: PicturePoses, predictor: Predictor) -> bytes:
     content = {
         "frame": _FRAME,
         "joint_names": list(predictor.joint_names),

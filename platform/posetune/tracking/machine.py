@@ -26,7 +26,7 @@ from posetune.study.database import Database
 from posetune.study.view import read_sweep
 from posetune.tracking.connection import connect, explain, public_address
 
-__all__ = ["Sampler", "system_metrics"]
+__all__ = ["MachineSampler", "system_metrics"]
 
 PERIOD_S = 10.0
 _GPU_S = 5.0
@@ -34,7 +34,7 @@ _MB = 1024**2
 _log = logging.getLogger(__name__)
 
 
-class Sampler:
+class MachineSampler:
     """Reads how busy the machine is; cores are busy since the reading before."""
 
     def __init__(self, folder: Path, proc: Path = Path("/proc")) -> None:
@@ -79,7 +79,7 @@ class Sampler:
 
 @contextmanager
 def system_metrics(
-    sampler: Sampler, database: Database, *, name: str, home: Home
+    sampler: MachineSampler, database: Database, *, name: str, home: Home
 ) -> Iterator[None]:
     """Log the metrics of this machine to the sweep's run until the end."""
     done = threading.Event()
@@ -98,7 +98,7 @@ def system_metrics(
 
 
 def _log_until(
-    done: threading.Event, sampler: Sampler, database: Database, *, name: str, home: Home
+    done: threading.Event, sampler: MachineSampler, database: Database, *, name: str, home: Home
 ) -> None:
     client = connect(home)
     view = read_sweep(database, name)

@@ -24,13 +24,13 @@ from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec, configure
 
-__all__ = ["Crew", "main"]
+__all__ = ["TrialProcesses", "main"]
 
 GRACE_S = 5.0
 """A lost process makes the step of the others fail by itself; where it does not, we do."""
 
 
-class Crew:
+class TrialProcesses:
     """The other processes of a trial, as the first one sees them."""
 
     def __init__(

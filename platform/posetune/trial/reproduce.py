@@ -16,7 +16,7 @@ from posetune.study.view import SweepView, TrialView
 from posetune.trial.checkpoints import drop_checkpoints
 from posetune.trial.run import Assignment, TrialRun
 
-__all__ = ["Comparison", "Recorded", "changed_environment", "reproduce"]
+__all__ = ["Reproduction", "Recorded", "changed_environment", "reproduce"]
 
 SEEDS = 2
 """Further seeds that tell how far results lie apart where they cannot be equal."""
@@ -36,7 +36,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Reproduction:
     """The trial trained again, beside its record."""
 
     epochs: int
@@ -64,7 +64,7 @@ def reproduce(
     with_seeds: bool,
     on_epoch: Callable[[int, Mapping[str, float]], None],
     progress: Progress = silent,
-) -> Comparison:
+) -> Reproduction:
     """Train the trial again as far as it came.
 
     Args:
@@ -91,7 +91,7 @@ def reproduce(
             runs.append(_train(record, seed, on_epoch=on_epoch, progress=progress))
         curves = [_curve(run, metric) for run in runs]
         spread = max(_apart(one, two) for one in curves for two in curves)
-    return Comparison(
+    return Reproduction(
         epochs=len(again),
         equal=equal,
         recorded=record.metrics[-1].get(metric),

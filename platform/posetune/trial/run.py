@@ -30,7 +30,7 @@ from posetune.trial.checkpoints import (
     trial_folder,
     write_checkpoint,
 )
-from posetune.trial.processes import Crew
+from posetune.trial.processes import TrialProcesses
 
 __all__ = [
     "Assignment",
@@ -177,7 +177,7 @@ class TrialRun:
             max_epochs=spec.pruner.max_epochs,
             progress=between_steps,
         )
-        self._crew: Crew | None = None
+        self._crew: TrialProcesses | None = None
         try:
             if processes > 1:
                 context = self._gather_crew(context, progress)
@@ -193,7 +193,7 @@ class TrialRun:
 
     def _gather_crew(self, context: TrialContext, progress: Progress) -> TrialContext:
         """Start the other processes, and return this one's context."""
-        crew = Crew(self.assignment.spec, self.assignment.params, context)
+        crew = TrialProcesses(self.assignment.spec, self.assignment.params, context)
         self._crew = crew
 
         def between_steps(done: int, total: int, note: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posetune.execution.cluster_room import Holding, Node, accepts, describe_wait, slots
+from posetune.execution.cluster_room import HeldResources, Node, accepts, describe_wait, slots
 
 
 def node(name: str, *, cpu: float = 0, gpu: float = 0, free: float = 1, **more: object) -> Node:
@@ -73,7 +73,10 @@ def test_a_trial_without_a_place_is_said_to_wait_for_what_is_missing(
 
 def test_who_holds_what_is_missing_is_named() -> None:
     nodes = [Node("a", {"cpu": 8, "gpu": 4}, {"cpu": 4, "gpu": 0}, {})]
-    holdings = [Holding("big", "a", {"cpu": 1, "gpu": 1}), Holding("big", "a", {"gpu": 2})]
-    assert describe_wait(GPU, {}, nodes, [*holdings, Holding("far", "b", GPU)]) == (
+    holdings = [
+        HeldResources("big", "a", {"cpu": 1, "gpu": 1}),
+        HeldResources("big", "a", {"gpu": 2}),
+    ]
+    assert describe_wait(GPU, {}, nodes, [*holdings, HeldResources("far", "b", GPU)]) == (
         "gpu 1; of gpu 4 that may be used sweep big holds gpu 3 and others hold gpu 1"
     )

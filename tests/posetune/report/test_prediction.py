@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError
-from posetune.report.prediction import Crop, find_pictures, predict_pictures
+from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
 
 
 class Seeing:
@@ -54,7 +54,7 @@ def test_it_writes_poses_and_drawings_and_counts_what_is_no_picture(tmp_path: Pa
         files,
         predictor,
         tmp_path / "out",
-        crop=Crop(),
+        crop=PictureCrop(),
         progress=lambda n, total, note="": told.append((n, total)),
     )
     assert [Path(p["file"]).name for p in done.poses] == ["a.png", "a.JPG"]
@@ -88,7 +88,7 @@ def test_the_model_sees_the_square_that_was_asked_for_in_rgb(
 ) -> None:
     file = picture(tmp_path / "a.png", *size)
     predictor = Seeing()
-    done = predict_pictures([file], predictor, tmp_path, crop=Crop.parse(crop), draw=False)
+    done = predict_pictures([file], predictor, tmp_path, crop=PictureCrop.parse(crop), draw=False)
     assert done.poses[0]["crop"] == list(square)
     np.testing.assert_allclose(done.poses[0]["joints"][1], mean, atol=0.06)
     assert predictor.seen[0].shape == (8, 8, 3)
@@ -97,13 +97,13 @@ def test_the_model_sees_the_square_that_was_asked_for_in_rgb(
 @pytest.mark.parametrize("text", ["", "middle", "1,2", "1,2,0", "a,b,c", "-1,0,5"])
 def test_a_crop_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BadInputError, match="--crop"):
-        Crop.parse(text)
+        PictureCrop.parse(text)
 
 
 def test_a_crop_outside_every_picture_is_named(tmp_path: Path) -> None:
     file = picture(tmp_path / "a.png", 16, 16)
     with pytest.raises(BadInputError, match=r"none of 1 files .* lies outside its 16x16 pixels"):
-        predict_pictures([file], Seeing(), tmp_path / "out", crop=Crop.parse("99,0,9"))
+        predict_pictures([file], Seeing(), tmp_path / "out", crop=PictureCrop.parse("99,0,9"))
     assert list((tmp_path / "out").iterdir()) == []
 
 

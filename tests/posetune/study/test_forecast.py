@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.recording import Replay, draw_opening, replay
+from support.recording import RecordedStep, draw_opening, replay
 from support.simulated_driver import open_unsynced
 
 from posetune.study.database import Database
@@ -103,7 +103,7 @@ def test_intervals_hold_in_recorded_sweeps(study: Database) -> None:
     assert 0.62 < np.mean(wall) < 0.95
 
 
-def forecasts(recorded: Replay) -> Iterator[Forecast]:
+def forecasts(recorded: RecordedStep) -> Iterator[Forecast]:
     """Before the start, and on the way."""
     spec = recorded.end.spec
     slots = min(recorded.slots, spec.budget.trials)

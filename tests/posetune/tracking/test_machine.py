@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from posetune.api import BadInputError
 from posetune.tracking import machine
-from posetune.tracking.machine import Sampler, system_metrics
+from posetune.tracking.machine import MachineSampler, system_metrics
 from posetune.tracking.projection import ship
 
 MEMORY = "MemTotal:       4096 kB\nMemFree: 1 kB\nMemAvailable:   1024 kB\n"
@@ -26,7 +26,7 @@ def ticks(proc: Path, *, busy: int, idle: int) -> Path:
 
 def test_the_load_is_that_since_the_reading_before(tmp_path: Path) -> None:
     proc = ticks(tmp_path / "proc", busy=1000, idle=0)
-    sampler = Sampler(tmp_path, proc)
+    sampler = MachineSampler(tmp_path, proc)
     ticks(proc, busy=1030, idle=70)
     found = sampler.read()
     assert found["system/cpu_utilization_percentage"] == 30
@@ -38,7 +38,7 @@ def test_the_load_is_that_since_the_reading_before(tmp_path: Path) -> None:
 
 def test_a_system_without_these_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="--system-metrics: needs"):
-        Sampler(tmp_path, tmp_path / "none")
+        MachineSampler(tmp_path, tmp_path / "none")
 
 
 def test_they_arrive_in_the_sweeps_run_and_shipping_goes_on_as_before(
@@ -46,7 +46,9 @@ def test_they_arrive_in_the_sweeps_run_and_shipping_goes_on_as_before(
 ) -> None:
     monkeypatch.setattr(machine, "PERIOD_S", 0.1)
     run = scene.open()
-    with system_metrics(Sampler(scene.home.folder), scene.database, name="first", home=scene.home):
+    with system_metrics(
+        MachineSampler(scene.home.folder), scene.database, name="first", home=scene.home
+    ):
         scene.run_trial(run, 5.0)
         report = ship(scene.database, "first", scene.home)
         client = MlflowClient(scene.home.tracking)

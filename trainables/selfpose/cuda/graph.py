@@ -17,7 +17,7 @@ from torch import Tensor
 
 from selfpose.cuda.streams import recording
 
-__all__ = ["PLAIN_STEPS", "Replay"]
+__all__ = ["PLAIN_STEPS", "RecordedStep"]
 
 Given = tuple[Tensor | None, ...]
 Step = Callable[[Given], Tensor]
@@ -26,7 +26,7 @@ PLAIN_STEPS = 3
 """Steps that run as they are before the one that is recorded."""
 
 
-class Replay:
+class RecordedStep:
     """The recording of a step, made when the step was taken often enough."""
 
     def __init__(self, *, device: torch.device, generators: Sequence[torch.Generator]) -> None:

@@ -25,7 +25,7 @@ from posetune.api import BadInputError, Progress
 from selfpose.data.encodings import encode_pictures
 from selfpose.data.shards import Columns, Shard, column_bytes, join_columns, write_shard
 from selfpose.data.skipped import check_strict, write_account
-from selfpose.data.sources import ImportOptions, Job, Made, Skip, Source
+from selfpose.data.sources import ImportOptions, ImportJob, Made, Skip, Source
 from selfpose.data.store import (
     SHARD_ROWS,
     SPLITS,
@@ -205,7 +205,7 @@ def _row_bytes(source: Source, split: str, options: ImportOptions) -> float:
 class _EncodedJob:
     """A job whose pictures are encoded in the worker, too."""
 
-    job: Job
+    job: ImportJob
     options: ImportOptions
 
     def __call__(self) -> Made:

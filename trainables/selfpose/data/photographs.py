@@ -31,7 +31,7 @@ from selfpose.data.foreground import (
     read_mask,
 )
 from selfpose.data.seeding import generator
-from selfpose.data.sources import ImportOptions, Job, Made, Skip
+from selfpose.data.sources import ImportOptions, ImportJob, Made, Skip
 from selfpose.data.synthetic.cameras import Crop, draw_crop
 from selfpose.data.synthetic.motions import choose_frames
 
@@ -126,7 +126,7 @@ def limit_rows(rows: Photographs, limit: int | None) -> Photographs:
 
 def photograph_jobs(
     rows: Mapping[str, Photographs], options: PhotoOptions
-) -> tuple[Callable[[str, int, int], Job], dict[str, str]]:
+) -> tuple[Callable[[str, int, int], ImportJob], dict[str, str]]:
     """Return the `Source.job` of these splits, and what there is to say of their masks.
 
     A store has masks for all of its pictures or for none.
@@ -141,7 +141,7 @@ def photograph_jobs(
             "to estimate its background; leave it out"
         )
 
-    def job(split: str, start: int, end: int) -> Job:
+    def job(split: str, start: int, end: int) -> ImportJob:
         part = rows[split].pick(slice(start, end))
         return PhotographJob(part, split, options, masks is not None)
 

@@ -1,7 +1,7 @@
 """What every importer hands over: a `Source`, from which `importing.run_import` makes a store.
 
 An importer reads its annotations, decides which rows go into which split, and says for any range
-of a split's rows which `Job` makes them. Jobs run in worker processes, so they are pickled: a job
+of a split's rows which `ImportJob` makes them. Jobs run in worker processes, so they are pickled: a job
 holds what its rows need and nothing else. What a job makes depends on the job alone.
 
 A job leaves out the rows that are bad and names them (`Skip`); a `BadInputError` is for what is
@@ -20,7 +20,7 @@ from selfpose.data.encodings import Encoding
 from selfpose.data.shards import Columns
 from selfpose.method.skeleton import Layout
 
-__all__ = ["ImportOptions", "Job", "Made", "Skip", "Source"]
+__all__ = ["ImportOptions", "ImportJob", "Made", "Skip", "Source"]
 
 
 class ImportOptions(BaseModel):
@@ -64,7 +64,7 @@ class Made:
     skipped: tuple[Skip, ...] = ()
 
 
-class Job(Protocol):
+class ImportJob(Protocol):
     """Makes some rows of one split; can be pickled."""
 
     def __call__(self) -> Made:
@@ -85,7 +85,7 @@ class Source:
     motions: tuple[str, ...]
     rows: Mapping[str, int]
     """How many rows each split has, before its jobs leave out bad ones."""
-    job: Callable[[str, int, int], Job]
+    job: Callable[[str, int, int], ImportJob]
     """`job(split, start, end)` makes these rows."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What `posetune data info` says of this data: level, views, scale, ..."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from posetune.api import BadInputError, Progress, TrialContext
 from selfpose.config import SelfPoseConfig
-from selfpose.cuda.graph import Replay
+from selfpose.cuda.graph import RecordedStep
 from selfpose.cuda.streams import beside, meet
 from selfpose.data.images import ImageFeed, images_to_input, open_feed
 from selfpose.data.store import open_store
@@ -269,12 +269,12 @@ class Trial:
     def _groups(self) -> list[dict[str, Any]]:
         return [*self.optimiser.param_groups, *self.judge_optimiser.param_groups]
 
-    def _make_replay(self) -> Replay | None:
+    def _make_replay(self) -> RecordedStep | None:
         if self.device.type != "cuda" or not self.config.replay or self.team.size > 1:
             return None
         for optimiser in (self.optimiser, self.judge_optimiser):
             make_recordable(optimiser)
-        return Replay(device=self.device, generators=[self.noise])
+        return RecordedStep(device=self.device, generators=[self.noise])
 
     def _set_rates(self) -> None:
         """Let every learning rate follow half a cosine; the step alone decides, not the past."""
