@@ -26,8 +26,8 @@ from posetune.study.view import SweepView, read_sweep
 
 __all__ = [
     "Behaviour",
-    "Recording",
     "RecordedStep",
+    "Recording",
     "World",
     "draw_opening",
     "draw_world",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from posetune.home import Home
-    from posetune.trial.reproduce import Reproduction, Recorded
+    from posetune.trial.reproduce import Recorded, Reproduction
 
 __all__ = ["reproduce"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from posetune.storage import Storage
 from posetune.trial.checkpoints import stop_file
 
-__all__ = ["HAND_OVER_S", "Preemption", "HandOverRequest"]
+__all__ = ["HAND_OVER_S", "HandOverRequest", "Preemption"]
 
 LOOK_S = 0.5
 """Between two looks for the driver's wish to stop."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from posetune.api import BadInputError, Contest, Evaluation
 from posetune.resampling import MotionBootstrap, interval
 
-__all__ = ["LEAST_MOTIONS", "PairedComparison", "Finalist", "Verdict", "judge", "markdown"]
+__all__ = ["LEAST_MOTIONS", "Finalist", "PairedComparison", "Verdict", "judge", "markdown"]
 
 LEAST_MOTIONS = 10
 """Of an activity that may stop a promotion: with fewer, chance would stop too many."""

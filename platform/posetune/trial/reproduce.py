@@ -16,7 +16,7 @@ from posetune.study.view import SweepView, TrialView
 from posetune.trial.checkpoints import drop_checkpoints
 from posetune.trial.run import Assignment, TrialRun
 
-__all__ = ["Reproduction", "Recorded", "changed_environment", "reproduce"]
+__all__ = ["Recorded", "Reproduction", "changed_environment", "reproduce"]
 
 SEEDS = 2
 """Further seeds that tell how far results lie apart where they cannot be equal."""

@@ -24,7 +24,7 @@ def stage(counter: Path, *, depth: int = 4, seed: int = 0) -> Stage:
             file.write(f"{depth}\n")
         (folder / "depth.json").write_text(json.dumps(depth))
 
-    return Stage("flow", {"depth": depth}, ["posetune.digest"], seed, build)
+    return Stage("flow", {"depth": depth}, ["posetune.storage.digest"], seed, build)
 
 
 def built(counter: Path) -> int:

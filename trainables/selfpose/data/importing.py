@@ -25,7 +25,7 @@ from posetune.api import BadInputError, Progress
 from selfpose.data.encodings import encode_pictures
 from selfpose.data.shards import Columns, Shard, column_bytes, join_columns, write_shard
 from selfpose.data.skipped import check_strict, write_account
-from selfpose.data.sources import ImportOptions, ImportJob, Made, Skip, Source
+from selfpose.data.sources import ImportJob, ImportOptions, Made, Skip, Source
 from selfpose.data.store import (
     SHARD_ROWS,
     SPLITS,

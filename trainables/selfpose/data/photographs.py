@@ -31,7 +31,7 @@ from selfpose.data.foreground import (
     read_mask,
 )
 from selfpose.data.seeding import generator
-from selfpose.data.sources import ImportOptions, ImportJob, Made, Skip
+from selfpose.data.sources import ImportJob, ImportOptions, Made, Skip
 from selfpose.data.synthetic.cameras import Crop, draw_crop
 from selfpose.data.synthetic.motions import choose_frames
 

@@ -1,8 +1,8 @@
 """What every importer hands over: a `Source`, from which `importing.run_import` makes a store.
 
 An importer reads its annotations, decides which rows go into which split, and says for any range
-of a split's rows which `ImportJob` makes them. Jobs run in worker processes, so they are pickled: a job
-holds what its rows need and nothing else. What a job makes depends on the job alone.
+of a split's rows which `ImportJob` makes them. Jobs run in worker processes, so they are pickled:
+a job holds what its rows need and nothing else. What a job makes depends on the job alone.
 
 A job leaves out the rows that are bad and names them (`Skip`); a `BadInputError` is for what is
 bad as a whole and ends the import.
@@ -20,7 +20,7 @@ from selfpose.data.encodings import Encoding
 from selfpose.data.shards import Columns
 from selfpose.method.skeleton import Layout
 
-__all__ = ["ImportOptions", "ImportJob", "Made", "Skip", "Source"]
+__all__ = ["ImportJob", "ImportOptions", "Made", "Skip", "Source"]
 
 
 class ImportOptions(BaseModel):
