@@ -1,4 +1,5 @@
-"""Shared pre-computation: content-addressed, built once however many ask at once, verified.
+"""What do trials share, and is it whole? Products are built once however many ask at once.
 
-`cache.StageCache.obtain` is the way in; `digest` knows how folders and keys are digested.
+Main path: `cache.StageCache.obtain` finds a product by its key, or builds it; `sources` finds the
+code that a product depends on, from imports.
 """

@@ -1,18 +1,17 @@
-"""The cache of stage products in storage.
+"""Builds the products of stages, keeps them in storage and finds them by their key.
 
     stages/<name>/<key>/            a finished product: files/ and product.json with their digest
     stages/<name>/<key>.claim       somebody builds it now; its holder touches it every few seconds
     stages/<name>/<key>.<id>.partial  a product in the making (in a folder; in a bucket, one without
                                       its product.json, which is uploaded last)
 
-A product gets its place whole, so a reader finds all of it or nothing. It is verified when it is
-obtained; one that does not match its digest is set aside and built again.
+A product is moved to its place when it is finished, so a reader finds all of it or nothing. It is
+verified when it is obtained; a product that does not match its digest is set aside and built again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -21,13 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posetune.api import Progress, Stage, silent
+from posetune.stages.sources import source_digest
 from posetune.storage import Storage
 from posetune.storage.digest import digest_folder, digest_json
 
 __all__ = ["Entry", "Product", "StageCache", "stage_key"]
 
 FRESH_S = 3600.0
-"""A younger product may belong to a trial that has not reported yet; pruning spares it."""
+"""Age in seconds below which pruning spares a product: it may belong to a trial that has not
+reported yet, so the study does not say that it is needed."""
 
 MANIFEST = "product.json"
 FILES = "files"
@@ -35,29 +36,35 @@ FILES = "files"
 
 @dataclass(frozen=True)
 class Product:
-    """A verified stage product."""
+    """Holds a verified stage product."""
 
     folder: Path
-    """What `Stage.build` filled."""
+    """Folder of this node with the files that `Stage.build` wrote."""
     trained: bool
-    """Whether the one that asks built it: now, or before it was killed and asked again."""
+    """Whether the builder that asks for the product built it, now or in an attempt that was killed
+    later."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in the cache."""
+    """Describes one product in the cache, or the remains of one."""
 
     name: str
+    """Name of the stage."""
     key: str
+    """Key of the product, see `stage_key`."""
     state: Literal["whole", "broken", "partial"]
+    """Whether the product is `whole`, was found `broken`, or was left `partial` by its builder."""
     place: str
-    """Its name in storage."""
+    """Name of the product in storage."""
     bytes: int
+    """Size of all files of the product, in bytes."""
     built: float
-    """Seconds since the epoch."""
+    """Time at which the product was built, in seconds since the epoch."""
     reads: Mapping[str, Any]
+    """Configuration fields that the product depends on, with their values."""
     seconds: float
-    """How long it took to build."""
+    """Seconds that it took to build the product."""
 
 
 def _entry(storage: Storage, name: str, child: str) -> Entry:
@@ -83,8 +90,12 @@ def _entry(storage: Storage, name: str, child: str) -> Entry:
 
 
 def stage_key(stage: Stage, store_digest: str) -> str:
-    """Return the key under which a stage's product is shared."""
-    sources = {name: _source_digest(name) for name in sorted(stage.sources)}
+    """Return the key under which a stage's product is shared: equal keys mean equal products.
+
+    Raises:
+        ValueError: a module of `stage.sources` does not exist.
+    """
+    sources = {name: source_digest(name) for name in sorted(stage.sources)}
     return digest_json(
         {
             "name": stage.name,
@@ -96,17 +107,6 @@ def stage_key(stage: Stage, store_digest: str) -> str:
     )
 
 
-def _source_digest(module: str) -> str:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"stage source {module}: no such module")
-    if spec.submodule_search_locations:  # a package counts with all of its files
-        files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.py"))
-    else:
-        files = [Path(spec.origin)]
-    return digest_json([path.read_text(encoding="utf-8") for path in files])
-
-
 def _is_intact(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -116,31 +116,37 @@ def _is_intact(folder: Path) -> bool:
 
 
 class StageCache:
-    """Obtains products by key, building each once."""
+    """Obtains products by their key and builds each one once."""
 
     def __init__(self, storage: Storage, builder: str = "") -> None:
-        """Use the cache in a storage; `builder` names the one that asks."""
+        """Use the cache in a storage.
+
+        Args:
+            storage: where the products are kept.
+            builder: name of who asks, e.g. a trial; it is written into the products that it builds,
+                see `Product.trained`.
+        """
         self.storage = storage
         self.builder = builder
 
     def place(self, name: str, key: str) -> str:
-        """Return a finished product's name in storage."""
+        """Return the name in storage of a stage's finished product."""
         return f"stages/{name}/{key}"
 
     def find(self, name: str, key: str) -> Path | None:
-        """Return what a stage's build filled, on this node; None if nobody has built it."""
+        """Return this node's folder with a product's files; None if nobody has built it."""
         folder = self._verified(self.place(name, key))
         return folder and folder / FILES
 
     def obtain(self, stage: Stage, key: str, progress: Progress = silent) -> Product:
-        """Return the verified product, building it if nobody has; waits while another builds it.
+        """Return the verified product; build it if nobody has, wait while another builds it.
 
-        A builder that dies leaves a claim that expires; the next in line builds then.
+        A builder that dies leaves a claim that expires; another one that waits builds it then.
         """
         return self.obtain_all([(stage, key)], progress)[stage.name]
 
     def try_obtain(self, stage: Stage, key: str, progress: Progress = silent) -> Product | None:
-        """Return the verified product, building it if nobody has; None while another builds it."""
+        """Return the verified product; build it if nobody has. None while another builds it."""
         place = self.place(stage.name, key)
         if found := self._verified(place):
             return Product(found / FILES, trained=self._is_ours(found))
@@ -154,10 +160,10 @@ class StageCache:
     def obtain_all(
         self, wanted: Sequence[tuple[Stage, str]], progress: Progress = silent
     ) -> dict[str, Product]:
-        """Return several products by stage name.
+        """Return several verified products by the name of their stage.
 
-        While somebody else builds one, the others are obtained first, so that processes which
-        need the same stages share the work.
+        While another process builds one of them, the others are obtained first, so that processes
+        which need the same stages share the work.
         """
         products: dict[str, Product] = {}
         while len(products) < len(wanted):
@@ -174,9 +180,9 @@ class StageCache:
         return products
 
     def _verified(self, place: str) -> Path | None:
-        """Return the folder of a whole product; a broken one is set aside.
+        """Return the folder of a whole product; set a broken one aside and return None.
 
-        What is broken may be this node's copy alone: a fresh one decides.
+        It may be that only this node's copy is broken, so a fresh copy decides.
         """
         for again in (False, True):
             folder = self.storage.obtain(place, marker=MANIFEST, again=again)
@@ -186,7 +192,7 @@ class StageCache:
         return None
 
     def entries(self) -> list[Entry]:
-        """Return everything in the cache: products, broken ones, and what dead builders left."""
+        """Return all products in the cache: whole and broken ones, and what dead builders left."""
         found = [
             _entry(self.storage, name, child)
             for name in self.storage.children("stages")
@@ -196,10 +202,13 @@ class StageCache:
         return sorted(found, key=lambda entry: (entry.name, -entry.built))
 
     def prune(self, needed: Collection[str]) -> list[Entry]:
-        """Delete broken products, dead builders' leavings, and older products of other keys.
+        """Delete broken and unfinished products, and products older than `FRESH_S` of other keys.
 
         Args:
-            needed: keys to keep.
+            needed: keys of the products to keep.
+
+        Returns:
+            The products that were deleted.
         """
         pruned = []
         for entry in self.entries():
