@@ -1,7 +1,7 @@
-"""What a reader needs to trust a result: code, versions, hardware, threads.
+"""Collects what a reader needs to trust a result: code, versions, hardware, threads.
 
-The code is a commit and, where tracked files differ from it, the difference. Nothing of the
-environment is kept but the numbers of threads: addresses in it hold passwords.
+The code is a commit and, where tracked files differ from it, the difference. Of the environment's
+variables only the numbers of threads are kept, because addresses in it hold passwords.
 """
 
 from __future__ import annotations
@@ -21,31 +21,51 @@ from typing import IO, Any
 __all__ = ["CODE_FILE", "DEPENDENCIES", "DIFF_BYTES", "code_of", "collect", "versions"]
 
 DIFF_BYTES = 200_000
-"""A larger difference to the commit is kept as a digest only."""
+"""Largest difference to the commit that is kept, in bytes; of a larger one only the digest is."""
 
 CODE_FILE = "POSETUNE_CODE"
-"""Variable that names a JSON file with what `code_of` said where a job was submitted; the packages
-travel without their repository."""
+"""Environment variable that names a JSON file with the result of `code_of` on the machine that
+submitted a job. The job needs it because packages travel without their repository."""
 
 _GIT_S = 10.0
 DEPENDENCIES = (
-    "torch", "ray", "optuna", "mlflow", "numpy", "pyarrow", "h5py", "pydantic", "PyYAML", "typer",
-    "rich", "SQLAlchemy", "psycopg", "safetensors", "matplotlib", "plotly", "scipy",
+    "torch",
+    "ray",
+    "optuna",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+    "h5py",
+    "pydantic",
+    "PyYAML",
+    "typer",
+    "rich",
+    "SQLAlchemy",
+    "psycopg",
+    "safetensors",
+    "matplotlib",
+    "Jinja2",
+    "plotly",
+    "scipy",
     "opencv-python-headless",
-)  # fmt: skip
-"""As in pyproject.toml; code that was sent to a cluster as plain source has no other list."""
+)
+"""Our direct dependencies, as in pyproject.toml. The list stands here too because code that was
+sent to a cluster as plain source has no package metadata to read it from."""
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def collect(source: Path = Path(__file__)) -> dict[str, Any]:
-    """Return code, versions of what runs, host, processor, GPUs and threads; takes about a second.
+    """Return code, versions of what runs, host, processor, GPUs and threads.
+
+    It takes about a second.
 
     Args:
-        source: a file of the code.
+        source: a file of the code whose commit is wanted.
 
     Returns:
-        JSON. `versions` has our direct dependencies, `packages` everything that is installed.
+        JSON values by name. `versions` has our direct dependencies, `packages` everything that is
+        installed.
     """
     return {
         **_shipped_code(source),
@@ -63,6 +83,7 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
 
 
 def _shipped_code(source: Path) -> dict[str, Any]:
+    """Return the record of the code that came with a job, or else that of this machine."""
     shipped = os.environ.get(CODE_FILE)
     if not shipped:
         return code_of(source)
@@ -73,7 +94,12 @@ def _shipped_code(source: Path) -> dict[str, Any]:
 
 
 def code_of(source: Path = Path(__file__)) -> dict[str, Any]:
-    """Return the commit that a file belongs to, and what its repository has besides."""
+    """Return the commit that a file belongs to, and how the repository differs from it.
+
+    Returns:
+        JSON values: `commit` (or "unknown"), `dirty`, the number of `untracked_files` and, where
+        files differ from the commit, `diff`.
+    """
     folder = source.parent
     # A repository that merely surrounds an installation does not hold our code.
     if not _git(folder, "ls-files", "--", source.name):
@@ -90,7 +116,11 @@ def code_of(source: Path = Path(__file__)) -> dict[str, Any]:
 
 
 def _diff(folder: Path) -> dict[str, Any]:
-    """Return the difference of tracked files to the commit, as `git apply` takes it."""
+    """Return the difference of tracked files to the commit, as `git apply` takes it.
+
+    Options that the user may have set for `git diff` are all turned off: they would change the
+    text, and with it the digest.
+    """
     with tempfile.TemporaryFile() as file:
         plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--binary")
         if not _run_git(
@@ -119,9 +149,10 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _run_git(folder: Path, *arguments: str, out: IO[bytes]) -> bool:
-    """Run git with its output going to a file; return whether it succeeded."""
-    # GIT_DIR and the like, as a hook sets them, would lead to another repository.
+    """Run git and write its output to a file; return whether it succeeded."""
+    # GIT_DIR and similar variables, as a git hook sets them, would lead to another repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    # `git status` would otherwise refresh the index and take its lock from the user's own git.
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         ended = subprocess.run(
@@ -139,7 +170,7 @@ def _run_git(folder: Path, *arguments: str, out: IO[bytes]) -> bool:
 
 def versions() -> dict[str, str]:
     """Return the versions of posetune and its direct dependencies."""
-    # Code that was sent is not what is installed under our name.
+    # Code that was sent to a cluster runs instead of any posetune that is installed there.
     names = DEPENDENCIES if os.environ.get(CODE_FILE) else ("posetune", *DEPENDENCIES)
     found = {}
     for name in names:
@@ -151,7 +182,7 @@ def versions() -> dict[str, str]:
 
 
 def _packages() -> list[str]:
-    """Return `name==version` of all that is installed, as pip takes it."""
+    """Return `name==version` of every installed package, as pip reads it."""
     found = {(d.name, d.version) for d in importlib.metadata.distributions() if d.name}
     return sorted(f"{name}=={version}" for name, version in found)
 
@@ -173,7 +204,10 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    """Return name, memory and driver of each GPU of this host; torch is too slow to ask."""
+    """Return name, memory and driver of each GPU of this host.
+
+    It asks nvidia-smi, because importing torch for this would take seconds.
+    """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         ended = subprocess.run(query, capture_output=True, text=True, timeout=_GIT_S)

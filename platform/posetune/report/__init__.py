@@ -1,5 +1,6 @@
-"""What people look at, from the study alone: tables, one page, comparisons, pictures of poses.
+"""How do people see what a sweep has found, from the study alone?
 
-`tables` is `posetune show`; `page` puts `charts`, `pruning` and what `best` finds of the best trial
-into one HTML file; `comparison` sets sweeps side by side; `handle` is a sweep from Python.
+`tables` makes what `posetune show` prints. `page` puts `charts`, `pruning` and the results of
+`best` about the best trial into one HTML file. `comparison` sets sweeps side by side, and `handle`
+gives a sweep to Python.
 """

@@ -1,4 +1,4 @@
-"""Looks at the best complete trial of a sweep: its figures, and all of the validation split."""
+"""Finds what there is to show of a sweep's best trial: its figures and an evaluation of it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["look_at_best"]
 
 
 def look_at_best(view: SweepView, storage: Storage, progress: Progress = silent) -> BestTrial:
-    """Return what the storage and the store say of the best complete trial.
+    """Return the figures of the best complete trial and its evaluation on the validation split.
 
-    What is not there (any more) is not an error: the page says so.
+    A model or a store that is not there any more is no error: the result says what is missing.
 
     Args:
         view: the sweep.
         storage: where the sweep's checkpoints are.
-        progress: is told the frames done.
+        progress: hears how many frames are evaluated.
     """
     trial = next((t for t in view.ranked if t.state == "COMPLETE"), None)
     if trial is None:

@@ -1,4 +1,4 @@
-"""The page's charts, each an SVG that stands for itself: size, colours and text are its own.
+"""Draws the page's charts, each as an SVG that needs no style or font of the page around it.
 
 Colours are those of Okabe and Ito (Color Universal Design, 2008), which people with any kind of
 colour blindness tell apart; where order matters they run from dark to light. No chart relies on
@@ -38,8 +38,10 @@ __all__ = [
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-_SMALL, _WIDE = (3.8, 2.9), (6.6, 3.2)
-"""Inches. A phone shows a small chart at its own size."""
+_SMALL = (3.8, 2.9)
+"""Width and height of a chart in inches, as large as a phone shows it without shrinking it."""
+_WIDE = (6.6, 3.2)
+"""Width and height of a chart with many columns, in inches."""
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -55,12 +57,14 @@ _STYLE: Any = {
     "legend.fontsize": 8,
 }
 _LEAST_VALUES = 4
-"""Distinct values of a parameter below which a surface would be invented."""
+"""Number of distinct values of each parameter that a surface needs; below it, the surface would
+show what nobody measured."""
 _MOST_LINES = 400
-"""A chart of more trials than these shows the best."""
+"""Number of trials in one chart at most; of more trials the best are shown."""
 
 
 def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> str:
+    """Return an SVG of the axes that `draw` fills, with the legend below them."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -75,7 +79,7 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> st
 
 
 def learning_curves(view: SweepView) -> str:
-    """Draw every trial's objective over its epochs, by the rung at which it ended."""
+    """Draw every trial's objective over its epochs; colour and dashes show the rung it ended at."""
     ends = sorted({*rung_epochs(view.spec.pruner), view.spec.pruner.max_epochs})
     curves: dict[int, list[tuple[int, float]]] = {}
     for report in view.reports:
@@ -109,7 +113,10 @@ def learning_curves(view: SweepView) -> str:
 
 
 def best_so_far(view: SweepView) -> str:
-    """Draw the best complete value against the epochs' time so far, times GPUs if there are any."""
+    """Draw the best value of a complete trial over the training time of all trials so far.
+
+    The time is in GPU-hours, or in hours for a sweep without GPUs.
+    """
     better = min if view.spec.objective.mode == "min" else max
     gpu = view.spec.resources.gpu
     spent, best = 0.0, None
@@ -135,7 +142,7 @@ def best_so_far(view: SweepView) -> str:
 
 
 def importance_bars(found: Importance) -> str:
-    """Draw the share of each parameter."""
+    """Draw the importance of each parameter as a bar, in percent."""
     names = list(found.params)
 
     def draw(axes: Axes) -> None:
@@ -151,7 +158,15 @@ def importance_bars(found: Importance) -> str:
 
 
 def slices(view: SweepView, values: Mapping[int, float]) -> list[tuple[str, str]]:
-    """Draw the values against each parameter alone: (name, SVG)."""
+    """Draw the trials' values over each parameter alone.
+
+    Args:
+        view: the sweep.
+        values: value of each trial to draw, by the trial's number.
+
+    Returns:
+        Name of each searched parameter and the SVG of its chart.
+    """
     return [(name, _slice(view, values, name)) for name in view.spec.search]
 
 
@@ -180,7 +195,14 @@ def _slice(view: SweepView, values: Mapping[int, float], name: str) -> str:
 
 
 def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str:
-    """Draw the values over two parameters: a surface between the trials, and the trials."""
+    """Draw the trials' values over two parameters, with a surface between the trials.
+
+    Args:
+        view: the sweep.
+        values: value of each trial to draw, by the trial's number.
+        x: name of the parameter along the horizontal axis.
+        y: name of the parameter along the vertical axis.
+    """
     numbers = list(values)
     across = _numeric(view, x, [view.trials[n].params[x] for n in numbers])
     up = _numeric(view, y, [view.trials[n].params[y] for n in numbers])
@@ -211,7 +233,12 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str
 
 
 def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
-    """Draw each trial as a line over all parameters, the best ones dark and thick."""
+    """Draw each trial as a line across all parameters to its value; better ones are darker.
+
+    Args:
+        view: the sweep.
+        values: value of each trial to draw, by the trial's number.
+    """
     names = list(view.spec.search)
     columns = [
         _to_unit(_unlog(view, n, _numeric(view, n, [t.params[n] for t in view.trials])))
@@ -253,7 +280,13 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
 
 
 def distribution(errors_n: Sequence[float], name: str, marks: Mapping[str, float]) -> str:
-    """Draw how the frames' errors are distributed, with reference values."""
+    """Draw how the frames' errors are distributed, with vertical lines at reference values.
+
+    Args:
+        errors_n: error of each frame, (N,), in the unit of the metric.
+        name: name of the metric, for the axis.
+        marks: reference values in the same unit, by the name of each.
+    """
 
     def draw(axes: Axes) -> None:
         axes.hist(errors_n, bins=40, color=COLOURS[5], edgecolor="white", linewidth=0.4)
@@ -300,7 +333,7 @@ def _scale(axes: Axes, view: SweepView, name: str, *, vertical: bool) -> None:
 
 
 def _numeric(view: SweepView, name: str, values: Sequence[Scalar]) -> list[float]:
-    """Return values as numbers; of a choice its place in the list."""
+    """Return a parameter's values as numbers; a value of a choice is its index in the list."""
     parameter = view.spec.search[name]
     if isinstance(parameter, Choice):
         return [float(parameter.values.index(value)) for value in values]
@@ -330,7 +363,7 @@ def _ends(view: SweepView, name: str) -> tuple[str, str]:
 
 
 def _spans_a_plane(columns: Sequence[Sequence[float]]) -> bool:
-    """Whether there are enough different values of both for a surface to say anything."""
+    """Return whether the trials have enough different values of both parameters for a surface."""
     points = np.unique(np.column_stack(list(columns)), axis=0)
     distinct = min(len(set(column)) for column in columns)
     flat = np.linalg.matrix_rank(points - points.mean(axis=0), tol=1e-6) < 2

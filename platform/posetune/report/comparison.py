@@ -1,9 +1,9 @@
-"""Sweeps and trials side by side: what differs in settings, data and code, and the metrics.
+"""Compares sweeps and trials: what differs in settings, data and code, and their metrics.
 
-Of a sweep its best trial is compared. Where the models are there, they are evaluated on the whole
-validation split, so that every average has an interval over motions; on the same data also the
-difference to the first has one, from the same draws of motions, which is narrower than two
-intervals beside each other suggest.
+A sweep is compared by its best trial. Models that still exist are evaluated on the whole validation
+split, so that every average has an interval over motions. If two models were evaluated on the same
+data, their difference has an interval too; it is taken from the same draws of motions, so it is
+narrower than two intervals beside each other suggest.
 """
 
 from __future__ import annotations
@@ -28,38 +28,48 @@ from posetune.study.view import SweepView, TrialView
 __all__ = ["Compared", "compare", "comparison_json", "comparison_tables", "evaluate_for_comparison"]
 
 Interval = tuple[float, float, float]
-"""Mean, and the ends of its 95 % interval; these are NaN where there is no telling."""
+"""Mean and the two ends of its 95 % interval, which are NaN if the interval is not known."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One column: a trial, or a sweep by its best trial."""
+    """Holds one column of a comparison: a trial, or a sweep with its best trial."""
 
     name: str
+    """Name of the column: `SWEEP`, or `SWEEP/TRIAL` for a trial."""
     view: SweepView
+    """The sweep."""
     trial: TrialView | None
-    """None where a sweep has no trial with a value."""
+    """The trial that is compared; None if the sweep has no trial with a value."""
     evaluation: Evaluation | None = None
+    """Evaluation of the trial's model on validation; None if there is none."""
     missing: str = ""
-    """Why there is no evaluation."""
+    """Why there is no evaluation; empty if there is one or none was asked for."""
 
 
 @dataclass(frozen=True)
 class SweepComparison:
-    """What differs, row by row; one entry per column."""
+    """Holds the rows of a comparison by their names; each row has one entry per column."""
 
     names: tuple[str, ...]
+    """Names of the columns."""
     settings: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """The settings that differ."""
     data_and_code: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """The facts of data, code and machine that differ."""
     outcome: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """State, trial, epochs, value and budget, whether they differ or not."""
     metrics: dict[str, tuple[Interval | None, ...]] = field(default_factory=dict)
+    """Each metric of the evaluations; None if a column does not have it."""
     differences: dict[str, Interval] = field(default_factory=dict)
-    """The objective of each later column less that of the first, where they can be paired."""
+    """Objective of a later column minus that of the first, by the later column's name. Columns
+    that were not evaluated on the same frames are left out."""
     notes: tuple[str, ...] = ()
+    """Sentences about what is missing."""
 
 
 def compare(columns: Sequence[Compared]) -> SweepComparison:
-    """Return what differs between sweeps or trials."""
+    """Return what differs between sweeps or trials, and the metrics of each."""
     first = columns[0]
     differences = {}
     for column in columns[1:]:
@@ -80,7 +90,15 @@ def compare(columns: Sequence[Compared]) -> SweepComparison:
 def evaluate_for_comparison(
     column: Compared, storage: Storage, progress: Progress = silent
 ) -> Compared:
-    """Return the column with its model's evaluation on validation, or why there is none."""
+    """Return a copy of the column with its model's evaluation on validation.
+
+    A model or a store that cannot be used is no error: the copy says why in `missing`.
+
+    Args:
+        column: the sweep or trial.
+        storage: where the sweep's checkpoints are.
+        progress: hears how many frames are evaluated.
+    """
     if column.trial is None:
         return column
     view = column.view
@@ -98,7 +116,7 @@ def evaluate_for_comparison(
 
 
 def comparison_tables(found: SweepComparison) -> RenderableType:
-    """Return the comparison for a terminal."""
+    """Return the comparison as tables for a terminal."""
     parts: list[RenderableType] = []
     for title, rows in (
         ("outcome", found.outcome),
@@ -154,7 +172,7 @@ def _rows(
 
 
 def _settings(column: Compared) -> dict[str, Any]:
-    """Return all that was chosen: the configuration, and how the search ran."""
+    """Return everything that a person chose: the configuration, and how the search ran."""
     spec = column.view.spec
     search = spec.canonical()
     how = {
@@ -216,7 +234,10 @@ def _metrics(column: Compared) -> dict[str, Interval | None]:
 
 
 def _paired(first: Compared, other: Compared) -> Interval | None:
-    """Return the objective of `other` less that of `first`, on the same frames."""
+    """Return the objective of `other` minus that of `first` on the same frames, with its interval.
+
+    It is None if the two were not evaluated on the same frames.
+    """
     name = first.view.spec.objective.metric.rpartition("/")[2]
     if first.evaluation is None or other.evaluation is None:
         return None

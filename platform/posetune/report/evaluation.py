@@ -1,6 +1,6 @@
 """Writes an evaluation to disk and shows it on the terminal.
 
-`metrics.json` is written last: where it is, the rest is whole.
+`metrics.json` is written last, so a folder that has it has all the other files too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, A
 
     Args:
         evaluation: what to write.
-        folder: made if need be; files of the same name are replaced.
-        facts: what was evaluated on what; stands first in `metrics.json`.
+        folder: where to write; it is made if it does not exist, and files in it are replaced.
+        facts: which model was evaluated on which data; they stand first in `metrics.json`.
 
     Returns:
-        The files.
+        The paths of the written files.
 
     Raises:
         BadInputError: the folder cannot be written to.
@@ -64,7 +64,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, A
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
-    """Return the metrics and baselines with their intervals, for a terminal."""
+    """Return a table of the metrics and baselines with their intervals, for a terminal."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -79,17 +79,15 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
 
 
 def _with_intervals(values: Mapping[str, float], evaluation: Evaluation) -> dict[str, Any]:
-    absent = (math.nan, math.nan)
-    return {
-        name: dict(
-            zip(("mean", "low", "high"), (v, *evaluation.intervals.get(name, absent)), strict=True)
-        )
-        for name, v in values.items()
-    }
+    described = {}
+    for name, value in values.items():
+        low, high = evaluation.intervals.get(name, (math.nan, math.nan))
+        described[name] = {"mean": value, "low": low, "high": high}
+    return described
 
 
 def _finite(value: Any) -> Any:
-    """Return a value with null for each number that JSON does not know."""
+    """Return a value with None for each number that JSON cannot hold (NaN and infinity)."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A sweep from Python: `posetune.open(NAME)`."""
+"""Gives a sweep's trials and reports to Python: `posetune.open(NAME)`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Sweep", "open_sweep"]
 
 
 class Sweep:
-    """A sweep as its study tells it, read anew at each call."""
+    """Reads one sweep from its study; each call reads the study again."""
 
     def __init__(self, name: str, home: Home) -> None:
         """Open a sweep.
@@ -35,9 +35,10 @@ class Sweep:
         return read_sweep(self._database, self.name)
 
     def trials(self) -> pa.Table:
-        """Return one row per trial, best first: state, value, what it took, and its parameters.
+        """Return an Arrow table with one row per trial, best first; `.to_pandas()` converts it.
 
-        An Arrow table; `.to_pandas()` makes it a data frame.
+        The columns are the trial's state, epochs, value, seconds, seed and the like, and one for
+        each searched parameter.
         """
         import pyarrow as pa
 
@@ -62,7 +63,7 @@ class Sweep:
         return pa.Table.from_pylist(rows)
 
     def reports(self) -> pa.Table:
-        """Return one row per epoch of each trial, with every metric that was reported."""
+        """Return an Arrow table with one row per epoch of each trial and every reported metric."""
         import pyarrow as pa
 
         view = self.view()
@@ -79,8 +80,8 @@ def open_sweep(name: str, home: str | os.PathLike[str] | None = None) -> Sweep:
     """Open a sweep by name.
 
     Args:
-        name: the sweep.
-        home: the home folder (default: POSETUNE_HOME, or `runs`).
+        name: name of the sweep.
+        home: the home folder; None takes POSETUNE_HOME or, if that is not set, `runs`.
 
     Raises:
         BadInputError: there is no such sweep.

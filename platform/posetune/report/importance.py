@@ -1,9 +1,9 @@
-"""Which parameters mattered, at matched fidelity.
+"""Estimates which parameters mattered, from trials that are compared after equally many epochs.
 
 Most trials of a sweep are cut early, so the last values of all trials are not comparable, and the
-complete trials alone are few and chosen. Here the trials that reached one rung are compared by
-their values at that rung's epoch, whether they were cut there, later or never; the result says at
-which epoch and on how many trials it rests.
+complete trials alone are few and not a fair sample. Here the trials that reached one rung are
+compared by their values at that rung's epoch, whether they were cut there, later or never; the
+result says which epoch that is and how many trials were compared.
 
 Source: Watanabe et al., PED-ANOVA (IJCAI 2023), as implemented by Optuna.
 """
@@ -20,23 +20,28 @@ from posetune.study.view import SweepView
 __all__ = ["Importance", "matched_values", "param_importance"]
 
 FEWEST_TRIALS = 10
+"""Number of trials below which no importance is estimated, however few parameters there are."""
 TRIALS_PER_PARAM = 2
-TOP_SHARE, TOP_TRIALS = 0.1, 5
-"""The best tenth is held against the rest, but at least this many trials."""
+"""Number of trials per searched parameter below which no importance is estimated."""
+TOP_SHARE = 0.1
+"""Share of the trials that count as good; they are compared with all others."""
+TOP_TRIALS = 5
+"""Number of trials that count as good at least, where `TOP_SHARE` would be fewer."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the difference between good and other trials each parameter explains."""
+    """Says how much of the difference between good and other trials each parameter explains."""
 
     epoch: int = 0
-    """All trials are compared after this many epochs."""
+    """Number of epochs after which the trials are compared."""
     trials: int = 0
-    """The number of trials compared."""
+    """Number of trials that are compared."""
     params: Mapping[str, float] = field(default_factory=dict)
-    """Shares that add up to 1, largest first; empty where nothing can be said."""
+    """Share of each parameter, largest first; the shares add up to 1. It is empty if the
+    importance cannot be estimated."""
     reason: str = ""
-    """Why nothing can be said."""
+    """Why the importance cannot be estimated; empty if it can."""
 
 
 def param_importance(view: SweepView) -> Importance:
@@ -59,9 +64,10 @@ def param_importance(view: SweepView) -> Importance:
 
 
 def matched_values(view: SweepView) -> tuple[int, dict[int, float]]:
-    """Return an epoch, and for each trial that reached it its value there.
+    """Return an epoch and the value of each trial that reached it, by the trial's number.
 
-    It is the epoch that the importance rests on; the first rung where that cannot be told.
+    It is the epoch at which the importance compares trials, or the first rung if the importance
+    cannot be estimated.
     """
     values = _values_at_rungs(view)
     epoch = param_importance(view).epoch or min(values)
@@ -69,7 +75,7 @@ def matched_values(view: SweepView) -> tuple[int, dict[int, float]]:
 
 
 def _values_at_rungs(view: SweepView) -> dict[int, dict[int, float]]:
-    """Return for each epoch at which trials are compared the value of each trial there."""
+    """Return the value of each trial at each rung and at the last epoch, by epoch and trial."""
     pruner = view.spec.pruner
     values: dict[int, dict[int, float]] = {
         epoch: {} for epoch in [*rung_epochs(pruner), pruner.max_epochs]
@@ -99,7 +105,7 @@ def _shares(view: SweepView, compared: Mapping[int, float]) -> dict[str, float]:
         )
     top = max(TOP_SHARE, min(0.5, TOP_TRIALS / len(compared)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it warns of is said by `reason` and `trials`
+        warnings.simplefilter("ignore")  # Optuna warns of few trials; `reason` says so here
         shares = get_param_importances(
             study, evaluator=PedAnovaImportanceEvaluator(target_quantile=top)
         )

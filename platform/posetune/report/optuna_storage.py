@@ -29,14 +29,17 @@ _STATES = {
 
 
 def export_study(view: SweepView, address: str) -> str:
-    """Write the sweep as a study of the same name; return the address without its password.
+    """Write the sweep as an Optuna study of the same name.
 
-    A new SQLite file appears when it is whole; in a database that is there, a study that could
-    not be written whole is deleted again.
+    A new SQLite file gets its name when it is complete. In a database that exists already, a study
+    that could not be written completely is deleted again.
 
     Args:
         view: the sweep.
         address: SQLAlchemy URL, e.g. `sqlite:///optuna.db`.
+
+    Returns:
+        The address without its password.
 
     Raises:
         BadInputError: the address cannot be used, or has a study of this name.

@@ -1,21 +1,33 @@
-"""One page about one sweep: a single HTML file that needs no network and no script.
+"""Writes one page about one sweep: a single HTML file that needs no network and no script.
 
-`build_page` puts the sections in order; each is a function of the sweep that returns HTML. Charts
-come from `charts` and are embedded as images with a text that says what they show; below each
-stands the same in words or as a table, so that nothing can only be seen.
+`build_page` puts the sections in order; each is a function of the sweep that returns blocks, and
+`templates/page.html` turns them into HTML. Charts come from `charts` and are embedded as images
+with a text that says what they show; below each stands the same in words or as a table, so that
+nothing can only be seen.
 """
 
 from __future__ import annotations
 
-import base64
-import html
+import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
 from posetune.api import Evaluation
 from posetune.report import charts
+from posetune.report.blocks import (
+    Block,
+    Code,
+    Folded,
+    Grid,
+    Heading,
+    PageTable,
+    Paragraph,
+    Picture,
+)
 from posetune.report.importance import matched_values, param_importance
 from posetune.report.pruning import pruning_balance
 from posetune.report.tables import budget_used, changed_params, count_epochs, short_names
@@ -23,32 +35,10 @@ from posetune.study.view import SweepView
 
 __all__ = ["BestTrial", "build_page"]
 
-_CSS = """
-:root { color-scheme: light; font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; }
-body { margin: 0 auto; max-width: 1360px; padding: 0 16px 48px; background: #fff; }
-a { color: #00528c; } :focus-visible { outline: 3px solid #d55e00; outline-offset: 2px; }
-.skip { position: absolute; left: -9999px; } .skip:focus { position: static; }
-h1 { margin: 24px 0 4px; font-size: 1.7rem; overflow-wrap: anywhere; }
-h2 { margin: 40px 0 8px; font-size: 1.25rem; border-bottom: 2px solid #ddd; }
-nav ul { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 0; list-style: none; }
-.facts { display: flex; flex-wrap: wrap; gap: 12px; margin: 16px 0; }
-.facts div { background: #f3f5f7; border-radius: 6px; padding: 8px 14px; }
-.facts dt { font-size: .8rem; color: #444; } .facts dd { margin: 0; font-size: 1.15rem; }
-.grid { display: grid; gap: 20px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 370px),
- 1fr)); align-items: start; }
-figure { margin: 0; } figure img { width: 100%; height: auto; }
-figcaption { font-size: .85rem; color: #444; }
-.wide { overflow-x: auto; } .wide img { min-width: 560px; max-width: 900px; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; }
-th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid #e4e4e4; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-tr.best td { font-weight: 700; } code, pre { font-size: .88rem; }
-@media (max-width: 480px) { table { font-size: .82rem; } th, td { padding-right: 7px; } }
-pre { background: #f3f5f7; padding: 10px; overflow-x: auto; border-radius: 6px; }
-"""
-_SHEETS = 2
-"""Pictures of poses that are shown at once; the others are folded away."""
-_MOST_ROWS = 50
+SHEETS = 2
+"""How many pictures of poses are shown at once; the others are folded away."""
+MOST_ROWS = 50
+"""How many trials the table has; the others are in the study."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +52,6 @@ class BestTrial:
     """PNG files by name, as the trial drew them."""
     missing: str = ""
     """Why there is no evaluation."""
-
-
-@dataclass(frozen=True)
-class _Table:
-    head: Sequence[str]
-    rows: Iterable[Sequence[Any]]
-    best: int | None = None
-    """The row to set in bold."""
 
 
 def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> str:
@@ -91,25 +73,21 @@ def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> 
         "Failures": _failures(view),
         "Record": _record(view, commands),
     }
-    links = "".join(
-        f'<li><a href="#{_anchor(title)}">{_text(title)}</a></li>' for title in sections
-    )
-    body = "".join(
-        f'<section id="{_anchor(title)}"><h2>{_text(title)}</h2>{content}</section>'
-        for title, content in sections.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>posetune: {_text(view.name)}</title><style>{_CSS}</style></head><body>"
-        '<a class="skip" href="#main">Skip to the content</a>'
-        f"<header>{_head(view)}<nav aria-label='Sections'><ul>{links}</ul></nav></header>"
-        f'<main id="main">{body}</main></body></html>\n'
-    )
+    return _template().render(name=view.name, facts=_facts(view), sections=sections) + "\n"
 
 
-def _head(view: SweepView) -> str:
+@functools.cache
+def _template() -> Template:
+    """Return the page's template; every text in it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("posetune.report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["anchor"] = lambda title: title.lower().replace(" ", "-")
+    return environment.get_template("page.html")
+
+
+def _facts(view: SweepView) -> dict[str, str]:
+    """Return what stands at the top of the page."""
     objective = view.spec.objective
     states = Counter(trial.state.lower() for trial in view.trials)
     facts = {
@@ -117,35 +95,33 @@ def _head(view: SweepView) -> str:
         "trials": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none yet",
         "budget used": budget_used(view),
     }
-    if view.best is not None and view.best.value is not None:
-        facts = {
-            f"best {objective.metric} ({'lower' if objective.mode == 'min' else 'higher'} is "
-            "better)": f"{view.best.value:.4g}, trial {view.best.number} "
-            f"after {view.best.epochs} of {view.spec.pruner.max_epochs} epochs",
-            **facts,
-        }
-    shown = "".join(f"<div><dt>{_text(n)}</dt><dd>{_text(v)}</dd></div>" for n, v in facts.items())
-    return f'<h1>Sweep {_text(view.name)}</h1><dl class="facts">{shown}</dl>'
-
-
-def _curves(view: SweepView) -> str:
-    if not view.reports:
-        return "<p>No epoch was reported yet.</p>"
-    objective = view.spec.objective.metric
-    return _grid(
-        _chart(
-            charts.learning_curves(view),
-            f"{objective} of each trial on validation after each epoch; the grey lines are ASHA's "
-            "rungs, dashed ones the baselines.",
-        ),
-        _chart(
-            charts.best_so_far(view),
-            f"The best {objective} among complete trials against what all trials had cost by then.",
-        ),
+    if view.best is None or view.best.value is None:
+        return facts
+    better = "lower" if objective.mode == "min" else "higher"
+    value = (
+        f"{view.best.value:.4g}, trial {view.best.number} after {view.best.epochs} of "
+        f"{view.spec.pruner.max_epochs} epochs"
     )
+    return {f"best {objective.metric} ({better} is better)": value, **facts}
 
 
-def _baselines(view: SweepView) -> str:
+def _curves(view: SweepView) -> list[Block]:
+    if not view.reports:
+        return [Paragraph("No epoch was reported yet.")]
+    objective = view.spec.objective.metric
+    curves = Picture.of_svg(
+        charts.learning_curves(view),
+        f"{objective} of each trial on validation after each epoch; the grey lines are ASHA's "
+        "rungs, dashed ones the baselines.",
+    )
+    so_far = Picture.of_svg(
+        charts.best_so_far(view),
+        f"The best {objective} among complete trials against what all trials had cost by then.",
+    )
+    return [Grid([[curves], [so_far]])]
+
+
+def _baselines(view: SweepView) -> list[Block]:
     best = view.best
     rows = [(name, value) for name, value in view.baselines.items()]
     if best is not None and best.value is not None:
@@ -154,40 +130,59 @@ def _baselines(view: SweepView) -> str:
     rows.sort(key=lambda row: sign * row[1])
     place = next((i for i, (name, _) in enumerate(rows) if name.startswith("best: ")), None)
     shown = [(name, f"{value:.4g}") for name, value in rows]
-    note = "<p>Trivial answers on the same frames, best first. A model that beats none of them "
-    note += "has learned nothing; those with <em>truth</em> or <em>true</em> in their name use the "
-    note += "truth and are references.</p>"
-    return note + _table(_Table(["", view.spec.objective.metric], shown, place))
+    note = (
+        "These are trivial answers on the same frames, best first. A model that beats none of "
+        "them has learned nothing; those with “truth” or “true” in their name use the truth and "
+        "are references."
+    )
+    return [Paragraph(note), PageTable(["", view.spec.objective.metric], shown, place)]
 
 
-def _parameters(view: SweepView, epoch: int, values: Mapping[int, float]) -> str:
-    changes = changed_params(view)
-    rows = [(name, _number(a), _number(b)) for name, (a, b) in changes.items()]
-    parts = ["<h3>The best trial against the defaults (trial 0)</h3>"]
-    parts.append(_table(_Table(["parameter", "default", "best"], rows)) if rows else _same(view))
-    found = param_importance(view)
-    if found.params:
-        text = "How much of the difference between the best tenth and the others each parameter "
-        text += f"explains (PED-ANOVA): {found.trials} trials, all compared after "
-        text += f"{count_epochs(found.epoch)}."
-        parts = [_grid(f"<div>{''.join(parts)}</div>", _chart(charts.importance_bars(found), text))]
-    else:
-        parts.append(f"<p>Importance: nothing to say yet ({_text(found.reason)}).</p>")
+def _parameters(view: SweepView, epoch: int, values: Mapping[int, float]) -> list[Block]:
+    blocks = _importance(view)
     if len(values) < 3:
-        return "".join(parts)
-    parts.append(f"<h3>{len(values)} trials, all after {count_epochs(epoch)}</h3>")
-    across = "Each line is a trial from parameter to parameter to its value; darker is better, the "
-    across += "thick one the best."
-    parts.append(_chart(charts.parallel_coordinates(view, values), across, wide=True))
+        return blocks
+    blocks.append(Heading(f"{len(values)} trials, all after {count_epochs(epoch)}"))
+    across = (
+        "Each line is a trial from parameter to parameter to its value; darker is better, the "
+        "thick one the best."
+    )
+    blocks.append(Picture.of_svg(charts.parallel_coordinates(view, values), across, wide=True))
+    objective = view.spec.objective.metric
     pictures = [
-        _chart(svg, f"{view.spec.objective.metric} against {name}.")
+        Picture.of_svg(svg, f"{objective} against {name}.")
         for name, svg in charts.slices(view, values)
     ]
     pictures += [
-        _chart(charts.contour(view, values, x, y), f"{view.spec.objective.metric} over {x} and {y}")
-        for x, y in _pairs(view, list(found.params))
+        Picture.of_svg(charts.contour(view, values, x, y), f"{objective} over {x} and {y}")
+        for x, y in _pairs(view, list(param_importance(view).params))
     ]
-    return "".join([*parts, _grid(*pictures)])
+    blocks.append(Grid([[picture] for picture in pictures]))
+    return blocks
+
+
+def _importance(view: SweepView) -> list[Block]:
+    """Return the best trial beside the defaults, and which parameters mattered."""
+    rows = [(name, _number(a), _number(b)) for name, (a, b) in changed_params(view).items()]
+    changes: list[Block] = [Heading("The best trial against the defaults (trial 0)")]
+    if rows:
+        changes.append(PageTable(["parameter", "default", "best"], rows))
+    else:
+        changes.append(Paragraph(_no_change(view)))
+    found = param_importance(view)
+    if not found.params:
+        reason = f"Importance: nothing to say yet ({found.reason})."
+        return [*changes, Paragraph(reason)]
+    text = (
+        "How much of the difference between the best tenth and the others each parameter "
+        f"explains (PED-ANOVA): {found.trials} trials, all compared after "
+        f"{count_epochs(found.epoch)}."
+    )
+    return [Grid([changes, [Picture.of_svg(charts.importance_bars(found), text)]])]
+
+
+def _no_change(view: SweepView) -> str:
+    return "The best trial has the defaults' parameters." if view.best else "There is none yet."
 
 
 def _pairs(view: SweepView, by_importance: Sequence[str]) -> list[tuple[str, str]]:
@@ -199,79 +194,79 @@ def _pairs(view: SweepView, by_importance: Sequence[str]) -> list[tuple[str, str
     return [(names[0], names[1])] if len(names) > 1 else []
 
 
-def _same(view: SweepView) -> str:
-    return (
-        "<p>The best trial has the defaults' parameters.</p>" if view.best else "<p>None yet.</p>"
-    )
-
-
-def _poses(view: SweepView, best: BestTrial) -> str:
-    parts = []
+def _poses(view: SweepView, best: BestTrial) -> list[Block]:
+    blocks: list[Block] = []
     if best.evaluation is None:
-        parts.append(f"<p>The best trial was not evaluated: {_text(best.missing)}.</p>")
+        blocks.append(Paragraph(f"The best trial was not evaluated: {best.missing}."))
     else:
-        parts.append(_evaluation(view, best, best.evaluation))
+        blocks += _evaluation(view, best, best.evaluation)
     evaluated = best.evaluation.pictures if best.evaluation else {}
-    sheets = [
-        _picture(data, "image/png", f"{name}: trial {best.number} on validation", wide=True)
+    sheets: list[Block] = [
+        Picture(data, "image/png", f"{name}: trial {best.number} on validation", wide=True)
         for name, data in (evaluated or best.figures).items()
         if name.endswith(".png")
     ]
-    parts += sheets[:_SHEETS]
-    if sheets[_SHEETS:]:
-        more = "".join(sheets[_SHEETS:])
-        parts.append(f"<details><summary>{len(sheets) - _SHEETS} more</summary>{more}</details>")
-    return "".join(parts)
+    blocks += sheets[:SHEETS]
+    if sheets[SHEETS:]:
+        blocks.append(Folded(f"{len(sheets) - SHEETS} more", sheets[SHEETS:]))
+    return blocks
 
 
-def _evaluation(view: SweepView, best: BestTrial, found: Evaluation) -> str:
+def _evaluation(view: SweepView, best: BestTrial, found: Evaluation) -> list[Block]:
     column = view.spec.objective.metric.rpartition("/")[2]
-    parts = []
-    rows: list[Sequence[Any]] = [
+    rows = [
         (name, f"{value:.4g}", _interval(found.intervals.get(name)))
         for name, value in found.metrics.items()
     ]
-    metrics = _table(_Table(["metric", "value", "95 % interval over motions"], rows))
-    parts.append(f"<div>{metrics}</div>")
-    averages = found.details.get("averages", {}).get(column, {}).get("activities", {})
-    counts = found.details.get("activities", {})
-    if averages:
-        ordered = sorted(averages.items(), key=lambda item: item[1]["mean"])
-        rows = [
-            (
-                name,
-                f"{average['mean']:.1f}",
-                _interval((average["low"], average["high"])),
-                counts.get(name, {}).get("frames", ""),
-                counts.get(name, {}).get("motions", ""),
-            )
-            for name, average in ordered
-        ]
-        head = ["activity", column, "95 % interval", "frames", "motions"]
-        parts.append(f"<div>{_table(_Table(head, rows))}</div>")
+    cells: list[list[Block]] = [
+        [PageTable(["metric", "value", "95 % interval over motions"], rows)]
+    ]
+    by_activity = _activities(found, column)
+    if by_activity is not None:
+        cells.append([by_activity])
     if column in found.records and len(found.records[column]) > 1:
         errors = [float(value) for value in found.records[column]]
         middle = sorted(errors)[len(errors) // 2]
         marks = {"median": middle, **{n: v for n, v in view.baselines.items() if "mean" in n}}
-        text = f"{column} of {len(errors)} validation frames; the lines are the median and the "
-        text += "baselines that do not look at the picture."
-        parts.append(_chart(charts.distribution(errors, column, marks), text))
-    said = f"<p>Trial {best.number} on every frame of the validation split.</p>"
-    return said + _grid(*parts)
+        text = (
+            f"{column} of {len(errors)} validation frames; the lines are the median and the "
+            "baselines that do not look at the picture."
+        )
+        cells.append([Picture.of_svg(charts.distribution(errors, column, marks), text)])
+    said = Paragraph(f"Trial {best.number} on every frame of the validation split.")
+    return [said, Grid(cells)]
 
 
-def _pruning(view: SweepView) -> str:
+def _activities(found: Evaluation, column: str) -> PageTable | None:
+    averages = found.details.get("averages", {}).get(column, {}).get("activities", {})
+    if not averages:
+        return None
+    counts = found.details.get("activities", {})
+    rows = [
+        (
+            name,
+            f"{average['mean']:.1f}",
+            _interval((average["low"], average["high"])),
+            counts.get(name, {}).get("frames", ""),
+            counts.get(name, {}).get("motions", ""),
+        )
+        for name, average in sorted(averages.items(), key=lambda item: item[1]["mean"])
+    ]
+    return PageTable(["activity", column, "95 % interval", "frames", "motions"], rows)
+
+
+def _pruning(view: SweepView) -> list[Block]:
     balance = pruning_balance(view)
     said = str(balance)
-    text = f"<p>{_text(said[0].upper() + said[1:])}.</p>"
-    if not balance.audits:
-        return text
-    rows = [(a.trial, a.cut_at, f"{a.value:.4g}", f"{a.gain:+.4g}") for a in balance.audits]
-    head = ["trial", "would have been cut at epoch", "ended at", "better than the best kept by"]
-    return text + _table(_Table(head, rows))
+    blocks: list[Block] = [Paragraph(f"{said[0].upper() + said[1:]}.")]
+    if balance.audits:
+        rows = [(a.trial, a.cut_at, f"{a.value:.4g}", f"{a.gain:+.4g}") for a in balance.audits]
+        head = ["trial", "would have been cut at epoch", "ended at", "better than the best kept by"]
+        blocks.append(PageTable(head, rows))
+    return blocks
 
 
-def _trials(view: SweepView) -> str:
+def _trials(view: SweepView) -> list[Block]:
     names = list(view.spec.search)
     places = {trial.number for trial in view.ranked}
     rest = [trial for trial in view.trials if trial.number not in places]
@@ -283,25 +278,28 @@ def _trials(view: SweepView) -> str:
             "-" if trial.value is None else f"{trial.value:.2f}",
             *(_number(trial.params[name]) for name in names),
         )
-        for trial in [*view.ranked, *rest][:_MOST_ROWS]
+        for trial in [*view.ranked, *rest][:MOST_ROWS]
     ]
     head = ["trial", "state", "epochs", view.spec.objective.metric, *short_names(names)]
+    blocks: list[Block] = [PageTable(head, rows, 0 if view.best else None)]
     epoch, leaders = view.leaders
-    note = f"<p>The first {leaders} are compared after epoch {epoch}.</p>" if leaders else ""
+    if leaders:
+        blocks.append(Paragraph(f"The first {leaders} are compared after epoch {epoch}."))
     more = len(view.trials) - len(rows)
-    note += f"<p>{more} more are in the study.</p>" if more > 0 else ""
-    return _table(_Table(head, rows, 0 if view.best else None)) + note
+    if more > 0:
+        blocks.append(Paragraph(f"{more} more are in the study."))
+    return blocks
 
 
-def _failures(view: SweepView) -> str:
+def _failures(view: SweepView) -> list[Block]:
     reasons = Counter(trial.reason for trial in view.trials if trial.state == "FAILED")
     if not reasons:
-        return "<p>No trial failed.</p>"
+        return [Paragraph("No trial failed.")]
     rows = [(count, reason) for reason, count in reasons.most_common()]
-    return _table(_Table(["trials", "reason"], rows))
+    return [PageTable(["trials", "reason"], rows)]
 
 
-def _record(view: SweepView, commands: Sequence[str]) -> str:
+def _record(view: SweepView, commands: Sequence[str]) -> list[Block]:
     diff = view.provenance.get("diff") or {}
     facts = {
         "store": f"{view.store} (digest {view.store_digest[:12]})",
@@ -319,23 +317,12 @@ def _record(view: SweepView, commands: Sequence[str]) -> str:
         ),
     }
     rows = [(name, value) for name, value in facts.items() if value]
-    lines = "\n".join(commands)
-    return (
-        _table(_Table(["", ""], rows))
-        + f'<pre tabindex="0">{_text(lines)}</pre><h3>Sweep file</h3>'
-        + f'<pre tabindex="0">{_text(view.source)}</pre>'
-    )
-
-
-# -- HTML --------------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
+    return [
+        PageTable(["", ""], rows),
+        Code("\n".join(commands)),
+        Heading("Sweep file"),
+        Code(view.source),
+    ]
 
 
 def _number(value: Any) -> str:
@@ -346,44 +333,3 @@ def _interval(ends: tuple[float, float] | None) -> str:
     if ends is None or any(end is None or end != end for end in ends):
         return "-"
     return f"{ends[0]:.4g} to {ends[1]:.4g}"
-
-
-def _table(table: _Table) -> str:
-    rows = [[str(cell) for cell in row] for row in table.rows]
-    numeric = [
-        bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(table.head))
-    ]
-    css = [' class="n"' if n else "" for n in numeric]
-    head = "".join(
-        f'<th scope="col"{c}>{_text(h)}</th>' for h, c in zip(table.head, css, strict=True)
-    )
-    body = "".join(
-        f"<tr{' class=best' if i == table.best else ''}>"
-        + "".join(f"<td{c}>{_text(cell)}</td>" for cell, c in zip(row, css, strict=True))
-        + "</tr>"
-        for i, row in enumerate(rows)
-    )
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "-" or cell[:1].isdigit() or (cell[:1] in "+-" and cell[1:2].isdigit())
-
-
-def _grid(*figures: str) -> str:
-    return f'<div class="grid">{"".join(figures)}</div>'
-
-
-def _chart(svg: str, text: str, *, wide: bool = False) -> str:
-    return _picture(svg.encode(), "image/svg+xml", text, wide=wide)
-
-
-def _picture(data: bytes, kind: str, text: str, *, wide: bool) -> str:
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    image = f'<img src="{source}" alt="{_text(text)}">'
-    if wide:
-        image = f'<div class="wide" tabindex="0" role="region" aria-label="Picture">{image}</div>'
-    return f"<figure>{image}<figcaption>{_text(text)}</figcaption></figure>"

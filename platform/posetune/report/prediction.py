@@ -1,6 +1,7 @@
-"""Poses of any pictures: reads and crops them, asks the model, writes poses and drawings.
+"""Predicts poses from picture files: reads and crops them, asks the model, writes poses.
 
-Shape letters: N pictures, J joints, S side of the model's images in pixels.
+Shape letters: N pictures, J joints, S side of the model's images in pixels, H and W height and
+width of a picture in pixels.
 """
 
 from __future__ import annotations
@@ -25,34 +26,37 @@ __all__ = ["PictureCrop", "PicturePoses", "find_pictures", "predict_pictures"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _AT_ONCE = 64
+"""Number of pictures in one call of the model."""
 _COLOURS = {"left": "#0072b2", "right": "#e69f00", "middle": "#000000"}
-"""Of Okabe and Ito: told apart with any colour blindness."""
+"""Colour of each side of the body, from Okabe and Ito's palette, which people with any kind of
+colour blindness tell apart."""
 _VIEWS = {
     "camera": (0.0, 0.0),
     "half turned": (45.0, 0.0),
     "from the side": (90.0, 0.0),
     "from above": (0.0, 90.0),
 }
-"""Turns about the vertical axis, then about the horizontal one, degrees."""
+"""Turn of each drawing about the vertical axis, then about the horizontal one, in degrees."""
 _CELL_INCHES = 1.7
 _FRAME = "camera axes: x right, y down, z away; first joint at 0; mean limb length 1"
 
 
 @dataclass(frozen=True)
 class PictureCrop:
-    """Which square of a picture the model sees."""
+    """Says which square of a picture the model sees."""
 
     how: str = "center"
-    """`center`: the largest in the middle; `pad`: all of it, with borders; `box`: as given."""
+    """How the square is found: `center` takes the largest square in the middle, `pad` the whole
+    picture with borders, `box` the square `box`."""
     box: tuple[int, int, int] = (0, 0, 0)
-    """Left, top and side, pixels."""
+    """Left, top and side of the square in pixels, for `how="box"`."""
 
     @classmethod
     def parse(cls, text: str) -> PictureCrop:
-        """Read `center`, `pad` or `X,Y,SIDE`.
+        """Read the option `--crop`: `center`, `pad` or `X,Y,SIDE` in pixels.
 
         Raises:
-            BadInputError: it is none of these.
+            BadInputError: the text is none of these.
         """
         if text in ("center", "pad"):
             return cls(text)
@@ -66,7 +70,12 @@ class PictureCrop:
         )
 
     def square(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return left, top and side of the square, which may reach over the picture's edge."""
+        """Return left, top and side of the square in pixels; it may reach over the picture's edge.
+
+        Args:
+            height: height of the picture in pixels.
+            width: width of the picture in pixels.
+        """
         if self.how == "box":
             return self.box
         side = min(height, width) if self.how == "center" else max(height, width)
@@ -75,19 +84,19 @@ class PictureCrop:
 
 @dataclass
 class PicturePoses:
-    """What became of the pictures."""
+    """Holds what became of each picture."""
 
     poses: list[dict[str, Any]] = field(default_factory=list)
-    """For each: file, size, crop and joints."""
+    """The pictures with a pose: file, size, crop and joints of each."""
     skipped: list[dict[str, str]] = field(default_factory=list)
-    """For each: file and reason."""
+    """The files that were skipped: file and reason of each."""
 
 
 def find_pictures(given: Iterable[Path]) -> list[Path]:
-    """Return the files that are named, and those with a picture's suffix in folders that are.
+    """Return the given files, and all files with a picture's suffix below the given folders.
 
     Raises:
-        BadInputError: a path is not there, or there is no picture.
+        BadInputError: a path does not exist, or no file was found.
     """
     found: list[Path] = []
     for path in given:
@@ -122,10 +131,13 @@ def predict_pictures(
     Args:
         files: the pictures.
         predictor: the model.
-        out: made if need be; files of the same name are replaced.
-        crop: which square of each picture to look at.
+        out: folder to write to; it is made if it does not exist, and files in it are replaced.
+        crop: the square of each picture that the model sees.
         draw: whether to write drawings.
-        progress: is told the files done.
+        progress: hears how many files are done.
+
+    Returns:
+        The poses and the skipped files.
 
     Raises:
         BadInputError: none of the files is a picture, or the folder cannot be written to.
@@ -157,6 +169,7 @@ def predict_pictures(
 def _batches(
     files: Sequence[Path], side: int, *, crop: PictureCrop, done: PicturePoses
 ) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    """Yield batches of images (N, S, S, 3) with facts of each; add unreadable files to `done`."""
     images: list[NDArray[np.uint8]] = []
     read: list[dict[str, Any]] = []
     for file in files:
@@ -177,7 +190,7 @@ def _batches(
 
 
 def _read(file: Path) -> NDArray[np.uint8]:
-    """Return a picture as (H, W, 3), RGB, turned as its EXIF entry says."""
+    """Return a picture as RGB (H, W, 3), brightness 0 to 255, turned as its EXIF entry says."""
     try:
         data = np.frombuffer(file.read_bytes(), np.uint8)
         found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
@@ -191,7 +204,10 @@ def _read(file: Path) -> NDArray[np.uint8]:
 def _cut(
     image_hw3: NDArray[np.uint8], crop: PictureCrop, side: int
 ) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """Return the square of a picture at the model's size; what lies outside repeats the edge."""
+    """Return the square of a picture, (S, S, 3) with S = `side`, and its left, top and side.
+
+    Pixels of the square that lie outside the picture repeat the picture's edge.
+    """
     height, width = image_hw3.shape[:2]
     left, top, length = square = crop.square(height, width)
     if left >= width or top >= height:
@@ -214,7 +230,7 @@ def _cut(
 
 
 def _draw(image_ss3: NDArray[np.uint8], pose_j3: NDArray[Any], predictor: Predictor) -> bytes:
-    """Return what the model saw, and its pose from several sides, as a PNG file."""
+    """Return a PNG file that shows the image that the model saw and the pose from several sides."""
     figure = Figure(figsize=(_CELL_INCHES * (1 + len(_VIEWS)), _CELL_INCHES + 0.3), dpi=100)
     cells = figure.subplots(1, 1 + len(_VIEWS))
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.86, wspace=0.04)
@@ -263,7 +279,7 @@ def _side(joint: str) -> str:
 
 
 def _turn(around_y_deg: float, around_x_deg: float) -> NDArray[np.float64]:
-    """Return the rotation about y and then x, for column vectors, (3, 3)."""
+    """Return the rotation about y, then about x, for column vectors in camera axes, (3, 3)."""
     y, x = np.deg2rad((around_y_deg, around_x_deg))
     turn_y_33 = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     turn_x_33 = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])

@@ -1,4 +1,4 @@
-"""What cutting trials saved, and what the trials that ran on in spite of it say of its cost."""
+"""Computes what cutting trials saved, and estimates what it cost from trials that ran on."""
 
 from __future__ import annotations
 
@@ -14,33 +14,37 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Audit:
-    """A trial that ran on where ASHA would have cut it."""
+    """Describes a trial that ran on although ASHA would have cut it."""
 
     trial: int
+    """Number of the trial."""
     cut_at: int
-    """The epoch at which it would have ended."""
+    """Epoch after which ASHA would have cut the trial."""
     value: float
+    """Value of the objective at the trial's end."""
     gain: float
-    """By how much it beats the best trial that was not to be cut; negative where it does not."""
+    """How much the trial beats the best of the trials that ASHA would not have cut, in the unit of
+    the objective; negative if it does not beat it."""
 
 
 @dataclass(frozen=True)
 class PruningBalance:
-    """What ASHA's cuts saved and may have cost."""
+    """Says what ASHA's cuts saved and what they may have cost."""
 
     audit_share: float
-    """Share of the trials that is drawn to run on."""
+    """Share of the trials that are drawn to run on, from the sweep file."""
     cut: int
-    """Trials that were cut."""
+    """Number of trials that were cut."""
     saved_s: float
-    """Training time that their missing epochs would have taken, at each trial's own pace."""
+    """Seconds that the missing epochs of cut trials would have taken, at each trial's own pace."""
     trained_s: float
+    """Seconds that all trials of the sweep have trained."""
     audits: tuple[Audit, ...]
-    """Of the trials that would have been cut, those that ran on all the same and are complete."""
+    """The complete trials that ran on although ASHA would have cut them."""
     lost: int
-    """Audited trials that ended better than every trial that was not to be cut."""
+    """Number of audited trials that ended better than every trial that ASHA would not have cut."""
     at_most: float
-    """Of the trials to be cut, the share that would have won is below this (95 %, one-sided)."""
+    """Upper bound of the share of cut trials that would have won (95 % confidence, one-sided)."""
 
     def __str__(self) -> str:
         if not self.cut and not self.audits:
@@ -61,7 +65,7 @@ class PruningBalance:
 
 
 def pruning_balance(view: SweepView) -> PruningBalance:
-    """Return what pruning saved and what the audited trials say of its cost."""
+    """Return what pruning saved and, from the audited trials, what it may have cost."""
     last = view.spec.pruner.max_epochs
     cut = [t for t in view.trials if t.state == "PRUNED" and t.epochs]
     complete = [t for t in view.trials if t.state == "COMPLETE"]
@@ -86,7 +90,7 @@ def pruning_balance(view: SweepView) -> PruningBalance:
 
 
 def _upper_bound(found: int, of: int) -> float:
-    """Return the one-sided Clopper-Pearson bound of a share."""
+    """Return the one-sided Clopper-Pearson upper bound of a share that was seen as `found / of`."""
     if found >= of:
         return 1.0
     from scipy.stats import beta

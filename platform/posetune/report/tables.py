@@ -1,4 +1,4 @@
-"""A sweep as a table for people and as one object for machines."""
+"""Shows a sweep as tables for people and as one JSON object for machines."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ __all__ = [
 ]
 
 HEADER_CHARACTERS = 8
+"""Number of characters to which a word in a table's header is shortened."""
 FEW = 8
-"""Trials named in one line."""
+"""Number of trials that one line names; it counts the others."""
 STATE_STYLES = {"COMPLETE": "green", "FAILED": "red", "INTERRUPTED": "yellow", "RUNNING": "cyan"}
 
 
@@ -102,7 +103,12 @@ def _trial_json(trial: TrialView) -> dict[str, Any]:
 
 
 def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
-    """Return the leaderboard, the baselines beside the best, and what to do next."""
+    """Return what `posetune show NAME` prints: leaderboard, baselines, budget, forecast and stages.
+
+    Args:
+        view: the sweep.
+        most: number of trials that the leaderboard shows at most.
+    """
     counts: dict[str, int] = {}
     for trial in view.trials:
         counts[trial.state] = counts.get(trial.state, 0) + 1
@@ -136,7 +142,11 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
 
 
 def changed_params(view: SweepView) -> dict[str, tuple[Any, Any]]:
-    """Return what the best trial has other than the defaults, trial 0: name to (default, best)."""
+    """Return the parameters in which the best trial differs from trial 0, which has the defaults.
+
+    Returns:
+        The default and the best trial's value of each such parameter, by its name.
+    """
     first = next((trial for trial in view.trials if trial.number == 0), None)
     if view.best is None or first is None:
         return {}
@@ -145,7 +155,7 @@ def changed_params(view: SweepView) -> dict[str, tuple[Any, Any]]:
 
 
 def budget_used(view: SweepView) -> str:
-    """Return what was spent of each limit of the budget, in words."""
+    """Return how much of each limit of the budget is used, in words."""
     budget = view.spec.budget
     ended = sum(trial.state in ("COMPLETE", "PRUNED", "FAILED") for trial in view.trials)
     parts = [f"{ended} of {budget.trials} trials", f"training {format_seconds(view.trained_s)}"]
@@ -158,7 +168,7 @@ def budget_used(view: SweepView) -> str:
 
 
 def forecast_line(view: SweepView) -> str:
-    """Return what the sweep will have taken at its end, in words; empty where that is not known."""
+    """Return how long the whole sweep is expected to take, in words; empty if nothing is known."""
     expected = forecast_sweep(view)
     if expected is None:
         return ""
@@ -185,7 +195,7 @@ def _forecast_json(view: SweepView) -> dict[str, Any] | None:
 
 
 def left_out(view: SweepView) -> str:
-    """Return which trials a sweep that stopped has not run, or not to their end, in words."""
+    """Return which trials a stopped sweep has not started or not finished, in words."""
     never, stopped = view.left_out
     parts = [f"{never} trials never started"] if never else []
     if stopped:
@@ -196,7 +206,13 @@ def left_out(view: SweepView) -> str:
 
 
 def next_steps(view: SweepView, home_flag: str = "") -> str:
-    """Return what to do next with a sweep."""
+    """Return what a person can do next with a sweep, as one line.
+
+    Args:
+        view: the sweep.
+        home_flag: the option `--home`, with a space before it, as the person gave it; empty for
+            the default home.
+    """
     name = view.name
     if view.state == "RUNNING":
         return f"posetune show {name}{home_flag} again, or posetune ui{home_flag}"
@@ -225,7 +241,7 @@ def _changes(view: SweepView) -> RenderableType:
 
 
 def count_epochs(count: int) -> str:
-    """Return `1 epoch`, or as many as there are."""
+    """Return a number of epochs in words: `1 epoch`, `2 epochs`."""
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
@@ -234,7 +250,7 @@ def _times(count: int) -> str:
 
 
 def sweep_list(views: list[SweepView]) -> Table:
-    """Return one line per sweep."""
+    """Return a table with one row per sweep, for a terminal."""
     table = Table("sweep", "state", "trials", "best", "objective", "store", box=SIMPLE)
     for view in views:
         best = view.best
@@ -282,7 +298,7 @@ def _leaderboard(view: SweepView, most: int) -> Group:
 
 
 def _comparison(view: SweepView) -> Table:
-    """Return the best trial among the trivial baselines, in order."""
+    """Return a table of the best trial and the trivial baselines, the best value first."""
     best = view.best
     rows = [(f"baseline: {name}", value) for name, value in view.baselines.items()]
     if best is not None and best.value is not None:
@@ -299,19 +315,19 @@ def _comparison(view: SweepView) -> Table:
 
 
 def _importance(view: SweepView) -> RenderableType:
-    """Return the parameters by importance, with what that rests on."""
+    """Return a table of the parameters by importance, which names the trials and the epoch."""
     found = param_importance(view)
     if not found.params:
         return Text(f"importance of the parameters: nothing to say yet ({found.reason})")
-    rests_on = f"over {found.trials} trials after {count_epochs(found.epoch)}"
-    table = Table("parameter", f"importance, {rests_on}", box=SIMPLE)
+    compared = f"over {found.trials} trials after {count_epochs(found.epoch)}"
+    table = Table("parameter", f"importance, {compared}", box=SIMPLE)
     for name, share in found.params.items():
         table.add_row(name, f"{share:.0%}")
     return table
 
 
 def _companions(view: SweepView) -> RenderableType:
-    """Return what else the best trial reports on validation, so that no number stands alone."""
+    """Return the other metrics of the best trial on validation, so that no number stands alone."""
     objective = view.spec.objective.metric
     shown = {n: v for n, v in view.best_metrics.items() if n.startswith("val/") and n != objective}
     if not shown or view.best is None:
@@ -324,7 +340,7 @@ def _companions(view: SweepView) -> RenderableType:
 
 
 def short_names(names: list[str]) -> list[str]:
-    """Return the shortest endings of dotted names that still tell them apart."""
+    """Return the shortest endings of dotted names that are different from each other."""
     parts = [name.split(".") for name in names]
     for length in range(1, max(map(len, parts), default=1) + 1):
         short = [".".join(part[-length:]) for part in parts]
@@ -346,7 +362,7 @@ def broken(header: str) -> str:
 
 
 def format_params(params: dict[str, Any]) -> str:
-    """Return parameters in a short form."""
+    """Return parameters as `name=value` in one line, with short names and rounded values."""
     short = short_names(list(params))
     return " ".join(f"{n}={_format_value(v)}" for n, v in zip(short, params.values(), strict=True))
 
@@ -357,15 +373,13 @@ def _format_value(value: Any) -> str:
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes}:{rest:02d}"
-        if minutes < 60
-        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-    )
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration in the largest units that matter."""
+    """Return a duration in words, in its one or two largest units, e.g. `10 min 35 s`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
