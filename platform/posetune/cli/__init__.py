@@ -10,11 +10,20 @@ import os
 import sys
 import threading
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 
 def main() -> None:
-    """Run a command; bad input becomes one clear line and exit code 2."""
+    """Run the command that this process was started with, and end with its exit code."""
+    _leave(run())
+
+
+def run() -> int | str | None:
+    """Run the command in `sys.argv`; bad input becomes one clear line.
+
+    Returns:
+        The exit code: 0 or None for success, 2 for bad input.
+    """
     from posetune.api import BadInputError
     from posetune.cli.app import app
     from posetune.storage import StorageError
@@ -23,12 +32,13 @@ def main() -> None:
         app()
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
-        _leave(2)
+        return 2
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
-        _leave(1)
+        return 1
     except SystemExit as end:
-        _leave(end.code)
+        return end.code
+    return 0
 
 
 def _leave(code: int | str | None) -> None:

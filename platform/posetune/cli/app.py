@@ -1,49 +1,85 @@
-"""The list of commands."""
+"""Lists the commands; the module of a command is imported when that command is called."""
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from posetune.cli import (
-    compare,
-    control,
-    data,
-    evaluate,
-    look,
-    promote,
-    reproduce,
-    results,
-    sweep,
-    train,
-    use,
-)
+__all__ = ["COMMANDS", "app"]
 
-__all__ = ["app"]
+COMMANDS = {
+    "data": "Make stores and look at them.",
+    "train": "Train one trial in this process, without Ray.",
+    "evaluate": "Evaluate a model on a split, with tables and pictures.",
+    "check": "Check a sweep file and print its plan, without spending anything.",
+    "sweep": "Run the trials of one sweep until its budget is spent.",
+    "submit": "Send a sweep to a Ray cluster as a job.",
+    "show": "Show all sweeps, or one with its trials, baselines and shared stages.",
+    "compare": "Compare sweeps (by their best trials) or trials.",
+    "logs": "Say what happened to a sweep, event by event, from its study.",
+    "stop": "Ask a running sweep to stop; it can be continued.",
+    "report": "Write one self-contained page about a sweep.",
+    "reproduce": "Train a trial again from its record, and say whether the result agrees.",
+    "export-study": "Write a sweep as an Optuna storage, for optuna-dashboard.",
+    "track": "Bring MLflow up to date with a sweep; twice changes nothing.",
+    "stages": "List the shared stage products, and prune them.",
+    "promote": "Register the best complete trial of a sweep and point an alias at it.",
+    "rollback": "Point an alias at the version that it pointed at before.",
+    "predict": "Estimate the pose of the person in each picture.",
+    "export": "Write a model as one torch.export program.",
+    "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
+}
+"""Each command and its line in `posetune --help`, so that help imports no command."""
+
+
+class LazyCommands(TyperGroup):
+    """A group whose commands are imported when they are called.
+
+    `list_commands` and `get_command` are Click's own way to do it: help asks for every command and
+    gets its line only, a call resolves one and imports it.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of their table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command that knows its line of help and nothing else."""
+        line = COMMANDS.get(cmd_name)
+        return None if line is None else TyperCommand(cmd_name, help=line)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that was called, whole."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and _load(command.name or ""), rest
+
+
+def _load(name: str) -> Any:
+    """Import a command's module and return the command."""
+    module: Any = importlib.import_module(f"posetune.cli.commands.{name.replace('-', '_')}")
+    group = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        group.command(name)(getattr(module, name.replace("-", "_")))
+    command = get_command(group)
+    command.name = name
+    return command
+
 
 app = typer.Typer(
+    cls=LazyCommands,
     help="Sweeps of complete pose-network trainings: scheduled by Ray, searched by Optuna, "
     "recorded by MLflow, none of them lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data.app, name="data", help="Make stores and look at them.")
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("check")(sweep.check)
-app.command("sweep")(sweep.sweep)
-app.command("submit")(sweep.submit)
-app.command("show")(results.show)
-app.command("compare")(compare.compare)
-app.command("logs")(control.logs)
-app.command("stop")(control.stop)
-app.command("report")(look.report)
-app.command("reproduce")(reproduce.reproduce)
-app.command("export-study")(look.export_study)
-app.command("track")(results.track)
-app.command("stages")(results.stages)
-app.command("promote")(promote.promote)
-app.command("rollback")(promote.rollback)
-app.command("predict")(use.predict)
-app.command("export")(use.export)
-app.command("ui")(results.ui)
+
+
+@app.callback()
+def _posetune() -> None:
+    """Be a group though it has no command of its own yet."""

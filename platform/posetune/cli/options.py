@@ -11,11 +11,14 @@ __all__ = [
     "AddressOption",
     "HomeOption",
     "JsonOption",
+    "ModelArgument",
+    "ModelNameOption",
     "NameOption",
     "OptionalSweepArgument",
     "StoreOption",
     "SweepArgument",
     "SweepFile",
+    "TrainableOption",
     "complete_sweep",
 ]
 
@@ -77,4 +80,17 @@ SweepArgument: TypeAlias = Annotated[
 OptionalSweepArgument: TypeAlias = Annotated[
     str | None,
     typer.Argument(help="A sweep's name.", autocompletion=complete_sweep, show_default=False),
+]
+ModelNameOption: TypeAlias = Annotated[
+    str, typer.Option("--model", help="The registered model's name.")
+]
+ModelArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        help="models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of an exported "
+        "model."
+    ),
+]
+TrainableOption: TypeAlias = Annotated[
+    str, typer.Option("--trainable", help="Whose model a folder or version holds.")
 ]

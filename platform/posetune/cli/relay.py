@@ -8,9 +8,15 @@ from typing import Any
 
 import typer
 
+from posetune.api import BadInputError
 from posetune.cli.screen import console, print_json
+from posetune.home import Home
+from posetune.storage import open_storage
 
-__all__ = ["ask_head", "is_job_server", "relay"]
+__all__ = ["MLFLOW_LINE", "ask_head", "is_job_server", "relay", "store_on_cluster"]
+
+MLFLOW_LINE = "MLflow: "
+"""How the line with the address of the sweep's run begins: `submit` looks for it."""
 
 
 def is_job_server(address: str) -> bool:
@@ -21,7 +27,6 @@ def is_job_server(address: str) -> bool:
 def relay(*arguments: str, address: str, home: Path | None, as_json: bool) -> typer.Exit:
     """Run a command on the head and show its output; raise what is returned."""
     from posetune.execution.jobs import Parcel, run_there
-    from posetune.home import Home
 
     if as_json:
         code, found = ask_head(*arguments, address=address, parcel=Parcel(Home.resolve(home)))
@@ -52,3 +57,18 @@ def ask_head(*arguments: str, address: str, parcel: Any) -> tuple[int, Any]:
     except ValueError:
         console.out("\n".join(lines), highlight=False)
         raise typer.Exit(code or 1) from None
+
+
+def store_on_cluster(given: str | None, named: str | None) -> str:
+    """Return the address of a store that is not on this machine.
+
+    Args:
+        given: what --store says.
+        named: what the sweep file says.
+
+    Raises:
+        BadInputError: neither names one.
+    """
+    if given is None and named is None:
+        raise BadInputError("no store: name one with --store, or as `store:` in the sweep file")
+    return open_storage(given or named or "").address

@@ -1,14 +1,12 @@
-"""`posetune logs` and `stop`: from any machine that reaches the study database."""
+"""`posetune logs`: what happened to a sweep, event by event."""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 import time
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,13 +14,16 @@ from posetune.api import BadInputError
 from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArgument
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
+from posetune.home import Home
 from posetune.storage import Storage
+from posetune.study.database import open_database
+from posetune.study.history import read_history
+from posetune.study.view import read_sweep
+from posetune.trial.checkpoints import log_file
 
-__all__ = ["logs", "stop"]
+__all__ = ["logs"]
 
 FOLLOW_S = 1.0
-STOP_S = 60.0
-"""How long `stop` waits for the driver's end."""
 
 
 def logs(
@@ -46,11 +47,6 @@ def logs(
         of_trial = [] if trial is None else ["--trial", str(trial)]
         arguments = ["logs", name, *of_trial, *(["--follow"] if follow else [])]
         raise relay(*arguments, address=address, home=home, as_json=as_json)
-    from posetune.home import Home
-    from posetune.study.database import open_database
-    from posetune.study.history import read_history
-    from posetune.study.view import read_sweep
-    from posetune.trial.checkpoints import log_file
 
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
@@ -89,44 +85,3 @@ class _Tail:
         self._shown += len(new)
         if new:
             console.out(new.decode(errors="replace").rstrip(), highlight=False)
-
-
-def stop(
-    name: SweepArgument,
-    home: HomeOption = None,
-    address: AddressOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask a running sweep to stop: its trials save where they are, and it can be continued.
-
-    posetune stop first
-
-    posetune stop big --address http://head:8265 --home /shared/runs
-    """
-    if address is not None:
-        raise relay("stop", name, address=address, home=home, as_json=as_json)
-    from posetune.home import Home
-    from posetune.study.database import open_database
-    from posetune.study.lease import ask_to_stop
-    from posetune.study.view import read_sweep
-
-    database = open_database(Home.resolve(home).database, create=False)
-    view = read_sweep(database, name)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    if not ask_to_stop(database, view.id, who=who):
-        raise BadInputError(f"sweep {name}: has no driver to stop; it is {view.state}")
-    deadline = time.monotonic() + STOP_S
-    with console.status(f"waiting for the driver of {name}"):
-        while (view := read_sweep(database, name)).state == "RUNNING":
-            if time.monotonic() > deadline:
-                raise BadInputError(
-                    f"sweep {name}: its driver has not stopped within {STOP_S:.0f} s; it will at "
-                    "its next sign of life (posetune logs shows it)"
-                )
-            time.sleep(0.3)
-    outcome: dict[str, Any] = {"sweep": name, "state": view.state, "stopped": view.stopped}
-    if as_json:
-        print_json(outcome)
-    else:
-        console.print(f"sweep {name}: {view.state}, {view.stopped}")
-        console.print("Next: the command that started it continues it")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, complete_sweep
 from posetune.cli.screen import console, print_json, progress_bar
-
-if TYPE_CHECKING:
-    from posetune.report.comparison import Compared
-    from posetune.study.database import Database
+from posetune.home import Home
+from posetune.report.comparison import (
+    Compared,
+    comparison_json,
+    comparison_tables,
+    evaluate_for_comparison,
+)
+from posetune.report.comparison import compare as side_by_side
+from posetune.study.database import Database, open_database
+from posetune.study.view import read_sweep
 
 __all__ = ["compare"]
 
@@ -36,15 +42,6 @@ def compare(
 
     posetune compare first/0 first/6 --no-evaluate
     """
-    from posetune.home import Home
-    from posetune.report.comparison import compare as side_by_side
-    from posetune.report.comparison import (
-        comparison_json,
-        comparison_tables,
-        evaluate_for_comparison,
-    )
-    from posetune.study.database import open_database
-
     if len(set(names)) < 2:
         raise BadInputError(f"compare {' '.join(names)}: name two or more sweeps or trials")
     resolved = Home.resolve(home)
@@ -61,8 +58,6 @@ def compare(
 
 
 def _find(database: Database, name: str) -> Compared:
-    from posetune.report.comparison import Compared
-    from posetune.study.view import read_sweep
 
     sweep, separator, number = name.partition("/")
     view = read_sweep(database, sweep)

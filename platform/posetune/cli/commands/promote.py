@@ -1,4 +1,4 @@
-"""`posetune promote` and `posetune rollback`: which version an alias points at."""
+"""`posetune promote`: registers a sweep's best model and moves an alias."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption, SweepArgument
+from posetune.cli.options import HomeOption, JsonOption, ModelNameOption, SweepArgument
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
+from posetune.home import Home
+from posetune.promotion.verdict_table import verdict_table
+from posetune.workflow.promote import promote as promote_best
 
 if TYPE_CHECKING:
-    from posetune.home import Home
     from posetune.promotion.decision import Promotion
 
-__all__ = ["promote", "rollback"]
+__all__ = ["promote"]
 
 GATE_REFUSED = 3
-
-ModelOption = Annotated[str, typer.Option("--model", help="The registered model's name.")]
+"""Exit code: the gate refused, and the alias stays."""
 
 
 def promote(
     name: SweepArgument,
-    model: ModelOption,
+    model: ModelNameOption,
     alias: Annotated[
         str, typer.Option("--alias", help="The alias to move; `candidate` has no gate.")
     ] = "candidate",
@@ -52,71 +53,30 @@ def promote(
 
       posetune promote first --model selfpose --alias champion --seeds 2
     """
-    from posetune.home import Home
-    from posetune.spec.registration import load_trainable
-    from posetune.study.database import open_database
-    from posetune.study.view import read_sweep
-
     if force != bool(reason.strip()):
         raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
-    resolved = Home.resolve(home)
-    database = open_database(resolved.database, create=False)
-    view = read_sweep(database, name)
-
-    from posetune.promotion.decision import Request  # imports MLflow, which takes seconds
-    from posetune.promotion.decision import promote as decide
-
-    trainable = load_trainable(view.spec.trainable)
     with interruptible(), progress_bar("promote", quiet=as_json) as progress:
-        finalists = []
-        if seeds:
-            from posetune.promotion.finalists import retrain_finalists
-
-            finalists = retrain_finalists(
-                view,
-                resolved,
-                trainable=trainable,
-                seeds=seeds,
-                store=store or view.store,
-                progress=progress,
-            )
-        request = Request(name, model, alias, store, reason if force else None, finalists)
-        promotion = decide(database, resolved, request, trainable=trainable, progress=progress)
+        promotion = promote_best(
+            name,
+            model,
+            alias=alias,
+            seeds=seeds,
+            store=store,
+            force_reason=reason if force else None,
+            home=home,
+            progress=progress,
+        )
     if as_json:
         print_json(asdict(promotion))
     else:
-        _show(promotion, resolved, home)
+        _show(promotion, home)
     if promotion.gate == "refused":
         raise typer.Exit(GATE_REFUSED)
 
 
-def rollback(
-    model: ModelOption,
-    alias: Annotated[str, typer.Option("--alias", help="The alias to take back.")] = "champion",
-    to: Annotated[
-        int | None, typer.Option(help="A version (default: the one before).", min=1)
-    ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Point an alias at the version that it pointed at before.
-
-    posetune rollback --model selfpose --alias champion
-    """
-    from posetune.home import Home
-    from posetune.promotion.decision import roll_back
-
-    before, now = roll_back(Home.resolve(home), model=model, alias=alias, to=to)
-    if as_json:
-        print_json({"model": model, "alias": alias, "from": before, "to": now})
-    else:
-        console.print(f"{model}@{alias}: version {now} again, instead of {before}")
-
-
-def _show(promotion: Promotion, resolved: Home, home: Path | None) -> None:
+def _show(promotion: Promotion, home: Path | None) -> None:
     """Print a decision."""
-    from posetune.promotion.verdict_table import verdict_table
-    from posetune.tracking.connection import public_address
+    from posetune.tracking.connection import public_address  # imports MLflow
 
     for finalist in promotion.finalists:
         values = ", ".join(f"{value:.4g}" for value in finalist.values)
@@ -136,7 +96,7 @@ def _show(promotion: Promotion, resolved: Home, home: Path | None) -> None:
     home_flag = f" --home {home}" if home else ""
     console.print(
         f"Next: posetune ui{home_flag}, or in Python\n"
-        f'  mlflow.set_tracking_uri("{public_address(resolved.tracking)}")\n'
+        f'  mlflow.set_tracking_uri("{public_address(Home.resolve(home).tracking)}")\n'
         f'  mlflow.pyfunc.load_model("{promotion.uri}")',
         soft_wrap=True,
     )

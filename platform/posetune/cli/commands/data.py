@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from rich.table import Table
 
 from posetune.api import BadInputError, Importer
 from posetune.cli.options import JsonOption
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
-from posetune.spec.registration import DEFAULT_TRAINABLE
+from posetune.spec.registration import DEFAULT_TRAINABLE, load_trainable
+from posetune.storage import open_folder
 
 __all__ = ["app"]
 
@@ -59,8 +62,6 @@ def import_(
 
       posetune data import mocap17.h5 --format mocap17 --image-size 64 --views 1 --out data/mocap
     """
-    from posetune.spec.registration import load_trainable
-
     found = load_trainable(trainable)
     importer = _importer(found.importers(), format_, file)
     given = {
@@ -110,11 +111,6 @@ def info(
 
     posetune data info data/procedural
     """
-    from rich.table import Table
-
-    from posetune.spec.registration import load_trainable
-    from posetune.storage import open_folder
-
     found = load_trainable(trainable)
     folder = open_folder(store)
     summary = found.describe_store(folder)
@@ -153,7 +149,6 @@ def _importer(importers: Any, name: str, file: Path | None) -> Importer:
 
 
 def _options(importer: Importer, name: str, given: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
 
     try:
         return importer.options(**given)

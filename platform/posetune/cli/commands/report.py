@@ -1,22 +1,23 @@
-"""`posetune report` and `export-study`: a sweep as one page, and as an Optuna study."""
+"""`posetune report`: a sweep as one page."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, print_json, progress_bar
+from posetune.home import Home
+from posetune.report.best import look_at_best
+from posetune.report.page import BestTrial, build_page
+from posetune.study.database import open_database
+from posetune.study.view import SweepView, read_sweep
 
-if TYPE_CHECKING:
-    from posetune.report.page import BestTrial
-    from posetune.study.view import SweepView
-
-__all__ = ["export_study", "report"]
+__all__ = ["report"]
 
 
 def report(
@@ -39,12 +40,6 @@ def report(
 
     posetune report first --out first.html
     """
-    from posetune.home import Home
-    from posetune.report.best import look_at_best
-    from posetune.report.page import BestTrial, build_page
-    from posetune.study.database import open_database
-    from posetune.study.view import read_sweep
-
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
@@ -66,30 +61,6 @@ def report(
     if best.missing:
         console.print(f"the best trial was not evaluated: {best.missing}")
     console.print(f"page: {out}" + (f"; also in MLflow: {where}" if where else ""), soft_wrap=True)
-
-
-def export_study(
-    name: SweepArgument,
-    to: Annotated[str, typer.Option("--to", help="Where: sqlite:///FILE or postgresql://...")],
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a sweep as an Optuna storage, for optuna-dashboard.
-
-    posetune export-study first --to sqlite:///optuna.db
-    """
-    from posetune.home import Home
-    from posetune.report.optuna_storage import export_study as write
-    from posetune.study.database import open_database
-    from posetune.study.view import read_sweep
-
-    view = read_sweep(open_database(Home.resolve(home).database, create=False), name)
-    address = write(view, to)
-    if as_json:
-        print_json({"study": name, "storage": address, "trials": len(view.trials)})
-        return
-    console.print(f"study {name} with {len(view.trials)} trials: {address}", soft_wrap=True)
-    console.print(f"Next: optuna-dashboard {address}", soft_wrap=True)
 
 
 def _commands(view: SweepView, home: Path | None) -> list[str]:

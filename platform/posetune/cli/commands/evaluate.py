@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from posetune.api import BadInputError, StoreSummary
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, progress_bar
+from posetune.home import Home
+from posetune.promotion.test_looks import record_opening
+from posetune.report.evaluation import evaluation_table, write_evaluation
 from posetune.spec.registration import DEFAULT_TRAINABLE
-
-if TYPE_CHECKING:
-    from posetune.home import Home
+from posetune.storage import open_folder, open_storage
+from posetune.storage.digest import digest_folder
+from posetune.study.database import open_database
+from posetune.workflow.models import open_model
 
 __all__ = ["evaluate"]
 
@@ -45,12 +49,6 @@ def evaluate(
 
       posetune evaluate quickstart/6 --store data/procedural --split val --out out/trial6
     """
-    from posetune.cli.models import open_model
-    from posetune.home import Home
-    from posetune.report.evaluation import evaluation_table, write_evaluation
-    from posetune.storage import open_folder, open_storage
-    from posetune.storage.digest import digest_folder
-
     resolved = Home.resolve(home)
     with open_model(model, resolved, trainable) as found:
         folder = open_folder(store)
@@ -79,9 +77,6 @@ def evaluate(
 
 def _count_look(home: Home, summary: StoreSummary, model: str) -> int | None:
     """Record that the test split is opened; None where there is no study to record it in."""
-    from posetune.promotion.test_looks import record_opening
-    from posetune.study.database import open_database
-
     try:
         database = open_database(home.database, create=False)
     except BadInputError as error:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json, progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from posetune.home import Home
-    from posetune.trial.reproduce import Recorded, Reproduction
+from posetune.home import Home
+from posetune.provenance import collect
+from posetune.spec.registration import load_trainable
+from posetune.storage import open_folder, open_storage
+from posetune.study import journal
+from posetune.study.database import open_database
+from posetune.study.view import find_run, read_sweep
+from posetune.trial.reproduce import Recorded, Reproduction, changed_environment
+from posetune.trial.reproduce import reproduce as train_again
 
 __all__ = ["reproduce"]
 
@@ -41,11 +45,6 @@ def reproduce(
 
       posetune reproduce first/3
     """
-    from posetune.home import Home
-    from posetune.provenance import collect
-    from posetune.trial.reproduce import changed_environment
-    from posetune.trial.reproduce import reproduce as train_again
-
     record = _find(Home.resolve(home), run, store)
     changed = changed_environment(record.view.provenance, collect())
     metric = record.view.spec.objective.metric
@@ -91,11 +90,6 @@ def _verdict(found: Reproduction) -> str:
 
 
 def _find(home: Home, run: str, store: str | None) -> Recorded:
-    from posetune.storage import open_folder, open_storage
-    from posetune.study import journal
-    from posetune.study.database import open_database
-    from posetune.study.view import find_run, read_sweep
-    from posetune.trial.reproduce import Recorded
 
     database = open_database(home.database, create=False)
     match = _TRIAL.fullmatch(run)
@@ -122,7 +116,6 @@ def _find(home: Home, run: str, store: str | None) -> Recorded:
 
 
 def _digest(trainable: str, store: Path) -> str:
-    from posetune.spec.registration import load_trainable
 
     found: Any = load_trainable(trainable)
     return str(found.describe_store(store).digest)

@@ -1,4 +1,4 @@
-"""`posetune predict` and `export`: a model on any pictures, and as one program."""
+"""`posetune predict`: the poses of any pictures."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ from typing import Annotated
 
 import typer
 
-from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
+from posetune.home import Home
+from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
 from posetune.spec.registration import DEFAULT_TRAINABLE
+from posetune.workflow.models import open_model
 
-__all__ = ["export", "predict"]
-
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        help="models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of an exported "
-        "model."
-    ),
-]
-TrainableOption = Annotated[
-    str, typer.Option("--trainable", help="Whose model a folder or version holds.")
-]
+__all__ = ["predict"]
 
 
 def predict(
@@ -48,10 +39,6 @@ def predict(
 
       posetune predict models:/selfpose@candidate photos/ me.jpg --out poses
     """
-    from posetune.cli.models import open_model
-    from posetune.home import Home
-    from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
-
     square = PictureCrop.parse(crop)
     files = find_pictures(images)
     with open_model(model, Home.resolve(home), trainable) as found:
@@ -78,35 +65,3 @@ def predict(
         f"{out}/poses.npz{drawings}",
         soft_wrap=True,
     )
-
-
-def export(
-    model: ModelArgument,
-    to: Annotated[Path, typer.Option("--to", help="The file to write, NAME.pt2.")],
-    home: HomeOption = None,
-    trainable: TrainableOption = DEFAULT_TRAINABLE,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a model as one torch.export program, checked to give the model's own poses.
-
-    It runs with torch alone: torch.export.load("pose.pt2").module()(images).
-
-      posetune export models:/selfpose@candidate --to pose.pt2
-    """
-    from posetune.cli.models import open_model
-    from posetune.home import Home
-
-    if to.suffix != ".pt2" or to.is_dir() or not to.absolute().parent.is_dir():
-        raise BadInputError(f"--to {to}: must be a file NAME.pt2 in a folder that is there")
-    with open_model(model, Home.resolve(home), trainable) as found:
-        difference = found.trainable.export_graph(found.folder, to)
-        side = found.trainable.load_model(found.folder).image_size
-    if as_json:
-        print_json({"model": found.name, "file": str(to), "largest_difference": difference})
-        return
-    console.print(
-        f"{to}: uint8 images (N, {side}, {side}, 3) to poses; read back, its poses differ from the "
-        f"model's by at most {difference:.1e} of a mean limb",
-        soft_wrap=True,
-    )
-    console.print(f'Next: torch.export.load("{to}").module()(images)', soft_wrap=True)

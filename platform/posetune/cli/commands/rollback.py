@@ -1,0 +1,35 @@
+"""`posetune rollback`: points an alias at the version before."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from posetune.cli.options import HomeOption, JsonOption, ModelNameOption
+from posetune.cli.screen import console, print_json
+from posetune.home import Home
+
+__all__ = ["rollback"]
+
+
+def rollback(
+    model: ModelNameOption,
+    alias: Annotated[str, typer.Option("--alias", help="The alias to take back.")] = "champion",
+    to: Annotated[
+        int | None, typer.Option(help="A version (default: the one before).", min=1)
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias at the version that it pointed at before.
+
+    posetune rollback --model selfpose --alias champion
+    """
+    from posetune.promotion.decision import roll_back
+
+    before, now = roll_back(Home.resolve(home), model=model, alias=alias, to=to)
+    if as_json:
+        print_json({"model": model, "alias": alias, "from": before, "to": now})
+    else:
+        console.print(f"{model}@{alias}: version {now} again, instead of {before}")

@@ -1,0 +1,59 @@
+"""`posetune show`: all sweeps, or one with its trials."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from posetune.cli.options import (
+    AddressOption,
+    HomeOption,
+    JsonOption,
+    OptionalSweepArgument,
+)
+from posetune.cli.relay import relay
+from posetune.cli.screen import console, print_json
+from posetune.home import Home
+from posetune.report.tables import as_json as view_json
+from posetune.report.tables import next_steps, sweep_list, sweep_tables
+from posetune.study.database import open_database
+from posetune.study.view import list_sweeps, read_sweep
+
+__all__ = ["show"]
+
+
+def show(
+    name: OptionalSweepArgument = None,
+    home: HomeOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="Show every trial.")] = False,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all sweeps, or one with its trials, baselines and shared stages.
+
+    posetune show
+
+    posetune show first --json
+
+    posetune show big --address http://head:8265 --home /shared/runs
+    """
+    if address is not None:
+        arguments = ["show", *([name] if name else []), *(["--all"] if all_ else [])]
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
+
+    database = open_database(Home.resolve(home).database, create=False)
+    if name is None:
+        views = list_sweeps(database)
+        if as_json:
+            print_json({"sweeps": [view_json(view) for view in views]})
+        else:
+            console.print(sweep_list(views))
+            console.print("Next: posetune show NAME")
+        return
+    view = read_sweep(database, name)
+    if as_json:
+        print_json(view_json(view))
+        return
+    console.print(sweep_tables(view, most=len(view.trials) if all_ else 20))
+    console.print(f"Next: {next_steps(view, f' --home {home}' if home else '')}", soft_wrap=True)

@@ -1,0 +1,59 @@
+"""`posetune stop`: asks a running sweep to stop."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from typing import Any
+
+from posetune.api import BadInputError
+from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArgument
+from posetune.cli.relay import relay
+from posetune.cli.screen import console, print_json
+from posetune.home import Home
+from posetune.study.database import open_database
+from posetune.study.lease import ask_to_stop
+from posetune.study.view import read_sweep
+
+__all__ = ["stop"]
+
+STOP_S = 60.0
+"""How long `stop` waits for the driver's end."""
+
+
+def stop(
+    name: SweepArgument,
+    home: HomeOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running sweep to stop: its trials save where they are, and it can be continued.
+
+    posetune stop first
+
+    posetune stop big --address http://head:8265 --home /shared/runs
+    """
+    if address is not None:
+        raise relay("stop", name, address=address, home=home, as_json=as_json)
+
+    database = open_database(Home.resolve(home).database, create=False)
+    view = read_sweep(database, name)
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    if not ask_to_stop(database, view.id, who=who):
+        raise BadInputError(f"sweep {name}: has no driver to stop; it is {view.state}")
+    deadline = time.monotonic() + STOP_S
+    with console.status(f"waiting for the driver of {name}"):
+        while (view := read_sweep(database, name)).state == "RUNNING":
+            if time.monotonic() > deadline:
+                raise BadInputError(
+                    f"sweep {name}: its driver has not stopped within {STOP_S:.0f} s; it will at "
+                    "its next sign of life (posetune logs shows it)"
+                )
+            time.sleep(0.3)
+    outcome: dict[str, Any] = {"sweep": name, "state": view.state, "stopped": view.stopped}
+    if as_json:
+        print_json(outcome)
+    else:
+        console.print(f"sweep {name}: {view.state}, {view.stopped}")
+        console.print("Next: the command that started it continues it")

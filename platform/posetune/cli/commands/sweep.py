@@ -1,0 +1,128 @@
+"""`posetune sweep`: runs the trials of a sweep file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posetune.cli.live import live_table
+from posetune.cli.options import HomeOption, JsonOption, NameOption, StoreOption, SweepFile
+from posetune.cli.relay import MLFLOW_LINE
+from posetune.cli.screen import console, print_json
+from posetune.execution.connection import RayNotStartedError
+from posetune.execution.driver import StudyLostError
+from posetune.report.tables import as_json as view_json
+from posetune.report.tables import forecast_line, next_steps, sweep_tables
+from posetune.study.forecast import Foresight, forecast
+from posetune.study.prospects import Situation
+from posetune.study.sweep import SweepRun
+from posetune.workflow.sweep import SweepEnd, run_sweep
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    file: SweepFile,
+    name: NameOption = None,
+    store: StoreOption = None,
+    home: HomeOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="A Ray cluster to join; 'auto' on a cluster's node (default: a local one)."
+        ),
+    ] = None,
+    watch_machine: Annotated[
+        bool,
+        typer.Option("--system-metrics", help="Also log how busy the driver's machine is."),
+    ] = False,
+    tracking: Annotated[
+        bool,
+        typer.Option(
+            "--tracking/--no-tracking",
+            help="Ship the sweep to MLflow while it runs; `posetune track` can do so afterwards.",
+        ),
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the trials of one sweep until its budget is spent.
+
+    Ctrl-C lets the trials save where they are. The same command again continues the sweep: open
+    trials go first, from their last checkpoint.
+
+      posetune sweep search_spaces/selfpose/quickstart.yaml --name first
+    """
+    try:
+        end = run_sweep(
+            file,
+            name,
+            store=store,
+            home=home,
+            address=address,
+            tracking=tracking,
+            system_metrics=watch_machine,
+            onlooker=_Terminal(quiet=as_json),
+        )
+    except (RayNotStartedError, StudyLostError) as error:
+        console.print(f"{error}; nothing is lost, the same command again continues the sweep")
+        raise typer.Exit(1) from error
+    if as_json:
+        print_json(view_json(end.view))
+    else:
+        console.print(sweep_tables(end.view))
+    _say_how_it_ended(end, home, tracking=tracking)
+
+
+class _Terminal:
+    """Shows a sweep on the terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
+        for note in notes:
+            console.print(note)
+        if not self._quiet:
+            console.print(_expected(run))
+
+    def watching(self, run: SweepRun, foresight: Foresight) -> AbstractContextManager[None]:
+        return live_table(run, foresight, quiet=self._quiet)
+
+    def page(self, address: str) -> None:
+        # On one line, however narrow the terminal: `submit` looks for it.
+        console.print(MLFLOW_LINE + address, soft_wrap=True, markup=False)
+
+
+def _expected(run: SweepRun) -> str:
+    """Return what the sweep, or its rest, will take; seconds are known from reports only."""
+    if any(trial.epoch for trial in run.trials):
+        return forecast_line(run.view())
+    low, _, high = forecast(Situation(run.spec, slots=1)).epochs
+    return (
+        f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
+        "shown once some are trained (posetune check measures before)"
+    )
+
+
+def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> None:
+    view, home_flag = end.view, f" --home {home}" if home else ""
+    if not end.is_tracked:
+        cause = end.tracking_error if tracking else "--no-tracking"
+        because = f" ({cause})" if cause else ""
+        console.print(
+            f"MLflow is behind{because}; bring it up to date: posetune track {view.name}{home_flag}"
+        )
+    if view.state == "INTERRUPTED":
+        is_spent = not end.stopped_by_user and not end.refused
+        first = "raise the budget in the file; then " if is_spent else ""
+        console.print(f"{view.stopped}; {first}the same command again continues it")
+        raise typer.Exit(130 if end.stopped_by_user else 2 if end.refused else 0)
+    if view.state == "FAILED":
+        reasons = sorted({trial.reason for trial in view.trials})
+        console.print("every trial failed: " + "; ".join(reasons[:3]))
+        raise typer.Exit(1)
+    console.print(f"Next: {next_steps(view, home_flag)}", soft_wrap=True)

@@ -1,0 +1,51 @@
+"""`posetune ui`: opens the MLflow UI on a home."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from posetune.api import BadInputError
+from posetune.cli.options import (
+    HomeOption,
+    JsonOption,
+)
+from posetune.home import Home
+
+__all__ = ["ui"]
+
+
+def ui(
+    home: HomeOption = None,
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
+    as_json: JsonOption = False,
+) -> None:
+    """Open the MLflow UI on this home; Ctrl-C ends it.
+
+    posetune ui --port 5001
+    """
+    from posetune.tracking.ui import serve_ui
+
+    resolved = Home.resolve(home)
+    if not resolved.folder.is_dir():
+        raise BadInputError(
+            f"no home at {resolved.folder}: nothing has run there yet; name the one to show with "
+            "--home (posetune sweep FILE makes one)"
+        )
+    say = _say_json if as_json else _say
+    raise typer.Exit(serve_ui(resolved.prepare(), host=host, port=port, say=say))
+
+
+def _say(state: str, what: str) -> None:
+    lines = {"starting": "starting MLflow on {} (Ctrl-C ends it)", "running": "MLflow runs at {}"}
+    print(lines.get(state, "MLflow ended: {}").format(what), flush=True)
+
+
+def _say_json(state: str, what: str) -> None:
+    """One line a state: the reader of a stream needs its ends."""
+    print(
+        json.dumps({"state": state, ("why" if state == "ended" else "address"): what}), flush=True
+    )

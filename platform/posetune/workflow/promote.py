@@ -1,0 +1,72 @@
+"""Registers a sweep's best model and moves an alias, as `posetune promote` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posetune.api import BadInputError, Progress, silent
+from posetune.home import Home
+from posetune.promotion.finalists import retrain_finalists
+from posetune.spec.registration import load_trainable
+from posetune.study.database import open_database
+from posetune.study.view import read_sweep
+
+if TYPE_CHECKING:
+    from posetune.promotion.decision import Promotion
+
+__all__ = ["promote"]
+
+
+def promote(
+    name: str,
+    model: str,
+    *,
+    alias: str = "candidate",
+    seeds: int = 0,
+    store: str | None = None,
+    force_reason: str | None = None,
+    home: Path | None = None,
+    progress: Progress = silent,
+) -> Promotion:
+    """Register the best complete trial of a sweep and point an alias at it, if the gate holds.
+
+    Args:
+        name: the sweep.
+        model: the registered model's name.
+        alias: the alias to move; `candidate` has no gate.
+        seeds: train the three best again with so many further seeds first.
+        store: the sweep's data, if it is not where it was.
+        force_reason: move the alias without a gate, and record this reason.
+        home: where the study is (default: POSETUNE_HOME, or `runs`).
+        progress: is told how far the evaluation is.
+
+    Returns:
+        What was decided; its `gate` is `refused` where the alias stayed.
+
+    Raises:
+        BadInputError: there is no such sweep, or it has no complete trial.
+    """
+    if force_reason is not None and not force_reason.strip():
+        raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database, create=False)
+    view = read_sweep(database, name)
+
+    # Importing MLflow takes seconds, and most bad input was refused by now.
+    from posetune.promotion.decision import Request
+    from posetune.promotion.decision import promote as decide
+
+    trainable = load_trainable(view.spec.trainable)
+    finalists = []
+    if seeds:
+        finalists = retrain_finalists(
+            view,
+            resolved,
+            trainable=trainable,
+            seeds=seeds,
+            store=store or view.store,
+            progress=progress,
+        )
+    request = Request(name, model, alias, store, force_reason, finalists)
+    return decide(database, resolved, request, trainable=trainable, progress=progress)

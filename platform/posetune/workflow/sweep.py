@@ -1,0 +1,154 @@
+"""Runs a sweep file to its end: study, Ray and MLflow together, as `posetune sweep` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from posetune.execution.driver import run_sweep as run_trials
+from posetune.execution.driver_context import Data, StopRequest
+from posetune.home import Home, check_name
+from posetune.provenance import collect
+from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.study.database import Database, open_database
+from posetune.study.forecast import Foresight
+from posetune.study.sweep import Opening, SweepRun
+from posetune.study.view import SweepView, read_sweep
+from posetune.tracking.tracker import Tracker
+from posetune.workflow.stores import find_store
+
+__all__ = ["Onlooker", "SweepEnd", "run_sweep"]
+
+TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 3.0
+"""How long the end of a sweep waits for MLflow; what is missing then is shipped by `track`."""
+
+
+class Onlooker(Protocol):
+    """Shows a person how a sweep begins and goes on."""
+
+    def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
+        """The sweep was opened; `notes` say what it takes over from others."""
+
+    def watching(self, run: SweepRun, foresight: Foresight) -> AbstractContextManager[None]:
+        """Return a block in which the sweep runs and is shown."""
+
+    def page(self, address: str) -> None:
+        """MLflow shows the sweep at this address."""
+
+
+class _Nobody:
+    """Shows nothing."""
+
+    def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
+        pass
+
+    @contextmanager
+    def watching(self, run: SweepRun, foresight: Foresight) -> Iterator[None]:
+        yield
+
+    def page(self, address: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """How one run of a sweep ended."""
+
+    view: SweepView
+    """The sweep as its study tells it now."""
+    stopped_by_user: bool
+    """Whether a person or a signal asked the driver to stop."""
+    refused: bool
+    """Whether no trial could go on, because of the data or the configuration."""
+    is_tracked: bool
+    """Whether MLflow holds everything; otherwise `posetune track` brings it up to date."""
+    tracking_error: str
+    """Why MLflow is behind, in one line; empty where it is not, or was not asked for."""
+
+
+def run_sweep(
+    file: Path,
+    name: str | None = None,
+    *,
+    store: str | None = None,
+    home: Path | None = None,
+    address: str | None = None,
+    tracking: bool = True,
+    system_metrics: bool = False,
+    onlooker: Onlooker | None = None,
+) -> SweepEnd:
+    """Run the trials of a sweep until its budget is spent; the same call again continues it.
+
+    Args:
+        file: the sweep file.
+        name: the sweep's name (default: the file's).
+        store: prepared data, a folder or s3://...; it overrides the file's.
+        home: where studies, checkpoints and tracking live (default: POSETUNE_HOME, or `runs`).
+        address: a Ray cluster to join; without one, Ray is started on this machine.
+        tracking: ship the sweep to MLflow while it runs.
+        system_metrics: also log how busy the driver's machine is.
+        onlooker: shows how the sweep goes on.
+
+    Raises:
+        BadInputError: the file, the store or the cluster cannot be used; nothing was spent.
+        RayNotStartedError: Ray does not start on this machine; nothing is lost.
+        StudyLostError: the study database went away for too long; nothing is lost.
+    """
+    name = check_name(name or file.stem)
+    spec, trainable, document = load_sweep(file)
+    found = find_store(spec, trainable, store)
+    defaults = default_params(spec, trainable.config_model)
+    trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
+    resolved = Home.resolve(home).prepare()
+    database = open_database(resolved.database)
+    opening = Opening(
+        name=name,
+        spec=spec,
+        source=document.text,
+        store=found.address,
+        store_digest=found.summary.digest,
+        provenance=collect(),
+        defaults=defaults,
+    )
+    machine = _machine(database, name, resolved) if system_metrics else nullcontext()
+    run = SweepRun(database, opening)
+    shown = onlooker or _Nobody()
+    shown.begins(run, run.warm_notes)
+    foresight = Foresight()
+    tracker = Tracker(database, name, resolved, announce=shown.page, foresight=foresight)
+    if tracking:
+        tracker.start()
+    request = StopRequest()
+    is_tracked = False
+    try:
+        with shown.watching(run, foresight), machine:
+            run_trials(
+                run,
+                trainable,
+                data=Data(found.address, found.summary.digest),
+                home=resolved,
+                address=address,
+                stopping=request,
+            )
+    finally:
+        if tracking:
+            patience_s = INTERRUPTED_TRACKER_S if request.asked_by_user else TRACKER_S
+            is_tracked = tracker.stop(patience_s)
+    return SweepEnd(
+        view=read_sweep(database, name),
+        stopped_by_user=request.asked_by_user,
+        refused=request.refused,
+        is_tracked=is_tracked,
+        tracking_error=tracker.error,
+    )
+
+
+def _machine(database: Database, name: str, home: Home) -> AbstractContextManager[object]:
+    """Return a block in which the machine's load is logged; refused before the sweep begins."""
+    # Importing MLflow takes seconds, and most bad input was refused by now.
+    from posetune.tracking.machine import MachineSampler, system_metrics
+
+    return system_metrics(MachineSampler(home.folder), database, name=name, home=home)

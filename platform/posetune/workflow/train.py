@@ -1,0 +1,130 @@
+"""Trains one trial in this process, without Ray, as `posetune train` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from posetune.api import BadInputError, Progress, Trainable, silent
+from posetune.home import Home, check_name
+from posetune.spec.sweep import SweepSpec, configure, default_params, load_sweep
+from posetune.trial.run import EpochResult, Started
+from posetune.trial.single import SingleTrial, forget_single, train_single
+from posetune.workflow.stores import find_store
+
+__all__ = ["Training", "train"]
+
+
+@dataclass
+class Training:
+    """One trial as it was trained in this process."""
+
+    params: dict[str, Any]
+    """The searched fields and their values."""
+    objective: str
+    """The metric that the sweep file optimises."""
+    max_epochs: int
+    """The epochs of a complete training."""
+    model: str = ""
+    """Where the exported model is; empty until it was trained."""
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """For each epoch that was trained now: its number, its seconds and its metrics."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """What the trivial answers come to, in the objective."""
+
+
+def train(
+    file: Path,
+    name: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    store: str | None = None,
+    home: Path | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    on_start: Callable[[Training], None] = lambda training: None,
+    on_epoch: Callable[[Training], None] = lambda training: None,
+    progress: Progress = silent,
+) -> Training:
+    """Train one trial: the sweep file's defaults, changed by `settings`.
+
+    The same call again continues from the last epoch.
+
+    Args:
+        file: the sweep file.
+        name: the training's name (default: the file's).
+        settings: fields of the configuration by their dotted names, e.g. {"flow.depth": 8}.
+        store: prepared data, a folder or s3://...; it overrides the file's.
+        home: where checkpoints and models go (default: POSETUNE_HOME, or `runs`).
+        epochs: epochs to train (default: the file's max_epochs).
+        minutes: end before an epoch that would not fit in.
+        seed: of the trial.
+        fresh: forget an earlier training of this name.
+        on_start: is called when the stages are there, with the baselines.
+        on_epoch: is called after each epoch, with what was trained so far.
+        progress: is told how far the training is.
+
+    Raises:
+        BadInputError: the file, the store or a setting cannot be used.
+        TrialFailedError: the training diverged or collapsed.
+    """
+    name = check_name(name or file.stem)
+    spec, trainable, _ = load_sweep(file)
+    if epochs is not None:
+        pruner = spec.pruner.model_copy(update={"max_epochs": epochs, "grace_epochs": 1})
+        spec = spec.model_copy(update={"pruner": pruner})
+    params = {**default_params(spec, trainable.config_model), **(settings or {})}
+    _check_settings(spec, trainable, params)
+    found = find_store(spec, trainable, store)
+    resolved = Home.resolve(home).prepare()
+    trial = SingleTrial(
+        name=name,
+        spec=spec,
+        params=params,
+        seed=seed,
+        store=found.address,
+        store_digest=found.summary.digest,
+        storage=resolved.storage,
+        record=resolved.folder / "train" / f"{name}.json",
+    )
+    if fresh:
+        forget_single(trial)
+    training = Training(params, spec.objective.metric, spec.pruner.max_epochs)
+
+    def started(start: Started) -> None:
+        products = {name: stage.folder for name, stage in start.stages.items()}
+        training.baselines.update(trainable.baselines(products, spec.objective.metric))
+        on_start(training)
+
+    def trained(result: EpochResult) -> None:
+        training.epochs.append({"epoch": result.epoch, "seconds": result.seconds, **result.metrics})
+        on_epoch(training)
+
+    training.model = train_single(
+        trial,
+        trainable,
+        on_start=started,
+        on_epoch=trained,
+        progress=progress,
+        seconds=None if minutes is None else 60 * minutes,
+    )
+    return training
+
+
+def _check_settings(spec: SweepSpec, trainable: type[Trainable], params: Mapping[str, Any]) -> None:
+    """Refuse settings that the configuration does not take, by the name that was given."""
+    try:
+        configure(trainable.config_model, spec.fixed, params)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field_name = ".".join(str(part) for part in fault["loc"])
+        message = "no such field" if fault["type"] == "extra_forbidden" else fault["msg"]
+        raise BadInputError(f"--set {field_name}: {message}, got {fault['input']!r}") from error
+    except TypeError as error:
+        raise BadInputError(f"--set: {error}") from error
