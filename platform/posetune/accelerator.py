@@ -1,4 +1,4 @@
-"""The device that a trial with `resources.gpu` trains on, and how much of its memory was taken."""
+"""Describes the device that a trial with `resources.gpu` trains on and measures its memory."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ __all__ = ["CUDA", "Accelerator", "DeviceMemory"]
 
 
 class DeviceMemory(NamedTuple):
-    """Bytes of a device."""
+    """Says how much of a device's memory is used, in bytes."""
 
     peak: int
-    """The most that this process has held since `Accelerator.reset`."""
+    """Highest number of bytes that this process has held since `Accelerator.reset`."""
     beside: int
-    """What is taken now and not held by this process' tensors: its context, and other processes."""
+    """Bytes that are used now but not by this process' tensors: its context and other processes."""
     total: int
+    """Bytes of the whole device."""
 
 
 class Accelerator(Protocol):
-    """A kind of device."""
+    """Defines what the platform asks of a kind of device."""
 
     name: str
+    """Name of the kind of device, as torch spells it, e.g. `cuda`."""
 
     def is_there(self) -> bool:
-        """Whether this process sees one."""
+        """Return whether this process sees a device of this kind."""
 
     def describe(self) -> str:
         """Return the model of the device, for people."""
 
     def reset(self) -> None:
-        """Begin to measure anew."""
+        """Free what is unused and begin to measure the peak again."""
 
     def memory(self) -> DeviceMemory:
-        """Return what was taken so far."""
+        """Return how much memory was used since `reset`."""
 
 
 class _Cuda:
-    """Torch's CUDA; the peak counts what its allocator reserved, not what tensors filled of it."""
+    """Measures CUDA devices through torch.
+
+    The peak counts the memory that torch's allocator reserved, which is more than tensors fill.
+    """
 
     name = "cuda"
 
@@ -65,3 +70,4 @@ class _Cuda:
 
 
 CUDA: Accelerator = _Cuda()
+"""The accelerator of trainables that name no other."""

@@ -1,4 +1,4 @@
-"""What a trainable must offer, and all that a trainable may import of the platform.
+"""Defines what a trainable must offer; a trainable imports nothing else of the platform.
 
 A trainable is a class that follows `Trainable`. The platform finds it by name
 (`package.module:Class`, as written in the sweep file), gives it a frozen configuration and a
@@ -44,21 +44,28 @@ __all__ = [
 
 
 class BadInputError(ValueError):
-    """Something the user gave cannot be used. Shown as one line, without a traceback; exit code 2.
+    """Says that something the user gave cannot be used.
 
-    The message says what was wrong, the value, where it came from and what to do.
+    The message says what was wrong, the value, where it came from and what to do. A command shows
+    it as one line, without a traceback, and ends with exit code 2.
     """
 
 
 class TrialFailedError(RuntimeError):
-    """A trial cannot go on and must not be tried again: it diverged or collapsed. Says why."""
+    """Says why a trial cannot go on and must not be tried again: it diverged or collapsed."""
 
 
 class Progress(Protocol):
     """Receives how far a long piece of work has come."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` units are finished; `note` is a short text for the line."""
+        """Take note that `done` of `total` units of work are finished.
+
+        Args:
+            done: number of units that are finished.
+            total: number of units of the whole work.
+            note: a short text that is shown behind the two numbers.
+        """
 
 
 def silent(done: int, total: int, note: str = "") -> None:
@@ -67,166 +74,196 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that a trainable reports every epoch."""
+    """Describes one number that a trainable reports every epoch."""
 
     unit: str
+    """Unit of the number in tables and charts, e.g. mm; "1" for a number without a unit."""
     mode: Literal["min", "max"]
+    """Whether a lower (`min`) or a higher (`max`) number is better."""
     help: str
+    """Explanation of the number for people, in one line."""
 
 
 @dataclass(frozen=True)
 class Importer:
-    """One data format of `posetune data import`."""
+    """Describes one data format of `posetune data import`."""
 
     summary: str
+    """What the format holds, in one line for the command's list of formats."""
     needs_file: bool
-    """Whether the format reads a file or folder, named on the command line."""
+    """Whether the format reads a file or folder that is named on the command line."""
     options: type[BaseModel]
-    """The options the format takes; forbids others, so that a misplaced option is named."""
+    """Model of the options that the format takes. It must forbid unknown fields, so that an option
+    of another format is refused by its name."""
     run: Callable[[Path | None, Path, Any, Progress], None]
-    """`run(file, out, options, progress)` makes the store `out`; raises `BadInputError`."""
+    """Makes a store: `run(file, out, options, progress)` writes the store `out` from `file` (None
+    for a format that needs none) and raises `BadInputError` for data that cannot be used."""
 
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What is in a store, for people and for lineage."""
+    """Describes what is in a store, for people and for the record of where a result comes from."""
 
     digest: str
-    """Changes with any byte of the data."""
+    """Digest of the store's content: it changes with any byte of the data."""
     rows: Mapping[str, int]
-    """Rows of each split."""
+    """Number of rows of each split, by the split's name."""
     facts: Mapping[str, str]
-    """What to print: format, layout, image size, licence, ..."""
+    """Facts to print, by their name: format, layout, image size, licence and so on."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that cannot be computed on this store, and what it lacks for them."""
+    """Metrics that cannot be computed on this store, each with what the store lacks for it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A shared pre-computation: built once for all trials whose key is equal.
+    """Describes a shared pre-computation, which is built once for all trials with an equal key.
 
     The key is the digest of `name`, `reads`, `seed`, the store's digest and the source text of
-    the modules in `sources`.
+    the modules in `sources` and of all modules that these import from their own package.
     """
 
     name: str
+    """Name of the stage; `TrialContext.products` gives the folder of its product by this name."""
     reads: Mapping[str, Any]
-    """The configuration fields that change the product (JSON values)."""
+    """Configuration fields that change the product, each with its value (JSON values)."""
     sources: Sequence[str]
-    """Names of the modules whose source changes the product."""
+    """Names of the modules that build the product; what they import is found by itself."""
     seed: int
+    """Seed of the pre-computation; stages with different seeds have products of their own."""
     build: Callable[[Path, Progress], None]
-    """`build(folder, progress)` writes the product's files into the empty `folder`."""
+    """Builds the product: `build(folder, progress)` writes its files into the empty `folder`."""
 
 
 @dataclass(frozen=True)
 class TrialContext:
-    """Where and with what one trial runs."""
+    """Tells a trial where it runs and with what."""
 
     store: Path
+    """Folder of the prepared data."""
     seed: int
+    """Seed of everything that is random in the trial."""
     work: Path
-    """A scratch folder of this trial alone."""
+    """A scratch folder that belongs to this trial alone."""
     products: Mapping[str, Path] = field(default_factory=dict)
-    """The verified folder of each stage that `Trainable.stages` named."""
+    """Folder of the finished product of each stage that `Trainable.stages` named, by the stage's
+    name; its files were checked against their digests."""
     device: str = "cpu"
+    """Device to train on, as torch names it, e.g. `cpu` or `cuda`."""
     threads: int = 1
+    """Number of processor threads that this process may use."""
     gpu_share: float = 1.0
-    """Part of a GPU's memory that is this trial's, where several share one."""
+    """Share of one GPU's memory that this trial may use, above 0 and at most 1."""
     rank: int = 0
+    """Rank of this process among the processes that train the trial together, from 0. Only the
+    process of rank 0 saves, exports and draws."""
     processes: int = 1
-    """How many train this trial together, and which of them this is. With several, they stand in
-    torch.distributed's default group, and only the one of rank 0 saves, exports and draws."""
+    """Number of processes that train this trial together. If there are several, they are the
+    members of torch.distributed's default group."""
     max_epochs: int = 1
+    """Number of epochs of a complete trial."""
     progress: Progress = silent
-    """Call it between steps. It may raise, when the trial is told to hand over: let it pass.
-    Processes that train together must all call it after the same steps."""
+    """Function that the trainable calls between steps. It may raise an exception when the trial
+    must hand over its place: the trainable lets the exception pass. Processes that train together
+    must all call it after the same steps."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Which columns of `Evaluation.records` decide between two models, frame by frame."""
+    """Names the columns of `Evaluation.records` that decide between two models, frame by frame.
+
+    Three columns have fixed names. `activity` (integers from 0) is an index into `activities`,
+    `group` (integers from 0) is the group of the frame: the macro average is the mean of the
+    groups' means. `motion` says which frames belong to one motion.
+    """
 
     score: str
-    """The error that is compared: lower is better."""
+    """Name of the column with the error that is compared; a lower error is better."""
     unit: str
     """Unit of the score and of the rivals, e.g. mm."""
     sees: str
-    """What the model was given, e.g. images; models that see different things have no contest."""
+    """What the model was given, e.g. `images`. Models that were given different things are not
+    compared."""
     rivals: Mapping[str, str]
-    """Name to column: what the same frames score without this kind of model. They never use the
-    truth; who beats none of them has learned nothing."""
+    """Column of each rival, by the rival's name: the error of a trivial guess on the same frames.
+    Rivals never use the truth; a model that beats none of them has learned nothing."""
     activities: Sequence[str]
-    """Names that the column `activity` indexes. The column `group` (integers from 0) says whose
-    means the macro average is of, and `motion` which frames belong together."""
+    """Names of the activities, in the order of their indices in the column `activity`."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an exported model on one split of a store."""
+    """Holds the result of an exported model on one split of a store."""
 
     metrics: Mapping[str, float]
+    """Value of each metric, by the metric's name."""
     baselines: Mapping[str, float]
-    """The trivial baselines on the same frames, same unit as the main metric."""
+    """Value of each trivial baseline on the same frames, in the unit of the main metric."""
     records: Mapping[str, NDArray[Any]]
-    """One array per column, one entry per frame."""
+    """One array for each column, by the column's name, with one entry for each frame."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
-    """PNG files by name."""
+    """Contents of PNG files, by the file's name."""
     tables: Mapping[str, str] = field(default_factory=dict)
-    """Text files (Markdown, CSV) by name."""
+    """Contents of text files (Markdown, CSV), by the file's name."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """The 95 % interval of each metric and baseline, by the same names."""
+    """The ends of the 95 % interval of metrics and baselines, by their names."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What else a reader should know: counts, per-activity averages (JSON values)."""
+    """Further results for a reader, e.g. counts and averages of each activity (JSON values)."""
     contest: Contest | None = None
-    """How promotion compares two models; None where they cannot be compared."""
+    """How promotion compares two models; None if this model cannot be compared with another."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one trial takes, from a measured step."""
+    """Holds an estimate of the time and disk that one trial takes, made from a measured step."""
 
     epoch_s: float
-    """Seconds of an epoch with its validation, on the device and threads asked about."""
+    """Seconds of one epoch with its validation, on the device and threads of the `TrialContext`."""
     stages_s: Mapping[str, float]
-    """Seconds to build each of its stages."""
+    """Seconds that it takes to build each stage of the trial, by the stage's name."""
     checkpoint_bytes: int
-    """Size of what `save` writes."""
+    """Bytes that `Trainable.save` writes."""
     model_bytes: int
-    """Size of what `export` and `draw` write."""
+    """Bytes that `Trainable.export` and `Trainable.draw` write together."""
 
 
 class Predictor(Protocol):
-    """An exported model, ready to use."""
+    """Predicts 3D poses from images with an exported model."""
 
     image_size: int
-    """S: the model takes square images of this side, in pixels."""
+    """Side of the square images that the model takes, S, in pixels."""
     joint_names: Sequence[str]
+    """Names of the J joints, in the order of the poses that the model returns."""
     limbs: Sequence[tuple[int, int]]
-    """The joints between which to draw lines."""
+    """Pairs of joint indices between which a drawing of a pose has a line."""
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return root-centred poses (N, J, 3) with mean bone length 1 for images (N, S, S, 3).
+        """Predict one pose for each image.
 
-        Poses are in camera axes: x right, y down, z away from the camera.
+        Args:
+            images: RGB pictures of one person each, (N, S, S, 3), brightness 0 to 255.
+
+        Returns:
+            Positions of the joints, (N, J, 3), in units of the pose's mean bone length, in camera
+            axes: x right, y down, z away from the camera. The root joint is at the origin.
         """
 
 
 class Trainable(Protocol):
-    """One kind of model that the platform can search over.
+    """Defines what one kind of model must offer so that the platform can search over it.
 
-    A class that names it as its base inherits what has a body here: no stages, no baselines, no
-    contact sheet, and a forecast that trains one epoch.
+    A class that names `Trainable` as its base inherits the methods that have a body here: it has
+    no stages, no baselines and no contact sheet, and its forecast trains one epoch.
     """
 
     config_model: ClassVar[type[BaseModel]]
-    """Frozen, bounded, documented; every field may be searched or fixed by its dotted name."""
+    """Model of the configuration. It is frozen, and each of its fields has bounds and a
+    description. A sweep searches or fixes any field by its dotted name."""
     metrics: ClassVar[Mapping[str, Metric]]
-    """Every metric that `epoch` returns, on a store that allows it."""
+    """Every metric that `epoch` returns on a store with all that the metrics need, by name."""
     parallel: ClassVar[bool] = False
     """Whether several processes can train one trial together, see `TrialContext.processes`."""
     accelerator: ClassVar[Accelerator] = CUDA
-    """What trials with `resources.gpu` train on."""
+    """Kind of device that trials with `resources.gpu` train on."""
 
     @classmethod
     def importers(cls) -> Mapping[str, Importer]:
@@ -234,11 +271,19 @@ class Trainable(Protocol):
 
     @classmethod
     def describe_store(cls, store: Path) -> StoreSummary:
-        """Say what is in a store; raises `BadInputError` if it is not one."""
+        """Describe what is in a store.
+
+        Raises:
+            BadInputError: the folder is no store of this trainable.
+        """
 
     @classmethod
     def draw_store(cls, store: Path, out: Path) -> None:
-        """Write a contact sheet of a store as the PNG file `out`."""
+        """Write a contact sheet of a store as the PNG file `out`.
+
+        Raises:
+            BadInputError: the trainable draws no contact sheet.
+        """
         raise BadInputError(f"{store}: {cls.__name__} draws no contact sheet")
 
     @classmethod
@@ -248,36 +293,56 @@ class Trainable(Protocol):
 
     @classmethod
     def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:
-        """Return the trivial baselines of one metric on validation, in its unit, by name.
+        """Return the trivial baselines of one metric on validation.
 
-        `products` are finished stage products; an empty mapping is returned when the stage that
-        holds the baselines is not among them, or there are none for this metric.
+        Args:
+            products: folders of finished stage products, by the stage's name.
+            metric: name of the metric.
+
+        Returns:
+            Value of each baseline in the metric's unit, by the baseline's name. It is empty if the
+            metric has no baselines or `products` lacks the stage that holds them.
         """
         return {}
 
     @classmethod
     def forecast(cls, config: Any, context: TrialContext) -> Cost:
-        """Measure one step and say what a trial takes; no stage products are given or needed."""
+        """Measure a part of a trial and estimate the time and disk of the whole.
+
+        The platform calls it before any stage is built: `context.products` is empty.
+        """
         trial, began = cls(), time.perf_counter()
         trial.start(config, context)
         trial.epoch()
         seconds = time.perf_counter() - began
         state, result = context.work / "state", context.work / "result"
-        for folder, write in ((state, (trial.save,)), (result, (trial.export, trial.draw))):
-            folder.mkdir(parents=True)
-            for part in write:
-                part(folder)
-        sizes = [sum(p.stat().st_size for p in f.rglob("*")) for f in (state, result)]
-        return Cost(seconds, {}, *sizes)
+        state.mkdir(parents=True)
+        trial.save(state)
+        result.mkdir(parents=True)
+        trial.export(result)
+        trial.draw(result)
+        return Cost(
+            epoch_s=seconds,
+            stages_s={},
+            checkpoint_bytes=_bytes_below(state),
+            model_bytes=_bytes_below(result),
+        )
 
     def start(self, config: Any, context: TrialContext) -> None:
-        """Build everything for one trial. May be called again for another trial."""
+        """Build everything that one trial needs before its first epoch.
+
+        The platform may call it again on the same object, to begin another trial.
+
+        Args:
+            config: an instance of `config_model`.
+            context: where the trial runs and with what.
+        """
 
     def epoch(self) -> Mapping[str, float]:
         """Train one epoch, validate, and return every metric of `metrics` that the store allows.
 
-        `context.progress` may raise between two steps; `save` is called then, and the epoch goes
-        on from there after a `load`, here or on another node.
+        `context.progress` may raise an exception between two steps. The platform calls `save` then,
+        and after a `load`, in this process or on another node, the epoch goes on from that step.
 
         Raises:
             TrialFailedError: the trial diverged or collapsed.
@@ -286,36 +351,60 @@ class Trainable(Protocol):
     def save(self, folder: Path) -> None:
         """Write everything that an exact continuation needs into the empty `folder`.
 
-        Called after an epoch, or after one that `context.progress` broke off.
+        The platform calls it after an epoch, or after `context.progress` broke an epoch off.
         """
 
     def load(self, folder: Path) -> None:
-        """Continue exactly from what `save` wrote; called after `start`."""
+        """Restore the state that `save` wrote, so that the trial continues exactly from there.
+
+        The platform calls it after `start`.
+        """
 
     def export(self, folder: Path) -> None:
-        """Write inference weights (safetensors) and what loads them into the empty `folder`."""
+        """Write the weights for inference (safetensors) and how to load them into `folder`.
+
+        The folder is empty before; `load_model` and `evaluate` read it.
+        """
 
     def draw(self, folder: Path) -> None:
-        """Write figures of the trial's present state (PNG) into the empty `folder`."""
+        """Write figures of the trial's present state (PNG) into `folder`.
+
+        The folder may already hold other files.
+        """
 
     @classmethod
     def evaluate(
         cls, exported: Path, store: Path, split: str, progress: Progress = silent
     ) -> Evaluation:
-        """Evaluate an exported model on a split."""
+        """Evaluate an exported model on one split of a store.
+
+        Args:
+            exported: folder that `export` wrote.
+            store: folder of the prepared data.
+            split: name of the split, e.g. `val`.
+            progress: hears how many units of the work are finished.
+        """
 
     @classmethod
     def load_model(cls, exported: Path) -> Predictor:
-        """Load what `export` wrote."""
+        """Load the model that `export` wrote into the folder `exported`."""
 
     @classmethod
     def export_graph(cls, exported: Path, out: Path) -> float:
-        """Write an exported model as a `torch.export` program that runs without its code.
+        """Write an exported model as a `torch.export` program that runs without our code.
 
-        It takes uint8 images (N, S, S, 3), any N, and returns what `Predictor` does. Returns the
-        largest difference between the two, found by running what was written.
+        The program takes uint8 images (N, S, S, 3) for any N and returns poses as the `Predictor`
+        does.
+
+        Returns:
+            The largest absolute difference between the poses of the written program and those of
+            the `Predictor` on the same images, in the unit of the poses.
 
         Raises:
-            BadInputError: the model has no such form.
+            BadInputError: the model cannot be written as such a program.
         """
         raise BadInputError(f"{exported}: {cls.__name__} has no form as a graph")
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*"))

@@ -1,7 +1,7 @@
-"""Where things live: the study database, storage and tracking.
+"""Decides where things live: the study database, storage and tracking.
 
 Each has an embedded default under one folder, the home. Every command resolves its addresses
-here and nowhere else; below this line nobody reads the environment for them.
+here and nowhere else: no other module reads the environment for them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from posetune.storage import Storage, open_storage
 __all__ = ["DEFAULT_HOME", "Home", "check_name"]
 
 DEFAULT_HOME = "runs"
+"""Folder of the home if neither an option nor the environment names one."""
 FALLBACK_VARIABLE = "POSETUNE_HOME_ELSE"
-"""Where the home is if nothing says so: a job's working folder is another one each time."""
+"""Environment variable that replaces `DEFAULT_HOME` in a job on a cluster, because each job has a
+working folder of its own."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class Home(BaseModel):
-    """The three addresses that every command uses."""
+    """Holds the addresses that every command uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path
-    """Absolute; holds what has no address of its own."""
+    """Absolute path of the folder that holds everything without an address of its own."""
     database: str
     """SQLAlchemy URL of the study database."""
     storage: Annotated[
@@ -38,20 +40,24 @@ class Home(BaseModel):
         PlainValidator(lambda given: given if isinstance(given, Storage) else open_storage(given)),
         PlainSerializer(lambda storage: storage.address),
     ]
-    """Of checkpoints, stage products and logs; seen by every node."""
+    """Storage of checkpoints, stage products and logs, which every node reaches."""
     tracking: str
     """MLflow tracking URI."""
     artifacts: Path
-    """Where runs keep their artefacts when tracking is the embedded SQLite store."""
+    """Folder of the runs' artefacts if tracking is an SQLite file; servers have their own."""
 
     @classmethod
     def resolve(cls, folder: Path | None = None) -> Home:
-        """Resolve the addresses from `folder` (or POSETUNE_HOME, or `runs`) and the environment.
+        """Resolve the addresses from `folder` and the environment.
 
-        POSETUNE_DATABASE, POSETUNE_STORAGE and MLFLOW_TRACKING_URI override the defaults.
+        The environment's POSETUNE_DATABASE, POSETUNE_STORAGE and MLFLOW_TRACKING_URI override what
+        the folder has by default.
+
+        Args:
+            folder: the home; None takes POSETUNE_HOME or, if that is not set, `runs`.
 
         Raises:
-            BadInputError: an address is of a kind that is not supported.
+            BadInputError: an address is of a kind that is not supported, or shows a password.
         """
         default = os.environ.get(FALLBACK_VARIABLE) or DEFAULT_HOME
         home = Path(folder or os.environ.get("POSETUNE_HOME") or default).expanduser()
@@ -72,10 +78,10 @@ class Home(BaseModel):
         )
 
     def prepare(self) -> Home:
-        """Make the folders, for a command that writes.
+        """Make the home's folder and its storage; every command that writes calls it first.
 
         Raises:
-            BadInputError: they cannot be made.
+            BadInputError: a folder cannot be made.
         """
         open_storage(self.folder).prepare()
         self.storage.prepare()
@@ -85,7 +91,8 @@ class Home(BaseModel):
     def environment(self) -> dict[str, str]:
         """The environment variables under which another process resolves the same addresses.
 
-        What is where the folder has it by default is left out: a cluster may have its own.
+        An address that is the folder's default is left out, because the nodes of a cluster may
+        have another default.
         """
         given = {
             "POSETUNE_DATABASE": (self.database, f"sqlite:///{self.folder / 'study.db'}"),
@@ -98,7 +105,10 @@ class Home(BaseModel):
 
 
 def _refuse_password_in_query(name: str, address: str) -> None:
-    """Only a password before the @ is known as one, and hidden wherever an address is shown."""
+    """Refuse an address with a password in its query.
+
+    Wherever an address is shown, only a password before the @ is recognised and hidden.
+    """
     query = address.partition("?")[2].lower()
     if re.search(r"(^|&)[^=&]*(pass|secret|token)[^=&]*=", query):
         raise BadInputError(
@@ -107,6 +117,7 @@ def _refuse_password_in_query(name: str, address: str) -> None:
 
 
 def _database_url(address: str) -> str:
+    """Return the SQLAlchemy URL for an address as people write it."""
     scheme, separator, rest = address.partition("://")
     if not separator:  # a plain path means an SQLite file
         return f"sqlite:///{Path(address).expanduser().absolute()}"
@@ -120,10 +131,11 @@ def _database_url(address: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return a sweep's name if it can be one (it names folders too).
+    """Return `name` if a sweep may have it; the name is also that of folders.
 
     Raises:
-        BadInputError: it could escape its folder, or holds characters that not every system takes.
+        BadInputError: the name could lead out of its folder, is longer than 64 characters, or has
+            characters that not every system takes in the name of a folder.
     """
     if not _NAME.fullmatch(name) or ".." in name:
         raise BadInputError(

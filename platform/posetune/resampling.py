@@ -1,4 +1,4 @@
-"""Bootstrap over motions: how far an average could lie elsewhere with other motions.
+"""Estimates how far an average would move with other motions, by a bootstrap over motions.
 
 The frames and cameras of one motion resemble each other, so a motion with all its frames and
 cameras is one unit: whole motions are drawn with replacement, never frames.
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["DRAWS", "MotionBootstrap", "interval"]
 
 DRAWS = 2000
-"""The ends of a 95 % interval then differ from seed to seed by about 3 % of its width."""
+"""Number of draws; with it the ends of a 95 % interval differ from seed to seed by about 3 % of the
+interval's width."""
 _LEVEL = 0.95
 _LEAST_MOTIONS = 2
 
 
 class MotionBootstrap:
-    """The draws of motions, made once, so that averages taken from them are paired."""
+    """Draws motions once, so that all averages that are taken from the draws are paired."""
 
     def __init__(self, motion_n: NDArray[Any], *, draws: int = DRAWS, seed: int = 0) -> None:
         """Draw the motions.
 
         Args:
-            motion_n: the motion that each frame belongs to, (N,), any labels.
-            draws: K, how often as many motions as there are get drawn.
-            seed: of the draws.
+            motion_n: label of the motion that each frame belongs to, (N,), of any type.
+            draws: number of draws K; each one draws M of the M motions, with replacement.
+            seed: seed of the random draws.
         """
         import numpy as np
 
@@ -47,8 +48,12 @@ class MotionBootstrap:
         """Return each draw's mean over the frames of each group, (K, G); NaN where none is drawn.
 
         Args:
-            value_n: one number per frame, (N,), finite.
-            group_n: the group of each frame, (N,), integers from 0; None puts all in one.
+            value_n: one finite number per frame, (N,), in any unit.
+            group_n: index of each frame's group, (N,), integers from 0; None puts all frames in
+                one group.
+
+        Returns:
+            Means, (K, G), in the unit of `value_n`.
         """
         import numpy as np
 
@@ -61,18 +66,31 @@ class MotionBootstrap:
             return np.asarray((self._times_km @ sums_mg) / (self._times_km @ frames_mg))
 
     def macro(self, value_n: NDArray[Any], group_n: NDArray[Any]) -> NDArray[Any]:
-        """Return each draw's mean over the groups drawn of their means, (K,)."""
+        """Return each draw's macro average: the mean of the means of the groups that were drawn.
+
+        Args:
+            value_n: one finite number per frame, (N,), in any unit.
+            group_n: index of each frame's group, (N,), integers from 0.
+
+        Returns:
+            Macro averages, (K,), in the unit of `value_n`.
+        """
         import numpy as np
 
         return np.asarray(np.nanmean(self.means(value_n, group_n), axis=1))
 
 
 def interval(drawn_k: NDArray[Any], motions: int) -> tuple[float, float]:
-    """Return the ends of the 95 % percentile interval; NaN where there is no telling.
+    """Return the ends of the 95 % percentile interval of an average.
 
     Args:
-        drawn_k: an average in each draw, (K,); NaN where no motion that counts was drawn.
-        motions: how many motions count; one alone says nothing about others.
+        drawn_k: the average in each draw, (K,), in any unit; NaN where no motion that counts was
+            drawn.
+        motions: number of motions that count.
+
+    Returns:
+        Low and high end in the unit of `drawn_k`; both NaN if there are fewer than two motions or
+        an average is infinite, because such draws say nothing about other motions.
     """
     import numpy as np
 

@@ -43,48 +43,64 @@ from posetune.tracking.projection import ship
 __all__ = ["UNGATED_ALIAS", "Promotion", "Request", "promote", "roll_back"]
 
 UNGATED_ALIAS = "candidate"
+"""The alias that moves without asking the gate."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """Says what a person asks to promote, and how."""
 
     sweep: str
+    """Name of the sweep."""
     model: str
-    """The registered model, made if need be."""
+    """Name of the registered model, which is made if need be."""
     alias: str = UNGATED_ALIAS
+    """Name of the alias that is to move."""
     store: str | None = None
-    """Where the sweep's data is on this machine, if not where it was."""
+    """Address of the sweep's data on this machine; None if it is where the sweep had it."""
     force: str | None = None
-    """Why the alias moves without asking the gate."""
+    """Reason why the alias moves without asking the gate; None asks the gate."""
     finalists: Sequence[Finalist] = ()
-    """Best first; without any the best complete trial on validation is the candidate."""
+    """Trials that were trained again, the best first, which is the candidate. If there are none,
+    the best complete trial on validation is the candidate."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """A version in the registry, where it comes from, and what was decided."""
+    """Describes a version in the registry, where it comes from, and what was decided."""
 
     model: str
+    """Name of the registered model."""
     version: int
+    """Number of the version."""
     alias: str
+    """Name of the alias that was asked for."""
     sweep: str
+    """Name of the sweep."""
     trial: int
+    """Number of the trial."""
     run_id: str
+    """Id of the trial's run in MLflow."""
     value: float
-    """The objective on validation."""
+    """Value of the objective on validation."""
     data_digest: str
+    """Digest of the sweep's data."""
     uri: str
-    """For `mlflow.pyfunc.load_model`: by the alias, or by its number where it was refused."""
+    """Address for `mlflow.pyfunc.load_model`. It names the alias, or the version's number if the
+    gate refused the alias."""
     gate: str = "ungated"
-    """`ungated`, `passed`, `refused`, `forced`, or `kept`: it was the champion already."""
+    """What became of the alias: it moved `ungated` because it has no gate, the gate `passed` or
+    `refused` the version, it was `forced`, or it was `kept` because it pointed there already."""
     reason: str = ""
+    """Why it was decided so, in words."""
     replaced: int | None = None
-    """The version that the alias pointed at before."""
+    """Number of the version that the alias pointed at before; None if it is new or did not move."""
     openings: int | None = None
-    """How often this test split was opened, this time included."""
+    """How often this test split was opened, this time included; None if it was not opened."""
     verdict: Verdict | None = None
+    """The gate's numbers; None if the gate was not asked."""
     finalists: Sequence[Finalist] = field(default=())
+    """Trials that were trained again to choose the candidate."""
 
 
 def promote(
@@ -97,19 +113,19 @@ def promote(
 ) -> Promotion:
     """Register the candidate of a sweep, and point an alias at it if the gate lets it pass.
 
-    The same trial again keeps its version. `candidate` is not gated.
+    A trial that is promoted again keeps its version. The alias `candidate` has no gate.
 
     Args:
         database: the study.
         home: where storage and tracking are.
-        request: see `Request`.
+        request: what is to be promoted.
         trainable: the class that the sweep file names.
-        progress: is told how far the evaluations are.
+        progress: hears how far the evaluations are.
 
     Raises:
-        BadInputError: no such sweep, no complete trial, a model is missing or damaged, a name that
-            cannot be one, other test data, the champion moved meanwhile, or MLflow cannot be
-            reached.
+        BadInputError: there is no such sweep, it has no complete trial, a model is missing or
+            damaged, a name is not allowed, the test data is not the sweep's, the alias moved
+            meanwhile, or MLflow cannot be reached.
     """
     check_names(request.model, request.alias)
     view = read_sweep(database, request.sweep)
@@ -142,11 +158,20 @@ def promote(
 
 
 def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> tuple[int, int]:
-    """Point an alias at the version it pointed at before, or at a named one; return both numbers.
+    """Point an alias at the version that it pointed at before, or at a named one.
+
+    Args:
+        home: where tracking is.
+        model: name of the registered model.
+        alias: name of the alias.
+        to: number of the version to point at; None takes the one before the present one.
+
+    Returns:
+        The number of the version that the alias pointed at, and of the one that it points at now.
 
     Raises:
-        BadInputError: there is no such alias or version, nothing came before, or MLflow cannot be
-            reached.
+        BadInputError: there is no such alias or version, the alias pointed at no version before, or
+            MLflow cannot be reached.
     """
     check_names(model, alias)
     with mlflow_faults_explained(home), exclusive(home.folder, f"registry-{model}"):
@@ -170,7 +195,7 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
 
 
 def _choose(view: SweepView, finalists: Sequence[Finalist]) -> TrialView:
-    """Return the trial to promote."""
+    """Return the trial to promote: the best finalist, or the best complete trial on validation."""
     if finalists:
         return next(t for t in view.trials if t.number == finalists[0].trial)
     trial = best_complete(view)
@@ -183,7 +208,7 @@ def _choose(view: SweepView, finalists: Sequence[Finalist]) -> TrialView:
 
 
 def _without_gate(candidate: Candidate, version: Version, registry: _Registry) -> Promotion:
-    """Keep the alias where it is, or move one that has no gate."""
+    """Keep an alias that points at the version already, or move an alias that has no gate."""
     request, present = registry.request, registry.champion
     kept = _number(present) == version.number
     if not kept:
@@ -210,7 +235,9 @@ class _Court:
         _check_data(view, store, champion, self.trainable)
         with TemporaryDirectory(prefix="posetune-champion-") as scratch:
             present = None
-            if champion is not None:  # before the test split is opened: it may be missing
+            # The champion is fetched before the test split is opened: if its files are missing, the
+            # look at the test split would be wasted.
+            if champion is not None:
                 present = fetch_model(self.registry.home, champion, Path(scratch))
             openings = record_opening(
                 self.database,
@@ -240,7 +267,7 @@ class _Court:
 def _check_data(
     view: SweepView, store: Path, champion: Version | None, trainable: type[Trainable]
 ) -> None:
-    """Refuse test data that is not the sweep's, and a champion of other data."""
+    """Refuse test data that is not the sweep's, and a champion that was judged on other data."""
     found = trainable.describe_store(store).digest
     if found != view.store_digest:
         raise BadInputError(
@@ -258,7 +285,7 @@ def _check_data(
 
 @dataclass(frozen=True)
 class _Registry:
-    """The registry as it was when the decision began."""
+    """Writes a decision into the registry, if the registry is as it was when the decision began."""
 
     client: MlflowClient
     home: Home
@@ -266,10 +293,10 @@ class _Registry:
     champion: Version | None
 
     def move(self, version: Version) -> None:
-        """Point the alias at a version, unless it moved since.
+        """Point the alias at a version.
 
         Raises:
-            BadInputError: it did.
+            BadInputError: the alias moved since the decision began.
         """
         model, alias, number = self.request.model, self.request.alias, str(version.number)
         with exclusive(self.home.folder, f"registry-{model}"):
@@ -297,6 +324,13 @@ class _Registry:
         parent: str,
     ) -> None:
         """Write a decision on the version and on the sweep's run; then move the alias if it may.
+
+        Args:
+            candidate: the trial.
+            version: the trial's version.
+            decision: what was decided.
+            tables: text files of the candidate's evaluation, by name.
+            parent: id of the sweep's own run.
 
         Raises:
             BadInputError: the alias moved since the decision began.
@@ -350,7 +384,7 @@ def _replaced_tag(alias: str) -> str:
 
 
 def _plain(decision: Promotion) -> dict[str, Any]:
-    """Return a decision as JSON values, its numbers short."""
+    """Return a decision as JSON values, with numbers of five digits, which fit into a tag."""
     plain: dict[str, Any] = json.loads(
         json.dumps(asdict(decision), default=str),
         parse_float=lambda text: float(f"{float(text):.5g}"),
@@ -359,7 +393,7 @@ def _plain(decision: Promotion) -> dict[str, Any]:
 
 
 def _text(decision: Promotion) -> str:
-    """Return a decision in words, with its table."""
+    """Return a decision in words, with the table of its numbers, as Markdown."""
     lines = [f"Gate of `{decision.alias}`: **{decision.gate}**: {decision.reason}."]
     if decision.replaced is not None:
         lines.append(f"It replaces version {decision.replaced}.")

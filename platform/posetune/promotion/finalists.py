@@ -1,7 +1,7 @@
 """Trains a sweep's best trials again with further seeds, so that luck picks no winner.
 
-The best of many trials is partly the luckiest. A finalist's mean over seeds is not: it decides
-which trial is promoted. What is promoted are the trial's own weights.
+The best of many trials is partly the luckiest, while a mean over seeds is hardly a matter of luck.
+So the finalists' means decide which trial is promoted; its own weights are promoted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from posetune.trial.single import SingleTrial, forget_single, train_single
 __all__ = ["FINALISTS", "retrain_finalists"]
 
 FINALISTS = 3
+"""Number of trials that are trained again, the best ones on validation."""
 
 
 def retrain_finalists(
@@ -33,18 +34,18 @@ def retrain_finalists(
 ) -> list[Finalist]:
     """Train the best complete trials again, one after the other in this process.
 
-    The same call again continues where it stopped.
+    A call that was broken off is continued by the same call.
 
     Args:
         view: the sweep.
         home: where storage is.
         trainable: the class that the sweep file names.
-        seeds: further trainings of each finalist.
-        store: the address of the sweep's data.
-        progress: is told how far each training is, and which it is.
+        seeds: number of further trainings of each finalist.
+        store: address of the sweep's data.
+        progress: hears how far each training is, and which one it is.
 
     Returns:
-        The finalists, best mean first.
+        The finalists, the best mean first.
 
     Raises:
         BadInputError: no trial is complete, or the data is not the sweep's.
@@ -67,7 +68,7 @@ def retrain_finalists(
 
 
 def _titled(progress: Progress, title: str) -> Progress:
-    """Return a `Progress` that says which training it tells of."""
+    """Return a `Progress` that puts the title of a training before each note."""
     return lambda done, total, note="": progress(done, total, f"{title} {note}")
 
 
@@ -89,11 +90,11 @@ def _single(
 
 
 def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> float:
-    """Return the objective after the last epoch, trained now or before."""
+    """Return the objective after the last epoch of a training, which ran before or runs now."""
     done = single.record.with_suffix(".value.json")
     if not done.exists():
         value = _train(single, trainable, progress)
-        if value is None:  # killed between the last checkpoint and this file
+        if value is None:  # a process was killed between the last checkpoint and this file
             forget_single(single)
             value = _train(single, trainable, progress)
         partial = done.with_suffix(".partial")

@@ -1,10 +1,11 @@
-"""The promotion gate: does a candidate deserve an alias more than what holds it?
+"""Judges whether a candidate deserves an alias more than the model that holds it.
 
 Both models are scored on the same test frames, and the difference is judged by a paired bootstrap
 over motions (`resampling`). The macro average decides; no activity with enough motions may be
-significantly worse. Errors: lower is better, so a gain is the other's error minus the candidate's.
+significantly worse. Scores are errors, and a lower error is better, so a gain is the other's error
+minus the candidate's.
 
-Shape letters: N frames.
+Shape letters: N frames, G activities, K draws.
 """
 
 from __future__ import annotations
@@ -22,24 +23,30 @@ from posetune.resampling import MotionBootstrap, interval
 __all__ = ["LEAST_MOTIONS", "Finalist", "PairedComparison", "Verdict", "judge", "markdown"]
 
 LEAST_MOTIONS = 10
-"""Of an activity that may stop a promotion: with fewer, chance would stop too many."""
+"""Number of motions that an activity needs to stop a promotion; with fewer motions, chance would
+stop too many promotions."""
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The candidate beside another on some of the frames."""
+    """Compares the candidate with another model or trivial answer on the same frames."""
 
     over: str
-    """`all activities`, or an activity's name."""
+    """The frames that are compared: `all activities`, or an activity's name."""
     other: str
-    """The champion, or a trivial answer."""
+    """Name of the champion, or of a trivial answer."""
     motions: int
+    """Number of motions that the frames belong to."""
     candidate: float
+    """Mean error of the candidate, in the unit of the verdict."""
     other_error: float
+    """Mean error of the other, in the unit of the verdict."""
     gain: float
+    """Error of the other minus that of the candidate; positive if the candidate is better."""
     low: float
+    """Low end of the gain's 95 % interval; NaN if there is only one motion."""
     high: float
-    """The 95 % interval of the gain; NaN where there is only one motion."""
+    """High end of the gain's 95 % interval; NaN if there is only one motion."""
 
     @property
     def better(self) -> bool:
@@ -54,37 +61,41 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A trial that was trained again with further seeds."""
+    """Holds the results of a trial that was trained again with further seeds."""
 
     trial: int
+    """Number of the trial."""
     values: tuple[float, ...]
-    """The objective on validation: the trial's own, then one per further seed."""
+    """Values of the objective on validation: the trial's own first, then one per further seed."""
 
     @property
     def mean(self) -> float:
-        """The mean over seeds, which ranks the finalists."""
+        """The mean of the values, which ranks the finalists."""
         return sum(self.values) / len(self.values)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says, with all its numbers."""
+    """Says whether the gate lets a candidate pass, with all numbers behind it."""
 
     passed: bool
+    """Whether the candidate may take the alias."""
     reason: str
+    """Why the candidate passed or failed, in words."""
     unit: str
+    """Unit of the errors and gains, e.g. mm."""
     comparisons: tuple[PairedComparison, ...]
-    """The macro averages first."""
+    """All comparisons; those over all activities come first."""
 
 
 def judge(candidate: Evaluation, champion: Evaluation | None, *, champion_name: str) -> Verdict:
-    """Compare a candidate with the champion, or with trivial answers where there is none.
+    """Compare a candidate with the champion, or with trivial answers if there is no champion.
 
     Args:
-        candidate: on the test split.
-        champion: on the same frames; None for the first champion, which must beat every rival of
-            `Contest.rivals`.
-        champion_name: for people.
+        candidate: evaluation of the candidate on the test split.
+        champion: evaluation of the champion on the same frames; None if there is no champion yet.
+            The candidate must beat every rival of `Contest.rivals` then.
+        champion_name: name of the champion, for people.
 
     Raises:
         BadInputError: the two cannot be compared.
@@ -115,7 +126,7 @@ def judge(candidate: Evaluation, champion: Evaluation | None, *, champion_name: 
 
 
 def markdown(verdict: Verdict) -> str:
-    """Return a verdict's numbers as a table."""
+    """Return a verdict's numbers as a Markdown table."""
     lines = [
         f"| over | motions | candidate, {verdict.unit} | against | its error | gain | 95 % |",
         "|---|---|---|---|---|---|---|",
@@ -129,7 +140,7 @@ def markdown(verdict: Verdict) -> str:
 
 
 class _Match:
-    """Compares the candidate with others on the same draws of motions."""
+    """Compares the candidate with others, all on the same draws of motions."""
 
     def __init__(self, records: Any, score: str) -> None:
         self._records = records
@@ -172,7 +183,10 @@ def _macro(error_n: NDArray[Any], group_n: NDArray[Any]) -> float:
 
 
 def _finite(error_n: NDArray[Any]) -> NDArray[Any]:
-    """Count a prediction of the other's that is not finite as the worst of its finite ones."""
+    """Return errors (N,) in which those that are not finite are as large as the largest finite one.
+
+    It is applied to the other's errors only: a candidate with such errors is refused.
+    """
     finite_n = np.isfinite(error_n)
     if not finite_n.any():
         raise BadInputError("the present champion's errors are all infinite; give --force --reason")
@@ -189,7 +203,7 @@ def _contest(evaluation: Evaluation) -> Contest:
 
 
 def _check_pair(candidate: Evaluation, champion: Evaluation) -> None:
-    """Refuse models that were not scored on the same frames, or not given the same."""
+    """Refuse models that were not scored on the same frames or were given different things."""
     mine, other = _contest(candidate), _contest(champion)
     if (mine.score, mine.sees) != (other.score, other.sees):
         raise BadInputError(

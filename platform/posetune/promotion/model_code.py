@@ -1,7 +1,8 @@
-"""The promoted model as MLflow loads it: code, not a pickle. Run by MLflow, imported by nobody.
+"""Lets MLflow load a promoted model as code, without a pickle.
 
 `registry` saves this file beside the exported weights, with the source of the packages that it
-needs; MLflow runs it wherever the model is loaded, which is why it ends in a statement.
+needs. No module imports it: MLflow runs it wherever the model is loaded, which is why it ends in a
+statement.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from posetune.spec.registration import import_trainable
 
 
 class RegisteredPoseModel(PythonModel):
-    """Answers images with poses."""
+    """Predicts poses for images with the exported weights."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the exported weights with the trainable that wrote them."""
@@ -31,7 +32,17 @@ class RegisteredPoseModel(PythonModel):
         model_input: np.ndarray,  # the one form of this type that MLflow knows
         params: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
-        """Return root-centred poses (N, J, 3), mean bone 1, for images (N, S, S, 3), uint8."""
+        """Predict one pose for each image.
+
+        Args:
+            context: unused; MLflow hands it over.
+            model_input: RGB pictures, uint8 (N, S, S, 3).
+            params: unused; MLflow hands it over.
+
+        Returns:
+            Root-centred poses, (N, J, 3), in units of the mean bone length, in camera axes (see
+            `posetune.api.Predictor`).
+        """
         return np.asarray(self.predictor(np.asarray(model_input)), dtype=np.float32)
 
 

@@ -24,31 +24,38 @@ _URI = re.compile(r"models:/(?P<model>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the registry."""
+    """Describes one version of a model in the registry."""
 
     model: str
+    """Name of the registered model."""
     number: int
+    """Number of the version, from 1."""
     source: str
-    """Where its files are."""
+    """Address of the version's files."""
     run_id: str
+    """Id of the trial's run."""
     tags: Mapping[str, str]
+    """Values of the version's tags, by name."""
 
     @property
     def uri(self) -> str:
-        """Names exactly this version."""
+        """The address `models:/NAME/NUMBER`, which always names this version."""
         return f"models:/{self.model}/{self.number}"
 
 
 def fetch_uri(home: Home, uri: str, folder: Path) -> tuple[Version, Path]:
-    """Return the version that `models:/NAME@ALIAS` or `models:/NAME/NUMBER` names, and its model.
+    """Find a version by its address and copy its exported weights.
 
     Args:
         home: where tracking is.
-        uri: the name.
-        folder: an existing folder to copy the model into.
+        uri: address of the version: `models:/NAME@ALIAS` or `models:/NAME/NUMBER`.
+        folder: an existing folder to copy the weights into.
+
+    Returns:
+        The version, and the folder with its exported weights.
 
     Raises:
-        BadInputError: there is no such version, it is damaged, or MLflow cannot be reached.
+        BadInputError: there is no such version, its files are damaged, or MLflow cannot be reached.
     """
     parts = _URI.fullmatch(uri)
     if parts is None:
@@ -65,20 +72,20 @@ def fetch_uri(home: Home, uri: str, folder: Path) -> tuple[Version, Path]:
 
 
 def find_alias(client: MlflowClient, model: str, alias: str) -> Version | None:
-    """Return the version that an alias points at; None where there is no such alias or model."""
+    """Return the version that an alias points at; None if there is no such alias or model."""
     return _find(lambda: client.get_model_version_by_alias(model, alias))
 
 
 def find_number(client: MlflowClient, model: str, number: str) -> Version | None:
-    """Return a version by its number; None where there is none."""
+    """Return the version with a number; None if there is no such version or model."""
     return _find(lambda: client.get_model_version(model, number))
 
 
 def fetch_model(home: Home, version: Version, folder: Path) -> Path:
-    """Copy the exported weights of a version below `folder`; return where they are.
+    """Copy the exported weights of a version below `folder` and return the folder of the copy.
 
     Raises:
-        BadInputError: they are missing, or not those that were registered.
+        BadInputError: the weights are missing, or differ from those that were registered.
     """
     uri = f"{version.source.rstrip('/')}/artifacts/model"
     try:
@@ -115,12 +122,13 @@ def _find(ask: Callable[[], ModelVersion]) -> Version | None:
 
 
 def to_version(found: ModelVersion) -> Version:
-    """Return what we need to know of MLflow's version."""
+    """Return the `Version` for MLflow's own object."""
     tags = dict(found.tags)
     return Version(found.name, int(found.version), found.source or "", found.run_id or "", tags)
 
 
 def _known(client: MlflowClient, model: str) -> str:
+    """Return which models there are, or which aliases the model has, for an error's text."""
     names = [m.name for m in patiently(lambda: client.search_registered_models(max_results=10))]
     if model not in names:
         return f"there is {', '.join(names)}" if names else "none is registered yet"

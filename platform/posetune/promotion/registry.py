@@ -1,7 +1,8 @@
 """Makes a version of a trial in the model registry.
 
 The trial is saved as an MLflow model that loads anywhere (code and safetensors, no pickle). Each
-step may be repeated: the server may stumble, and a promotion that was cut is taken up again.
+step may be repeated, because the server may stumble and a promotion that was broken off is taken
+up again.
 """
 
 from __future__ import annotations
@@ -38,19 +39,24 @@ _NOT_NEEDED = {"optuna", "plotly", "psycopg", "ray", "rich", "sqlalchemy", "type
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is promoted."""
+    """Holds the trial that is to be promoted and where it comes from."""
 
     view: SweepView
+    """The sweep."""
     trial: TrialView
+    """The trial."""
     folder: Path
-    """The exported model, verified."""
+    """Folder with the exported model; its files were checked against their digest."""
     checkpoint_digest: str
+    """Digest of the checkpoint that the exported model belongs to."""
     experiment_id: str
+    """Id of the MLflow experiment that shows the sweep."""
     run_id: str
+    """Id of the trial's run."""
 
     @property
     def lineage(self) -> dict[str, str]:
-        """Say where it comes from, in tags."""
+        """Tags that say which sweep, trial, data and files the version comes from."""
         return {
             "posetune.sweep": self.view.name,
             "posetune.trial": str(self.trial.number),
@@ -65,7 +71,7 @@ class Candidate:
 
     @property
     def description(self) -> str:
-        """Say what it is, for the version's page."""
+        """A sentence about the trial, for the version's page."""
         objective, trial = self.view.spec.objective.metric, self.trial
         return (
             f"Trial {trial.number} of sweep {self.view.name}: {objective} = {trial.value:.6g} on "
@@ -76,7 +82,19 @@ class Candidate:
 def register(
     client: MlflowClient, model: str, candidate: Candidate, *, trainable: type[Trainable]
 ) -> Version:
-    """Return the version of a candidate, made if need be; the same trial keeps its version."""
+    """Return the version of a candidate, which is made if there is none yet.
+
+    The same trial keeps its version.
+
+    Args:
+        client: of the tracking store.
+        model: name of the registered model, which is made if need be.
+        candidate: the trial.
+        trainable: the class that the sweep file names.
+
+    Raises:
+        BadInputError: the source of the trainable's package cannot be saved with the model.
+    """
     found = _find_version(client, model, candidate)
     if found is None:
         logged = _log_model(client, model, candidate, trainable)
@@ -86,10 +104,10 @@ def register(
 
 
 def check_names(model: str, alias: str) -> None:
-    """Refuse what cannot name a model or an alias.
+    """Refuse a text that cannot be the name of a model or of an alias.
 
     Raises:
-        BadInputError: one of them cannot be a name.
+        BadInputError: MLflow does not take one of the names, or the model's could leave its folder.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", model) or ".." in model:
         raise BadInputError(
@@ -104,7 +122,7 @@ def check_names(model: str, alias: str) -> None:
 
 
 def _find_version(client: MlflowClient, model: str, candidate: Candidate) -> Version | None:
-    """Return the version that was made of this trial before."""
+    """Return the version that was made of this trial before; None if there is none."""
     for found in patiently(lambda: client.search_model_versions(f"name = '{model}'")):
         same = found.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
         if same and found.run_id == candidate.run_id:
@@ -124,7 +142,8 @@ def _make_version(
     def make() -> Version:
         version = client.create_model_version(
             model,
-            # Not `models:/<id>`, which MLflow looks up in the process's default tracking store.
+            # The address `models:/<id>` would be shorter, but MLflow looks it up in the process's
+            # default tracking store, which may be another one.
             source=logged.artifact_location,
             run_id=candidate.run_id,
             model_id=logged.model_id,
@@ -134,7 +153,8 @@ def _make_version(
         return to_version(version)
 
     version = make_once(make, lambda: _find_version(client, model, candidate))
-    # A server writes this link by itself; without one the model's page would not show the version.
+    # A server writes this link by itself. Without a server nobody does, and without the link the
+    # model's page does not show the version.
     link = json.dumps([{"name": model, "version": version.number}])
     tags = {"mlflow.modelVersions": link}
     patiently(lambda: client.set_logged_model_tags(logged.model_id, tags))
@@ -144,7 +164,7 @@ def _make_version(
 def _log_model(
     client: MlflowClient, model: str, candidate: Candidate, trainable: type[Trainable]
 ) -> LoggedModel:
-    """Save the model as MLflow wants it and upload it, or finish what was interrupted."""
+    """Save the model in MLflow's layout and upload it; an interrupted upload is finished."""
 
     def find() -> LoggedModel | None:
         query = f"name = '{model}' AND source_run_id = '{candidate.run_id}'"
@@ -177,7 +197,7 @@ def _log_model(
 
 
 def _upload(client: MlflowClient, model_id: str, folder: Path) -> None:
-    """Upload file by file: were one bad answer to repeat all, a stumbling server would win."""
+    """Upload a folder file by file, so that a fault of the server repeats one file and not all."""
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         place = file.parent.relative_to(folder).as_posix()
         into = None if place == "." else place
@@ -185,7 +205,7 @@ def _upload(client: MlflowClient, model_id: str, folder: Path) -> None:
 
 
 def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> None:
-    """Name the model among the outputs of its run, once."""
+    """Add the model to the outputs of its run, unless it is among them."""
 
     def find() -> bool | None:
         outputs = client.get_run(candidate.run_id).outputs
@@ -201,9 +221,10 @@ def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> N
 
 
 def _log_metrics(client: MlflowClient, candidate: Candidate, logged: LoggedModel) -> None:
-    """Give the model the metrics that its trial reported last, on the data that it names.
+    """Log the metrics that the trial reported last to the model, with the data that the run names.
 
-    They are the run's own, time and all, so that the run's curves do not grow by them.
+    They have the time and step of the run's own metrics, so that the run's curves get no further
+    points.
     """
     run = patiently(lambda: client.get_run(candidate.run_id))
     inputs = run.inputs.dataset_inputs if run.inputs else []
@@ -232,7 +253,7 @@ def _save(
     predictor = trainable.load_model(candidate.folder)
     side, joints = predictor.image_size, len(predictor.joint_names)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's, of what the signature says already
+        warnings.simplefilter("ignore")  # MLflow asks for type hints, but the signature says them
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(_CODE),
@@ -256,12 +277,17 @@ def _save(
 
 
 def _code_paths(trainable: type[Trainable]) -> list[str]:
-    """Return the top-level packages whose source the model needs."""
+    """Return the folders of the top-level packages whose source the model needs.
+
+    Raises:
+        BadInputError: a package has no __init__.py.
+    """
     tops = dict.fromkeys(["posetune", trainable.__module__.partition(".")[0]])
     paths = []
     for top in tops:
         file = sys.modules[top].__file__
-        if file is None:  # a folder of modules: its parent would be all that lies beside it
+        # A folder without __init__.py has no file of its own; its parent may hold anything.
+        if file is None:
             raise BadInputError(
                 f"trainable {trainable.__module__}: {top} has no __init__.py, so its source cannot "
                 "be saved with the model; make it a package"
@@ -277,6 +303,7 @@ def _requirements() -> list[str]:
     for line in importlib.metadata.requires("posetune") or []:
         name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
         if name.lower() not in _NOT_NEEDED and "extra ==" not in line:
-            version = importlib.metadata.version(name).partition("+")[0]  # no local version
+            # A local version such as `2.13.0+cpu` is not on the package index.
+            version = importlib.metadata.version(name).partition("+")[0]
             requirements.append(f"{name}=={version}")
     return requirements

@@ -1,6 +1,6 @@
-"""How often a test split was looked at: each look makes the next result a little less honest.
+"""Counts how often a test split was opened: each look makes the next result a little less honest.
 
-Openings are counted per data digest, whatever model or sweep they were for.
+The looks are counted by the digest of the data, whatever model or sweep they were for.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ __all__ = ["count_openings", "record_opening"]
 
 
 def record_opening(database: Database, store_digest: str, *, why: str, model: str) -> int:
-    """Record that the test split of a store is opened, before it is; return how often it was.
+    """Record that the test split of a store will be opened; call it before the split is read.
 
     Args:
         database: the study.
-        store_digest: of the data.
-        why: the command.
-        model: what is evaluated.
+        store_digest: digest of the data.
+        why: what the split is opened for, e.g. `promote to champion`.
+        model: name of the model that is evaluated.
+
+    Returns:
+        How often the split was opened, this time included.
     """
 
     def write(connection: Connection) -> int:
-        # A study of an earlier posetune has no such table yet.
+        # A study that an earlier posetune made does not have this table.
         schema.opening.create(connection, checkfirst=True)
         row: dict[str, Any] = {"store_digest": store_digest, "at": time.time()}
         connection.execute(insert(schema.opening).values(**row, why=why, model=model))

@@ -1,4 +1,4 @@
-"""Shows the gate's verdict as a table on a terminal."""
+"""Shows the numbers of the gate's verdict as a table on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["verdict_table"]
 
 
 def verdict_table(verdict: Verdict) -> Table:
-    """Return the gate's numbers, for a terminal."""
+    """Return a table with one row for each comparison of a verdict, for a terminal."""
     title = f"gain on the test split, {verdict.unit}, with n motions"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("over", "n", "error", "against", "its", "gain", "95 %", ""):
@@ -21,6 +21,14 @@ def verdict_table(verdict: Verdict) -> Table:
         table.add_column(column, justify=side, no_wrap=True)
     for c in verdict.comparisons:
         judged = "better" if c.better else "worse" if c.worse else "open"
-        numbers = (f"{c.other_error:.4g}", f"{c.gain:+.3g}", f"{c.low:+.3g} to {c.high:+.3g}")
-        table.add_row(c.over, str(c.motions), f"{c.candidate:.4g}", c.other, *numbers, judged)
+        table.add_row(
+            c.over,
+            str(c.motions),
+            f"{c.candidate:.4g}",
+            c.other,
+            f"{c.other_error:.4g}",
+            f"{c.gain:+.3g}",
+            f"{c.low:+.3g} to {c.high:+.3g}",
+            judged,
+        )
     return table

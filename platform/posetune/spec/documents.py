@@ -1,7 +1,7 @@
-"""YAML files with a memory of their lines, so that an error can say where it is.
+"""Reads YAML files and remembers the line of each key, so that an error can name it.
 
-PyYAML takes the last of two equal keys in silence and forgets positions; both matter in a file
-that decides how GPU-weeks are spent.
+PyYAML alone would not do: it takes the last of two equal keys in silence and forgets the lines,
+and both matter in a file that decides how GPU-weeks are spent.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from posetune.api import BadInputError
 __all__ = ["Document", "Key", "describe_errors", "read_document"]
 
 Key = tuple[str | int, ...]
+"""Path of a value in a document: the names of mappings and the indices of lists, from the top."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML mapping and the line of each of its keys."""
+    """Holds a parsed YAML mapping and the line of each of its keys."""
 
     source: str
-    """The file's path, for messages."""
+    """Path of the file, for messages."""
     text: str
+    """The file's text as it was read."""
     content: dict[str, Any]
+    """The parsed mapping."""
     lines: Mapping[Key, int]
+    """Line of each key and list item in the file, from 1."""
 
     def at(self, key: Key) -> str:
-        """Return `file:line: key` for the nearest key that is in the file."""
+        """Return `file:line: key` for a message; a key that is missing gets its parent's line."""
         known = key
         while known and known not in self.lines:
             known = known[:-1]
@@ -42,10 +46,11 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML mapping.
+    """Read a YAML file whose content is a mapping.
 
     Raises:
-        BadInputError: no such file, not YAML, not a mapping, or a key stands twice.
+        BadInputError: the file is missing or cannot be read, is not valid YAML, is not a mapping,
+            or has a key twice in one mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -72,6 +77,7 @@ def read_document(path: Path) -> Document:
 
 
 def _index(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
+    """Write the line of every key below `node` into `lines`; refuse a key that stands twice."""
     if isinstance(node, yaml.MappingNode):
         for name_node, value in node.value:
             name = str(name_node.value)
@@ -91,7 +97,13 @@ def _index(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> Non
 
 
 def describe_errors(error: ValidationError, document: Document, below: Key = ()) -> str:
-    """Return one line for each fault that pydantic found: place, key, fault and value."""
+    """Return one line of text for each fault that pydantic found: place, key, fault and value.
+
+    Args:
+        error: what pydantic raised.
+        document: the file that the checked values come from.
+        below: path in the document of the mapping that was checked.
+    """
     described = []
     for fault in error.errors(include_url=False):
         key = (*below, *(part for part in fault["loc"] if not str(part).startswith("kind:")))

@@ -1,4 +1,4 @@
-"""What a sweep file can search over: ranges of numbers and lists of values."""
+"""Defines the parameters that a sweep file can search: ranges of numbers and lists of values."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 __all__ = ["Choice", "FloatRange", "Frozen", "IntRange", "Parameter", "Scalar"]
 
 Scalar: TypeAlias = bool | int | float | str
+"""Type of the value that a trial has for one searched parameter."""
 
 
 class Frozen(BaseModel):
-    """Part of a sweep file: never changes, and forbids what it does not know."""
+    """Is the base of every part of a sweep file: it never changes and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class FloatRange(Frozen):
-    """A real number between two bounds, both included."""
+    """Describes a parameter that is a real number between two bounds, both included."""
 
-    bounds: tuple[float, float] = Field(alias="float")
-    log: bool = False
-    step: float | None = Field(None, gt=0)
+    bounds: tuple[float, float] = Field(
+        alias="float", description="Lowest and highest value that a trial may have, both included."
+    )
+    log: bool = Field(
+        False,
+        description="Whether values are drawn evenly over the logarithm; the bounds are above 0.",
+    )
+    step: float | None = Field(
+        None,
+        gt=0,
+        description="Distance between neighbouring values, counted from the lowest; every real "
+        "number between the bounds is a value if no step is given.",
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> FloatRange:
@@ -33,16 +44,26 @@ class FloatRange(Frozen):
 
     @property
     def corners(self) -> tuple[Scalar, ...]:
-        """The values whose validity implies that of all."""
+        """The lowest and the highest value; a trainable that takes both takes all between them."""
         return self.bounds
 
 
 class IntRange(Frozen):
-    """A whole number between two bounds, both included."""
+    """Describes a parameter that is a whole number between two bounds, both included."""
 
-    bounds: tuple[int, int] = Field(alias="int")
-    log: bool = False
-    step: int = Field(1, ge=1, strict=True)
+    bounds: tuple[int, int] = Field(
+        alias="int", description="Lowest and highest value that a trial may have, both included."
+    )
+    log: bool = Field(
+        False,
+        description="Whether values are drawn evenly over the logarithm; the bounds are above 0.",
+    )
+    step: int = Field(
+        1,
+        ge=1,
+        strict=True,
+        description="Distance between neighbouring values, counted from the lowest.",
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> IntRange:
@@ -53,15 +74,17 @@ class IntRange(Frozen):
 
     @property
     def corners(self) -> tuple[Scalar, ...]:
-        """The values whose validity implies that of all."""
+        """The lowest and the highest value; a trainable that takes both takes all between them."""
         low, high = self.bounds
         return (low, high - (high - low) % self.step)
 
 
 class Choice(Frozen):
-    """One of a list of values."""
+    """Describes a parameter that is one of a list of values."""
 
-    values: tuple[Scalar, ...] = Field(alias="choice", min_length=1)
+    values: tuple[Scalar, ...] = Field(
+        alias="choice", min_length=1, description="Values that a trial may have, each one once."
+    )
 
     @model_validator(mode="after")
     def _has_no_value_twice(self) -> Choice:
@@ -71,7 +94,7 @@ class Choice(Frozen):
 
     @property
     def corners(self) -> tuple[Scalar, ...]:
-        """The values whose validity implies that of all."""
+        """All values of the list, since a trainable may refuse any one of them."""
         return self.values
 
 
@@ -84,12 +107,15 @@ def _check_range(bounds: tuple[float, float], log: bool) -> None:
 
 
 def _kind(value: Any) -> str | None:
+    """Return the tag of the parameter class that a value is meant for; None if none or several."""
     if isinstance(value, FloatRange | IntRange | Choice):
         return {FloatRange: "kind:float", IntRange: "kind:int", Choice: "kind:choice"}[type(value)]
     kinds = [k for k in ("float", "int", "choice") if isinstance(value, dict) and k in value]
     return f"kind:{kinds[0]}" if len(kinds) == 1 else None
 
 
+# pydantic would try all three classes and report the faults of each; told which one is meant by
+# the tag, it reports those of that class alone.
 Parameter: TypeAlias = Annotated[
     Annotated[FloatRange, Tag("kind:float")]
     | Annotated[IntRange, Tag("kind:int")]

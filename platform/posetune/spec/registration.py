@@ -1,4 +1,8 @@
-"""Which trainables there are: the shipped ones, and those that a package or the user registers."""
+"""Finds a trainable by its name, among those that are shipped or that somebody registered.
+
+A package registers its trainables as entry points; the user registers more in an environment
+variable.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +21,40 @@ __all__ = [
 ]
 
 DEFAULT_TRAINABLE = "selfpose.trainable:SelfPose"
+"""Trainable of a sweep file that names none."""
 SHIPPED_TRAINABLES = (
     DEFAULT_TRAINABLE,
     "posetune.testing.toy:Toy",
     "posetune.testing.example:OnePose",
 )
+"""Trainables of this distribution, which are always registered."""
 TRAINABLES_GROUP = "posetune.trainables"
-"""Entry points of this group register the trainables of installed packages."""
+"""Group of the entry points with which installed packages register their trainables."""
 TRAINABLES_VARIABLE = "POSETUNE_TRAINABLES"
-"""Registers trainables of packages that are not installed, separated by commas."""
+"""Environment variable that registers trainables of packages that are not installed: their names,
+separated by commas."""
 
 
 def load_trainable(name: str) -> type[Trainable]:
     """Import the registered class that `package.module:Class` names.
 
     Raises:
-        BadInputError: it is not registered, there is no such module or class, or it does not offer
-            what `Trainable` asks.
+        BadInputError: the name is not registered, there is no such module or class, or the class
+            lacks something that `Trainable` asks for.
     """
     _require_registered(name)
     return import_trainable(name)
 
 
 def import_trainable(name: str) -> type[Trainable]:
-    """Import a class whose name is trusted: of a promoted model, which is code itself.
+    """Import the class that `package.module:Class` names without asking whether it is registered.
+
+    Only a name that is trusted may be given, such as that of a promoted model: the model is loaded
+    by its own code in any case.
 
     Raises:
-        BadInputError: there is no such module or class, or it does not offer what `Trainable` asks.
+        BadInputError: there is no such module or class, or the class lacks something that
+            `Trainable` asks for.
     """
     module_name, _, class_name = name.partition(":")
     try:
@@ -66,7 +77,10 @@ def import_trainable(name: str) -> type[Trainable]:
 
 
 def _require_registered(name: str) -> None:
-    """A sweep file may come from anyone: it cannot have any module of this machine imported."""
+    """Refuse a name that is not registered.
+
+    A sweep file may come from anyone, so it must not decide which module is imported.
+    """
     if name in SHIPPED_TRAINABLES:
         return
     named = [part.strip() for part in os.environ.get(TRAINABLES_VARIABLE, "").split(",")]

@@ -1,7 +1,8 @@
-"""The sweep file: frozen models in which everything is checked before anything is spent.
+"""Reads a sweep file into frozen models and checks all of it before anything is spent.
 
-`load_sweep` is the way in: file -> `Sweep`, with the trainable found, every searched and fixed
-field held against the trainable's configuration model, and each error naming file, line and key.
+`load_sweep` is the way in: it makes a `SweepSpec` of the file, finds the trainable and checks every
+searched and fixed field with the trainable's configuration model. Each error names file, line and
+key.
 """
 
 from __future__ import annotations
@@ -27,42 +28,69 @@ __all__ = [
 
 
 class Objective(Frozen):
-    """What is optimised."""
+    """Says which metric the sweep optimises, and in which direction."""
 
-    metric: str
-    mode: Literal["min", "max"]
+    metric: str = Field(
+        description="Name of the metric to optimise, as the trainable reports it every epoch."
+    )
+    mode: Literal["min", "max"] = Field(
+        description="Whether a lower (`min`) or a higher (`max`) value of the metric is better."
+    )
 
 
 class Sampler(Frozen):
-    """How the next trial's parameters are drawn."""
+    """Says how the sampler draws the next trial's parameters."""
 
     name: Literal["tpe", "random", "one_by_one"] = Field(
         "tpe",
-        description="one_by_one, for ablations: the first value of every field, then its others, "
-        "one field changed at a time; all trials have the same seed.",
+        description="Algorithm that proposes parameters: `tpe` learns from finished trials, "
+        "`random` draws independently, `one_by_one` is for ablations: its first trial has the "
+        "first value of every field, each further trial changes one field, and all trials have "
+        "the same seed.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, strict=True)
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        strict=True,
+        description="Seed of the sampler; the seeds of the trials follow from it.",
+    )
     start_from: tuple[str, ...] = Field(
-        (), description="Sweeps of the same study whose finished trials the sampler knows."
+        (),
+        description="Names of other sweeps of the same study; the sampler learns from their "
+        "finished trials before it proposes its first parameters.",
     )
 
 
 class Pruner(Frozen):
-    """When a trial is cut, and how long one may last."""
+    """Says when the pruner cuts a trial, and how many epochs a trial may last."""
 
-    name: Literal["asha", "none"] = "asha"
-    max_epochs: int = Field(ge=1, strict=True, description="Epochs of a complete trial.")
-    grace_epochs: int = Field(1, ge=1, strict=True, description="First rung, in epochs.")
+    name: Literal["asha", "none"] = Field(
+        "asha",
+        description="Algorithm that cuts trials: `asha` cuts a trial that is not among the best "
+        "of its rung, `none` lets every trial run to its end.",
+    )
+    max_epochs: int = Field(ge=1, strict=True, description="Number of epochs of a complete trial.")
+    grace_epochs: int = Field(
+        1,
+        ge=1,
+        strict=True,
+        description="Number of epochs after which a trial is at its first rung and may be cut.",
+    )
     reduction_factor: int = Field(
-        3, ge=2, strict=True, description="Each rung keeps the best 1 in this many."
+        3,
+        ge=2,
+        strict=True,
+        description="Each rung lets the best 1 in this many trials go on, and the next rung is at "
+        "this many times its epochs.",
     )
     audit_share: float = Field(
         0.0,
         ge=0,
         le=1,
         strict=True,
-        description="Share of the trials that run on where ASHA would cut them, to see what "
-        "cutting costs.",
+        description="Share of the trials that run on although ASHA would cut them; they show "
+        "what cutting costs.",
     )
 
     @model_validator(mode="after")
@@ -74,42 +102,56 @@ class Pruner(Frozen):
         return self
 
 
+# Ray's own syntax for node labels, checked here so that an error names file and line.
 _LABEL = r"[a-zA-Z0-9](?:[\w.-]{0,61}[a-zA-Z0-9])?"
 LabelName = Annotated[str, Field(pattern=rf"^(?:[\w.-]+/)?{_LABEL}$")]
 LabelCondition = Annotated[str, Field(pattern=rf"^!?(?:{_LABEL}|in\({_LABEL}(?:, ?{_LABEL})*\))$")]
 
 
 class Resources(Frozen):
-    """What one trial takes of the cluster, and how many trials there are at a time."""
+    """Says what one trial takes of the cluster, and how many trials may run at a time."""
 
-    cpu: float = Field(1, gt=0, strict=True, description="Cores; also the trial's threads.")
-    gpu: float = Field(0, ge=0, strict=True, description="GPUs; a fraction shares one.")
+    cpu: float = Field(
+        1,
+        gt=0,
+        strict=True,
+        description="Number of processor cores that one trial takes; it uses as many threads.",
+    )
+    gpu: float = Field(
+        0,
+        ge=0,
+        strict=True,
+        description="Number of GPUs that one trial takes; below 1, several trials share a GPU.",
+    )
     share: bool = Field(
         False,
         strict=True,
-        description="Let trials share each GPU by the memory that a probe measures; with gpu: 1.",
+        description="Whether as many trials share each GPU as its memory holds, by the memory "
+        "that a probe measures before the sweep; needs `gpu: 1`.",
     )
     processes: int = Field(
         1,
         ge=1,
         strict=True,
-        description="That train one trial together, each with a share of every batch; one for "
-        "each GPU unless given.",
+        description="Number of processes that train one trial together. Each one takes an equal "
+        "share of every batch. Default: one per GPU.",
     )
     labels: dict[LabelName, LabelCondition] = Field(
         default_factory=dict,
-        description="Of the nodes that may be used: value, !value, in(a, b) or !in(a, b).",
+        description="Conditions on the labels of the nodes that may be used, by the label's name: "
+        "value, !value, in(a, b) or !in(a, b).",
     )
     concurrent: int | None = Field(
         None,
         ge=1,
         strict=True,
-        description="Trials at a time at most, where sweeps share a cluster; else as many as fit.",
+        description="Highest number of trials that run at the same time, for sweeps that share a "
+        "cluster. Default: as many as the cluster has room for.",
     )
 
     @property
     def gpu_share(self) -> float:
-        """Part of one GPU's memory that is a trial's."""
+        """Share of one GPU's memory that one trial may use, above 0 and at most 1."""
         return min(1.0, self.gpu or 1.0)
 
     @model_validator(mode="before")
@@ -130,49 +172,76 @@ class Resources(Frozen):
 
 
 class Budget(Frozen):
-    """When the sweep ends: whichever comes first."""
+    """Says when the sweep ends: at the limit that is reached first."""
 
-    trials: int = Field(ge=1, strict=True)
+    trials: int = Field(ge=1, strict=True, description="Number of trials of the sweep.")
     gpu_hours: float | None = Field(
         None,
         gt=0,
         strict=True,
-        description="Time for which attempts hold their GPUs, repeated epochs included, times "
-        "`resources.gpu`; times one where that is 0.",
+        description="Limit of GPU-hours: the hours for which trials hold their place, repeated "
+        "epochs included, times `resources.gpu` (times 1 if that is 0). Default: no limit.",
     )
     wall_hours: float | None = Field(
-        None, gt=0, strict=True, description="Time with a driver at work."
+        None,
+        gt=0,
+        strict=True,
+        description="Limit of hours for which a driver is at work on the sweep. Default: no limit.",
     )
 
 
 class SweepSpec(Frozen):
-    """A sweep file."""
+    """Holds everything that a sweep file says."""
 
-    trainable: str = Field(DEFAULT_TRAINABLE, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    store: str | None = Field(None, description="Prepared data; --store overrides.")
-    objective: Objective
-    search: dict[str, Parameter] = Field(min_length=1)
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    sampler: Sampler = Sampler()
-    pruner: Pruner
-    resources: Resources = Resources()
-    budget: Budget
+    trainable: str = Field(
+        DEFAULT_TRAINABLE,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="Class of the model to train, as `package.module:Class`; it must be registered "
+        "if posetune does not ship it.",
+    )
+    store: str | None = Field(
+        None,
+        description="Prepared data: a folder or an s3:// address. The option --store overrides it.",
+    )
+    objective: Objective = Field(description="Metric that the sweep optimises.")
+    search: dict[str, Parameter] = Field(
+        min_length=1,
+        description="Fields of the trainable's configuration that the sweep searches, by dotted "
+        "name: {float: [low, high]}, {int: [low, high]} or {choice: [...]} for each.",
+    )
+    fixed: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Fields of the trainable's configuration that have the same value in every "
+        "trial, by dotted name. A field that is in neither section keeps its default.",
+    )
+    sampler: Sampler = Field(Sampler(), description="How parameters of new trials are proposed.")
+    pruner: Pruner = Field(description="When trials are cut, and how many epochs one may last.")
+    resources: Resources = Field(Resources(), description="What each trial takes of the cluster.")
+    budget: Budget = Field(description="Limits at which the sweep ends.")
 
     def with_share(self, gpu: float) -> SweepSpec:
-        """Return the sweep with the part of a GPU that each trial takes."""
+        """Return a copy of the sweep in which each trial takes `gpu` of one GPU, 0 < gpu <= 1."""
         resources = self.resources.model_copy(update={"gpu": gpu})
         return self.model_copy(update={"resources": resources})
 
     def canonical(self) -> dict[str, Any]:
-        """Return the file as JSON values in which equal sweeps are equal."""
+        """Return the sweep as JSON values, with all defaults, so that equal sweeps give equal JSON.
+
+        A parameter has the keys of the file (`float`, `int`, `choice`).
+        """
         return self.model_dump(mode="json", by_alias=True)
 
 
 def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
-    """Read and check a sweep file.
+    """Read a sweep file and check all that it says.
+
+    Returns:
+        The sweep, with its fixed fields by dotted names; the trainable's class; and the file with
+        the line of each key, for further messages.
 
     Raises:
-        BadInputError: naming file, line and key.
+        BadInputError: the file cannot be read, or something in it is wrong. The message names file,
+            line and key.
     """
     document = read_document(path)
     try:
@@ -191,10 +260,16 @@ def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
 def configure(
     model: type[BaseModel], fixed: Mapping[str, Any], params: Mapping[str, Any]
 ) -> BaseModel:
-    """Build a trainable's configuration from dotted names.
+    """Build a trainable's configuration from values by dotted names.
+
+    Args:
+        model: the trainable's `config_model`.
+        fixed: values of fixed fields, by dotted name.
+        params: values of searched fields, by dotted name; they win over `fixed`.
 
     Raises:
-        ValidationError: a name or value is not of the model.
+        ValidationError: the model has no such field, or refuses the value.
+        TypeError: a name goes through a field that has a value of its own.
     """
     nested: dict[str, Any] = {}
     for name, value in {**fixed, **params}.items():
@@ -209,9 +284,11 @@ def configure(
 
 
 def default_params(spec: SweepSpec, model: type[BaseModel]) -> dict[str, Scalar]:
-    """Return the searched parameters of trial 0: the defaults, or the nearest in the space.
+    """Return the searched parameters of trial 0.
 
-    For an ablation the first value of each field: there the file says what it compares with.
+    They are the trainable's defaults, or the values of the search space that are nearest to them.
+    In an ablation (`one_by_one`) they are the first value of each field, because there the file
+    itself says what the other values are compared with.
     """
     if spec.sampler.name == "one_by_one":
         return {name: parameter.corners[0] for name, parameter in spec.search.items()}
@@ -220,10 +297,10 @@ def default_params(spec: SweepSpec, model: type[BaseModel]) -> dict[str, Scalar]
 
 
 def vary_one_by_one(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> list[dict[str, Scalar]]:
-    """Return an ablation's trials: `defaults`, then one field changed in each.
+    """Return the parameters of an ablation's trials: `defaults`, then one field changed in each.
 
     Raises:
-        ValueError: a searched field is a range of real numbers, which cannot all be tried.
+        ValueError: a searched field is a range of real numbers, which has too many values.
     """
     trials = [dict(defaults)]
     for name, parameter in spec.search.items():
@@ -273,6 +350,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _check_against_trainable(
     spec: SweepSpec, trainable: type[Trainable], document: Document
 ) -> None:
+    """Refuse a sweep that the trainable cannot run; the message names file, line and key."""
     model = trainable.config_model
     for name in spec.search:
         if name in spec.fixed:
@@ -319,7 +397,14 @@ def _check_one_by_one(spec: SweepSpec, model: type[BaseModel], document: Documen
 def _check_fields(
     model: type[BaseModel], values: Mapping[str, Any], document: Document, *, section: str
 ) -> None:
-    """Hold dotted names and values against a trainable's fields; blame the key at fault."""
+    """Refuse values that a trainable's configuration does not take.
+
+    Args:
+        model: the trainable's `config_model`.
+        values: value of each field, by dotted name.
+        document: the sweep file, for the place of the key at fault.
+        section: the section of the file that the values come from, `fixed` or `search`.
+    """
     try:
         configure(model, values, {})
     except TypeError as error:
@@ -330,7 +415,8 @@ def _check_fields(
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = f"{model.__name__} has no such field"
-        # A fault between fields names none: the section is to blame, and the message has values.
+        # A check that involves several fields names none of them: the message then says the
+        # section alone, and pydantic's own text has the values.
         name = next((n for n in values if n == field or n.startswith(f"{field}.")), field)
         key = _key(document, section, name) if name else (section,)
         shown = f", got {values.get(name, fault.get('input'))!r}" if name else ""
@@ -338,6 +424,6 @@ def _check_fields(
 
 
 def _key(document: Document, section: str, name: str) -> Key:
-    """Return where a dotted name stands in the file: as it is, or as nested mappings."""
+    """Return the path of a field in the file, which holds it by dotted name or nested."""
     dotted = (section, name)
     return dotted if dotted in document.lines else (section, *name.split("."))

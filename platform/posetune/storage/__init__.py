@@ -1,8 +1,8 @@
-"""Where checkpoints, stage products and logs are kept: a folder that every node sees, or S3.
+"""Where are checkpoints, stage products and logs kept: in a folder that every node sees, or on S3?
 
 `open_storage` turns an address into a `Storage`; nothing else of the platform knows which kind it
-is. A folder moves what is whole into place and lets it be read where it lies; a bucket is uploaded
-to and downloaded from.
+is. In a folder, finished files are moved into place and read where they lie; a bucket's files are
+uploaded and downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def open_storage(address: str | Path) -> Storage:
         address: a folder, or `s3://BUCKET[/PREFIX]`.
 
     Raises:
-        BadInputError: it is of another kind, or holds credentials.
+        BadInputError: the address is of another kind, or holds credentials.
     """
     scheme, separator, _ = str(address).partition("://")
     if not separator:
@@ -39,9 +39,13 @@ def open_storage(address: str | Path) -> Storage:
 
 
 def open_folder(address: str | Path) -> Path:
-    """Return a folder of data on this node: the one named, or this node's copy of what is on S3.
+    """Return a folder on this node with the data at an address.
 
-    The processes of a node share one copy, which is fetched once.
+    A folder is returned as it is. Data on S3 is copied to this node once, and all processes of the
+    node share the copy.
+
+    Args:
+        address: a folder, or `s3://BUCKET[/PREFIX]`.
 
     Raises:
         BadInputError: there is nothing at the address, or it cannot be fetched.

@@ -1,4 +1,7 @@
-"""What any storage offers. Names are relative, with `/` between their parts."""
+"""Defines what any storage offers, whether it is a folder or a bucket.
+
+Everything in a storage has a name: a relative path with `/` between its parts.
+"""
 
 from __future__ import annotations
 
@@ -12,46 +15,51 @@ from typing import Any, ClassVar
 __all__ = ["CLAIM_S", "Log", "Storage", "StorageError"]
 
 CLAIM_S = 30.0
-"""A claim that was not touched for so long belongs to a dead holder; it is touched every 5 s."""
+"""Seconds after which a claim that nobody touched belongs to a dead holder; a living one touches
+its claim every 5 s."""
 
 
 class StorageError(OSError):
-    """Storage that is not on this machine refuses us or does not answer; the message says what."""
+    """Says that storage on another machine refuses us or does not answer, and what it answered."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """A file that what a process prints is appended to."""
+    """Holds the file to which a process appends what it prints."""
 
     file: Path
+    """A file of this node, to append to."""
     keep: Callable[[], None] = lambda: None
-    """Puts what was written so far where others can read it."""
+    """Function that puts everything written so far where other nodes can read it."""
     close: Callable[[], None] = lambda: None
-    """The same for the last time."""
+    """Function that does the same as `keep` for the last time and ends the log."""
 
 
 class Storage(ABC):
-    """A place for folders and small files; travels to any node."""
+    """Defines a place for folders and small files; the object can be sent to any node."""
 
     poll_s: ClassVar[float]
-    """How often to look whether something is there by now."""
+    """Seconds between two looks at a storage for something that another process will put there."""
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """What `open_storage` was given."""
+        """The address from which `open_storage` makes this storage again."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make sure that it can be written to.
+        """Make sure that the storage exists and can be written to.
 
         Raises:
-            BadInputError: it cannot.
+            BadInputError: it cannot be written to.
         """
 
     @abstractmethod
     def visited(self) -> AbstractContextManager[None]:
-        """Take back at the end of a block the empty folders that were made for this one in it."""
+        """Remove at the end of a block the empty folders that the block made for this storage.
+
+        A check that only looks at a storage leaves no traces this way.
+        """
 
     @abstractmethod
     def where(self, name: str) -> str:
@@ -65,46 +73,59 @@ class Storage(ABC):
 
     @abstractmethod
     def writing(self, name: str, *, last: str = "") -> AbstractContextManager[Path]:
-        """Give an empty folder; what is in it at the end of the block is then there under `name`.
+        """Give an empty folder whose content is stored under `name` when the block ends.
 
-        If the block raises, nothing is there.
+        Nothing is stored if the block raises an exception.
 
         Args:
-            name: of the folder; one that is not there yet.
-            last: the file in it that says that it is whole.
+            name: name of the new folder; nothing may be stored under it yet.
+            last: name of the file in the folder that is stored after all others, so that its
+                presence says that the folder is whole.
         """
 
     @abstractmethod
     def reading(self, name: str) -> AbstractContextManager[Path | None]:
-        """Give a folder with what is under `name`, None if nothing is; it may go with the block."""
+        """Give a folder of this node with what is stored under `name`; None if nothing is.
+
+        The folder may be deleted when the block ends.
+        """
 
     @abstractmethod
     def obtain(self, name: str, *, marker: str, again: bool = False) -> Path | None:
-        """Return a folder of this node with what is under `name`, to be kept and shared.
+        """Return a folder of this node with what is stored under `name`; None if nothing is.
+
+        The folder stays, and all processes of the node share it.
 
         Args:
-            name: of the folder.
-            marker: the file in it that says that it is whole and what it holds.
-            again: this node's copy was found broken; fetch it anew.
+            name: name of the folder.
+            marker: name of the file in the folder that says that it is whole and what it holds.
+            again: whether to fetch the folder again because this node's copy was found broken.
         """
 
     @abstractmethod
     def mirror(self) -> Path:
-        """Return a folder of this node with everything that is here, to be kept and shared.
+        """Return a folder of this node with everything in the storage.
+
+        The folder stays, and all processes of the node share it.
 
         Raises:
-            BadInputError: it cannot be fetched.
+            BadInputError: the storage cannot be fetched.
         """
 
     @abstractmethod
     def set_aside(self, name: str, *, marker: str) -> None:
-        """Make room for a new folder where `obtain` has found a broken one."""
+        """Take away a folder that `obtain` found broken, so that a new one can be stored.
+
+        Args:
+            name: name of the folder.
+            marker: name of the file in the folder that says that it is whole and what it holds.
+        """
 
     # -- names -----------------------------------------------------------------------------
 
     @abstractmethod
     def children(self, name: str) -> list[str]:
-        """Return the last parts of the names below `name`, sorted."""
+        """Return the last parts of the names directly below `name`, sorted."""
 
     @abstractmethod
     def measure(self, name: str) -> tuple[int, float]:
@@ -112,44 +133,44 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Return whether there is a file of this name."""
 
     @abstractmethod
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return what a file holds from byte `start` on; nothing if there is none."""
+        """Return the content of a file from byte `start` on; nothing if there is no such file."""
 
     @abstractmethod
     def touch(self, name: str) -> None:
-        """Make an empty file."""
+        """Make an empty file of this name."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Delete a file or folder, if it is there."""
+        """Delete the file or folder of this name, if there is one."""
 
-    # -- the rest --------------------------------------------------------------------------
+    # -- claims, scratch and logs ----------------------------------------------------------
 
     @abstractmethod
     def claim(self, name: str) -> AbstractContextManager[bool]:
-        """Hold a name that only one process can hold, on whatever node; False if another does.
+        """Hold a claim during a block; give False if another process, on any node, holds it.
 
-        Who dies holding it loses it after `CLAIM_S`.
+        A holder that dies loses its claim after `CLAIM_S` seconds.
         """
 
     @abstractmethod
     def is_claimed(self, name: str) -> bool:
-        """Whether somebody who lives holds the name."""
+        """Return whether a living process holds the claim of this name."""
 
     @abstractmethod
     def scratch(self, name: str) -> AbstractContextManager[tuple[str, Any]]:
-        """Give a throw-away folder that every node sees: its path, and its pyarrow filesystem.
+        """Give an empty temporary folder that every node sees: its path and pyarrow filesystem.
 
-        It is empty; what a killed process left there is gone.
+        Files that a killed process left there are deleted first, and all files at the end.
         """
 
     @abstractmethod
     def log(self, name: str) -> Log:
-        """Begin a log of this process, after what others have written under the name."""
+        """Begin a log of this process; it follows what other processes logged under the name."""
 
     @abstractmethod
     def read_log(self, name: str, start: int = 0) -> bytes:
-        """Return all that was logged under a name, from byte `start` on."""
+        """Return everything that was logged under a name, from byte `start` on."""

@@ -1,9 +1,9 @@
-"""Storage on S3, through pyarrow: what is whole is uploaded, what is needed is downloaded.
+"""Keeps files on S3, through pyarrow: finished folders are uploaded, needed ones downloaded.
 
 Credentials come from the environment, as the AWS tools find them, and from nowhere else. A folder
-counts once its last file is there, or once the study remembers it; so one that was uploaded in
-part is never seen. What all processes of a node read (stores, stage products) is fetched once into
-a folder of the node, `POSETUNE_CACHE`; anything there may be deleted while no trial runs.
+counts once its last file is there, or once the study remembers it, so a folder that was uploaded
+in part is never read. Data that all processes of a node read (stores, stage products) is fetched
+once into a folder of the node, `POSETUNE_CACHE`; anything there may be deleted while no trial runs.
 """
 
 from __future__ import annotations
@@ -34,23 +34,25 @@ from posetune.storage.node import cache_folder, fetch_once
 __all__ = ["Bucket"]
 
 ATTEMPTS = 9
-"""Of a request; pyarrow waits longer from one to the next, about 40 s in all."""
+"""Number of attempts of one request; pyarrow waits longer each time, about 40 s in all."""
 FIRST_ATTEMPTS = 2
-"""Of the request that finds out whether there is a bucket at all."""
+"""Number of attempts of the request that finds out whether there is a bucket at all. It is low so
+that a wrong address is named within seconds."""
 AT_ONCE = 8
-"""Files that are uploaded at a time."""
+"""Number of files that are uploaded at the same time."""
 GIVE_WAY_S = 2.0
-"""How long the first of several that want a claim waits for the others to give way."""
+"""Seconds for which the first of several processes that want a claim waits for the others to give
+way."""
 
 _ADDRESS = re.compile(r"s3://(?P<path>[a-z0-9][a-z0-9.-]{2,62}(/[^?#@]*)?)")
 
 
 @dataclass(frozen=True)
 class Bucket(Storage):
-    """See the module."""
+    """Keeps everything below one prefix of an S3 bucket."""
 
     path: str
-    """`BUCKET` or `BUCKET/PREFIX`."""
+    """The bucket and the prefix: `BUCKET` or `BUCKET/PREFIX`."""
     poll_s: ClassVar[float] = 2.0
 
     @classmethod
@@ -58,7 +60,8 @@ class Bucket(Storage):
         """Return the storage at `s3://BUCKET[/PREFIX]`.
 
         Raises:
-            BadInputError: it is no such address, or has more in it, as a key or an endpoint.
+            BadInputError: the address has another form, or more in it, such as a key or an
+                endpoint.
         """
         match = _ADDRESS.fullmatch(address)
         if match is None:
@@ -71,14 +74,14 @@ class Bucket(Storage):
 
     @property
     def address(self) -> str:
-        """`s3://BUCKET/PREFIX`."""
+        """The address `s3://BUCKET/PREFIX`."""
         return f"s3://{self.path}"
 
     def prepare(self) -> None:
-        """Make sure that there is such a bucket, and that it takes a file.
+        """Make sure that the bucket exists and takes a file.
 
         Raises:
-            BadInputError: there is none, it refuses us, or nobody answers.
+            BadInputError: there is no such bucket, it refuses us, or no server answers.
         """
         check_aws()
         probe = f"{self.path}/.posetune-{uuid.uuid4().hex[:8]}"
@@ -92,12 +95,12 @@ class Bucket(Storage):
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """Delete the empty objects that pyarrow puts where a folder would be."""
+        """Delete the empty objects that pyarrow puts in place of folders."""
         parts = self.path.split("/")
         folders = ["/".join(parts[:n]) for n in range(len(parts), 1, -1)]
         quick = _connect(parts[0], _endpoint(), FIRST_ATTEMPTS)
         made: list[str] = []
-        with contextlib.suppress(OSError):  # who uses it says so better
+        with contextlib.suppress(OSError):  # the block meets the same fault and explains it better
             made = [f.path for f in quick.get_file_info(folders) if f.type.name == "NotFound"]
         try:
             yield
@@ -123,7 +126,7 @@ class Bucket(Storage):
             folder = Path(scratch)
             yield folder
             names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-            if last:  # what a dead builder left under this name
+            if last:  # a process that died may have left files under this name
                 self.remove(name)
             with self._faults(), ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(lambda n: self._put(folder / n, f"{name}/{n}"), set(names) - {last}))
@@ -132,7 +135,7 @@ class Bucket(Storage):
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path | None]:
-        """Give a temporary folder with a copy."""
+        """Give a temporary folder with a downloaded copy."""
         with tempfile.TemporaryDirectory(prefix="posetune-download-") as scratch:
             folder = Path(scratch) / name.rpartition("/")[2]
             yield folder if self._download(name, folder) else None
@@ -158,13 +161,13 @@ class Bucket(Storage):
         return cache_folder() / "stages" / digest_json([self.uri(name), said]) if said else None
 
     def mirror(self) -> Path:
-        """Return this node's copy of everything here, fetched once for all its processes.
+        """Return this node's copy of the whole storage, fetched once for all its processes.
 
-        It is named after what the bucket lists (names, sizes and times), so data that was replaced
-        is fetched again.
+        The copy is named after the listing of the bucket (names, sizes and times), so data that
+        was replaced is fetched again.
 
         Raises:
-            BadInputError: there is nothing, we are refused, or this node has no space.
+            BadInputError: there is nothing, the bucket refuses us, or this node has no space.
         """
         try:
             listed = self._listed("")
@@ -214,12 +217,12 @@ class Bucket(Storage):
         return sum(size for size, _ in listed), newest / 1e9
 
     def exists(self, name: str) -> bool:
-        """Whether the file is there."""
+        """Return whether the file is there."""
         with self._faults():
             return bool(self._filesystem.get_file_info(self._key(name)).is_file)
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return the file's end."""
+        """Return the file's content from byte `start` on."""
         try:
             with self._faults(), self._filesystem.open_input_stream(self._key(name)) as file:
                 return bytes(file.read()[start:])
@@ -227,7 +230,7 @@ class Bucket(Storage):
             return b""
 
     def touch(self, name: str) -> None:
-        """Put an empty file; again renews its time."""
+        """Put an empty file; if there is one, its time is renewed."""
         with self._faults(), self._filesystem.open_output_stream(self._key(name)):
             pass
 
@@ -250,15 +253,16 @@ class Bucket(Storage):
             found = self._filesystem.get_file_info(selector)
         return {f.path[len(key) + 1 :]: (f.size, f.mtime_ns) for f in found if f.is_file}
 
-    # -- the rest --------------------------------------------------------------------------
+    # -- claims, scratch and logs ----------------------------------------------------------
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Hold a claim by being the only one with a ticket below its name.
+        """Hold a claim by having the only ticket below its name.
 
-        pyarrow offers no conditional put. But S3 lists what was put before, so of two that first
-        put a ticket and then look, one sees the other: who is not alone holds nothing. Of several
-        that try at once the first by name waits until the others have given way.
+        pyarrow offers no conditional put. But S3 lists everything that was put before, so of two
+        processes that first put a ticket and then list the tickets, at least one sees the other's;
+        a process that sees another's ticket does not hold the claim. If several try at once, the
+        one whose ticket is first by name waits until the others have taken theirs back.
         """
         if self.is_claimed(name):
             yield False
@@ -287,7 +291,7 @@ class Bucket(Storage):
         deadline = time.monotonic() + GIVE_WAY_S
         while True:
             tickets = {ticket: at for ticket, (_, at) in self._listed(name).items()}
-            now = tickets.get(ours, 0)  # by the bucket's clock
+            now = tickets.get(ours, 0)  # by the bucket's clock, since ours may differ from it
             dead = [t for t, at in tickets.items() if now - at > CLAIM_S * 1e9]
             for ticket in dead:
                 self.remove(f"{name}/{ticket}")
@@ -299,13 +303,13 @@ class Bucket(Storage):
             time.sleep(0.1)
 
     def is_claimed(self, name: str) -> bool:
-        """Whether a ticket is there that is not old."""
+        """Return whether there is a ticket that was renewed lately."""
         alive = time.time() - CLAIM_S
         return any(at / 1e9 > alive for _, at in self._listed(name).values())
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[tuple[str, Any]]:
-        """Give a name below this bucket, and its filesystem."""
+        """Give a path in this bucket and the bucket's filesystem."""
         self.remove(name)
         try:
             yield self._key(name), self._filesystem
@@ -314,7 +318,7 @@ class Bucket(Storage):
                 self.remove(name)
 
     def log(self, name: str) -> Log:
-        """Begin a file of this process; it is uploaded beside those of others."""
+        """Begin a file of this process, which is uploaded beside those of other processes."""
         handle, path = tempfile.mkstemp(prefix="posetune-", suffix=".log")
         os.close(handle)
         file = Path(path)
@@ -336,7 +340,7 @@ class Bucket(Storage):
         return Log(file, keep, close)
 
     def read_log(self, name: str, start: int = 0) -> bytes:
-        """Return what processes have written, in the order in which they began."""
+        """Return what all processes have written, in the order in which they began."""
         parts = [self.read(f"{name}/{child}") for child in self.children(name)]
         return b"".join(parts)[start:]
 
@@ -350,7 +354,7 @@ class Bucket(Storage):
         return f"{self.path}/{name}" if name else self.path
 
     def _put(self, file: Path, name: str) -> None:
-        # Not `with`: it would put a part of the file when reading it fails.
+        # A `with` block would put a part of the file when reading the file fails.
         out = self._filesystem.open_output_stream(self._key(name))
         with file.open("rb") as source:
             shutil.copyfileobj(source, out, 8 * 1024**2)
@@ -358,6 +362,7 @@ class Bucket(Storage):
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
+        """Turn pyarrow's errors in a block into ours, which say what to do."""
         try:
             yield
         except FileNotFoundError:
@@ -381,7 +386,10 @@ class Bucket(Storage):
 
 
 def _endpoint() -> str | None:
-    """Return the address of a server that is not AWS's own; pyarrow does not look for it."""
+    """Return the address of a server that is not AWS's own, as AWS's tools find it.
+
+    pyarrow does not read these variables by itself.
+    """
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 

@@ -1,4 +1,4 @@
-"""Files that hold a token or a password: only their owner may read them."""
+"""Checks that only the owner can read the files that hold a token or a password."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ __all__ = ["check_aws", "check_mlflow", "check_ray"]
 def check_ray() -> None:
     """Refuse a file with Ray's token that others can read.
 
-    Ray writes `~/.ray/auth_token` by itself, for others to read: that one is made private.
+    Ray writes `~/.ray/auth_token` itself and lets others read it, so that file is made private
+    instead of being refused.
 
     Raises:
-        BadInputError: naming it.
+        BadInputError: others can read the file that the message names.
     """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not given:
-        with contextlib.suppress(OSError):  # not there, or not ours
+        with contextlib.suppress(OSError):  # the file is not there, or belongs to another user
             Path("~/.ray/auth_token").expanduser().chmod(0o600)
     _check_private(given or "~/.ray/auth_token")
 
@@ -32,7 +33,7 @@ def check_mlflow() -> None:
     """Refuse a file with MLflow's password that others can read.
 
     Raises:
-        BadInputError: naming it.
+        BadInputError: others can read the file that the message names.
     """
     _check_private("~/.mlflow/credentials")
 
@@ -41,7 +42,7 @@ def check_aws() -> None:
     """Refuse a file with AWS's keys that others can read.
 
     Raises:
-        BadInputError: naming it.
+        BadInputError: others can read the file that the message names.
     """
     _check_private(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")
 
@@ -51,7 +52,7 @@ def _check_private(name: str) -> None:
     try:
         mode = file.stat().st_mode
     except OSError:
-        return  # who needs it says that it is missing
+        return  # the code that needs the file says that it is missing
     if mode & 0o077:
         raise BadInputError(
             f"{file}: holds a secret that others can read (mode {mode & 0o777:o}); chmod 600 {file}"

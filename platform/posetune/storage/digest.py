@@ -1,4 +1,4 @@
-"""Digests of folders and of JSON values: names and checks of products and checkpoints."""
+"""Computes digests of folders and of JSON values, which name and check products and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage in a folder: everything is moved into place whole, and read where it lies."""
+"""Keeps files in a folder: finished folders are moved into place and read where they lie."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ __all__ = ["Folder"]
 
 @dataclass(frozen=True)
 class Folder(Storage):
-    """See the module."""
+    """Keeps everything below one folder that every node sees."""
 
     root: Path
-    """Absolute; seen by every node."""
+    """Absolute path of the folder."""
     poll_s: ClassVar[float] = 0.2
 
     @property
     def address(self) -> str:
-        """The folder's path."""
+        """The folder's absolute path."""
         return str(self.root)
 
     def prepare(self) -> None:
         """Make the folder.
 
         Raises:
-            BadInputError: it cannot be made or written to.
+            BadInputError: the folder cannot be made or written to.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -50,12 +50,12 @@ class Folder(Storage):
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """Remove the folder, and those above it that were not there either."""
+        """Remove the folder and its parents at the end, as far as the block made them."""
         made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # one that is not empty stays, and those above it
+            with contextlib.suppress(OSError):  # a folder that is not empty stays, with its parents
                 for folder in made:
                     folder.rmdir()
 
@@ -69,7 +69,7 @@ class Folder(Storage):
 
     @contextmanager
     def writing(self, name: str, *, last: str = "") -> Iterator[Path]:
-        """Give a folder beside the one that it becomes."""
+        """Give a folder that lies beside its final place and is renamed at the end."""
         target = self.root / name
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
         partial.mkdir(parents=True)
@@ -95,7 +95,7 @@ class Folder(Storage):
         return self.root
 
     def set_aside(self, name: str, *, marker: str) -> None:
-        """Give the folder a name that says that it is broken."""
+        """Rename the folder, so that its name says that it is broken."""
         folder = self.root / name
         folder.rename(folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.broken"))
 
@@ -113,11 +113,11 @@ class Folder(Storage):
         return size, folder.stat().st_mtime
 
     def exists(self, name: str) -> bool:
-        """Whether the file is there."""
+        """Return whether the file is there."""
         return (self.root / name).is_file()
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return the file's end."""
+        """Return the file's content from byte `start` on."""
         try:
             with (self.root / name).open("rb") as file:
                 file.seek(start)
@@ -132,7 +132,7 @@ class Folder(Storage):
         file.touch()
 
     def remove(self, name: str) -> None:
-        """Delete the file, or the folder as far as that goes."""
+        """Delete the file, or what can be deleted of the folder."""
         place = self.root / name
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
@@ -141,7 +141,7 @@ class Folder(Storage):
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Hold a file that only one can make; touch it meanwhile, so that others see we live."""
+        """Hold a file that only one process can make; touch it to show that this process lives."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _take(path):
@@ -166,13 +166,13 @@ class Folder(Storage):
             path.unlink(missing_ok=True)
 
     def is_claimed(self, name: str) -> bool:
-        """Whether the file is there and its maker lives."""
+        """Return whether the file is there and the process that made it lives."""
         path = self.root / name
         return path.exists() and not _is_dead(path)
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[tuple[str, Any]]:
-        """Give a folder below this one; its path says the filesystem."""
+        """Give a path in this folder; pyarrow finds the filesystem by the path."""
         self.remove(name)
         try:
             yield str(self.root / name), None
@@ -180,24 +180,26 @@ class Folder(Storage):
             self.remove(name)
 
     def log(self, name: str) -> Log:
-        """Return the file itself: all append to it."""
+        """Return the file itself, since all processes can append to it."""
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         return Log(file)
 
     def read_log(self, name: str, start: int = 0) -> bytes:
-        """Return the file's end."""
+        """Return the log's content from byte `start` on."""
         return self.read(name, start)
 
 
 def _take(path: Path) -> bool:
+    """Make a claim's file; return False if it exists, after taking away that of a dead holder."""
     content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(content)
     except FileExistsError:
         if _is_dead(path):
-            # The first to rename a dead claim away may try for it; the others find it gone.
+            # Of several processes one renames the dead claim and the others find it gone. It is
+            # free at the next attempt.
             try:
                 path.rename(path.with_suffix(f".{uuid.uuid4().hex[:8]}.dead"))
             except FileNotFoundError:
@@ -209,6 +211,7 @@ def _take(path: Path) -> bool:
 
 
 def _is_dead(path: Path) -> bool:
+    """Return whether the process that made a claim's file has ended or has not touched it."""
     try:
         age = time.time() - path.stat().st_mtime
         holder = json.loads(path.read_text(encoding="utf-8"))

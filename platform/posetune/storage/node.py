@@ -1,4 +1,4 @@
-"""What a node keeps for all its processes of what lies elsewhere."""
+"""Keeps this node's copies of data that lies elsewhere, one for all processes of the node."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def cache_folder() -> Path:
 
 
 def fetch_once(target: Path, fetch: Callable[[Path], object]) -> None:
-    """Make a folder unless it is there; of several processes one does it and the others wait.
+    """Make a folder unless it is there; one process of the node does so while the others wait.
 
     Args:
-        target: the folder; its name says what is in it, so one that is there is right.
-        fetch: fills the folder that it is given, which is then moved into place.
+        target: the folder; its name says what is in it, so a folder that is there is the right one.
+        fetch: function that fills the folder that it is given, which is then moved into place.
     """
     if target.is_dir():
         return

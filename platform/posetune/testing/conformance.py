@@ -1,11 +1,13 @@
-"""The laws of a trainable: subclass `TrainableConformance` in a test module and give the fixtures.
+"""Tests the laws that every trainable must keep.
 
-class TestMine(TrainableConformance):
-    trainable = Mine
-    quick = {"steps_per_epoch": 2}        # fields that make an epoch last a second or less
+Subclass `TrainableConformance` in a test module and give the trainable and a store:
 
-    @pytest.fixture(scope="class")
-    def store(self, tmp_path_factory): ...  # a small store
+    class TestMine(TrainableConformance):
+        trainable = Mine
+        quick = {"steps_per_epoch": 2}        # fields that make an epoch last a second or less
+
+        @pytest.fixture(scope="class")
+        def store(self, tmp_path_factory): ...  # a small store
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class _BrokenOffError(Exception):
 
 
 class _Calls:
-    """A progress that counts its calls, and raises at one of them."""
+    """Is a `Progress` that counts its calls and raises an error at call number `until`."""
 
     def __init__(self, until: int | None = None) -> None:
         self.made, self.until = 0, until
@@ -45,15 +47,17 @@ class _Calls:
 
 
 class TrainableConformance:
-    """Every trainable passes these."""
+    """Holds the tests that every trainable must pass; a subclass names the trainable."""
 
     trainable: ClassVar[type[Trainable]]
+    """The trainable to test."""
     quick: ClassVar[Mapping[str, Any]] = {}
+    """Fields of its configuration, by dotted name, with which an epoch lasts a second or less."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def config(cls) -> Any:
-        """The configuration to test with."""
+        """Return the configuration to test with: the defaults with the fields of `quick`."""
         return configure(cls.trainable.config_model, cls.quick, {})
 
     @pytest.fixture(scope="class")
@@ -61,7 +65,7 @@ class TrainableConformance:
     def products(
         cls, config: Any, store: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> dict[str, Path]:
-        """The stage products that the configuration needs."""
+        """Build the stage products that the configuration needs; return their folders by name."""
         stages = cls.trainable.stages(config, store)
         digest = cls.trainable.describe_store(store).digest
         cache = StageCache(open_storage(tmp_path_factory.mktemp("storage")))
@@ -70,7 +74,7 @@ class TrainableConformance:
 
     @pytest.fixture
     def context(self, store: Path, products: dict[str, Path], tmp_path: Path) -> TrialContext:
-        """A context for a trial of two epochs."""
+        """Return a context for a trial of two epochs."""
         return TrialContext(store=store, seed=3, work=tmp_path, products=products, max_epochs=2)
 
     def begin(self, config: Any, context: TrialContext) -> Trainable:
@@ -80,12 +84,12 @@ class TrainableConformance:
         return trial
 
     def test_the_configuration_is_frozen_and_knows_its_fields(self, config: Any) -> None:
-        """A typing error in a sweep file must not pass in silence."""
+        """The configuration must refuse unknown fields, or a misspelt key would do nothing."""
         assert self.trainable.config_model.model_config.get("frozen")
         assert self.trainable.config_model.model_config.get("extra") == "forbid"
 
     def test_stage_keys_do_not_change_from_call_to_call(self, config: Any, store: Path) -> None:
-        """Otherwise nothing would be shared."""
+        """Two calls of `stages` must give equal keys, or no product would be shared."""
         first, second = (
             [stage_key(stage, "digest") for stage in self.trainable.stages(config, store)]
             for _ in range(2)
@@ -95,7 +99,7 @@ class TrainableConformance:
     def test_an_epoch_reports_exactly_the_metrics_it_declares(
         self, config: Any, context: TrialContext
     ) -> None:
-        """What is declared can be an objective, if the store allows it."""
+        """An epoch must report every declared metric, since each can be a sweep's objective."""
         metrics = self.begin(config, context).epoch()
         unavailable = self.trainable.describe_store(context.store).unavailable
         assert set(metrics) == set(self.trainable.metrics) - set(unavailable)
@@ -104,7 +108,7 @@ class TrainableConformance:
     def test_a_trial_continues_exactly_where_it_was_saved(
         self, config: Any, context: TrialContext, tmp_path: Path
     ) -> None:
-        """Two epochs in a row, or a save and a load between them: the same to the last bit."""
+        """A save and a load between two epochs must change no bit of metrics and model."""
         straight = self.begin(config, context)
         straight.epoch()
         (tmp_path / "middle").mkdir()
@@ -125,7 +129,7 @@ class TrainableConformance:
     def test_an_epoch_that_is_broken_off_continues_exactly_where_it_was_saved(
         self, config: Any, context: TrialContext, tmp_path: Path
     ) -> None:
-        """A worker that is taken away saves within the epoch; the next one goes on from there."""
+        """A save and a load within an epoch, as when a worker is taken away, must change no bit."""
         calls, rest = _Calls(), _Calls()
         straight = self.begin(config, replace(context, progress=calls))
         expected = dict(straight.epoch())
@@ -146,14 +150,14 @@ class TrainableConformance:
         assert digest_folder(tmp_path / "resumed") == digest_folder(tmp_path / "straight")
 
     def test_trials_with_one_seed_are_equal(self, config: Any, context: TrialContext) -> None:
-        """A run can be reproduced."""
+        """Two trials with one seed must report the same, so that a trial can be reproduced."""
         first, second = (dict(self.begin(config, context).epoch()) for _ in range(2))
         assert first == second
 
     def test_an_exported_model_predicts_centred_poses_of_unit_size(
         self, config: Any, context: TrialContext, tmp_path: Path
     ) -> None:
-        """What the registry hands out."""
+        """A registered model must predict as `Predictor` says: shape, type, root and limbs."""
         trial = self.begin(config, context)
         trial.epoch()
         (tmp_path / "model").mkdir()
@@ -171,7 +175,7 @@ class TrainableConformance:
     def test_an_evaluation_has_what_the_gate_reads(
         self, config: Any, context: TrialContext, store: Path, tmp_path: Path
     ) -> None:
-        """Promotion compares two evaluations frame by frame."""
+        """An evaluation must have the columns by which promotion compares models frame by frame."""
         trial = self.begin(config, context)
         trial.epoch()
         (tmp_path / "model").mkdir()
@@ -190,7 +194,7 @@ class TrainableConformance:
         assert found.records["activity"].max() < len(found.contest.activities)
 
     def test_figures_are_pictures(self, config: Any, context: TrialContext, tmp_path: Path) -> None:
-        """At least one PNG file, whole."""
+        """A trial must draw at least one picture, and each must be a PNG file."""
         trial = self.begin(config, context)
         trial.epoch()
         (tmp_path / "figures").mkdir()
@@ -200,7 +204,7 @@ class TrainableConformance:
         assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
 
     def test_the_forecast_is_positive(self, config: Any, context: TrialContext) -> None:
-        """`posetune check` multiplies it."""
+        """A forecast must be positive, since `posetune check` multiplies it by the epochs."""
         cost = self.trainable.forecast(config, context)
         assert cost.epoch_s >= 0
         assert cost.checkpoint_bytes > 0

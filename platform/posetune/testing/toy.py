@@ -6,6 +6,7 @@ floor). Its model answers every image with one constant pose.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -60,11 +61,12 @@ class ToyConfig(BaseModel):
     hold_mb: int = Field(0, ge=0, description="Memory that a trial holds, in MB of a million.")
     hold_later_mb: int = Field(0, ge=0, description="As much from its second epoch on.")
     die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
-    die_at: str = Field(
+    script: str = Field(
         "",
-        description="The process that finds this file in the middle of an epoch removes it and "
-        "dies as its text says: by a signal (SIGKILL if it is empty), by MemoryError, or by "
-        "torch's OutOfMemoryError.",
+        description="A file of lines. A process in the middle of an epoch takes the first line "
+        "away and does as it says: `go` on, `wait FILE` until that file is there, raise "
+        "`MemoryError` or torch's `OutOfMemoryError`, or send itself a signal such as SIGKILL. "
+        "Without a line it goes on.",
     )
 
 
@@ -192,28 +194,27 @@ class Toy:
             self.context.progress(self.steps, STEPS * self.context.max_epochs)
             time.sleep(self.config.epoch_s / STEPS)
             if step == STEPS // 2:
-                self._perhaps_die()
+                self._follow_script()
             noise = self.generator.normal(0, 0.05, 3)
             self.position = self.position - 0.1 * self.config.x * (self.position + noise)
             self.steps += 1
         error = float(np.linalg.norm(self.position)) + self.floor
         return {"val/error_mm": error, "train/step": float(self.steps)}
 
-    def _perhaps_die(self) -> None:
-        found = Path(self.config.die_at) if self.config.die_at else None
-        how = "SIGKILL"
-        if found is not None and found.exists():
-            how = found.read_text(encoding="utf-8") or how
-            found.unlink()
-        elif self.config.x <= self.config.die_above:
-            return
-        if how == "MemoryError":
+    def _follow_script(self) -> None:
+        what, _, argument = _take_line(self.config.script).partition(" ")
+        if what == "wait":
+            while not Path(argument).exists():
+                self.context.progress(self.steps, STEPS * self.context.max_epochs)
+                time.sleep(0.02)
+        elif what == "MemoryError":
             raise MemoryError("out of memory in the middle of an epoch")
-        if how == "OutOfMemoryError":
+        elif what == "OutOfMemoryError":
             import torch
 
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        os.kill(os.getpid(), signal.Signals[how])
+        elif what != "go" or self.config.x > self.config.die_above:
+            os.kill(os.getpid(), signal.SIGKILL if what == "go" else signal.Signals[what])
 
     def save(self, folder: Path) -> None:
         """Write position, steps and the generator's state."""
@@ -285,6 +286,19 @@ def _import(file: Path | None, out: Path, options: ToyImport, progress: Progress
     out.mkdir(parents=True)
     (out / "toy.json").write_text(json.dumps(options.model_dump()), encoding="utf-8")
     progress(1, 1)
+
+
+def _take_line(script: str) -> str:
+    """Return the first line of a script and take it away; `go` where there is none."""
+    if not script or not Path(script).exists():
+        return "go"
+    with Path(script).open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # trials at the same time take different lines
+        first, *rest = file.read().splitlines() or ["go"]
+        file.seek(0)
+        file.write("".join(f"{line}\n" for line in rest))
+        file.truncate()
+    return first
 
 
 def _draw(out: Path) -> None:

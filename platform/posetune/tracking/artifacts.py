@@ -1,7 +1,7 @@
-"""The files that MLflow keeps: of a sweep its file and provenance, of a complete trial its model.
+"""Uploads the files that MLflow keeps: a sweep's file and provenance, a complete trial's model.
 
-A checkpoint's `state/` is never uploaded: it is for resuming, large, and stays in storage, where
-the run's tags say.
+A checkpoint's `state/` is never uploaded. It is large and only needed to resume, so it stays in
+storage, and the run's tags say where.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from posetune.tracking.connection import patiently
 __all__ = ["ABSENT", "draw_learning_curve", "sweep_files", "trial_parts", "upload"]
 
 ABSENT = "absent"
-"""Said of a trial whose checkpoint is not (or no longer) in storage."""
+"""Stands for the digest of a checkpoint that is not in storage, or not any more."""
 
 
 def sweep_files(view: SweepView) -> tuple[str, dict[str, str]]:
-    """Return the files of the sweep's own run, by name, and a digest of them all."""
+    """Return a digest of all files of the sweep's own run, and their texts by name."""
     files = {"sweep.yaml": view.source}
     provenance = dict(view.provenance)
     diff = dict(provenance.get("diff", {}))
@@ -41,7 +41,15 @@ def sweep_files(view: SweepView) -> tuple[str, dict[str, str]]:
 
 
 def trial_parts(home: Home, trial: TrialView) -> tuple[str, list[str]]:
-    """Return the folders to upload of a complete trial, and what names their content."""
+    """Return the digest of a complete trial's checkpoint, and its folders to upload.
+
+    Args:
+        home: where checkpoints are.
+        trial: the trial.
+
+    Returns:
+        The digest, or `ABSENT`, and the names of the folders in storage.
+    """
     if trial.checkpoint is None:
         return ABSENT, []
     folder = trial.checkpoint.folder
@@ -58,7 +66,15 @@ def upload(
     folders: Sequence[Path] = (),
     figures: Mapping[str, Figure] | None = None,
 ) -> None:
-    """Upload files to a run; what is there under the same name is replaced."""
+    """Upload files to a run; files that it has under the same names are replaced.
+
+    Args:
+        client: of the tracking store.
+        run_id: the run.
+        texts: text files by name.
+        folders: folders of this machine; each is uploaded under its own name.
+        figures: figures by the name of the file.
+    """
     for name, text in (texts or {}).items():
         patiently(lambda n=name, t=text: client.log_text(run_id, t, n))  # type: ignore[misc]
     for folder in folders:
@@ -70,7 +86,7 @@ def upload(
 def draw_learning_curve(
     objective: Objective, reports: Sequence[RowMapping], baselines: Mapping[str, float]
 ) -> Figure:
-    """Draw the objective over the epochs, with the baselines beside it."""
+    """Draw a trial's objective over its epochs, with the baselines as horizontal lines."""
     points = [(r["epoch"], r["metrics"].get(objective.metric)) for r in reports]
     known = [(epoch, value) for epoch, value in points if value is not None]
     figure = Figure(figsize=(6, 4))  # a layout engine doubles the time to draw

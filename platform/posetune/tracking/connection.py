@@ -1,7 +1,8 @@
-"""Reaches MLflow: a quiet client, a store that is made once, one writer at a time.
+"""Connects to MLflow: makes a quiet client, makes the store once, lets one writer in at a time.
 
-MLflow's own retries are off, because it also repeats requests that create something when their
-answer was lost; what may be repeated goes through `patiently`, the rest through `make_once`.
+MLflow's own retries are off, because it repeats a request that creates something even if only the
+answer was lost. Requests that may be repeated go through `patiently`, the others through
+`make_once`.
 """
 
 from __future__ import annotations
@@ -47,17 +48,22 @@ __all__ = [
     "run_page",
 ]
 
-UI_HOST, UI_PORT = "127.0.0.1", 5000
+UI_HOST = "127.0.0.1"
+"""Address on which `posetune ui` serves by default."""
+UI_PORT = 5000
+"""TCP port on which `posetune ui` serves by default."""
 
 EXCLUSIVE_S = 60.0
-"""How long to wait for another process that is writing to the same place."""
+"""Seconds to wait for another process that is writing to the same place."""
 
 _TRANSIENT = (MlflowException, RequestException)
-_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
-"""Without it the UI takes an experiment for one of language models and hides charts and models."""
+_KIND = "mlflow.experimentKind"
+_TRAINING = "custom_model_development"
+"""Kind of our experiments. Without this tag the UI takes them for experiments with language models
+and hides charts and models."""
 _TRAINING_VIEW = "?workflowType=machine_learning"
 _PAUSES_S = (0.2, 1.0)
-"""Before the second and the third try."""
+"""Seconds to wait before the second and before the third attempt of a request."""
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -70,11 +76,15 @@ T = TypeVar("T")
 
 
 def connect(home: Home) -> MlflowClient:
-    """Return a client of the home's tracking store, which is made if it is the embedded one."""
+    """Return a client of the home's tracking store; a database of ours is made if need be.
+
+    Raises:
+        BadInputError: others can read the file with MLflow's password.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    # Once more, now that the environment says no: importing MLflow has just said yes.
+    # Importing MLflow has started its telemetry; this reads the environment again and stops it.
     set_telemetry_client()  # type: ignore[no-untyped-call]
     if is_server(home):
         check_mlflow()
@@ -83,7 +93,7 @@ def connect(home: Home) -> MlflowClient:
     if url.get_backend_name() == "sqlite" and url.database:
         _make_sqlite_store(Path(url.database), home)
         return MlflowClient(home.tracking)
-    with exclusive(home.folder, "mlflow-store"):  # two that both make the tables break them
+    with exclusive(home.folder, "mlflow-store"):  # two processes would break each other's tables
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
@@ -93,21 +103,21 @@ def reach_tracking(home: Home) -> None:
     """Make sure that a sweep could be shown in MLflow, without making anything there.
 
     Raises:
-        BadInputError: says why not.
+        BadInputError: MLflow cannot be reached; the message says why.
     """
     if not is_server(home):
         url = make_url(home.tracking)
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
-            return  # it will be made
+            return  # the sweep will make the file
     with mlflow_faults_explained(home):
         connect(home).search_experiments(max_results=1)
 
 
 def _make_sqlite_store(store: Path, home: Home) -> None:
-    """Make an SQLite store whole or not at all; two processes at once make one.
+    """Make an SQLite store completely or not at all; of two processes at once, one makes it.
 
-    MLflow makes its tables by dozens of migrations; a process killed between two of them would
-    leave a file that no MLflow opens again.
+    MLflow makes its tables by dozens of migrations; a process that is killed between two of them
+    would leave a file that no MLflow opens again.
     """
     if store.exists():
         return
@@ -115,29 +125,34 @@ def _make_sqlite_store(store: Path, home: Home) -> None:
         if store.exists():
             return
         partial = store.with_name(f".{store.name}.partial")
-        # With SQLite's journals: those of a store that was wiped would be replayed into the new.
-        for remnant in [
-            *store.parent.glob(f"{partial.name}*"),
-            *store.parent.glob(f"{store.name}-*"),
-        ]:
+        for remnant in store.parent.glob(f"{partial.name}*"):
             remnant.unlink()
+        # SQLite would replay the journals of a store that somebody deleted into the new one.
+        for journal in store.parent.glob(f"{store.name}-*"):
+            journal.unlink()
         made = SqlAlchemyStore(f"sqlite:///{partial}", home.artifacts.as_uri())  # type: ignore[no-untyped-call]
         made.engine.dispose()  # MLflow keeps its stores; no connection may follow the moved file
         with contextlib.closing(sqlite3.connect(partial)) as connection:
-            # Kept in the file. Commits cost a third, and readers do not wait for the writer.
+            # The file keeps this mode. With it a commit takes a third of the time, and readers do
+            # not wait for the writer.
             connection.execute("PRAGMA journal_mode=WAL")
         partial.replace(store)
 
 
 def is_server(home: Home) -> bool:
-    """Whether tracking is a server, rather than a database that we open ourselves."""
+    """Return whether tracking is a server, rather than a database that we open ourselves."""
     return home.tracking.startswith(("http://", "https://"))
 
 
 def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
-    """Return the id of the experiment, made or restored if need be.
+    """Return the id of an experiment, which is made or restored if need be.
 
-    A server decides itself where artefacts go; without one they go to `home.artifacts`.
+    A server decides itself where artefacts go; without a server they go to `home.artifacts`.
+
+    Args:
+        client: of the tracking store.
+        home: where tracking and artefacts are.
+        name: name of the experiment.
     """
 
     def find() -> Experiment | None:
@@ -156,7 +171,7 @@ def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """Make a call that may be repeated; do so when the server is overloaded or stumbles."""
+    """Make a call that may be repeated; repeat it, up to twice, after a fault that may pass."""
     for pause in _PAUSES_S:
         try:
             return call()
@@ -168,12 +183,14 @@ def patiently(call: Callable[[], T]) -> T:
 
 
 def make_once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Make what must not be made twice; before a repetition, look whether it is there after all.
+    """Make something that must not be made twice; look for it before each repetition.
+
+    It may be there after a fault because only the answer to `make` was lost, or because another
+    process was faster.
 
     Args:
         make: makes it, in one call.
-        find: returns it where it is there: the answer to `make` was lost, or another process was
-            faster.
+        find: returns it, or None if it is not there.
     """
     for pause in _PAUSES_S:
         try:
@@ -189,6 +206,7 @@ def make_once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
 
 
 def _is_passing(error: Exception) -> bool:
+    """Return whether a fault may pass: no connection, a stumbling or an overloaded server."""
     if not isinstance(error, MlflowException):
         return True
     status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
@@ -197,10 +215,14 @@ def _is_passing(error: Exception) -> bool:
 
 @contextmanager
 def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Let one process at a time do `what` with a folder.
+    """Let one process at a time do something with a folder, during a block.
+
+    Args:
+        folder: the folder, which is made if it does not exist.
+        what: name of what is done; different names do not exclude each other.
 
     Raises:
-        BadInputError: another process has been at it for a minute.
+        BadInputError: another process does not end its block within a minute.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{what}.lock"
@@ -222,7 +244,11 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def mlflow_faults_explained(home: Home) -> Iterator[None]:
-    """Turn MLflow's faults into one line for the user."""
+    """Turn MLflow's faults in a block into one line for the user.
+
+    Raises:
+        BadInputError: MLflow or its database reported a fault.
+    """
     try:
         yield
     except (*_TRANSIENT, SQLAlchemyError) as error:
@@ -245,11 +271,14 @@ def explain(error: Exception) -> str:
 
 
 def public_address(text: str) -> str:
-    """Return a text with the user and password of each address in it left out."""
+    """Return a text without the users and passwords of the addresses in it."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def run_page(home: Home, experiment_id: str, run_id: str) -> str:
-    """Return where a browser shows a run; without a server that is where `posetune ui` runs."""
+    """Return the address at which a browser shows a run.
+
+    Without a server it is an address of `posetune ui`, which shows the run while it is running.
+    """
     base = public_address(home.tracking) if is_server(home) else f"http://{UI_HOST}:{UI_PORT}"
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}{_TRAINING_VIEW}"

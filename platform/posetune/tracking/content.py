@@ -1,7 +1,7 @@
-"""What MLflow is to show of a sweep: pure functions of the study, so that shipping can be repeated.
+"""Computes what MLflow is to show of a sweep, as pure functions of the study.
 
-Everything here is the same however often and whenever it is computed from the same events; that
-is why the times of metrics and ends of runs are those of the events.
+The same events always give the same content, whenever and however often it is computed, so that
+shipping can be repeated. That is why metrics and ends of runs have the times of their events.
 """
 
 from __future__ import annotations
@@ -44,11 +44,15 @@ __all__ = [
 ]
 
 SWEEP_TAG = "posetune.sweep_id"
+"""Tag that says which sweep a run belongs to; see `sweep_identity`."""
 TRIAL_TAG = "posetune.trial"
+"""Tag with the number of a run's trial; the sweep's own run does not have it."""
 SECONDS_METRIC = "time/epoch_s"
-"""Is part of every report, also of one whose objective was not a number."""
+"""Metric with the seconds of an epoch. Every report has it, even if its objective was no number,
+so it tells up to which epoch a run is logged."""
 
 CLOSED = ("COMPLETE", "PRUNED", "FAILED")
+"""States of a trial that will not change any more."""
 _STATUS = {
     "RUNNING": "RUNNING",
     "COMPLETE": "FINISHED",
@@ -57,20 +61,25 @@ _STATUS = {
     "INTERRUPTED": "KILLED",
 }
 _IN_FILES = ("diff.text", "packages")
-_PROVENANCE_TAGS, _SHORT = 60, 200
+"""Facts of the provenance that are among the run's files and not among its tags."""
+_PROVENANCE_TAGS = 60
+"""Number of facts of the provenance that become tags at most; MLflow takes 100 tags in one call."""
+_SHORT = 200
+"""Number of characters of a fact of the provenance that becomes a tag at most."""
 
 
 def experiment_name(view: SweepView) -> str:
-    """Return the experiment that shows a sweep: one for all sweeps of a trainable.
+    """Return the name of the experiment that shows a sweep; a trainable's sweeps share one.
 
-    They report the same metrics and params, so its page compares them in one table and one chart,
-    where each sweep is one parent row; with an experiment per sweep it could not.
+    The sweeps of a trainable report the same metrics and params, so the experiment's page compares
+    them in one table and one chart, where each sweep is one parent row. With one experiment per
+    sweep it could not.
     """
     return f"posetune/{view.spec.trainable}"
 
 
 def sweep_identity(view: SweepView) -> str:
-    """Return what tells this sweep from any other, in this database or another."""
+    """Return an identifier that no other sweep has, in this study database or another."""
     return digest_json([view.name, view.started])[:16]
 
 
@@ -90,7 +99,14 @@ def best_complete(view: SweepView) -> TrialView | None:
 def trial_tags(
     view: SweepView, trial: TrialView, *, stages: Mapping[str, str], home: Home
 ) -> dict[str, str]:
-    """Return the tags of a trial's run."""
+    """Return the tags of a trial's run.
+
+    Args:
+        view: the sweep.
+        trial: the trial.
+        stages: key of each stage product that the trial used, by the stage's name.
+        home: where checkpoints are.
+    """
     tags = {
         "posetune.sweep": view.name,
         "posetune.state": trial.state.lower(),
@@ -115,9 +131,10 @@ def trial_tags(
 
 
 def trial_params(view: SweepView, trial: TrialView) -> dict[str, str]:
-    """Return the resolved configuration of a trial by dotted name.
+    """Return the complete configuration of a trial by dotted name.
 
-    Where the trainable's fields have changed since the sweep: what the sweep file says of it.
+    If the trainable's fields have changed since the sweep, only the fields are returned that the
+    sweep file and the trial's parameters name.
     """
     model = load_trainable(view.spec.trainable).config_model
     config: dict[str, Any]
@@ -129,7 +146,11 @@ def trial_params(view: SweepView, trial: TrialView) -> dict[str, str]:
 
 
 def report_metrics(reports: Iterable[RowMapping]) -> list[Metric]:
-    """Return the metrics of reports, one step per epoch; what is not a number is left out."""
+    """Return the metrics of reports, one step per epoch; values that are no numbers are left out.
+
+    Args:
+        reports: rows of the study with `metrics`, `seconds`, `at` and `epoch`.
+    """
     metrics = []
     for report in reports:
         values = {entity_key(name): value for name, value in report["metrics"].items()}
@@ -168,10 +189,15 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
 
 
 def forecast_tag(view: SweepView, outlook: Outlook | None) -> dict[str, str]:
-    """Return the tag with what a running sweep will have taken at its end, as intervals of 80 %.
+    """Return the tag that forecasts a running sweep's epochs, hours and end, as 80 % intervals.
 
-    It is empty once the sweep does not run, and left as it is where nobody has forecast anew. A
-    tag, not a metric: the last forecast counts, and it says what it rests on.
+    The tag is emptied once the sweep does not run. Without a new forecast nothing is returned, so
+    the tag keeps its text. It is a tag and not a metric because only the last forecast counts, and
+    because it says on how many reports it is based.
+
+    Args:
+        view: the sweep.
+        outlook: the latest forecast; None if there is no new one.
     """
     if view.state != "RUNNING":
         return {"posetune.forecast": ""}
@@ -190,7 +216,7 @@ def forecast_tag(view: SweepView, outlook: Outlook | None) -> dict[str, str]:
 
 
 def _provenance_tags(view: SweepView) -> dict[str, Any]:
-    """Return what is short enough for a tag; the run's files have all of it."""
+    """Return the facts of the provenance that are short enough for a tag; files have all facts."""
     tags: dict[str, Any] = {}
     for name, value in _flatten(view.provenance).items():
         if name in _IN_FILES or len(str(value)) > _SHORT or len(tags) >= _PROVENANCE_TAGS:
@@ -202,7 +228,12 @@ def _provenance_tags(view: SweepView) -> dict[str, Any]:
 
 
 def sweep_metrics(view: SweepView, lives: Sequence[RowMapping]) -> list[Metric]:
-    """Return the best value so far, one step per ended trial, and the baselines at step 0."""
+    """Return the best value so far, one step per ended trial, and the baselines at step 0.
+
+    Args:
+        view: the sweep.
+        lives: rows of the study with `number` and `ended` of each trial, in the order of the steps.
+    """
     unit = load_trainable(view.spec.trainable).metrics[view.spec.objective.metric].unit
     metrics = [
         Metric(
@@ -224,7 +255,7 @@ def sweep_metrics(view: SweepView, lives: Sequence[RowMapping]) -> list[Metric]:
 
 
 def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
-    """Return the Markdown that a trial's run opens with."""
+    """Return the Markdown that the page of a trial's run begins with."""
     objective = view.spec.objective
     better = "lower" if objective.mode == "min" else "higher"
     rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
@@ -242,7 +273,7 @@ def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
 
 
 def describe_sweep(view: SweepView, home: Home) -> str:
-    """Return the Markdown that the sweep's run opens with."""
+    """Return the Markdown that the page of the sweep's run begins with."""
     metric, mode = view.spec.objective.metric, view.spec.objective.mode
     best = best_complete(view)
     rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]

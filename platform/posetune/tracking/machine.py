@@ -1,7 +1,7 @@
-"""How busy the driver's machine is, in the sweep's run: MLflow's page of system metrics.
+"""Logs how busy the driver's machine is to the sweep's run, for MLflow's page of system metrics.
 
-The names are those that MLflow's own monitor uses. It is not used itself: it needs packages that
-nothing else here does, for what four files of the system say.
+The metrics have the names that MLflow's own monitor uses. The monitor itself is not used, because
+it needs further packages for what a few files of the system say.
 """
 
 from __future__ import annotations
@@ -29,20 +29,22 @@ from posetune.tracking.connection import connect, explain, public_address
 __all__ = ["MachineSampler", "system_metrics"]
 
 PERIOD_S = 10.0
+"""Seconds between two readings."""
 _GPU_S = 5.0
+"""Seconds after which nvidia-smi is given up."""
 _MB = 1024**2
 _log = logging.getLogger(__name__)
 
 
 class MachineSampler:
-    """Reads how busy the machine is; cores are busy since the reading before."""
+    """Reads how busy the machine is; the load of cores is the mean since the last reading."""
 
     def __init__(self, folder: Path, proc: Path = Path("/proc")) -> None:
-        """Begin.
+        """Take the first reading of the cores.
 
         Args:
-            folder: whose disk to look at.
-            proc: the system's files.
+            folder: a folder on the disk whose use is read.
+            proc: where Linux shows its state as files.
 
         Raises:
             BadInputError: the system has no such files.
@@ -54,7 +56,7 @@ class MachineSampler:
             raise BadInputError(f"--system-metrics: needs {proc}, as Linux has it") from error
 
     def read(self) -> dict[str, float]:
-        """Return the metrics by name."""
+        """Return the metrics by the names that MLflow gives them; the names have the units."""
         busy, total = self._ticks()
         share = (busy - self._busy) / max(total - self._total, 1)
         self._busy, self._total = busy, total
@@ -81,7 +83,14 @@ class MachineSampler:
 def system_metrics(
     sampler: MachineSampler, database: Database, *, name: str, home: Home
 ) -> Iterator[None]:
-    """Log the metrics of this machine to the sweep's run until the end."""
+    """Log the metrics of this machine to the sweep's run until the end of a block.
+
+    Args:
+        sampler: reads the metrics.
+        database: the study.
+        name: name of the sweep.
+        home: where tracking is.
+    """
     done = threading.Event()
     thread = threading.Thread(
         target=_log_until,
@@ -106,7 +115,7 @@ def _log_until(
         try:
             with database.reading() as connection:
                 tracked = journal.read_tracked(connection, view.id, public_address(home.tracking))
-            if None in tracked:  # the tracker makes the run
+            if None in tracked:  # None is the sweep's own run, which the tracker makes
                 _send(client, tracked[None], sampler.read(), started=view.started)
         except Exception as error:  # noqa: BLE001 - whatever it is, the sweep goes on
             _log.debug("system metrics failed: %s", explain(error))
@@ -119,7 +128,7 @@ def _send(client: MlflowClient, run_id: str, found: Mapping[str, float], *, star
 
 
 def _gpus() -> dict[str, float]:
-    """Return the load and memory of each GPU, as MLflow names them; none where there is none."""
+    """Return the load and memory of each GPU, as MLflow names them; empty if there is no GPU."""
     fields = "index,utilization.gpu,memory.used,memory.total"
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
@@ -136,7 +145,7 @@ def _gpus() -> dict[str, float]:
     for line in ended.stdout.splitlines() if ended.returncode == 0 else []:
         try:
             index, load, used, total = (float(word) for word in line.split(","))
-        except ValueError:  # a part of a GPU says [N/A]
+        except ValueError:  # nvidia-smi says [N/A] of a part of a GPU (MIG)
             continue
         metrics[f"system/gpu_{index:.0f}_utilization_percentage"] = load
         metrics[f"system/gpu_{index:.0f}_memory_usage_megabytes"] = used

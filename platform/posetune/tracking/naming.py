@@ -1,4 +1,4 @@
-"""Names and values within MLflow's limits."""
+"""Fits names and values into MLflow's limits."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def entity_key(name: str) -> str:
 
 
 def param_value(value: Any) -> str:
-    """Return a value as text: JSON for what is no plain text."""
+    """Return a param's value as text, cut to MLflow's limit; a value that is no text as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return _cut(text, _PARAM_CHARACTERS)
 
 
 def tag_value(value: Any) -> str:
-    """Return a value as text."""
+    """Return a tag's value as text, cut to MLflow's limit."""
     return _cut(str(value), _TAG_CHARACTERS)
 
 

@@ -1,9 +1,9 @@
-"""MLflow as an idempotent projection of a sweep: one parent run, one child run per trial.
+"""Brings MLflow up to date with a sweep: one parent run, and one child run per trial.
 
 `Projection.advance` compares what the study says with what MLflow is known to hold and ships the
-difference. Any number of processes may do so one after the other, and be killed; each run is made
-once and each step logged once. After any fault a projection is thrown away, and the next one
-learns from MLflow itself where things stand.
+difference. Any number of processes may do so one after the other, and be killed: each run is made
+once and each step is logged once. After any fault a projection is thrown away, and the next one
+learns from MLflow itself what MLflow holds.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ from posetune.tracking.runs import HeldRun, SweepRuns
 __all__ = ["Projection", "ShipReport", "ship"]
 
 FILES_TAG = "posetune.files"
-"""Says which files a run has: the digest of what they come from."""
+"""Tag that says which files a run has, by a digest of their origin."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ShipReport:
-    """What MLflow shows of a sweep, and what the pass that says so had to do for it."""
+    """Says where MLflow shows a sweep, and how much one pass had to ship."""
 
     experiment_id: str
+    """Id of the experiment that the runs are in."""
     run_id: str
-    """The sweep's own run."""
+    """Id of the sweep's own run."""
     page: str
-    """Where a browser shows it."""
+    """Address at which a browser shows the sweep's run."""
     trials: int
-    """Runs of trials."""
+    """Number of trials that MLflow shows."""
     created: int
-    """Runs made, the sweep's own included."""
+    """Number of runs that this pass made, the sweep's own included."""
     values: int
-    """Metric values logged."""
+    """Number of metric values that this pass logged."""
     uploads: int
-    """Runs that files were uploaded to."""
+    """Number of runs to which this pass uploaded files."""
 
     def __str__(self) -> str:
         return (
@@ -65,10 +66,10 @@ class ShipReport:
 
 
 def ship(database: Database, name: str, home: Home) -> ShipReport:
-    """Bring MLflow up to date with a sweep; again changes nothing.
+    """Bring MLflow up to date with a sweep; a second call changes nothing.
 
     Raises:
-        BadInputError: no such sweep, or MLflow cannot be reached.
+        BadInputError: there is no such sweep, or MLflow cannot be reached.
     """
     with mlflow_faults_explained(home):
         return Projection(database, name, home).advance()
@@ -76,20 +77,29 @@ def ship(database: Database, name: str, home: Home) -> ShipReport:
 
 @dataclass(frozen=True)
 class _Study:
-    """The sweep at one moment."""
+    """Holds what the study says of a sweep at one moment."""
 
     view: SweepView
     lives: Sequence[RowMapping]
+    """Beginning and end of each trial."""
     stages: Mapping[int, Mapping[str, str]]
+    """Key of each stage product that a trial used, by the trial's number and the stage's name."""
 
 
 class Projection:
-    """What MLflow is known to hold of one sweep, and how it is made to hold the rest."""
+    """Knows what MLflow holds of one sweep, and ships the rest."""
 
     def __init__(
         self, database: Database, name: str, home: Home, foresight: Foresight | None = None
     ) -> None:
-        """Begin to ship; `foresight` where the sweep's driver is this process."""
+        """Connect to MLflow.
+
+        Args:
+            database: the study.
+            name: name of the sweep.
+            home: where tracking and storage are.
+            foresight: forecasts the sweep, in the process of its driver; None elsewhere.
+        """
         self._database = database
         self._name = check_name(name)  # a lock is named after it
         self._home = home
@@ -98,12 +108,13 @@ class Projection:
         self._tracking = public_address(home.tracking)
         self._recorded: dict[int | None, str] = {}
         self._closed: set[int] = set()
-        """Trials of which MLflow holds all that there will ever be."""
+        """Numbers of the trials that have ended and that MLflow holds completely."""
         self._runs: SweepRuns | None = None
 
     def advance(self) -> ShipReport:
-        """Ship the difference."""
-        # One at a time, and the study is read inside: an older view never overwrites a newer one.
+        """Ship the difference between the study and MLflow."""
+        # The study is read while no other process ships, so that an older view of the sweep never
+        # overwrites a newer one.
         with exclusive(self._home.folder, f"tracking-{self._name}"):
             study = self._read()
             if self._runs is None:
@@ -143,7 +154,7 @@ class Projection:
             runs.set_status(held, content.run_status(trial.state), life["ended"])
         self._record(view, runs)
         self._log_sweep(study, runs, held=parent)
-        # Files last: where they cannot go, the numbers have arrived.
+        # Files are uploaded last: if that fails, the numbers have arrived.
         self._upload_sweep(view, runs, held=parent)
         for trial in open_:
             if trial.state in content.CLOSED:
@@ -213,7 +224,7 @@ class Projection:
             return journal.read_metrics(connection, view.id, number=trial.number, after=after)
 
     def _record(self, view: SweepView, runs: SweepRuns) -> None:
-        """Let the study know the runs, for `posetune show`."""
+        """Write the ids of new runs into the study, for `posetune show`."""
         held = {number: run.run_id for number, run in runs.held.items()}
         new = {n: run_id for n, run_id in held.items() if self._recorded.get(n) != run_id}
 

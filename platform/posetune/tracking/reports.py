@@ -1,4 +1,4 @@
-"""Puts a sweep's page, and what it shows, among the files of the sweep's run."""
+"""Uploads a sweep's page and its files to the sweep's run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ FOLDER = "report"
 
 
 def log_report(database: Database, name: str, home: Home, files: Mapping[str, bytes]) -> str:
-    """Upload files to the sweep's run; return where a browser shows it.
+    """Upload files to the sweep's run, after the run itself is brought up to date.
 
     Args:
         database: the study.
-        name: the sweep.
+        name: name of the sweep.
         home: where tracking is.
-        files: content by name; what is there under the same name is replaced.
+        files: content of each file by its name; files of the same names are replaced.
+
+    Returns:
+        The address at which a browser shows the run.
 
     Raises:
-        BadInputError: MLflow cannot be reached.
+        BadInputError: there is no such sweep, or MLflow cannot be reached.
     """
     shipped = ship(database, name, home)
     with mlflow_faults_explained(home), tempfile.TemporaryDirectory() as scratch:

@@ -1,7 +1,7 @@
-"""The runs of one sweep in MLflow: each found or made once, and written only where it differs.
+"""Finds or makes the runs of one sweep in MLflow, and writes only what they lack.
 
 A run is recognised by two tags, the sweep's identity and the trial's number; the sweep's own run
-has no number. What was logged to a run that is found is learned from MLflow.
+has no number. MLflow itself tells what was logged to a run that is found.
 """
 
 from __future__ import annotations
@@ -21,28 +21,39 @@ from posetune.tracking.content import SECONDS_METRIC, SWEEP_TAG, TRIAL_TAG
 
 __all__ = ["HeldRun", "SweepRuns"]
 
-# MLflow takes 1,000 metrics, 100 params, 100 tags and 1,000 of all together in one call.
-_METRICS, _PARAMS = 800, 100
+# MLflow takes 1,000 metrics, 100 params and 100 tags in one call at most, and 1,000 in all.
+_METRICS = 800
+_PARAMS = 100
 _PAGE = 1000
+"""Number of runs in one answer of a search."""
 _DATASET_DIGEST_CHARACTERS = 36
 
 
 @dataclass
 class HeldRun:
-    """What MLflow is known to hold of one run."""
+    """Holds what MLflow is known to have of one run."""
 
     run_id: str
+    """Id of the run."""
     status: str
+    """MLflow's status of the run."""
     tags: dict[str, str]
+    """Values of the run's tags, by name."""
     params: set[str] = field(default_factory=set)
+    """Names of the run's params."""
     metrics: set[str] = field(default_factory=set)
+    """Names of the run's metrics."""
     step: int = 0
-    """The last step whose metrics are logged."""
+    """Last step whose metrics are logged."""
     has_data: bool = False
+    """Whether the run's dataset is logged."""
 
 
 class SweepRuns:
-    """The runs of one sweep; key None is the sweep's own, the others are trial numbers."""
+    """Finds, makes and writes the runs of one sweep.
+
+    The key of a run is its trial's number; the key of the sweep's own run is None.
+    """
 
     def __init__(
         self,
@@ -52,20 +63,20 @@ class SweepRuns:
         identity: str,
         recorded: Mapping[int | None, str],
     ) -> None:
-        """Find the runs that there are.
+        """Find the runs that exist.
 
         Args:
             client: of the tracking store.
-            experiment_id: where the runs are.
-            identity: `content.sweep_identity`.
-            recorded: the run of each key, where the study knows one.
+            experiment_id: id of the experiment that the runs are in.
+            identity: the sweep's identity, see `content.sweep_identity`.
+            recorded: id of the run of each key that the study knows.
         """
         self.client = client
         self.experiment_id = experiment_id
         self.identity = identity
         self.recorded = recorded
         self.done: Counter[str] = Counter()
-        """What was done: runs created, metric values logged."""
+        """Counts what was done: runs `created`, metric `values` logged, `uploads` of files."""
         self.is_fresh = True
         """Whether no other process can have made a run since the runs were found."""
         self.held = self._find(f"tags.`{SWEEP_TAG}` = '{identity}'")
@@ -73,7 +84,14 @@ class SweepRuns:
     def open(
         self, key: int | None, name: str, *, started: float, parent: HeldRun | None = None
     ) -> HeldRun:
-        """Return the run, made if there is none yet."""
+        """Return the run of a key, which is made if there is none yet.
+
+        Args:
+            key: the trial's number, or None for the sweep's own run.
+            name: name of a new run.
+            started: beginning of a new run, seconds since the epoch.
+            parent: the run below which MLflow shows a new run.
+        """
         if key in self.held:
             return self.held[key]
         tags = {SWEEP_TAG: self.identity}
@@ -98,7 +116,7 @@ class SweepRuns:
         return self.held[key]
 
     def forget(self, key: int) -> None:
-        """Let go of a run that will not change any more."""
+        """Forget a run that will not change any more."""
         del self.held[key]
 
     def log(
@@ -109,13 +127,13 @@ class SweepRuns:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Log what is new, in as few calls as MLflow's limits allow, tags last.
+        """Log what is new, in as few calls as MLflow's limits allow, the tags in the last one.
 
         Args:
             held: the run.
-            metrics: none of them logged before, by ascending step.
-            params: all of them; those the run has are left as they are.
-            tags: all that may have changed.
+            metrics: metrics that were not logged before, by ascending step.
+            params: all params of the run; those that it has are left as they are.
+            tags: all tags that may have changed.
         """
         new_params = [Param(k, v) for k, v in (params or {}).items() if k not in held.params]
         new_tags = [RunTag(k, v) for k, v in (tags or {}).items() if held.tags.get(k) != v]
@@ -136,7 +154,13 @@ class SweepRuns:
         self.done["values"] += len(metrics)
 
     def log_data(self, held: HeldRun, store: str, digest: str) -> None:
-        """Log the store as the run's dataset, once."""
+        """Log the store as the run's dataset, once.
+
+        Args:
+            held: the run.
+            store: address of the store.
+            digest: digest of the store.
+        """
         if held.has_data:
             return
         data = Dataset(
@@ -150,7 +174,13 @@ class SweepRuns:
         held.has_data = True
 
     def set_status(self, held: HeldRun, status: str, ended: float | None) -> None:
-        """Set the run's status; `ended` is when it ended, now if None."""
+        """Set the run's status.
+
+        Args:
+            held: the run.
+            status: MLflow's status, e.g. FINISHED.
+            ended: end of the run, seconds since the epoch; None takes the present time.
+        """
         if held.status == status:
             return
         run_id, end = held.run_id, None if ended is None else int(ended * 1000)
@@ -167,7 +197,8 @@ class SweepRuns:
             found.setdefault(None if tag is None else int(tag), []).append(run)
         held = {}
         for key, runs in found.items():
-            # Of two (a request to make one was answered too late) the recorded one is kept.
+            # There are two runs of a key if the answer to a request came too late and the request
+            # was repeated. The run that the study knows is kept.
             runs.sort(key=lambda run: (run.info.run_id != self.recorded.get(key), run.info.run_id))
             for surplus in runs[1:]:
                 run_id = surplus.info.run_id
@@ -178,7 +209,7 @@ class SweepRuns:
     def _learn(self, number: int | None, run: Run) -> HeldRun:
         tags = dict(run.data.tags)
         if tags.get("posetune.state") in ("complete", "pruned", "failed") and number is not None:
-            step = int(tags["posetune.epochs"])  # the tags of an end come after all metrics
+            step = int(tags["posetune.epochs"])  # an end's tags are logged after all metrics
         elif number is not None:
             step = self._last_step(run, [SECONDS_METRIC])
         else:

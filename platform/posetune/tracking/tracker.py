@@ -1,6 +1,7 @@
-"""Ships a sweep to MLflow beside its driver.
+"""Ships a sweep to MLflow in a thread beside the sweep's driver.
 
-Importing this imports no MLflow: the tracker's thread does, when the sweep is under way.
+This module does not import MLflow; the thread does, when the sweep is under way, because the import
+takes seconds.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from posetune.study.forecast import Foresight
 __all__ = ["Tracker"]
 
 HEAD_START_S = 10.0
-"""For the sweep: MLflow takes seconds to import, in which Ray and the first trials start."""
+"""Seconds for which the thread waits before it imports MLflow: the import takes processor time that
+Ray and the first trials need to start."""
 
 PERIOD_S = 2.0
+"""Shortest pause between two passes, in seconds."""
 SHARE = 0.1
-"""The tracker is at work for at most this share of the time: a large sweep is not slowed down."""
+"""Share of the time that the tracker works at most, so that it does not slow a large sweep down."""
 LONGEST_PAUSE_S = 30.0
+"""Longest pause after a pass that failed, in seconds."""
 HANGING_S = 1.0
-"""How long the end waits where MLflow has been at one pass for too long already."""
+"""Seconds for which `Tracker.stop` waits if MLflow has been busy with one pass for too long."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,40 +47,45 @@ class Tracker:
         announce: Callable[[str], None] = lambda page: None,
         foresight: Foresight | None = None,
     ) -> None:
-        """Prepare to ship.
+        """Prepare to ship a sweep.
 
         Args:
-            database: the study's.
-            name: of the sweep.
-            home: where things live.
-            announce: is told once where a browser shows the sweep.
-            foresight: forecasts it.
+            database: the study.
+            name: name of the sweep.
+            home: where tracking and storage are.
+            announce: function that is called once, with the address at which a browser shows the
+                sweep.
+            foresight: forecasts the sweep for its run's tag; None ships no forecast.
         """
         self._announce = announce
         self._foresight = foresight
         self._announced = False
         self.error = ""
-        """Why the last pass failed, in one line; empty when it did not."""
+        """Why the last pass failed, in one line; empty if it did not fail."""
         self._database = database
         self._name = name
         self._home = home
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._shipped = threading.Event()
-        # A daemon: the process can end while MLflow hangs.
         self._begun = math.inf
-        """When the pass under way began."""
+        """Monotonic time at which the pass under way began; infinite between passes."""
+        # The thread is a daemon, so that the process can end while MLflow hangs.
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     def start(self) -> None:
-        """Begin shipping, every few seconds."""
+        """Begin to ship the sweep every few seconds."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ship what is left and end; call it when the driver has given its lease back.
+        """Ship what is left and end; call it after the driver has given its lease back.
+
+        Args:
+            timeout_s: seconds to wait for the last pass at most.
 
         Returns:
-            Whether MLflow holds everything. If not, `error` says why, and `ship` can do it later.
+            Whether MLflow holds everything. If not, `error` says why, and `projection.ship` can
+            ship the rest later.
         """
         self._stopping.set()
         under_way_s = time.monotonic() - self._begun

@@ -1,4 +1,4 @@
-"""Opens MLflow's UI on a home."""
+"""Serves MLflow's UI on a home's tracking store."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from posetune.tracking.connection import UI_HOST, UI_PORT, connect, is_server, p
 __all__ = ["serve_ui"]
 
 START_S = 120.0
+"""Seconds for which the server may take to answer before it is no longer announced."""
 
 
 def serve_ui(
     home: Home, *, host: str = UI_HOST, port: int = UI_PORT, say: Callable[[str, str], None]
 ) -> int:
-    """Serve the UI until interrupted; where tracking is a server already, say where it is.
+    """Serve the UI until interrupted; if tracking is a server already, only say where it is.
 
     Args:
-        home: whose tracking to show.
-        host: address to bind; anything but loopback shows the runs to the network.
-        port: TCP port.
-        say: called with "starting", "running" or "ended", and what to tell of it: an address, or
-            why it ended.
+        home: the home whose tracking is shown.
+        host: address to serve on; anything but loopback shows the runs to the network.
+        port: TCP port to serve on.
+        say: function that is called with "starting", "running" or "ended", and the address or the
+            reason of the end.
 
     Returns:
-        The exit code: 0 when interrupted.
+        The exit code: 0 if a person interrupted it, 1 if the server ended by itself.
 
     Raises:
         BadInputError: the port is taken.
@@ -45,10 +46,11 @@ def serve_ui(
         say("running", public_address(home.tracking))
         return 0
     _check_free(host, port)
-    connect(home)  # makes the store, before the server's processes race to do so
+    connect(home)  # makes the store before the server's processes would all try to
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", host, "--port", str(port)]
-    # Addresses may hold passwords: they go through the environment, not the command line.
+    # Addresses may hold passwords, and every user of the machine can read command lines, so they
+    # go through the environment.
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": home.tracking,
@@ -65,7 +67,8 @@ def serve_ui(
     # SIGTERM ends us as Ctrl-C does, so that no server is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with log.open("w", encoding="utf-8") as out:
-        server = subprocess.Popen(  # in a session of its own: it is several processes
+        # The server is several processes; a session of its own lets us end them all.
+        server = subprocess.Popen(
             command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:

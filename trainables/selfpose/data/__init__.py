@@ -1,10 +1,9 @@
-"""The store that feeds the model, and what makes it.
+"""Where do the images and poses that feed the model come from, and how are they stored?
 
-An importer (`handdb`, `human36m`, `mocap17`, `mpi_inf_3dhp`, `procedural`, `procedural_hand`)
-hands a `sources.Source` to `importing`, which runs its jobs on all cores (`workers`) and writes
-`shards`; `store` maps the result, `contact_sheet` shows it.
-Motions are drawn by `drawing` (`rendering`: `anatomy`, `hand_anatomy`, `body`, `looks`, `rooms`).
-Pictures on disk are read by `photographs` (`decoding`, `foreground`).
+An importer hands a `sources.Source` to `importing`, which runs its jobs on all cores (`workers`)
+and writes `shards`; `store` maps the result and `contact_sheet` shows it. The importers of
+`formats` read a dataset's files, with `photographs` for pictures (`decoding`, `foreground`); those
+of `synthetic` draw people and hands.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["Split", "Store", "describe", "draw_contact_sheet", "importers", "ope
 
 
 def importers() -> Mapping[str, Importer]:
-    """Return the data formats, by name."""
+    """Return the importer of each data format, by the format's name."""
     return {
         "handdb": handdb.IMPORTER,
         "human36m": human36m.IMPORTER,

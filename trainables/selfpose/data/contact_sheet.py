@@ -1,4 +1,4 @@
-"""Show what is in a store: in words (`describe`) and as one picture (`draw_contact_sheet`)."""
+"""Shows what is in a store: in words (`describe`) and as one picture (`draw_contact_sheet`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from selfpose.method.skeleton import Layout
 __all__ = ["describe", "draw_contact_sheet"]
 
 TILE_PX = 160
-COLUMNS, ROWS = 10, 2
-"""Tiles of each split."""
+"""Side of a tile in pixels."""
+COLUMNS = 10
+"""Number of tiles in a row."""
+ROWS = 2
+"""Number of rows of tiles for each split."""
 CAPTION_PX = 22
+"""Height of the caption below a tile in pixels."""
 
 _MIDDLE = (240, 240, 240)
 _COLOURS = {
@@ -31,11 +35,15 @@ _COLOURS = {
     "ring": (70, 200, 235),
     "little": (120, 130, 255),
 }
-"""Of the limbs whose joint's name begins so."""
+"""Colour (RGB) of the limbs that end at a joint whose name begins with this word."""
 
 
 def describe(path: Path) -> StoreSummary:
-    """Say what is in a store; raises `BadInputError` if it is not one."""
+    """Return a description of what is in a store.
+
+    Raises:
+        BadInputError: the folder is no store, or is not finished.
+    """
     store = open_store(path)
     metadata = store.metadata
     size = sum(shard.size for shards in metadata.shards.values() for shard in shards)
@@ -60,7 +68,7 @@ def describe(path: Path) -> StoreSummary:
 
 
 def _unavailable(store: Store) -> dict[str, str]:
-    """Return the metrics that the store does not allow."""
+    """Return the metrics that cannot be computed on the store, with the reason."""
     val = store.split("val")
     if not len(val) or val.has_3d:
         return {}
@@ -68,7 +76,7 @@ def _unavailable(store: Store) -> dict[str, str]:
 
 
 def _describe_skipped(skipped: Mapping[str, int], path: Path) -> str:
-    """Say what the import left out, the commonest reason first."""
+    """Return what the import left out, in words, the most frequent reason first."""
     if not skipped:
         return "nothing"
     reasons = sorted(skipped.items(), key=lambda reason: -reason[1])
@@ -77,10 +85,17 @@ def _describe_skipped(skipped: Mapping[str, int], path: Path) -> str:
 
 
 def draw_contact_sheet(path: Path, out_png: Path) -> None:
-    """Write a picture of a store: tiles of every split with limbs and joints drawn over them.
+    """Write a PNG file with tiles of every split, with limbs and joints drawn over the images.
 
-    Left limbs are orange, right ones blue, each finger has a colour of its own. What has no images
-    is drawn on black.
+    Left limbs are orange and right ones blue; each finger has a colour of its own. Poses without an
+    image are drawn on black.
+
+    Args:
+        path: the store.
+        out_png: the file to write; its folder is made if need be.
+
+    Raises:
+        BadInputError: the folder is no store, or the file cannot be written.
     """
     store = open_store(path)
     strips = [strip for name in SPLITS for strip in _draw_split(store, name)]
@@ -127,7 +142,8 @@ def _draw_tile(store: Store, split: Split, row: int) -> NDArray[np.uint8]:
 
 def _draw_skeleton(tile: NDArray[np.uint8], pixels_j2: NDArray[np.float32], layout: Layout) -> None:
     """Draw limbs and joints, (J, 2) in pixels, into a square picture."""
-    pixels = (pixels_j2 * 16).astype(np.int32).tolist()  # cv2's `shift`: 4 fractional bits
+    # OpenCV takes whole numbers with 4 fractional bits (its argument `shift`), so 1 px is 16.
+    pixels = (pixels_j2 * 16).astype(np.int32).tolist()
     for child, parent in layout.limbs:
         colour = _COLOURS.get(layout.joints[child].split("_")[0], _MIDDLE)
         cv2.line(tile, pixels[child], pixels[parent], colour, 1, cv2.LINE_AA, 4)

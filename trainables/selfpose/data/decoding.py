@@ -1,10 +1,10 @@
-"""From picture files to square crops, decoding no more pixels than the crop needs.
+"""Cuts square crops out of picture files and decodes no more pixels than the crop needs.
 
 A JPEG decoder can leave out the high frequencies of its blocks and give a picture of 1/2, 1/4 or
-1/8 of the side at a fraction of the cost; which one is the crop's to say.
+1/8 of the side at a fraction of the cost; the size of the crop decides which one is used.
 
-Frames and units: frame pixels are those that annotations are in, u right, v down; a picture file
-may be a scaled copy of the frame. Shape letters: S side of a crop in pixels.
+Frames and units: annotations are in frame pixels, u right, v down; a picture file may be a scaled
+copy of the frame. Shape letters: S side of a crop in pixels.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _REDUCED = {
 
 
 class BadPictureError(ValueError):
-    """A picture cannot be used; the message is why, in the words of the account."""
+    """Says why a picture cannot be used, in the words of the store's table `skipped.csv`."""
 
 
 def read_crop(
     file: Path, crop: Crop, size: int, *, frame_size: tuple[int, int] | None
 ) -> NDArray[np.uint8]:
-    """Read a square of a picture file.
+    """Read a square crop of a picture file.
 
     Args:
         file: a JPEG file, or another that OpenCV reads.
-        crop: which square, in frame pixels; what lies outside the picture is black.
-        size: side S of the result, pixels.
-        frame_size: width and height of the frame; None if it is the picture itself.
+        crop: the square, in frame pixels; the part of it outside the picture becomes black.
+        size: side S of the result in pixels.
+        frame_size: width and height of the frame in pixels; None if the picture is the frame.
 
     Returns:
-        The crop (S, S, 3), RGB.
+        The crop, uint8 (S, S, 3), RGB.
 
     Raises:
-        BadPictureError: the file is not there, is no picture, or is cut short.
+        BadPictureError: there is no such file, it is no picture, or its end is missing.
     """
     data = read_picture_bytes(file)
     width = _jpeg_size(data)[0]
@@ -62,22 +62,38 @@ def read_crop(
 
 
 def read_picture_bytes(file: Path) -> bytes:
-    """Return a picture file's bytes; raises `BadPictureError` if a JPEG's end is missing."""
+    """Return a picture file's bytes.
+
+    Raises:
+        BadPictureError: the file cannot be read, or the end of a JPEG file is missing.
+    """
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         raise BadPictureError("no such picture") from None
     except OSError as error:
         raise BadPictureError(f"picture cannot be read: {error.strerror}") from None
-    # The decoder fills what is missing with grey and says nothing. Some writers pad with zeros.
+    # OpenCV's decoder fills missing rows with grey and reports no error. Some writers put zeros
+    # behind the end of the picture.
     if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise BadPictureError("JPEG cut short")
     return data
 
 
 def decode_reduced(data: bytes, reduction: int) -> NDArray[np.uint8]:
-    """Return a picture (height, width, 3), BGR, its sides divided by 1, 2, 4 or 8."""
-    # Annotations are in the pixels as they lie in the file, so its orientation tag is ignored.
+    """Return a picture at a fraction of its size.
+
+    Args:
+        data: the picture file's bytes.
+        reduction: divisor of both sides: 1, 2, 4 or 8.
+
+    Returns:
+        The picture, uint8 (height, width, 3), BGR.
+
+    Raises:
+        BadPictureError: the bytes are no picture.
+    """
+    # Annotations refer to the pixels as the file has them, so its orientation tag is ignored.
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
@@ -91,12 +107,21 @@ def decode_reduced(data: bytes, reduction: int) -> NDArray[np.uint8]:
 def cut_crop(
     picture: NDArray[np.uint8], crop: Crop, size: int, *, scale: float
 ) -> NDArray[np.uint8]:
-    """Cut a square out of a picture that is `scale` times the frame's size.
+    """Cut a square out of a picture that is a scaled copy of the frame.
 
-    Pixel i of the crop lies at -1 + 2 i / (S - 1) in crop coordinates, as everywhere.
+    Pixel i of the crop lies at -1 + 2 i / (S - 1) in crop coordinates, as in the whole package.
+
+    Args:
+        picture: the picture, uint8 (height, width) or (height, width, 3).
+        crop: the square, in frame pixels; the part of it outside the picture becomes black.
+        size: side S of the result in pixels.
+        scale: pixels of the picture per pixel of the frame.
+
+    Returns:
+        The crop, uint8 (S, S) or (S, S, 3).
     """
     step = crop.side_px * scale / (size - 1)
-    if step >= 2:  # interpolation alone would leave out pixels
+    if step >= 2:  # linear interpolation alone would leave out pixels
         shrink = int(step)
         height, width = picture.shape[0] // shrink, picture.shape[1] // shrink
         scale *= width / picture.shape[1]
@@ -113,8 +138,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     at = 2
     while data.startswith(b"\xff\xd8") and at + 9 < len(data) and data[at] == 0xFF:
         kind = data[at + 1]
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a start-of-frame segment
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            width = int.from_bytes(data[at + 7 : at + 9], "big")
             return width, height
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 0, 0

@@ -1,6 +1,6 @@
-"""How pictures lie in a store: as they are (`raw`), or as JPEG and PNG files (`jpeg`).
+"""Encodes the pictures of a store as bytes of pixels (`raw`) or as JPEG and PNG files (`jpeg`).
 
-`raw` is read at the speed of memory; `jpeg` takes about a tenth of the space, loses a little and
+`raw` is read at the speed of memory. `jpeg` takes about a tenth of the space, loses a little and
 costs a tenth of a millisecond per picture. Masks are kept exactly in both.
 Shape letters: N rows, S image side in pixels.
 """
@@ -18,16 +18,19 @@ from selfpose.data.shards import Blobs, Columns
 __all__ = ["Encoding", "decode_image", "decode_mask", "encode_pictures"]
 
 Encoding = Literal["raw", "jpeg"]
+"""Name of an encoding."""
 
 JPEG_QUALITY = 92
+"""Quality of JPEG files on OpenCV's scale from 0 to 100."""
 
 
 def encode_pictures(columns: Columns, *, image_size: int) -> Columns:
     """Replace the raw pictures among columns by JPEG files, and masks by PNG files.
 
     Args:
-        columns: of a shard; `image` (N, S * S * 3), RGB, and `mask` (N, S * S) where there are.
-        image_size: S.
+        columns: columns of a shard; `image` uint8 (N, S * S * 3), RGB, and `mask` uint8 (N, S * S)
+            are encoded if they are among them.
+        image_size: side S of the pictures in pixels.
     """
     encoded = dict(columns)
     for name, encode, shape in (
@@ -41,7 +44,11 @@ def encode_pictures(columns: Columns, *, image_size: int) -> Columns:
 
 
 def decode_image(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the picture (S, S, 3), RGB, of a JPEG file's bytes."""
+    """Return the picture uint8 (S, S, 3), RGB, of a JPEG file's bytes.
+
+    Raises:
+        ValueError: the bytes are no picture.
+    """
     image = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError("an image in the store cannot be decoded")
@@ -49,7 +56,11 @@ def decode_image(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def decode_mask(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the mask (S, S) of a PNG file's bytes."""
+    """Return the mask uint8 (S, S) of a PNG file's bytes.
+
+    Raises:
+        ValueError: the bytes are no picture.
+    """
     mask = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError("a mask in the store cannot be decoded")

@@ -1,4 +1,4 @@
-"""Where the person is in a picture: from the dataset's masks, or against the empty background.
+"""Finds the person in a picture, by the dataset's masks or by the difference to the background.
 
 Frames and units: frame pixels, u right, v down; masks 0 (background) to 255 (person).
 Shape letters: H, W height and width of a mask; S side of a crop in pixels.
@@ -31,42 +31,52 @@ __all__ = [
 ]
 
 BACKDROP_PICTURES = 15
-"""Pictures of one camera whose median is its background; a tenth of a second, once per worker."""
+"""Number of pictures of one camera whose median is its background. Reading them takes a tenth of a
+second, once per worker."""
 BACKDROP_SIDE_PX = 600
-"""Backgrounds are kept at the largest of 1, 1/2, 1/4, 1/8 of the size that is not above this."""
+"""Largest side of a background in pixels; larger pictures are reduced by 2, 4 or 8 until they fit
+(or by 8 if none does)."""
 DIFFERENCE = 26
-"""A pixel that differs by more than this in some channel, of 255, may be the person's. Well above
-the noise of JPEG; shadows on a lit floor stay below it."""
+"""Difference to the background in some channel, of 255, above which a pixel may be the person's. It
+is well above the noise of JPEG files, and shadows on a lit floor stay below it."""
 SPECK_SHARE = 0.05
-"""Patches below this share of the largest are noise."""
+"""Share of the largest patch's area below which a patch is taken for noise."""
 FULL_SHARE = 0.98
-"""A mask that covers this share of its box is a box."""
+"""Share of its box from which a mask is taken for a box and not for a silhouette."""
 
 
 class MaskPlace(NamedTuple):
-    """Where a mask lies: a picture file, or one of the masks of a MATLAB v7.3 file."""
+    """Says where a mask lies: in a picture file, or among the masks of a MATLAB v7.3 file."""
 
     file: str
+    """Path of the file."""
     number: int = 0
+    """Index of the mask in a MATLAB file, from 0."""
 
 
 def read_mask(place: MaskPlace) -> NDArray[np.uint8]:
-    """Return a mask (H, W), 0 or 255.
+    """Return a mask, uint8 (H, W), 0 for background and 255 for the person.
 
     Raises:
         BadPictureError: there is no such mask.
-        BadInputError: the MATLAB file cannot be read or is not in this form.
+        BadInputError: the MATLAB file cannot be read or has another form.
     """
     if place.file.endswith(".mat"):
         return _read_matlab_mask(place)
-    # MPI-INF-3DHP keeps its mask in the red channel (of BGR: 2). Whether screen or person is bright
-    # is not said anywhere; the person covers less than half of a frame.
+    # MPI-INF-3DHP keeps its mask in the red channel (index 2 of BGR). The dataset does not say
+    # whether the screen or the person is bright, but the person covers less than half of a frame.
     bright = decode_reduced(read_picture_bytes(Path(place.file)), 1)[..., 2] > 127
     return np.where(bright != (bright.mean() > 0.5), np.uint8(255), np.uint8(0))
 
 
 def box_of(mask_hw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the corners (2, 2) of a mask's box, pixels: lowest and highest u and v.
+    """Return the box around a mask's foreground.
+
+    Args:
+        mask_hw: the mask, (H, W); pixels that are not 0 count.
+
+    Returns:
+        Corners of the box, (2, 2), in pixels: lowest (u, v), then highest (u, v).
 
     Raises:
         BadPictureError: the mask is empty.
@@ -78,16 +88,24 @@ def box_of(mask_hw: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def is_silhouette(mask_hw: NDArray[np.uint8]) -> bool:
-    """Say whether a mask follows the person, or is only the box around it."""
+    """Return whether a mask (H, W) follows the person, rather than being a box around it.
+
+    Raises:
+        BadPictureError: the mask is empty.
+    """
     (left, top), (right, bottom) = box_of(mask_hw).astype(int)
     return float((mask_hw[top : bottom + 1, left : right + 1] > 0).mean()) < FULL_SHARE
 
 
 @functools.lru_cache(maxsize=64)
 def estimate_backdrop(files: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Return the median of some pictures of one standing camera: what is there most of the time.
+    """Return the background of a camera that stands still: the median of some of its pictures.
 
-    It is (height, width, 3), BGR, and at a fraction of their size.
+    Args:
+        files: paths of the pictures.
+
+    Returns:
+        The background, uint8 (height, width, 3), BGR, at a fraction of the pictures' size.
 
     Raises:
         BadPictureError: none of the pictures can be read.
@@ -110,13 +128,16 @@ def estimate_backdrop(files: tuple[str, ...]) -> NDArray[np.uint8]:
 def find_foreground(
     image_ss3: NDArray[np.uint8], backdrop: NDArray[np.uint8], crop: Crop, *, frame_width: int
 ) -> NDArray[np.uint8]:
-    """Return where a crop differs from the empty background, (S, S), 0 or 255.
+    """Return the mask of the pixels in which a crop differs from the empty background.
 
     Args:
-        image_ss3: the crop (S, S, 3), RGB.
-        backdrop: of its camera, BGR, at any scale.
-        crop: which square of the frame it is.
-        frame_width: of the frame that the crop is measured in, pixels.
+        image_ss3: the crop, uint8 (S, S, 3), RGB.
+        backdrop: background of the crop's camera, uint8 (height, width, 3), BGR, at any scale.
+        crop: the square of the frame that the crop shows, in frame pixels.
+        frame_width: width of the frame in pixels.
+
+    Returns:
+        The mask, uint8 (S, S), 0 or 255.
     """
     scale = backdrop.shape[1] / frame_width
     empty = cut_crop(backdrop, crop, len(image_ss3), scale=scale)[..., ::-1]
@@ -132,7 +153,7 @@ def find_foreground(
 
 
 def _backdrop_reduction(eighth_shape: Sequence[int]) -> int:
-    """Return by how much to reduce pictures, given the shape of one that is reduced by eight."""
+    """Return the divisor by which pictures are reduced, from the shape of an eighth of one."""
     side = 8 * max(eighth_shape[:2])
     return next((r for r in (1, 2, 4) if side <= r * BACKDROP_SIDE_PX), 8)
 
@@ -152,7 +173,8 @@ def _read_matlab_mask(place: MaskPlace) -> NDArray[np.uint8]:
         raise BadInputError(f"{place.file}: not a readable file of masks: {reason}") from None
     if mask.ndim != 2:
         raise BadInputError(f"{place.file}: mask {place.number} has shape {mask.shape}, must be 2D")
-    return np.where(mask.T > 0, np.uint8(255), np.uint8(0))  # MATLAB's axes are the other way round
+    # MATLAB stores arrays by columns, so HDF5 shows its axes in the opposite order.
+    return np.where(mask.T > 0, np.uint8(255), np.uint8(0))
 
 
 @functools.lru_cache(maxsize=8)

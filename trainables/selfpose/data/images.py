@@ -1,10 +1,11 @@
-"""Images and masks on their way from the store to a network.
+"""Brings images and masks from the store to a network.
 
 Frames and units: images uint8 in the store, [-1, 1] for the networks; masks uint8 0 to 255 of
 foreground cover in the store, -1 (background) to 1 for the networks.
 
-A batch of 96 images of 128 px is 4.7 MB in the store and 19 MB of floats, each written once on a
-CPU, after they were gathered: 33 MB, 1.3 ms at the 25 GB/s at which one core of an AMD EPYC copies.
+A batch of 96 images of 128 px is 4.7 MB in the store and 19 MB of floats. On a CPU the bytes are
+gathered once and the floats written once: 33 MB are moved, which takes 1.3 ms at the 25 GB/s at
+which one core of an AMD EPYC copies.
 
 Shape letters: N rows, B batch, S image side in pixels.
 """
@@ -35,38 +36,54 @@ __all__ = [
 ]
 
 _ROWS_AT_ONCE = 1024
+"""Number of rows that are read at a time when all images are loaded."""
 _HUE_ROWS = 500
+"""Number of images from which the principal hue is estimated."""
 _WELL_INSIDE = 0.9
-"""Pixels covered less, in [-1, 1], have the background's colour too."""
+"""Cover of a mask, in [-1, 1], from which a pixel counts for the principal hue; pixels with less
+cover have some of the background's colour."""
 _DARK = 0.05
-"""A sum of red, green and blue, 0 to 3, under which a pixel has no hue to speak of."""
+"""Sum of red, green and blue, 0 to 3, below which a pixel is too dark to have a hue."""
 _INPUTS = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
-"""What the networks are given for each byte of an image or mask."""
+"""The networks' input in [-1, 1] for each value of a byte of an image or mask, (256,)."""
 _KEPT_BYTES = 4 * 2**30
-"""Up to this many bytes of (reduced) images are kept in memory, beyond that they are re-read."""
+"""Highest number of bytes of (reduced) images that are kept in memory; more are read each time."""
 _KEPT_SHARE = 0.25
-"""On a GPU, up to this part of what the trial may take of its memory: training needs the rest."""
+"""Highest share of the trial's GPU memory in which images are kept; training needs the rest."""
 
 
 @dataclass(frozen=True)
 class ImageFeed:
-    """Gives batches of the images of a split, and of its masks where they are asked for."""
+    """Gives batches of the images of a split, and of its masks if they are asked for."""
 
     split: Split
+    """The split of the store."""
     image_size: int
+    """Side S of the images that the feed gives, in pixels."""
     with_masks: bool
+    """Whether the feed gives masks."""
     images_nss3: Tensor | None
-    """All images, on the device, if they fit."""
+    """All images on the device, uint8 (N, S, S, 3); None if they are read from the store."""
     masks_nss: Tensor | None
+    """All masks on the device, uint8 (N, S, S); None if there are none or they are read from the
+    store."""
     device: torch.device
+    """Device on which batches are given."""
     hue_23: Tensor | None = None
-    """What shades the masks (see `shade_masks`)."""
+    """Hue by which masks are shaded, (2, 3), see `principal_hue`; None leaves them as they are."""
 
     def __len__(self) -> int:
         return len(self.split)
 
     def fetch(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return images (B, 3, S, S) and masks (B, 1, S, S) or None, ready for the networks."""
+        """Return a batch as the networks take it.
+
+        Args:
+            indices_b: indices of the rows, int64 (B,), on the CPU.
+
+        Returns:
+            Images (B, 3, S, S) in [-1, 1], and masks (B, 1, S, S) in [-1, 1] or None.
+        """
         is_here = self.device.type == "cpu"
         images_b3ss, masks_b1ss = self._look_up(indices_b) if is_here else self._send(indices_b)
         if masks_b1ss is not None and self.hue_23 is not None:
@@ -74,7 +91,7 @@ class ImageFeed:
         return images_b3ss, masks_b1ss
 
     def _send(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Let the device turn bytes into numbers."""
+        """Return a batch whose bytes the device turns into numbers."""
         if self.images_nss3 is not None:
             pick = indices_b.to(self.device, non_blocking=True)
             images = self.images_nss3[pick]
@@ -86,7 +103,10 @@ class ImageFeed:
         return images_to_input(images), None if masks is None else masks_to_input(masks)
 
     def _look_up(self, indices_b: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `images_to_input` on a CPU, to the bit, in one pass where arithmetic takes three."""
+        """Return a batch on the CPU, by looking the number of each byte up in a table.
+
+        It is equal to `images_to_input` to the last bit, in one pass over memory instead of three.
+        """
         if self.images_nss3 is not None:
             rows = indices_b.numpy()  # numpy gathers rows faster than torch
             images_bss3 = self.images_nss3.numpy()[rows]
@@ -97,13 +117,18 @@ class ImageFeed:
         return images_b3ss, None if masks_bss is None else _inputs_of(masks_bss).unsqueeze(1)
 
     def _read(self, indices_b: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Read rows of the store."""
+        """Read images and masks of some rows from the store, at the feed's size."""
         rows, size = indices_b.numpy(), self.image_size
         masks = _read_masks(self.split, rows, size) if self.with_masks else None
         return _read_images(self.split, rows, size), masks
 
     def with_hue(self, sign: int) -> ImageFeed:
-        """Return this feed with masks that are shaded by hue (0: not)."""
+        """Return this feed with masks that are shaded by hue.
+
+        Args:
+            sign: 1 if the right limbs are bluer than the left ones, -1 if they are less blue; 0
+                shades nothing.
+        """
         if sign == 0:
             return self
         rows = torch.from_numpy(np.linspace(0, len(self) - 1, _HUE_ROWS).astype(np.int64))
@@ -115,10 +140,15 @@ class ImageFeed:
 
 
 def check_images(split: Split, image_size: int, *, with_masks: bool) -> None:
-    """Make sure that a split's images can be reduced to `image_size`, and have masks if need be.
+    """Make sure that a split's images can be reduced to a size, and that it has masks if need be.
+
+    Args:
+        split: the split.
+        image_size: wanted side in pixels; the store's side, half or a quarter of it.
+        with_masks: whether masks are needed.
 
     Raises:
-        BadInputError: they cannot, or have none.
+        BadInputError: the images cannot be reduced to that size, or there are no masks.
     """
     stored = split.images([0]).shape[1] if len(split) else image_size
     if stored not in (image_size, 2 * image_size, 4 * image_size):
@@ -141,14 +171,14 @@ def open_feed(
     device: torch.device,
     gpu_share: float | None = None,
 ) -> ImageFeed:
-    """Prepare a split's images, reduced to `image_size`; kept in memory if they are small.
+    """Prepare a split's images, reduced to `image_size`; they are kept in memory if they fit.
 
     Args:
-        split: has the images, and masks.
-        image_size: wanted side, pixels.
-        with_masks: whether masks are asked for as well.
-        device: where batches are wanted.
-        gpu_share: part of a GPU that is the trial's; None where it is not known.
+        split: the split with the images and masks.
+        image_size: wanted side in pixels.
+        with_masks: whether masks are needed.
+        device: device on which batches are wanted.
+        gpu_share: share of the GPU's memory that the trial may use; None if it is not known.
 
     Raises:
         BadInputError: the images cannot be reduced to that size, or have no masks.
@@ -171,6 +201,7 @@ def open_feed(
 
 
 def _most_kept(device: torch.device, gpu_share: float | None) -> float:
+    """Return the highest number of bytes of images that are kept on a device."""
     if device.type != "cuda" or gpu_share is None:
         return _KEPT_BYTES
     memory: int = torch.cuda.get_device_properties(device).total_memory
@@ -181,8 +212,11 @@ def reduce_images(images_nss: NDArray[np.uint8], image_size: int) -> NDArray[np.
     """Average blocks of pixels until the side is `image_size`.
 
     Args:
-        images_nss: (N, S, S) or (N, S, S, channels), uint8; S a multiple of `image_size`.
-        image_size: wanted side, pixels.
+        images_nss: images uint8 (N, S, S) or (N, S, S, channels); S is a multiple of `image_size`.
+        image_size: wanted side in pixels.
+
+    Returns:
+        Images uint8 of the wanted side, (N, side, side) or (N, side, side, channels).
     """
     factor = images_nss.shape[1] // image_size
     if factor == 1:
@@ -194,13 +228,18 @@ def reduce_images(images_nss: NDArray[np.uint8], image_size: int) -> NDArray[np.
 
 
 def principal_hue(images_b3ss: Tensor, masks_b1ss: Tensor) -> Tensor:
-    """Find what tells the hues of foreground pixels apart best.
+    """Find the direction of colour in which the hues of foreground pixels differ most.
 
-    Hues are shares of red, green and blue in a pixel, so that shadows change nothing.
+    A hue is the shares of red, green and blue in a pixel, so that shadows change nothing.
+
+    Args:
+        images_b3ss: images, (B, 3, S, S), in [-1, 1].
+        masks_b1ss: masks, (B, 1, S, S), in [-1, 1].
 
     Returns:
-        (2, 3): the mean share, and the first principal component (bluer is positive, for a sign)
-        over its standard deviation: hues that are not near the mean come out near -1 or 1.
+        The mean hue, and the first principal component divided by its standard deviation, (2, 3),
+        no unit. The component points to more blue. A hue's product with it, after the mean is
+        subtracted, is near -1 or 1 unless the hue is near the mean.
     """
     shares_p3 = _colour_shares(images_b3ss).movedim(1, -1)[masks_b1ss[:, 0] > _WELL_INSIDE]
     values_3, vectors_33 = torch.linalg.eigh(torch.cov(shares_p3.double().T))
@@ -209,7 +248,16 @@ def principal_hue(images_b3ss: Tensor, masks_b1ss: Tensor) -> Tensor:
 
 
 def shade_masks(masks_b1ss: Tensor, images_b3ss: Tensor, hue_23: Tensor) -> Tensor:
-    """Return masks whose foreground is as bright as one side's limbs or the other's, by hue."""
+    """Return masks whose foreground is as bright as the left or the right limbs, by its hue.
+
+    Args:
+        masks_b1ss: masks, (B, 1, S, S), in [-1, 1].
+        images_b3ss: the images of the masks, (B, 3, S, S), in [-1, 1].
+        hue_23: mean hue and direction towards the right limbs' hue, (2, 3), see `principal_hue`.
+
+    Returns:
+        Masks, (B, 1, S, S), in [-1, 1].
+    """
     mean_311, direction_311 = hue_23[:, :, None, None]
     along_b3ss = (_colour_shares(images_b3ss) - mean_311) * direction_311
     share_b1ss = (1 + along_b3ss.sum(dim=1, keepdim=True).clamp(-1, 1)) / 2
@@ -222,12 +270,12 @@ def _colour_shares(images_b3ss: Tensor) -> Tensor:
 
 
 def images_to_input(images_bss3: Tensor) -> Tensor:
-    """Return images (B, 3, S, S) in [-1, 1] of uint8 images (B, S, S, 3)."""
+    """Return the networks' images (B, 3, S, S) in [-1, 1] for uint8 images (B, S, S, 3)."""
     return images_bss3.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def masks_to_input(masks_bss: Tensor) -> Tensor:
-    """Return masks (B, 1, S, S) in [-1, 1] of uint8 masks (B, S, S)."""
+    """Return the networks' masks (B, 1, S, S) in [-1, 1] for uint8 masks (B, S, S)."""
     return masks_bss.unsqueeze(1).float().div_(127.5).sub_(1.0)
 
 
@@ -243,10 +291,14 @@ def _read_masks(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArr
 
 
 def _inputs_of(values: NDArray[np.uint8]) -> Tensor:
-    rows = values.reshape(values.shape[0] * values.shape[1], -1)  # shared out among threads
+    # OpenCV shares rows out among threads, so the array is given to it as many rows.
+    rows = values.reshape(values.shape[0] * values.shape[1], -1)
     return torch.from_numpy(cv2.LUT(rows, _INPUTS).reshape(values.shape))
 
 
 def _to_memory_of(device: torch.device, array: NDArray[np.uint8]) -> Tensor:
-    """Copy a batch beside the device's work: a step would wait for memory that may be swapped."""
+    """Copy a batch to a device while the device works.
+
+    The memory is pinned first; the device would have to wait for memory that may be swapped out.
+    """
     return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)

@@ -1,9 +1,9 @@
-"""The shared path of every importer: a `Source` -> jobs in worker processes -> shards -> a store.
+"""Makes a store from any importer's `Source`: jobs in worker processes make the rows of its files.
 
-Read `run_import` first. Work happens in `OUT.partial`: worker processes make rows, this process
-writes them, shard by shard; a journal there names the shards that are whole and what was left out
-of them. The same command again keeps those and goes on; the folder becomes `OUT` at the very end.
-What is made depends on the options and the row alone, never on the workers.
+Read `run_import` first. Work happens in `OUT.partial`: worker processes make rows, and this process
+writes them, shard by shard. A journal there names the shards that are finished and what was left
+out of them. The same command again keeps those and continues; the folder becomes `OUT` at the very
+end. What is made depends on the options and the row alone, never on the workers.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ __all__ = ["ImportOptions", "run_import"]
 
 JOURNAL_FILE = "import.json"
 JOB_ROWS = 64
+"""Number of rows that one job makes."""
 SAMPLED_ROWS = {"raw": 1, "jpeg": 8}
-"""Rows that are made to forecast the size: raw ones are all of one size."""
+"""Number of rows that are made to forecast the store's size, by encoding. One is enough for `raw`,
+because all its rows have the same size."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A shard to be: some of a split's rows, before bad ones are left out."""
+    """Describes a shard that is to be made: some of a split's rows, bad ones included."""
 
     file: str
     split: str
@@ -56,20 +58,22 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of a part: its file, unless no row of it was good, and what was left out."""
+    """Says what became of a part."""
 
     shard: Shard | None
+    """The file that was written; None if every row of the part was bad."""
     skipped: tuple[Skip, ...]
+    """The items that were left out."""
 
 
 def run_import(source: Source, out: Path, options: ImportOptions, progress: Progress) -> None:
-    """Make the store `out` from a source, or go on making it.
+    """Make the store `out` from a source, or continue an import that was broken off.
 
     Args:
         source: the rows of every split and how to make them.
-        out: the store's folder; must not exist unless the same import made it.
+        out: the store's folder; it must not exist unless the same import made it.
         options: how to make the store.
-        progress: told after every job, in rows.
+        progress: hears after every job how many rows are done.
 
     Raises:
         BadInputError: a split has no rows, `out` holds something else, the disk is too small, or
@@ -108,7 +112,7 @@ def run_import(source: Source, out: Path, options: ImportOptions, progress: Prog
 
 
 def _made_from(source: Source, options: ImportOptions) -> dict[str, str | int | None]:
-    """Return what decides the store's content, to compare imports by."""
+    """Return everything that decides the store's content, by which imports are compared."""
     return {
         "format": source.format,
         "source_sha256": source.digest,
@@ -130,7 +134,7 @@ def _check_finished(out: Path, made_from: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _exclusive(partial: Path) -> Iterator[None]:
-    """Make a folder and hold it: no second import works in it at the same time."""
+    """Make a folder and lock it during a block, so that no second import works in it."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
         handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
@@ -146,7 +150,7 @@ def _exclusive(partial: Path) -> Iterator[None]:
 
 
 def _prepare(partial: Path, made_from: Mapping[str, Any]) -> str:
-    """Empty the work folder unless the same import left it; return a note on that."""
+    """Empty the work folder unless the same import left it; return a note about it for people."""
     identity = {**made_from, "code": _code_digest()}
     journal = _read_journal(partial)
     if journal.get("identity") == identity:
@@ -167,14 +171,18 @@ def _read_journal(partial: Path) -> dict[str, Any]:
 
 
 def _code_digest() -> str:
-    """Return a digest of this package's source: a new version starts an import afresh."""
+    """Return a digest of this package's source, so that another version starts an import anew."""
     folder = Path(__file__).parent
     sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.py")))
     return hashlib.sha256(sources).hexdigest()
 
 
 def _check_space(partial: Path, source: Source, options: ImportOptions) -> str:
-    """Forecast the store's size from a few rows, and return it in words; raise if it won't fit."""
+    """Forecast the store's size from a few rows and return it in words.
+
+    Raises:
+        BadInputError: the disk has too little space.
+    """
     needed = sum(_row_bytes(source, split, options) * rows for split, rows in source.rows.items())
     there = sum(file.stat().st_size for file in partial.rglob("*.arrow"))
     free = shutil.disk_usage(partial).free
@@ -188,7 +196,7 @@ def _check_space(partial: Path, source: Source, options: ImportOptions) -> str:
 
 
 def _row_bytes(source: Source, split: str, options: ImportOptions) -> float:
-    """Return how many bytes a row takes: the mean of a few that are made to see."""
+    """Return the mean number of bytes of a few rows of a split, which are made for this."""
     rows, wanted = source.rows[split], SAMPLED_ROWS[options.encoding]
     sizes: list[int] = []
     for i in range(4 * wanted):
@@ -203,7 +211,7 @@ def _row_bytes(source: Source, split: str, options: ImportOptions) -> float:
 
 @dataclass(frozen=True)
 class _EncodedJob:
-    """A job whose pictures are encoded in the worker, too."""
+    """Runs a job and encodes its pictures, both in the worker."""
 
     job: ImportJob
     options: ImportOptions
@@ -221,7 +229,7 @@ class _EncodedJob:
 def _write_parts(
     partial: Path, source: Source, *, options: ImportOptions, progress: Progress, note: str
 ) -> dict[str, _Done]:
-    """Make and write every shard that is not whole yet; return what became of every part."""
+    """Make and write every shard that is not finished; return what became of every part."""
     journal = _read_journal(partial)
     parts = [
         _Part(f"{split}/{i:05d}.arrow", split, start, min(start + SHARD_ROWS, source.rows[split]))
@@ -250,7 +258,7 @@ def _write_parts(
 
 
 def _write_part(partial: Path, part: _Part, *, made: Iterator[Made], counter: _Counter) -> _Done:
-    """Put the next jobs' rows together to one shard."""
+    """Write one shard from the rows that the next jobs made."""
     columns: list[Columns] = []
     skipped: list[Skip] = []
     for start in range(part.start, part.end, JOB_ROWS):
@@ -264,7 +272,7 @@ def _write_part(partial: Path, part: _Part, *, made: Iterator[Made], counter: _C
 
 
 class _Counter:
-    """Adds up rows for a `Progress`, starting from those of whole shards."""
+    """Counts rows for a `Progress`, beginning with those of shards that were finished before."""
 
     def __init__(
         self, progress: Progress, parts: list[_Part], missing: list[_Part], note: str
@@ -292,7 +300,7 @@ def _from_journal(entry: Mapping[str, Any]) -> _Done:
 
 
 def _is_whole(partial: Path, shard: Shard | None) -> bool:
-    """Say whether a file is there as the journal has it."""
+    """Return whether a part's file is there with the size that the journal has."""
     if shard is None:
         return True
     file = partial / shard.file
@@ -307,7 +315,7 @@ def _metadata(
     made_from: Mapping[str, str | int | None],
     done: Mapping[str, _Done],
 ) -> Metadata:
-    """Write the account of what was left out, and describe the store."""
+    """Write the table of what was left out, and return the store's metadata."""
     found = (skip for part in done.values() for skip in part.skipped)
     skipped = [*source.excluded, *source.skipped, *found]
     counts, account_sha256 = write_account(partial, skipped)
@@ -355,7 +363,8 @@ def _finish(partial: Path, out: Path, metadata: Metadata) -> None:
     for file in partial.rglob("*.draft"):
         file.unlink()
     write_metadata(partial, metadata)
-    partial.replace(out)  # the journal goes last: killed before this line, the import continues
+    # The journal is deleted last: an import that is killed before this line can be continued.
+    partial.replace(out)
     (out / JOURNAL_FILE).unlink()
 
 
@@ -369,7 +378,7 @@ def _explain(error: OSError, partial: Path) -> BadInputError:
 
 
 def _remove_if_useless(partial: Path) -> None:
-    """Remove the work folder if no shard in it is whole."""
+    """Remove the work folder if no shard in it is finished."""
     if partial.is_dir() and not any(partial.rglob("*.arrow")):
         shutil.rmtree(partial, ignore_errors=True)
 

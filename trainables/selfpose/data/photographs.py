@@ -1,10 +1,10 @@
-"""Pictures that lie on disk, with their joints: rows that become part of a store.
+"""Turns pictures on disk, with their joints, into rows of a store.
 
 An importer collects the rows of each split into `Photographs`; `photograph_jobs` gives the jobs of
 its `Source`. A row is checked and its picture read in a worker; a bad row is left out and named.
 
-Frames and units: frame pixels are those of the annotations, u right, v down; 3D joints in mm in
-camera axes. Shape letters: n rows, J joints, S side of the store's images in pixels.
+Frames and units: annotations are in frame pixels, u right, v down; 3D joints in mm in camera axes.
+Shape letters: N rows, J joints, S side of the store's images in pixels.
 """
 
 from __future__ import annotations
@@ -46,54 +46,64 @@ __all__ = [
 ]
 
 FEWEST_BACKDROP_PICTURES = 5
+"""Number of pictures of one camera below which its background is not estimated."""
 
-WHITE, WHITE_SHARE = 250, 0.9
-"""A picture with this share of values as bright as this is a flash."""
+WHITE = 250
+"""Brightness, of 255, from which a value counts as white."""
+WHITE_SHARE = 0.9
+"""Share of white values above which a picture is left out: it shows a flash, not a person."""
 
 
 class PhotoOptions(ImportOptions):
-    """How a store of photographs is made."""
+    """Holds the options of an import of photographs."""
 
     background: Literal["keep", "remove"] = Field(
-        "keep", description="Paint black what the foreground mask leaves out."
+        "keep",
+        description="What becomes of the background: `keep` leaves it, `remove` paints every pixel "
+        "black that the foreground mask leaves out.",
     )
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """Rows of one split, before their pictures are read. Arrays have one entry per row."""
+    """Holds rows of one split before their pictures are read; arrays have one entry per row."""
 
     names: Sequence[str]
-    """Each row's picture file below `root`; or, without pictures, what to call it."""
+    """Path of each row's picture below `root`; in a split without pictures, a name for the row."""
     joints_2d_nj2: NDArray[np.float32]
-    """Frame pixels."""
+    """Positions of the joints, (N, J, 2), in frame pixels."""
     joints_3d_nj3: NDArray[np.float32] | None
+    """Positions of the joints, (N, J, 3), in mm in camera axes; None if they are not known."""
     columns: Mapping[str, NDArray[np.int32]]
-    """`activity`, `subject`, `motion`, `camera` and `frame`."""
+    """The columns `activity`, `subject`, `motion`, `camera` and `frame`, (N,) each."""
     frame_size_n2: NDArray[np.int32]
-    """Width and height of the frame that joints are measured in; a picture may be a copy of it at
-    another scale."""
+    """Width and height in pixels of the frame that joints are measured in, (N, 2); a picture may be
+    a copy of the frame at another scale."""
     root: str | None
-    """The folder of the pictures; None for poses alone."""
+    """Folder of the pictures; None for poses alone."""
     masks: Sequence[MaskPlace | None] = ()
-    """The dataset's masks, a box or a silhouette each; empty for none at all."""
+    """Place of each row's mask in the dataset, a box or a silhouette, None for a row without one;
+    empty if no row has one."""
     crop_to_masks: bool = False
-    """Whether pictures are cut out around the masks' boxes, not around the joints."""
+    """Whether pictures are cut out around the masks' boxes, and not around the joints."""
     backdrop_n: NDArray[np.int32] | None = None
-    """Which of `backdrops` a row is seen before, -1 for none; None if there are none."""
+    """Index in `backdrops` of each row's background, (N,), -1 for a row without one; None if no row
+    has one."""
     backdrops: tuple[tuple[str, ...], ...] = ()
-    """Files of some pictures of each standing camera, from which its background is estimated."""
+    """Paths of some pictures of each camera that stands still, from which its background is
+    estimated."""
     slack: float = 0.0
-    """How far outside the frame a joint may lie, in shares of the frame's side."""
+    """How far outside the frame a joint may lie, as a share of the frame's side."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def pick(self, rows: NDArray[np.int64] | slice) -> Photographs:
-        """Return some of the rows."""
+        """Return some of the rows, by indices (n,) or a slice, in that order."""
         indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
         backdrop_n, backdrops = None, self.backdrops
-        if self.backdrop_n is not None:  # keep those that are needed: rows travel to workers
+        # Rows travel to workers, so only the backgrounds that they need go with them.
+        if self.backdrop_n is not None:
             used, place_n = np.unique(self.backdrop_n[indices], return_inverse=True)
             backdrops = tuple(self.backdrops[i] for i in used if i >= 0)
             backdrop_n = (place_n.reshape(-1) - (used < 0).sum()).astype(np.int32)
@@ -112,7 +122,10 @@ class Photographs:
 
 
 def limit_rows(rows: Photographs, limit: int | None) -> Photographs:
-    """Keep at most `limit` frames, each with all its cameras, evenly over motions."""
+    """Return the rows of at most `limit` frames, spread evenly over motions.
+
+    A frame is kept with the rows of all its cameras, so there can be more rows than `limit`.
+    """
     if limit is None:
         return rows
     motion_n, frame_n = rows.columns["motion"], rows.columns["frame"]
@@ -127,9 +140,16 @@ def limit_rows(rows: Photographs, limit: int | None) -> Photographs:
 def photograph_jobs(
     rows: Mapping[str, Photographs], options: PhotoOptions
 ) -> tuple[Callable[[str, int, int], ImportJob], dict[str, str]]:
-    """Return the `Source.job` of these splits, and what there is to say of their masks.
+    """Return what a `Source` needs to make these rows.
 
     A store has masks for all of its pictures or for none.
+
+    Args:
+        rows: the rows of each split.
+        options: how to make the store.
+
+    Returns:
+        The function `Source.job`, and facts about background and masks for `Source.facts`.
 
     Raises:
         BadInputError: the background is to be removed, and there are pictures without masks.
@@ -149,7 +169,7 @@ def photograph_jobs(
 
 
 def _whence_masks(parts: Sequence[Photographs]) -> str | None:
-    """Say where the masks of these pictures come from; None if some picture has none."""
+    """Return where the masks of these pictures come from, in words; None if some have no mask."""
     given = estimated = 0
     for part in parts:
         with_mask_n = np.asarray([place is not None for place in part.masks or [None] * len(part)])
@@ -170,7 +190,7 @@ def _whence_masks(parts: Sequence[Photographs]) -> str | None:
 
 
 def join_photographs(parts: Sequence[Photographs]) -> Photographs:
-    """Put the rows of several parts, which are below one root, one after the other."""
+    """Return the rows of several parts in one; all parts must have the same root."""
     first = parts[0]
     joints_3d = [part.joints_3d_nj3 for part in parts if part.joints_3d_nj3 is not None]
     masks: list[MaskPlace | None] = []
@@ -191,11 +211,12 @@ def join_photographs(parts: Sequence[Photographs]) -> Photographs:
 
 
 def add_backdrops(rows: Mapping[str, Photographs], *, still: str) -> dict[str, Photographs]:
-    """Give every row the background of its camera, as far as there are pictures enough.
+    """Return the rows with the background of each camera that has enough pictures.
 
     Args:
-        rows: of each split.
-        still: for how long a camera stands still: for one `subject` or one `motion`.
+        rows: the rows of each split.
+        still: how long a camera stands still: for all motions of one `subject`, or for one
+            `motion`.
     """
     files: dict[tuple[int, int], list[str]] = {}
     keys = {split: _cameras(part, still) for split, part in rows.items()}
@@ -216,13 +237,13 @@ def add_backdrops(rows: Mapping[str, Photographs], *, still: str) -> dict[str, P
 
 
 def _cameras(part: Photographs, still: str) -> list[tuple[int, int]]:
-    """Return (subject or motion, camera) of each row."""
+    """Return the camera of each row, as a pair of subject (or motion) and camera number."""
     columns = part.columns[still].tolist(), part.columns["camera"].tolist()
     return list(zip(*columns, strict=True))
 
 
 def _choose_backdrop(files: Sequence[str]) -> tuple[str, ...]:
-    """Choose the pictures of one camera from which its background is estimated; () if too few."""
+    """Return the pictures from which a camera's background is estimated; empty if too few."""
     if len(files) < FEWEST_BACKDROP_PICTURES:
         return ()
     count = min(len(files), BACKDROP_PICTURES)
@@ -231,15 +252,19 @@ def _choose_backdrop(files: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PhotographJob:
-    """Some rows of one split, to be read from their files."""
+    """Reads some rows of one split from their files."""
 
     rows: Photographs
+    """The rows to read."""
     split: str
+    """Name of the split."""
     options: PhotoOptions
+    """How to make the store."""
     with_masks: bool
+    """Whether the store has masks."""
 
     def __call__(self) -> Made:
-        """Read the rows; those that are bad are left out."""
+        """Read the rows and leave out those that are bad."""
         made: list[tuple[int, dict[str, NDArray[Any]]]] = []
         skipped: list[Skip] = []
         for i, name in enumerate(self.rows.names):
@@ -258,7 +283,7 @@ class PhotographJob:
         return Made(columns, tuple(skipped))
 
     def _row_shapes(self) -> dict[str, tuple[int, type]]:
-        """Return the length and kind of each column that `_read_row` gives."""
+        """Return the length and type of each column's entry that `_read_row` gives."""
         joints, pixels = self.rows.joints_2d_nj2.shape[1], self.options.image_size**2
         shapes: dict[str, tuple[int, type]] = {"joints_2d": (joints * 2, np.float32)}
         if self.split == "prior":
@@ -308,7 +333,7 @@ class PhotographJob:
             raise BadPictureError("joints outside the picture")
 
     def _frame_mask(self, place: MaskPlace, i: int) -> NDArray[np.uint8]:
-        """Return a dataset's mask at the frame's size."""
+        """Return a mask of the dataset, resized to the frame's size."""
         mask = read_mask(place)
         width, height = self.rows.frame_size_n2[i].tolist()
         if mask.shape == (height, width):
@@ -319,7 +344,11 @@ class PhotographJob:
     def _crop_mask(
         self, i: int, mask: NDArray[np.uint8] | None, crop: Crop, image: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Return the foreground (S, S): the dataset's silhouette, or what is not background."""
+        """Return the mask of a crop, (S, S), 0 to 255.
+
+        It is the dataset's silhouette if there is one. Otherwise it is the part of the crop that
+        differs from the background, within the dataset's box if there is one.
+        """
         given = None if mask is None else cut_crop(mask, crop, self.options.image_size, scale=1.0)
         number = -1 if self.rows.backdrop_n is None else int(self.rows.backdrop_n[i])
         if mask is not None and given is not None and (number < 0 or is_silhouette(mask)):

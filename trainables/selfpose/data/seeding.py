@@ -1,4 +1,4 @@
-"""Random generators that depend on what is drawn, never on the order of the work."""
+"""Makes random generators that depend on what is drawn, never on the order of the work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ __all__ = ["generator"]
 
 
 def generator(*key: str | int) -> np.random.Generator:
-    """Return the generator of one thing, named by its key.
+    """Return the random generator of one thing to draw.
 
     Equal keys give equal generators in any process, so a frame looks the same however many
     workers there are and after any interruption.
+
+    Args:
+        key: a seed and the name of the thing, in any number of parts.
     """
     digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))

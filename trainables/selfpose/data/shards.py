@@ -1,7 +1,7 @@
-"""The files that a store's rows are in: Arrow IPC, uncompressed, one record batch each.
+"""Writes and maps the files that hold a store's rows: Arrow IPC, uncompressed, one record batch.
 
-A column is an array with a row for each row of the file, or `Blobs`: byte strings of any length,
-such as JPEG files. Both are views of the mapped file when read.
+A column is an array with an entry for each row of the file, or `Blobs`: byte strings of any length,
+such as JPEG files. When a file is read, both are views of the mapped memory.
 Shape letters: N rows.
 """
 
@@ -35,15 +35,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Blobs:
-    """Byte strings, one after the other."""
+    """Holds a column of byte strings, all in one array."""
 
     data: NDArray[np.uint8]
+    """The bytes of all strings, one string after the other."""
     ends_n: NDArray[np.int32]
-    """Where each string begins, and where the last one ends; one more than there are strings."""
+    """Byte at which each string begins, and the byte after the last string, (N + 1,)."""
 
     @classmethod
     def of(cls, strings: Sequence[bytes]) -> Blobs:
-        """Collect byte strings."""
+        """Put byte strings into a column."""
         ends = np.cumsum([0, *(len(string) for string in strings)])
         return cls(np.frombuffer(b"".join(strings), dtype=np.uint8), ends.astype(np.int32))
 
@@ -55,29 +56,36 @@ class Blobs:
 
 
 Column = NDArray[Any] | Blobs
+"""Values of one column, one entry per row."""
 Columns = Mapping[str, Column]
+"""Columns of a file by name; all have the same rows."""
 
 
 class Shard(BaseModel):
-    """One file of a split."""
+    """Describes one file of a split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
-    """Path inside the store, with forward slashes."""
+    """Path of the file inside the store, with forward slashes."""
     rows: int
+    """Number of rows in the file."""
     size: int
-    """Bytes of the file."""
+    """Size of the file in bytes."""
     sha256: str
+    """SHA-256 of the file."""
 
 
 def write_shard(root: Path, file: str, columns: Columns) -> Shard:
-    """Write one file of a split, moved into place when it is whole.
+    """Write one file of a split under a temporary name and move it into place.
 
     Args:
         root: the store's folder.
-        file: path inside the store.
-        columns: by name; uint8 (N, bytes), float32 (N, numbers), int32 (N,) or `Blobs`.
+        file: path of the file inside the store.
+        columns: the columns by name; uint8 (N, bytes), float32 (N, numbers), int32 (N,) or `Blobs`.
+
+    Returns:
+        The file's description, with its size and digest.
     """
     arrays = {name: _to_arrow(column) for name, column in columns.items()}
     batch = pa.record_batch(list(arrays.values()), names=list(arrays))
@@ -97,8 +105,12 @@ def write_shard(root: Path, file: str, columns: Columns) -> Shard:
 def map_shard(path: Path, shard: Shard) -> Columns:
     """Return the columns of a file as views of its mapped memory.
 
+    Args:
+        path: the file.
+        shard: the file's description in the metadata.
+
     Raises:
-        BadInputError: the file is damaged.
+        BadInputError: the file is damaged, or has another number of rows than the metadata say.
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -111,12 +123,12 @@ def map_shard(path: Path, shard: Shard) -> Columns:
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:
-    """Put the rows of several parts, which have the same columns, one after the other."""
+    """Return columns with the rows of several parts, which must have the same columns, in order."""
     return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
 
 def column_bytes(columns: Columns) -> int:
-    """Return how many bytes columns take on disk, up to a small header."""
+    """Return the number of bytes that columns take on disk, without the file's small header."""
     return sum(
         column.data.nbytes + column.ends_n.nbytes if isinstance(column, Blobs) else column.nbytes
         for column in columns.values()
@@ -124,7 +136,7 @@ def column_bytes(columns: Columns) -> int:
 
 
 class _HashingFile:
-    """A file for Arrow to write to, which takes the digest of what passes through."""
+    """Is a file for Arrow to write to; it computes the digest of everything that is written."""
 
     closed = False
 
@@ -147,7 +159,7 @@ class _HashingFile:
         self._raw.flush()
 
     def close(self) -> None:
-        """Leave the file open: its owner flushes it to disk."""
+        """Leave the file open, because its owner must flush it to disk."""
 
 
 def _to_arrow(column: Column) -> pa.Array:
@@ -165,7 +177,7 @@ def _to_arrow(column: Column) -> pa.Array:
 
 
 def _from_arrow(array: pa.Array) -> Column:
-    """Return the numpy view of one column: (N, bytes), (N, numbers), (N,) or byte strings."""
+    """Return the view of one column: an array (N, bytes), (N, numbers) or (N,), or `Blobs`."""
     data = array.buffers()[-1]
     if pa.types.is_fixed_size_binary(array.type):
         return np.frombuffer(data, dtype=np.uint8).reshape(len(array), array.type.byte_width)

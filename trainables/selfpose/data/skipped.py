@@ -1,4 +1,4 @@
-"""The account of what an import left out: a table in the store, and a refusal if it is strict."""
+"""Writes down what an import left out, and refuses to leave anything out if it is strict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ __all__ = ["check_strict", "write_account"]
 
 
 def write_account(folder: Path, skipped: Sequence[Skip]) -> tuple[dict[str, int], str]:
-    """Write every left-out item into a table in `folder`; return counts by reason and a SHA-256."""
+    """Write a table of all items that were left out.
+
+    Args:
+        folder: the store's folder.
+        skipped: the items.
+
+    Returns:
+        The number of items by reason, and the SHA-256 of the table.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(Skip._fields)
@@ -28,7 +36,11 @@ def write_account(folder: Path, skipped: Sequence[Skip]) -> tuple[dict[str, int]
 
 
 def check_strict(skipped: Sequence[Skip]) -> None:
-    """Refuse an import that leaves anything out."""
+    """Refuse an import that leaves anything out.
+
+    Raises:
+        BadInputError: an item was left out; the message names the first.
+    """
     if skipped:
         first = skipped[0]
         raise BadInputError(

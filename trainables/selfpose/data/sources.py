@@ -1,11 +1,11 @@
-"""What every importer hands over: a `Source`, from which `importing.run_import` makes a store.
+"""Defines the `Source` that every importer gives to `importing.run_import` to make a store.
 
 An importer reads its annotations, decides which rows go into which split, and says for any range
 of a split's rows which `ImportJob` makes them. Jobs run in worker processes, so they are pickled:
 a job holds what its rows need and nothing else. What a job makes depends on the job alone.
 
-A job leaves out the rows that are bad and names them (`Skip`); a `BadInputError` is for what is
-bad as a whole and ends the import.
+A job leaves out bad rows and names them (`Skip`); a `BadInputError` says that a file or a folder is
+bad as a whole, and ends the import.
 """
 
 from __future__ import annotations
@@ -24,48 +24,66 @@ __all__ = ["ImportJob", "ImportOptions", "Made", "Skip", "Source"]
 
 
 class ImportOptions(BaseModel):
-    """How a store is made, whatever it is made from."""
+    """Holds the options of an import that every format has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: int = Field(
-        128, ge=32, le=256, multiple_of=8, description="Side of the images, pixels."
+        128, ge=32, le=256, multiple_of=8, description="Side of the store's images in pixels."
     )
     limit: int | None = Field(
-        None, ge=1, description="Frames per split, spread evenly over motions; default all."
+        None,
+        ge=1,
+        description="Highest number of frames in each split, spread evenly over the motions. "
+        "Default: all frames.",
     )
-    seed: int = Field(0, ge=0, description="Whatever is drawn or jittered follows from it.")
-    encoding: Encoding = Field("raw", description="Pictures as they are, or as JPEG files.")
-    strict: bool = Field(False, description="Refuse bad items instead of leaving them out.")
-    workers: int | None = Field(None, ge=1, description="Processes; default one per core.")
+    seed: int = Field(
+        0, ge=0, description="Seed of everything random in the import: drawing, crops, jitter."
+    )
+    encoding: Encoding = Field(
+        "raw",
+        description="How pictures are stored: `raw` as bytes of pixels, `jpeg` as JPEG files, "
+        "which take about a tenth of the space.",
+    )
+    strict: bool = Field(
+        False, description="Whether a bad item ends the import instead of being left out."
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="Number of processes that make rows. Default: one per processor core.",
+    )
 
 
 class Skip(NamedTuple):
-    """An item that is left out."""
+    """Names an item that an import leaves out, and says why."""
 
     split: str
+    """Name of the split that the item would be in."""
     item: str
-    """Names it, so that its owner finds it: most often its file."""
+    """Name by which the owner of the data finds the item, most often its file."""
     reason: str
-    """Why; the same words for the same fault, as reasons are counted."""
+    """Why the item is left out. Equal faults have equal words, because reasons are counted."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """The good rows of a job.
+    """Holds the good rows of a job.
 
-    Columns by name: `image` (n, S * S * 3) uint8 RGB, `mask` (n, S * S) uint8, `joints_2d`
-    (n, J * 2) and `joints_3d` (n, J * 3) float32, `activity`, `subject`, `motion`, `camera` and
-    `frame` (n,) int32; of the split `prior` only `joints_2d` and `motion`. All jobs of a split
-    give the same columns, with rows or without.
+    All jobs of a split give the same columns, with rows or without.
     """
 
     columns: Columns
+    """Columns by name: `image` (n, S * S * 3) uint8 RGB, `mask` (n, S * S) uint8, `joints_2d`
+    (n, J * 2) float32 in crop coordinates, `joints_3d` (n, J * 3) float32 in mm in camera axes,
+    `activity`, `subject`, `motion`, `camera` and `frame` (n,) int32. The split `prior` has only
+    `joints_2d` and `motion`."""
     skipped: tuple[Skip, ...] = ()
+    """The bad items of the job, which have no rows."""
 
 
 class ImportJob(Protocol):
-    """Makes some rows of one split; can be pickled."""
+    """Makes some rows of one split, in any process to which it is pickled."""
 
     def __call__(self) -> Made:
         """Make the rows, in order."""
@@ -73,23 +91,30 @@ class ImportJob(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """All that a store will hold, before any picture is made."""
+    """Describes everything that a store will hold, before any picture is made."""
 
     format: str
+    """Name of the importer."""
     layout: Layout
+    """Layout of the joints."""
     licence: str
+    """Licence of the data, in words."""
     digest: str
-    """SHA-256 of what was read; empty when nothing was."""
+    """SHA-256 of the files that were read; empty if no file was read."""
     activities: tuple[str, ...]
+    """Names of the activities, in the order of their numbers from 0."""
     subjects: tuple[str, ...]
+    """Names of the subjects, in the order of their numbers from 0."""
     motions: tuple[str, ...]
+    """Names of the motions, in the order of their numbers from 0."""
     rows: Mapping[str, int]
-    """How many rows each split has, before its jobs leave out bad ones."""
+    """Number of rows of each split, before jobs leave out bad ones."""
     job: Callable[[str, int, int], ImportJob]
-    """`job(split, start, end)` makes these rows."""
+    """Function that gives the job for a range of rows: `job(split, start, end)`."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """What `posetune data info` says of this data: level, views, scale, ..."""
+    """Facts that `posetune data info` prints about the data, by name: level, views, scale."""
     skipped: tuple[Skip, ...] = ()
-    """Bad items that were found in reading; they are in no split's rows."""
+    """Bad items that were found while the annotations were read; they have no rows."""
     excluded: tuple[Skip, ...] = ()
-    """What is left out of every copy of this data, on purpose: a strict import does not mind."""
+    """Items that are left out on purpose, from every copy of this data. A strict import accepts
+    them."""

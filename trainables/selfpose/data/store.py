@@ -1,4 +1,4 @@
-"""The store: images and poses of four splits in memory-mapped Arrow files.
+"""Opens a store: images and poses of four splits in memory-mapped Arrow files.
 
 On disk a store is a folder:
     metadata.json           what is in it (`Metadata`) and the digest of everything
@@ -46,52 +46,76 @@ __all__ = [
 ]
 
 VERSION = 2
-"""Changes with the form of the files: a store of another version is refused."""
+"""Version of the files' form. It changes with the form, and other versions are refused."""
 
 SHARD_ROWS = 4096
+"""Number of rows in each file of a split, except the last."""
 SPLITS = ("train", "prior", "val", "test")
+"""Names of the splits: images to train on, 2D poses of other motions, validation and test."""
 METADATA_FILE = "metadata.json"
 SKIPPED_FILE = "skipped.csv"
 
 
 class Metadata(BaseModel):
-    """What is in a store."""
+    """Describes what is in a store."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[2] = 2
+    """Version of the files' form."""
     format: str
-    """Name of the importer that made it."""
+    """Name of the importer that made the store."""
     layout: str
+    """Name of the joint layout."""
     joints: tuple[str, ...]
+    """Names of the joints, in the order of the columns."""
     limbs: tuple[tuple[int, int], ...]
+    """Child and parent joint index of each limb."""
     image_size: int
+    """Side of the images in pixels."""
     activities: tuple[str, ...]
+    """Names of the activities, which the column `activity` numbers from 0."""
     subjects: tuple[str, ...]
+    """Names of the subjects, which the column `subject` numbers from 0."""
     motions: tuple[str, ...]
+    """Names of the motions, which the column `motion` numbers from 0."""
     units: str = "joints_2d: crop [-1, 1]; joints_3d: mm, camera axes (x right, y down, z away)"
+    """Units and frames of the joints, in words."""
     licence: str
+    """Licence of the data, in words."""
     seed: int
+    """Seed of the import."""
     encoding: Encoding = "raw"
+    """How pictures are stored, see `encodings`."""
     facts: Mapping[str, str] = {}
-    """What else there is to say of this data: level, views, scale, ..."""
+    """Further facts about the data, by name: level, views, scale and so on."""
     skipped: Mapping[str, int] = {}
-    """How many items the import left out, by reason; each is named in `skipped.csv`."""
+    """Number of items that the import left out, by reason; `skipped.csv` names each item."""
     skipped_sha256: str = ""
+    """SHA-256 of `skipped.csv`."""
     made_from: Mapping[str, str | int | None]
-    """The options of the import and the digest of what was read."""
+    """Options of the import and the digest of the files that it read."""
     shards: Mapping[str, tuple[Shard, ...]]
-    """The files of each split, in order of their rows."""
+    """Files of each split, in the order of their rows."""
 
 
 class Split:
-    """One split of an open store. Row i is the same row in every column.
+    """Gives the columns and pictures of one split; row i is the same row in every column.
 
-    Pictures stay in the mapped files until asked for; the other columns, a fiftieth of the
-    data, are copied into memory when first used.
+    Pictures stay in the mapped files until somebody asks for them; the other columns, a fiftieth of
+    the data, are copied into memory when they are first used. Every accessor raises
+    `BadInputError` if the split does not have the column or its files are damaged.
     """
 
     def __init__(self, root: Path, name: str, *, shards: tuple[Shard, ...], image_size: int):
+        """Prepare to read a split.
+
+        Args:
+            root: the store's folder.
+            name: name of the split.
+            shards: the split's files.
+            image_size: side S of the images in pixels.
+        """
         self.name = name
         self._root = root
         self._shards = shards
@@ -102,55 +126,69 @@ class Split:
 
     @functools.cached_property
     def joints_2d(self) -> NDArray[np.float32]:
-        """Joints, (N, J, 2), crop coordinates."""
+        """Positions of the joints, (N, J, 2), in crop coordinates [-1, 1]: x right, y down."""
         return self._column("joints_2d").reshape(len(self), -1, 2)
 
     @functools.cached_property
     def joints_3d(self) -> NDArray[np.float32]:
-        """Joints, (N, J, 3), mm, camera axes, not root-centred."""
+        """Positions of the joints, (N, J, 3), in mm in camera axes, not root-centred."""
         return self._column("joints_3d").reshape(len(self), -1, 3)
 
     @functools.cached_property
     def activity(self) -> NDArray[np.int32]:
-        """Index into the metadata's activities, (N,)."""
+        """Index of each row's activity in the metadata, (N,)."""
         return self._column("activity")
 
     @functools.cached_property
     def subject(self) -> NDArray[np.int32]:
-        """Index into the metadata's subjects, (N,)."""
+        """Index of each row's subject in the metadata, (N,)."""
         return self._column("subject")
 
     @functools.cached_property
     def motion(self) -> NDArray[np.int32]:
-        """Index into the metadata's motions, (N,)."""
+        """Index of each row's motion in the metadata, (N,)."""
         return self._column("motion")
 
     @functools.cached_property
     def camera(self) -> NDArray[np.int32]:
-        """Index of the camera, (N,)."""
+        """Index of each row's camera, (N,)."""
         return self._column("camera")
 
     @functools.cached_property
     def frame(self) -> NDArray[np.int32]:
-        """Index of the frame in its motion, (N,)."""
+        """Number of each row's frame in its motion, (N,)."""
         return self._column("frame")
 
     @property
     def has_images(self) -> bool:
-        """Whether there are pictures; a store of poses alone has none."""
+        """Whether the split has pictures; a store of poses alone has none."""
         return self._holds("image")
 
     @property
     def has_3d(self) -> bool:
-        """Whether there are true 3D poses."""
+        """Whether the split has true 3D poses."""
         return self._holds("joints_3d")
 
     def images(self, indices: ArrayLike) -> NDArray[np.uint8]:
-        """Return RGB images (n, S, S, 3) of the rows with these indices (n,)."""
+        """Return the RGB images of some rows.
+
+        Args:
+            indices: indices of the rows, (n,).
+
+        Returns:
+            Images, (n, S, S, 3), brightness 0 to 255.
+        """
         return self._pictures("image", indices, shape=(self._size, self._size, 3))
 
     def masks(self, indices: ArrayLike) -> NDArray[np.uint8] | None:
-        """Return how much of each pixel the person covers, (n, S, S), 0..255; None if unknown."""
+        """Return the foreground masks of some rows; None if the store has no masks.
+
+        Args:
+            indices: indices of the rows, (n,).
+
+        Returns:
+            How much of each pixel the person covers, (n, S, S), from 0 (nothing) to 255 (all).
+        """
         if not self._holds("mask"):
             return None
         return self._pictures("mask", indices, shape=(self._size, self._size))
@@ -175,8 +213,9 @@ class Split:
         self, name: str, indices: ArrayLike, *, shape: tuple[int, ...]
     ) -> NDArray[np.uint8]:
         parts = self._parts(name)
-        pictures = np.empty((len(places := self._places(indices)), *shape), dtype=np.uint8)
-        for i, (shard, row) in enumerate(places):  # one copy; indexing by arrays takes two
+        places = self._places(indices)
+        pictures = np.empty((len(places), *shape), dtype=np.uint8)
+        for i, (shard, row) in enumerate(places):  # one copy; indexing by arrays would take two
             part = parts[shard]
             pictures[i] = (
                 self._decode(_DECODERS[name], part[row], shard)
@@ -186,7 +225,7 @@ class Split:
         return pictures
 
     def _places(self, indices: ArrayLike) -> Sequence[tuple[int, int]]:
-        """Return (shard, row in it) of each of these rows."""
+        """Return the index of the file and the row in that file, for each of these rows."""
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows of split {self.name} are 0 to {len(self) - 1}")
@@ -209,9 +248,17 @@ _DECODERS = {"image": decode_image, "mask": decode_mask}
 
 
 class Store:
-    """An open store."""
+    """Gives the metadata and the splits of an open store."""
 
     def __init__(self, root: Path, metadata: Metadata, *, digest: str, layout: Layout):
+        """Hold a store's metadata; `open_store` reads and checks them.
+
+        Args:
+            root: the store's folder.
+            metadata: what is in the store.
+            digest: digest of the store's content.
+            layout: the joint layout that the metadata names.
+        """
         self.root = root
         self.metadata = metadata
         self.digest = digest
@@ -222,7 +269,11 @@ class Store:
         }
 
     def split(self, name: str) -> Split:
-        """Return the split `train`, `prior`, `val` or `test`."""
+        """Return the split `train`, `prior`, `val` or `test`.
+
+        Raises:
+            BadInputError: there is no such split.
+        """
         if name not in self._splits:
             raise BadInputError(
                 f"{self.root}: there is no split {name!r}; there are {', '.join(self._splits)}"
@@ -231,10 +282,10 @@ class Store:
 
 
 def open_store(path: Path) -> Store:
-    """Open a store; reads its metadata, not its data.
+    """Open a store: read its metadata and check the size of its files, but read no data.
 
     Raises:
-        BadInputError: the folder is no store, is not whole, or was changed by hand.
+        BadInputError: the folder is no store, is not finished, or was changed by hand.
     """
     file = path / METADATA_FILE
     try:
@@ -267,7 +318,7 @@ def store_digest(metadata: Metadata) -> str:
 
 
 def write_metadata(folder: Path, metadata: Metadata) -> None:
-    """Write a store's metadata and digest, whole or not at all."""
+    """Write a store's metadata and its digest into the store's folder."""
     record = {"digest": store_digest(metadata), **metadata.model_dump(mode="json")}
     write_whole(folder / METADATA_FILE, json.dumps(record, indent=1))
 

@@ -1,6 +1,7 @@
-"""Run jobs in worker processes: `run_jobs` gives what they make back in order.
+"""Runs jobs in worker processes and returns their results in order.
 
-A worker ends when this process does, however that ends: an interrupted import leaves none behind.
+A worker ends when this process ends, for whatever reason, so an interrupted import leaves no
+worker behind.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ from posetune.api import BadInputError
 __all__ = ["run_jobs"]
 
 AHEAD = 4
-"""Jobs under way per worker: enough that none waits while a shard is written."""
+"""Number of jobs under way per worker, enough that no worker waits while a shard is written."""
 
 T = TypeVar("T")
 
 
 def run_jobs(jobs: Iterable[Callable[[], T]], *, workers: int) -> Generator[T]:
-    """Run jobs in this process (one worker) or in several; yield what they return in order.
+    """Run jobs in this process or in workers, and yield their results in order.
+
+    Args:
+        jobs: functions to call; they are pickled if there are several workers.
+        workers: number of processes; 1 runs the jobs in this process.
 
     Raises:
         BadInputError: a worker was killed, most often because memory ran out.
@@ -59,7 +64,7 @@ def run_jobs(jobs: Iterable[Callable[[], T]], *, workers: int) -> Generator[T]:
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the importing process's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the importing process handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

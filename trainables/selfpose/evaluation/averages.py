@@ -1,7 +1,7 @@
-"""Averages of per-frame errors with their 95 % intervals: per activity, macro and over frames.
+"""Averages per-frame errors with their 95 % intervals: per activity, macro and over frames.
 
 Shape letters:
-    N frames
+    N frames, K draws of motions
 """
 
 from __future__ import annotations
@@ -21,50 +21,63 @@ __all__ = ["Average", "Averager", "Averages"]
 
 @dataclass(frozen=True)
 class Average:
-    """A mean and the ends of its 95 % interval; NaN where there is only one motion."""
+    """Holds a mean and the ends of its 95 % interval, in the unit of the averaged values."""
 
     mean: float
+    """The mean."""
     low: float
+    """Low end of the interval; NaN if there is only one motion."""
     high: float
+    """High end of the interval; NaN if there is only one motion."""
 
 
 @dataclass(frozen=True)
 class Averages:
-    """The averages of one column of per-frame values."""
+    """Holds the averages of one column of per-frame values."""
 
     macro: Average
-    """Mean over activities (those with few frames pooled) of their means, as the objective is."""
+    """Mean over activities of the activities' means, as the objective is; activities with few
+    frames count as one."""
     frame: Average
     """Plain mean over frames."""
     activities: Mapping[int, Average]
-    """Mean over the frames of each activity that occurs, by its index."""
+    """Mean over the frames of each activity that occurs, by the activity's index."""
 
 
 class Averager:
     """Averages columns over the same frames; motions are drawn once, so that all are paired."""
 
     groups: ActivityGroups
+    """Activities of the frames, grouped for the macro average."""
     counts: Mapping[int, tuple[int, int]]
-    """Frames and motions of each activity that occurs."""
+    """Number of frames and number of motions of each activity that occurs, by its index."""
 
     def __init__(self, activity_n: NDArray[Any], motion_n: NDArray[Any]) -> None:
-        """Prepare for frames of these activities and motions, (N,), integers.
+        """Group the frames and draw the motions.
+
+        Args:
+            activity_n: index of each frame's activity, (N,), integers.
+            motion_n: label of each frame's motion, (N,), integers.
 
         Raises:
             ValueError: there is no frame.
         """
         self.groups = group_activities(activity_n, motion_n)
         present, self._activity_n = np.unique(activity_n, return_inverse=True)
-        self.counts = {
-            int(activity): (int((activity_n == activity).sum()), len(np.unique(motions)))
-            for activity in present
-            for motions in [motion_n[activity_n == activity]]
-        }
+        counts = {}
+        for activity in present:
+            motions = motion_n[activity_n == activity]
+            counts[int(activity)] = (len(motions), len(np.unique(motions)))
+        self.counts = counts
         self._bootstrap = MotionBootstrap(motion_n)
         self.motions = self._bootstrap.motions
 
     def average(self, value_n: NDArray[Any]) -> Averages:
-        """Return the averages of a column of one number per frame, (N,)."""
+        """Return the averages of a column.
+
+        Args:
+            value_n: one number per frame, (N,), in any unit.
+        """
         drawn_kg = self._bootstrap.means(value_n, self._activity_n)
         activities = {
             activity: self._with_interval(

@@ -1,8 +1,8 @@
-"""Trivial baselines: what a result is worth without any learning, once per store.
+"""Computes trivial baselines: the errors of guesses that need no learning, once per store.
 
 A model that does not beat `mean_shape` has learned nothing. `flat_depth_true_2d` and
-`depth_flipped_truth` use the truth and are references: what 2D alone gives, and what the wrong
-sign of all depths costs.
+`depth_flipped_truth` use the truth and are references: they show what 2D alone gives, and what the
+wrong sign of all depths costs.
 
 Frames and units:
     3D      camera axes (x right, y down, z away from the camera), millimetres
@@ -49,35 +49,37 @@ __all__ = [
 VALUES_FILE = "baselines.json"
 CONSTANTS_FILE = "constant_poses.safetensors"
 
-# Enough: on motion capture the score of the mean shape of 80,000 frames differs by 0.001 mm.
 _FIT_FRAMES = 20_000
+"""Number of training frames from which constant poses are computed at most. More change nothing: on
+motion capture, the score of the mean shape of 80,000 frames differs by 0.001 mm."""
 
 
 @dataclass(frozen=True)
 class ConstantPoses:
-    """The best guesses that do not look at the image, from the training split."""
+    """Holds the best guesses that do not look at the image, from the training split."""
 
     mean_shape_j3: NDArray[np.float64]
-    """Generalised Procrustes mean, (J, 3), mm: as P-MPJPE forgives rotation, the honest one."""
+    """Generalised Procrustes mean of the poses, (J, 3), in mm. P-MPJPE forgives rotation, so this
+    is the best constant guess for it."""
     camera_mean_j3: NDArray[np.float64]
-    """Mean of the root-centred poses in camera axes, (J, 3), mm."""
+    """Mean of the root-centred poses, (J, 3), in mm in camera axes."""
     mean_2d_j2: NDArray[np.float64]
-    """Mean 2D pose, (J, 2), crop coordinates."""
+    """Mean 2D pose, (J, 2), in crop coordinates."""
 
 
 def build_baselines(
     store: Store, *, val_frames: int, image_size: int, seed: int, folder: Path
 ) -> None:
-    """Write the baselines of a store on the rows that validation looks at into `folder`.
+    """Write the baselines of a store, on the rows that validation looks at, into a folder.
 
-    Without true 3D poses there are those in 2D only.
+    Data without true 3D poses has only 2D baselines.
 
     Args:
-        store: gives the training split (constants) and the validation split (scores).
-        val_frames: frames of the validation subset, see `metrics.validation_subset`.
-        image_size: side S of the images that the model sees, pixels.
-        seed: seed of the validation subset, and of the frames the constants are fitted to.
-        folder: an existing folder.
+        store: the store; constants come from its training split, scores from its validation split.
+        val_frames: number of frames of the validation subset, see `metrics.validation_subset`.
+        image_size: side S in pixels of the images that the model sees.
+        seed: seed of the validation subset, and of the frames that constants are fitted to.
+        folder: an existing folder to write into.
 
     Raises:
         BadInputError: a split that is needed has no rows.
@@ -111,7 +113,11 @@ def build_baselines(
 
 
 def fit_constants(store: Store, *, seed: int) -> ConstantPoses:
-    """Compute the constant poses from (at most 20,000 frames of) the training split.
+    """Compute the constant poses from at most 20,000 frames of the training split.
+
+    Args:
+        store: the store.
+        seed: seed of the choice of frames.
 
     Raises:
         BadInputError: the training split has no rows, or no true 3D poses.
@@ -126,7 +132,18 @@ def fit_constants(store: Store, *, seed: int) -> ConstantPoses:
 
 
 def fit_mean_2d(store: Store, *, seed: int) -> NDArray[np.float64]:
-    """Return the mean 2D pose of the training split, (J, 2), crop coordinates; as above."""
+    """Return the mean 2D pose of at most 20,000 frames of the training split.
+
+    Args:
+        store: the store.
+        seed: seed of the choice of frames.
+
+    Returns:
+        The pose, (J, 2), in crop coordinates.
+
+    Raises:
+        BadInputError: the training split has no rows.
+    """
     train, rows_n = _rows_to_fit(store, seed)
     return np.asarray(train.joints_2d[rows_n].mean(axis=0, dtype=np.float64))
 
@@ -149,13 +166,13 @@ def score_poses(
 
     Args:
         constants: the constant poses.
-        truth_3d_nj3: true poses, (N, J, 3), camera axes, mm.
-        truth_2d_nj2: true 2D poses, (N, J, 2), crop coordinates.
-        groups: the frames' activities.
+        truth_3d_nj3: true poses, (N, J, 3), in mm in camera axes.
+        truth_2d_nj2: true 2D poses, (N, J, 2), in crop coordinates.
+        groups: activities of the frames, grouped for the macro average.
 
     Returns:
-        Under `<name>` the macro average over activities, to compare with the objective, and
-        under `<name>_frame` the mean over frames.
+        For each baseline its macro average over activities as `<name>`, to compare with the
+        objective, and its mean over frames as `<name>_frame`; both in mm.
     """
     errors = baseline_errors(constants, truth_3d_nj3=truth_3d_nj3, truth_2d_nj2=truth_2d_nj2)
     scores: dict[str, float] = {}
@@ -168,7 +185,16 @@ def score_poses(
 def baseline_errors(
     constants: ConstantPoses, *, truth_3d_nj3: NDArray[Any], truth_2d_nj2: NDArray[Any]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return each frame's P-MPJPE, (N,), mm, of every trivial 3D baseline; see `score_poses`."""
+    """Return the P-MPJPE (proper rotation) of each frame, for every trivial 3D baseline.
+
+    Args:
+        constants: the constant poses.
+        truth_3d_nj3: true poses, (N, J, 3), in mm in camera axes.
+        truth_2d_nj2: true 2D poses, (N, J, 2), in crop coordinates.
+
+    Returns:
+        Errors, (N,), in mm, by the baseline's name.
+    """
     shape = truth_3d_nj3.shape
     poses = {
         "mean_shape": np.broadcast_to(constants.mean_shape_j3, shape),
@@ -182,19 +208,31 @@ def baseline_errors(
 def score_constant_2d(
     mean_2d_j2: NDArray[Any], truth_2d_nj2: NDArray[Any], *, image_size: int
 ) -> dict[str, float]:
-    """Return the mean error of the mean 2D pose, in pixels of an `image_size` crop."""
+    """Return the mean error of the mean 2D pose, by the baseline's name.
+
+    Args:
+        mean_2d_j2: mean 2D pose, (J, 2), in crop coordinates.
+        truth_2d_nj2: true 2D poses, (N, J, 2), in crop coordinates.
+        image_size: side in pixels of the images in whose pixels the error is measured.
+    """
     mean_nj2 = np.broadcast_to(mean_2d_j2, truth_2d_nj2.shape)
     pixels_n = error_2d_px(mean_nj2, truth_2d_nj2, image_size=image_size)
     return {"mean_2d_pose": float(pixels_n.mean())}
 
 
 def read_baselines(folder: Path, metric: str) -> Mapping[str, float]:
-    """Return the baselines that `build_baselines` wrote, name to value, in a metric's unit.
+    """Return the baselines of one metric that `build_baselines` wrote.
 
     Args:
-        folder: the finished product.
-        metric: `val/p_mpjpe_mm` (macro), `val/p_mpjpe_frame_mm` or `val/error_2d_px`; others have
-            no baselines.
+        folder: folder of the finished product.
+        metric: name of the metric. Only `val/p_mpjpe_mm` (the macro average),
+            `val/p_mpjpe_frame_mm` and `val/error_2d_px` have baselines.
+
+    Returns:
+        Value of each baseline in the metric's unit, by its name; empty for other metrics.
+
+    Raises:
+        BadInputError: the file of the baselines cannot be read.
     """
     if metric == "val/error_2d_px":
         return _read_values(folder, "px")
@@ -209,7 +247,11 @@ def read_baselines(folder: Path, metric: str) -> Mapping[str, float]:
 
 
 def _read_values(folder: Path, unit: str) -> Mapping[str, float]:
-    """Return the values of one unit; raises `BadInputError` if the file cannot be used."""
+    """Return the baselines of one unit, `mm` or `px`, from the file of the baselines.
+
+    Raises:
+        BadInputError: the file cannot be read.
+    """
     file = folder / VALUES_FILE
     try:
         values = json.loads(file.read_text(encoding="utf-8"))[unit]
@@ -222,7 +264,7 @@ def _read_values(folder: Path, unit: str) -> Mapping[str, float]:
 
 
 def _activity_names(groups: ActivityGroups, names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the activities with a mean of their own and the pooled ones, by name."""
+    """Return the names of the activities with a mean of their own, and of the pooled ones."""
     return {
         "own": [names[activity] for activity in groups.own],
         "pooled": [names[activity] for activity in groups.pooled],

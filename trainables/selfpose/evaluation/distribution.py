@@ -1,4 +1,4 @@
-"""The distribution of an error per activity, as the supplementary's Figure 1 shows it.
+"""Draws the distribution of an error per activity, as the supplementary's Figure 1 shows it.
 
 Shape letters:
     N frames
@@ -20,9 +20,10 @@ from selfpose.evaluation.literature import ACTIVITIES, short_name
 __all__ = ["draw_distribution"]
 
 _LEAST_FOR_A_SHAPE = 10
-"""With fewer frames each is a dot: a smooth outline would promise what is not known."""
+"""Number of frames below which each frame is drawn as a dot, because a smooth outline would show
+more than is known."""
 _TOP_SHARE = 0.995
-"""The axis ends where all but this share of frames lie below; how many are cut is written."""
+"""Share of frames that the axis shows; the title says how many frames lie above its end."""
 _COLOUR = "#4575b4"
 _DPI = 100
 
@@ -40,11 +41,12 @@ def draw_distribution(
     Each shows the quartiles as a bar, the median as a white dot and the mean as a diamond.
 
     Args:
-        error_n: each frame's error, (N,); those that are not finite are counted, not drawn.
-        activity_n: each frame's activity, (N,), indices into `names`.
-        motion_n: the motion that each frame belongs to, (N,).
-        names: of the activities.
-        unit: of the error.
+        error_n: error of each frame, (N,), in `unit`; an error that is not finite is counted but
+            not drawn.
+        activity_n: index of each frame's activity in `names`, (N,).
+        motion_n: label of each frame's motion, (N,).
+        names: names of the activities.
+        unit: unit of the error, `mm` or `px`.
     """
     order = {name: place for place, name in enumerate(ACTIVITIES.values())}
     present = sorted(

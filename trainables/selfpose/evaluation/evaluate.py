@@ -1,4 +1,4 @@
-"""How good an exported model is on one split of a store: metrics, baselines, records, pictures.
+"""Evaluates an exported model on one split of a store: metrics, baselines, records, pictures.
 
 Frames and units:
     3D      camera axes (x right, y down, z away from the camera); the truth in millimetres
@@ -27,12 +27,16 @@ from selfpose.inference import PosePredictor, load_model
 __all__ = ["evaluate_exported"]
 
 _ROWS_AT_ONCE = 1024
+"""Number of rows in one batch."""
 _SEED = 0
-"""Of the baselines' constants: the same for every model."""
+"""Seed of the frames to which the baselines' constants are fitted. It is fixed so that all models
+are compared with the same baselines."""
 
 _MACRO = ("p_mpjpe_mm", "flat_predicted_mm", "lifted_true_mm")
-"""Averaged over activities in validation; the other metrics over frames."""
+"""Names of the metrics that are averaged over activities, as in validation; the other metrics are
+averaged over frames."""
 _BASELINES = ("mean_shape", "camera_mean", "flat_depth_true_2d", "depth_flipped_truth")
+"""Names of the trivial 3D baselines."""
 
 
 def evaluate_exported(
@@ -41,20 +45,20 @@ def evaluate_exported(
     """Evaluate an exported model on every row of a split.
 
     Args:
-        exported: the folder of the exported model.
-        store: the store.
-        split: `train`, `val` or `test`.
-        progress: is told the number of rows done.
+        exported: folder of the exported model.
+        store: folder of the store.
+        split: name of the split: `train`, `val` or `test`.
+        progress: hears how many rows are done.
 
     Returns:
-        `metrics`: as in validation, named `<split>/...`, and PCK and AUC after alignment; only
-        `<split>/error_2d_px` where the data has no true 3D poses. `baselines`: with constants from
-        the training split; `<name>` is the macro average, `<name>_frame` the mean over frames.
-        `records`: scores and origin of each row. `tables`: see `_tables`; `pictures`: see
-        `pictures`.
+        The evaluation. Its `metrics` are those of validation, named `<split>/...`, and PCK and AUC
+        after alignment; if the data has no true 3D poses, there is only `<split>/error_2d_px`.
+        Its `baselines` have constants from the training split; `<name>` is the macro average and
+        `<name>_frame` the mean over frames. Its `records` have the scores and the origin of each
+        row. The module `tables` describes its tables, the module `pictures` its pictures.
 
     Raises:
-        BadInputError: model, store or split cannot be used, or do not fit together.
+        BadInputError: the model, store or split cannot be used, or they do not fit together.
     """
     data = open_store(store)
     rows = _rows_to_evaluate(data, split)
@@ -93,7 +97,7 @@ def evaluate_exported(
 
 
 def _metrics(averages: Mapping[str, Averages]) -> dict[str, Average]:
-    """Return validation's metrics (see `metrics.METRICS`) with intervals."""
+    """Return the metrics of validation (see `metrics.METRICS`) with their intervals."""
     if "p_mpjpe_mm" not in averages:
         return {"error_2d_px": averages["error_2d_px"].frame}
     not_metrics = {"mean_2d_pose_px", *(f"{name}_mm" for name in _BASELINES)}
@@ -106,7 +110,7 @@ def _metrics(averages: Mapping[str, Averages]) -> dict[str, Average]:
 
 
 def _baselines(averages: Mapping[str, Averages]) -> dict[str, Average]:
-    """Return the trivial baselines with intervals."""
+    """Return the trivial baselines with their intervals."""
     found = {"mean_2d_pose_px": averages["mean_2d_pose_px"].frame}
     for name in _BASELINES:
         if f"{name}_mm" in averages:
@@ -140,7 +144,10 @@ def _details(store: Store, averages: Mapping[str, Averages], averager: Averager)
 
 
 def _contest(store: Store, main: str, *, sees_images: bool) -> Contest:
-    """Say what promotion compares. A model that is given true 2D poses has no 2D of its own."""
+    """Return what promotion compares.
+
+    A model that is given true 2D poses predicts none, so its own 2D poses are no rival.
+    """
     rivals = {"mean 2D pose": "mean_2d_pose_px"}
     if main == "p_mpjpe_mm":
         rivals = {"mean shape": "mean_shape_mm"}
@@ -163,7 +170,10 @@ def _tables(
     averages: Mapping[str, Averages],
     averager: Averager,
 ) -> dict[str, str]:
-    """Return the per-activity table, and for MPI-INF-3DHP that of PCK and AUC."""
+    """Return the per-activity table, and for MPI-INF-3DHP also the table of PCK and AUC.
+
+    Each is there as Markdown and as CSV, by the file's name.
+    """
     source = f"Data: {store.metadata.format}, split {split}, store {store.digest[:12]}."
     if not _takes_images(predictor):
         source += (
@@ -180,7 +190,11 @@ def _tables(
 
 
 def _rows_to_evaluate(store: Store, name: str) -> Split:
-    """Return a split that holds images and true poses."""
+    """Return a split that can be evaluated.
+
+    Raises:
+        BadInputError: it is the split `prior`, it has no rows, or there is no such split.
+    """
     if name == "prior":
         raise BadInputError(
             f"{store.root}: split prior holds 2D poses only and cannot be evaluated; give test, "
@@ -193,7 +207,7 @@ def _rows_to_evaluate(store: Store, name: str) -> Split:
 
 
 def _takes_images(predictor: PosePredictor) -> bool:
-    """Tell whether a model sees images; one trained in lifting mode sees true 2D poses."""
+    """Return whether a model sees images; a model of lifting mode sees true 2D poses."""
     return predictor.config.mode != "lifting"
 
 

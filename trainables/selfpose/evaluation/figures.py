@@ -1,4 +1,6 @@
-"""Sheets of poses: one line per frame, the image, and true and predicted pose from four sides.
+"""Draws sheets of poses: a line per frame with its image and its true and predicted pose.
+
+Each pose is shown from four sides.
 
 Frames and units:
     3D      camera axes (x right, y down, z away from the camera); the truth in millimetres
@@ -30,7 +32,10 @@ __all__ = ["SheetRow", "draw_sheet"]
 
 @dataclass(frozen=True)
 class _Ink:
-    """The colours of one pose: limbs of the left side are lighter, so that a swap is seen."""
+    """Holds the colours and the line width of one pose.
+
+    Limbs of the left side are lighter, so that a swap of the sides can be seen.
+    """
 
     left: str
     other: str
@@ -40,52 +45,53 @@ class _Ink:
 TRUE = _Ink(left="#7fcf7a", other="#1a9850", width=2.6)
 PREDICTED = _Ink(left="#f7945d", other="#d73027", width=1.4)
 
-# Turns of the camera frame: about the vertical axis y, then about x (degrees). Orthographic.
 VIEWS: dict[str, tuple[float, float]] = {
     "camera": (0.0, 0.0),
     "half turned": (45.0, 0.0),
     "from the side": (90.0, 0.0),
     "from above": (0.0, 90.0),
 }
+"""Turn of the camera frame about the vertical axis y, then about x, in degrees, for each view. All
+views are orthographic."""
 
 _CELL_INCHES = 1.6
 _LABEL_INCHES = 1.25
 _HEADER_INCHES = 0.82
 _DPI = 100
 _VEIL = 0.55
-"""Share of white laid over an image below 2D poses."""
+"""Share of white that is laid over an image, so that the 2D poses on it can be seen."""
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One frame of a sheet."""
+    """Holds everything that one line of a sheet shows."""
 
     label: str
-    """Shown below the score at the left."""
+    """Text below the score, at the left."""
     image_ss3: NDArray[np.uint8] | None
-    """The input image, (S, S, 3), RGB; None where the model sees none."""
+    """The input image, (S, S, 3), RGB; None if the model sees no image."""
     joints_2d_j2: NDArray[Any]
-    """The 2D pose that was lifted, (J, 2), crop coordinates."""
+    """The 2D pose that was lifted, (J, 2), in crop coordinates."""
     truth_2d_j2: NDArray[Any] | None
-    """The true 2D pose, (J, 2), crop coordinates; None leaves it out."""
+    """The true 2D pose, (J, 2), in crop coordinates; None draws none."""
     truth_3d_j3: NDArray[Any] | None
-    """The true pose, (J, 3), camera axes, mm; None where the data has none."""
+    """The true pose, (J, 3), in mm in camera axes; None if the data has none."""
     predicted_3d_j3: NDArray[Any]
-    """The predicted pose, (J, 3), any unit and frame; it is aligned before it is drawn."""
+    """The predicted pose, (J, 3), in any unit and frame; it is aligned before it is drawn."""
     score: str | None = None
-    """What the frame scores; None writes its P-MPJPE."""
+    """The frame's error with its unit, as text; None writes the P-MPJPE."""
 
 
 def draw_sheet(rows: Sequence[SheetRow], *, layout: Layout, title: str = "") -> bytes:
     """Return a sheet with one line of pictures per row, as the content of a PNG file.
 
-    The prediction is drawn after a proper similarity alignment, as it is scored, or as it is where
-    there is no true pose; one that is not finite is left out.
+    The prediction is drawn after a proper similarity alignment, as it is scored; without a true
+    pose it is drawn as it is. A prediction that is not finite is left out.
 
     Args:
-        rows: at least one.
-        layout: the joints' layout.
-        title: says how the rows were chosen.
+        rows: the lines of the sheet, at least one.
+        layout: layout of the joints.
+        title: text above the sheet, which says how the rows were chosen.
 
     Raises:
         ValueError: there are no rows.
@@ -121,7 +127,10 @@ def draw_sheet(rows: Sequence[SheetRow], *, layout: Layout, title: str = "") -> 
 
 
 def _align(row: SheetRow) -> tuple[NDArray[np.float64], float]:
-    """Return the predicted pose, (J, 3), as it is drawn, and its P-MPJPE, mm (NaN: no truth)."""
+    """Return the predicted pose as it is drawn, (J, 3), and its P-MPJPE in mm.
+
+    Without a true pose the P-MPJPE is NaN.
+    """
     if row.truth_3d_j3 is None:
         return row.predicted_3d_j3.astype(np.float64), float("nan")
     pair = row.predicted_3d_j3[None], row.truth_3d_j3[None]
@@ -138,7 +147,7 @@ def _label_row(figure: Figure, row: SheetRow, *, error: float, top: float) -> No
 
 
 def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str, layout: Layout) -> None:
-    """Write how the rows were chosen, the columns' names, and what the colours mean."""
+    """Write the title, the names of the columns, and the legend of the colours."""
     width, height = figure.get_figwidth(), figure.get_figheight()
     first = ["input image", "2D: true, predicted"]
     if rows[0].image_ss3 is None:
@@ -169,7 +178,7 @@ def _write_header(figure: Figure, rows: Sequence[SheetRow], *, title: str, layou
 
 
 def _has_sides(layout: Layout) -> bool:
-    """Tell whether some joints are of the left side: those of a single hand are not."""
+    """Return whether some joints are of the left side; those of a single hand are not."""
     return any(name.startswith("left") for name in layout.joints)
 
 
@@ -180,8 +189,8 @@ def _draw_image(axes: Axes, image_ss3: NDArray[np.uint8] | None, *, veil: float 
     if image_ss3 is None:
         axes.set_facecolor("#f7f7f7")
     else:
-        # Pixel centres of the first and last pixel are at -1 and 1, so the edges lie half a
-        # pixel further out.
+        # The centres of the first and last pixel are at -1 and 1, so the picture's edges are half
+        # a pixel further out.
         size = image_ss3.shape[0]
         side = size / (size - 1)
         shown_ss3 = (image_ss3 * (1 - veil) + 255 * veil).astype(np.uint8)
@@ -192,7 +201,7 @@ def _draw_image(axes: Axes, image_ss3: NDArray[np.uint8] | None, *, veil: float 
 
 
 def _draw_2d(axes: Axes, row: SheetRow, *, layout: Layout) -> None:
-    """Draw true and lifted 2D pose over the paled image."""
+    """Draw the true and the lifted 2D pose over the paled image."""
     _draw_image(axes, row.image_ss3, veil=_VEIL)
     if row.truth_2d_j2 is not None:
         _draw_limbs(axes, row.truth_2d_j2, layout=layout, ink=TRUE)
@@ -211,7 +220,7 @@ def _draw_views(
     shown_j3 = aligned_j3 if truth_j3 is None else truth_j3
     known = bool(np.isfinite(shown_j3).all())
     centre_13 = shown_j3.mean(axis=0, keepdims=True) if known else np.zeros((1, 3))
-    # One scale for all views of a row, so that they can be compared.
+    # All views of a row have one scale, so that they can be compared.
     reach = 1.12 * float(np.linalg.norm(shown_j3 - centre_13, axis=1).max()) if known else 1.0
     reach = reach if reach > 0 else 1.0
     for axes, angles in zip(views, VIEWS.values(), strict=True):
@@ -242,7 +251,7 @@ def _draw_limbs(axes: Axes, joints_jd: NDArray[Any], *, layout: Layout, ink: _In
 
 
 def _clear(axes: Axes) -> None:
-    """Take ticks and frame away, and keep lengths equal on both axes."""
+    """Remove ticks and frame, and give both axes the same scale."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal")
@@ -251,7 +260,7 @@ def _clear(axes: Axes) -> None:
 
 
 def _turn(around_y_deg: float, around_x_deg: float) -> NDArray[np.float64]:
-    """Return the rotation about y and then x, for column vectors, (3, 3)."""
+    """Return the rotation about y, then about x, for column vectors in camera axes, (3, 3)."""
     y, x = np.deg2rad((around_y_deg, around_x_deg))
     turn_y_33 = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     turn_x_33 = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])

@@ -1,7 +1,7 @@
-"""Which frames of an evaluation are drawn, and what is said of them.
+"""Chooses the frames of an evaluation that are drawn, and writes what is said beside them.
 
 `poses.png` has the best, median, worst and random rows of a split, `random_<subject>.png` random
-rows of each of the first subjects, `distribution.png` the errors of all.
+rows of each of the first subjects, and `distribution.png` the errors of all rows.
 
 Shape letters: N frames.
 """
@@ -25,10 +25,13 @@ from selfpose.evaluation.scores import Predictions, truth_3d
 __all__ = ["draw_pictures"]
 
 _OF_EACH_KIND = 2
+"""Number of rows that are drawn of the best, median, worst and random ones each."""
 _OF_EACH_SUBJECT = 6
+"""Number of random rows of one subject that are drawn."""
 _SUBJECT_SHEETS = 8
+"""Number of subjects that have a sheet of their own at most."""
 _SEED = 0
-"""Of the random rows: the same for every model."""
+"""Seed of the choice of random rows. It is fixed so that all models are drawn on the same rows."""
 
 
 def draw_pictures(
@@ -39,14 +42,17 @@ def draw_pictures(
     scores: Mapping[str, NDArray[np.float64]],
     image_size: int | None,
 ) -> dict[str, bytes]:
-    """Return the pictures of a split, PNG files by name.
+    """Draw the pictures of a split.
 
     Args:
         store: the store.
         rows: the split.
         predicted: the model's poses of all rows.
-        scores: the columns of `score_frames`.
-        image_size: the side that images are shown at, as the model sees them; None if it sees none.
+        scores: the columns of `score_frames`, (N,) each, by name.
+        image_size: side in pixels of the images that the model sees; None if it sees no images.
+
+    Returns:
+        Contents of the PNG files, by the file's name.
     """
     main, constant = "p_mpjpe_mm", "mean_shape_mm"
     if main not in scores:
@@ -78,7 +84,7 @@ def draw_pictures(
 
 @dataclass(frozen=True)
 class _Sheets:
-    """Draws rows of a split."""
+    """Draws sheets of chosen rows of a split."""
 
     store: Store
     rows: Split
@@ -89,11 +95,16 @@ class _Sheets:
 
     @cached_property
     def _rank_n(self) -> NDArray[np.int64]:
-        """The place of each row by its error, (N,), from 1."""
+        """The rank of each row by its error, (N,), from 1 for the smallest."""
         return np.argsort(np.argsort(self.error_n, kind="stable"), kind="stable") + 1
 
     def draw(self, chosen: list[tuple[str, int]], title: str) -> bytes:
-        """Return a sheet of rows, each with the kind of choice that it is."""
+        """Return a sheet as the content of a PNG file.
+
+        Args:
+            chosen: the rows to draw, each with the kind of choice (`best`, `random`).
+            title: text above the sheet.
+        """
         return draw_sheet([self._row(*c) for c in chosen], layout=self.store.layout, title=title)
 
     def _row(self, kind: str, row: int) -> SheetRow:
@@ -115,17 +126,17 @@ class _Sheets:
 
 
 def _digits(unit: str) -> int:
-    """Return how many digits after the point say something."""
+    """Return the number of digits after the point with which an error is written."""
     return 0 if unit == "mm" else 1
 
 
 def _file_name(text: str) -> str:
-    """Return a text with only what a file name takes everywhere."""
+    """Return a text with only those characters that every system takes in a file's name."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
 
 
 def _choose_rows(error_n: NDArray[Any], motion_n: NDArray[Any]) -> list[tuple[str, int]]:
-    """Choose the rows to draw: (kind, row), each kind from different motions where it can be."""
+    """Return the rows to draw, each with its kind; those of one kind are of different motions."""
     by_error = np.argsort(error_n, kind="stable")
     from_median = np.argsort(np.abs(np.arange(len(error_n)) - len(error_n) // 2), kind="stable")
     orders = {

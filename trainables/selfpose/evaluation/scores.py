@@ -1,7 +1,7 @@
-"""What every frame scores: the model, the trivial baselines, and references that use the truth.
+"""Scores every frame: the model, the trivial baselines, and references that use the truth.
 
-One column per score, one entry per frame, so that averages, intervals and comparisons are all
-made of the same numbers. A split without true 3D poses has the 2D columns only.
+There is one column per score with one entry per frame, so that averages, intervals and comparisons
+are all made from the same numbers. A split without true 3D poses has the 2D columns only.
 
 Frames and units:
     3D      camera axes (x right, y down, z away from the camera); the truth in millimetres
@@ -39,46 +39,52 @@ from selfpose.method.skeleton import Layout
 __all__ = ["Predictions", "Row", "score_frames", "table_rows", "truth_3d"]
 
 _ASSUMPTIONS = {"complete": "Unp. 2D", "supervised": "Full-3D", "lifting": "true 2D pose"}
-"""What each mode of training needs, in the supplementary's words; lifting is not from images."""
+"""What each mode of training needs, in the supplementary's words. A model of lifting mode does not
+see images."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model makes of the rows of a split."""
+    """Holds what a model predicts for the rows of a split."""
 
     joints_2d_nj2: NDArray[np.float32]
-    """Crop coordinates; the true 2D poses for a model that takes those instead of images."""
+    """2D poses, (N, J, 2), in crop coordinates. They are the true ones if the model takes 2D poses
+    instead of images."""
     poses_nj3: NDArray[np.float32]
-    """Camera axes, root at 0, mean limb length 1."""
+    """3D poses, (N, J, 3), in camera axes, with the root at 0 and mean limb length 1."""
     lifted_true_nj3: NDArray[np.float32]
-    """The same, lifted from the true 2D poses."""
+    """3D poses that the model lifts from the true 2D poses, (N, J, 3), in the same frame and
+    unit as `poses_nj3`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """How a column stands in a table."""
+    """Describes how a table shows a column of scores."""
 
     column: str
+    """Name of the column."""
     method: str
+    """Text in the table's column `Method`."""
     assumptions: str
+    """Text in the table's column `Assumptions`: what the method needs."""
 
 
 def truth_3d(rows: Split) -> NDArray[np.float32] | None:
-    """Return the true 3D poses of a split, (N, J, 3), mm; None where the data has none."""
+    """Return the true 3D poses of a split, (N, J, 3), in mm in camera axes; None without any."""
     return rows.joints_3d if rows.has_3d else None
 
 
 def score_frames(
     predicted: Predictions, rows: Split, *, store: Store, image_size: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Return every column, (N,), by name; its unit ends its name.
+    """Return all columns of scores, (N,) each, by name; a name ends in the unit.
 
     Args:
         predicted: the model's poses of all rows.
         rows: the split.
-        store: gives the training split, which the constant baselines are fitted to.
-        image_size: pixels of the model's input.
-        seed: of the frames that the constants are fitted to.
+        store: the store, whose training split the constant baselines are fitted to.
+        image_size: side in pixels of the images that the model sees.
+        seed: seed of the choice of frames that the constants are fitted to.
     """
     truth_2d_nj2, truth_nj3 = rows.joints_2d, truth_3d(rows)
     columns: dict[str, NDArray[np.float64]] = {}
@@ -106,7 +112,7 @@ def score_frames(
 def _score_3d(
     predicted: Predictions, truth_nj3: NDArray[Any], *, layout: Layout
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the model's 3D columns."""
+    """Return the columns of the model's 3D poses; `truth_nj3` is in mm in camera axes."""
     poses_nj3, counted = predicted.poses_nj3, pck_joints(layout)
     aligned_nj3 = procrustes_align(poses_nj3, truth_nj3, reflection="never")
     aligned_nj = joint_distances(aligned_nj3, truth_nj3)
@@ -126,14 +132,22 @@ def _score_3d(
 def _found(
     distance_nj: NDArray[np.float64], names: tuple[str, str]
 ) -> Mapping[str, NDArray[np.float64]]:
-    """Return each frame's share of joints closer than 150 mm, and its mean over thresholds."""
+    """Return two columns: PCK at 150 mm, and its mean over the thresholds of the AUC.
+
+    Both are shares of a frame's joints that are closer to the truth than the threshold.
+    """
     shares = [(distance_nj < threshold).mean(axis=1) for threshold in AUC_THRESHOLDS_MM]
     within_n = (distance_nj < PCK_THRESHOLD_MM).mean(axis=1)
     return dict(zip(names, (within_n, np.mean(shares, axis=0)), strict=True))
 
 
 def table_rows(*, has_3d: bool, mode: str) -> list[Row]:
-    """Return the rows of the per-activity table, the model's first; `mode` as in its config."""
+    """Return the rows of the per-activity table, the model's own rows first.
+
+    Args:
+        has_3d: whether the data has true 3D poses.
+        mode: the mode in which the model was trained: `complete`, `supervised` or `lifting`.
+    """
     sees = _ASSUMPTIONS[mode]
     if not has_3d:
         return [

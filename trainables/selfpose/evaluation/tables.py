@@ -1,4 +1,4 @@
-"""Tables of an evaluation as Markdown and CSV, in the form of the supplementary's Table 1."""
+"""Writes an evaluation's tables as Markdown and CSV, in the form of the supplementary's Table 1."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ _BOOTSTRAP = (
 
 @dataclass(frozen=True)
 class Header:
-    """What is said above a table, and what decides its columns."""
+    """Holds what is said above a table, and what decides its columns."""
 
     source: str
-    """Data, split, model."""
+    """Sentence about data, split and model."""
     activities: Sequence[str]
-    """All of the store, by index."""
+    """Names of all activities of the store, in the order of their indices."""
     is_human36m: bool
+    """Whether the store is Human3.6M, so that published values can be quoted."""
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One row of a table: a cell per activity and the average."""
+    """Holds one row of a table."""
 
     method: str
     assumptions: str
     cells: list[Average]
+    """One cell for each activity, and the average in the last one."""
 
 
 def activity_table(
@@ -55,14 +57,14 @@ def activity_table(
     """Return the per-activity table as Markdown and as CSV.
 
     Args:
-        rows: what to show, in order.
-        averages: of each column named by `rows`.
-        averager: knows the activities' counts, and which are pooled in the macro average.
-        header: see `Header`.
+        rows: the rows of the table, in order.
+        averages: averages of each column that `rows` names, by the column's name.
+        averager: gives the activities' counts, and which of them the macro average pools.
+        header: what is said above the table.
 
     Returns:
-        Markdown: the means, with the literature where the store is Human3.6M, and then the 95 %
-        intervals. CSV: a line each for mean, low and high of every row.
+        The Markdown has the means, with published values if the store is Human3.6M, and then the
+        95 % intervals. The CSV has a line each for mean, low and high of every row.
     """
     order = _columns(header)
     lines = [_line(row, averages[row.column], order) for row in rows]
@@ -81,11 +83,22 @@ def activity_table(
     sizes += [f"| frames | | {' | '.join(str(count[n][0]) for n in names)} | {frames} |"]
     head = _head(["Method", "Assumptions", *names, "Avg."])
     text = [
-        *(f"# {title}", "", header.source, "", *head),
+        f"# {title}",
+        "",
+        header.source,
+        "",
+        *head,
         *(_markdown(line, _mean) for line in lines),
         *(_markdown(line, _mean) for line in published),
-        *(*sizes, "", *_notes(pooled, unit, header.is_human36m), ""),
-        *("## 95 % intervals", "", _BOOTSTRAP, "", *head),
+        *sizes,
+        "",
+        *_notes(pooled, unit, header.is_human36m),
+        "",
+        "## 95 % intervals",
+        "",
+        _BOOTSTRAP,
+        "",
+        *head,
         *(_markdown(line, _interval) for line in lines),
     ]
     return "\n".join(text) + "\n", _csv([*names, "Avg."], [*lines, *published])
@@ -94,7 +107,15 @@ def activity_table(
 def pck_table(
     averages: Mapping[str, Averages], *, averager: Averager, header: Header
 ) -> tuple[str, str]:
-    """Return PCK, AUC and distances per activity and over all frames, as Markdown and as CSV."""
+    """Return a table of PCK, AUC and distances as Markdown and as CSV.
+
+    It has a row for each activity and one for all frames.
+
+    Args:
+        averages: averages of each column of the table, by the column's name.
+        averager: gives the activities' counts.
+        header: what is said above the table.
+    """
     named = {f"{header.activities[i]}": i for i in averager.counts}
     head = ["Activity", "frames", "motions", *_PCK_COLUMNS.values()]
     text = ["# PCK and AUC", "", header.source, "", *_head(head)]
@@ -127,9 +148,10 @@ def pck_table(
 
 
 def _columns(header: Header) -> list[tuple[str, int]]:
-    """Return name and index of each column's activity; -1 for one that the store does not know.
+    """Return name and index of each column's activity.
 
-    Where all activities are among the 15 of Human3.6M, the columns are those 15, in order.
+    If all activities of the store are among the 15 of Human3.6M, the columns are those 15, in
+    their order; the index of an activity that the store does not have is -1 then.
     """
     short = {short_name(name): i for i, name in enumerate(header.activities)}
     if None not in short:
@@ -145,7 +167,7 @@ def _line(row: Row, averages: Averages, order: Sequence[tuple[str, int]]) -> _Li
 
 
 def _exact(mean: float) -> Average:
-    """Return a number without an interval."""
+    """Return an `Average` with a mean and no interval."""
     return Average(mean, math.nan, math.nan)
 
 

@@ -8,7 +8,7 @@ At the paper's size, batch 96, convolutions and matrix products compute 3.82 TFL
 761 TFLOP/s at which an H200 multiplies large bf16 matrices. They read and write 5.4 G numbers,
 10.7 GB in bf16: 2.2 ms at the 4.8 TB/s that NVIDIA states for it; normalisations come on top
 (`kernels.normalisation`). At the quickstart's size 5.0 GFLOP, 58 ms at the 86 GFLOP/s of one core
-of an AMD EPYC, and 0.1 GB, 4 ms at the 25 GB/s at which it copies (`support.step_speed` counts).
+of an AMD EPYC, and 0.1 GB, 4 ms at the 25 GB/s at which it copies (`testing.speed` counts both).
 
 Supervision is images (with masks, if a silhouette option is on) and the prior's 2D poses.
 Frames and units: as in `geometry` and `images`.

@@ -1,4 +1,4 @@
-"""How is each dataset read as its users have it?
+"""How is each dataset read from the files that its users have?
 
-There is one module a dataset, with the dataset's protocol in a module beside it.
+There is one module per dataset, with the dataset's protocol in a module beside it.
 """

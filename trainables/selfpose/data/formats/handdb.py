@@ -1,11 +1,12 @@
-"""Read HandDB: pictures of hands with 21 joints in 2D, as they lie after unpacking.
+"""Imports HandDB: pictures of hands with 21 joints in 2D, in the folders of its archives.
 
     hand_labels/{manual_train,manual_test}/NAME.jpg, NAME.json
     hand_labels_synth/{synth1,synth2,synth3,synth4}/NAME.jpg, NAME.json
     hand143_panopticdb/hands_v143_14817.json, imgs/NAME.jpg
 
 A part gives images (`train`), 2D poses (`prior`), or is scored on (`val`, `test`). Left hands are
-mirrored, so that all are right ones; a hand that is not said to be left is a right one.
+mirrored, so that all hands are right ones; a hand that is not said to be left counts as a right
+one.
 
 Frames and units: pixels of the picture, u right, v down. Shape letters: n rows, J joints, S side
 of the store's images in pixels.
@@ -43,9 +44,10 @@ from selfpose.method.skeleton import HAND_21
 __all__ = ["IMPORTER", "HandDBOptions", "read_handdb"]
 
 CROP_FACTOR = 2.2
-"""Side of the crop over the larger side of the joints' box: the rule of the dataset's paper."""
+"""Side of the crop divided by the larger side of the joints' box. Source: the dataset's paper."""
 JOINTS = len(HAND_21.joints)
 ANNOTATED = 1
+"""Third number of a point that was annotated."""
 
 PARTS: Mapping[str, str] = {
     "manual_train": "hand_labels/manual_train",
@@ -53,9 +55,10 @@ PARTS: Mapping[str, str] = {
     **{f"synth{i}": f"hand_labels_synth/synth{i}" for i in (1, 2, 3, 4)},
     "hand143": "hand143_panopticdb",
 }
-"""Folder of each part."""
+"""Folder of each part, by the part's name."""
 _FILM = re.compile(r"(.+)_\d+_[lr]")
-"""Names of frames of a film and of the hands in one picture: these belong together."""
+"""Form of the names of a film's frames and of the hands in one picture. Items with the same first
+group belong together."""
 _MIRRORED = np.asarray((-1, 1), dtype=np.float32)
 _LICENCE = (
     "HandDB (Simon, Joo, Matthews, Sheikh 2017): see domedb.perception.cs.cmu.edu/handdb.html"
@@ -63,15 +66,20 @@ _LICENCE = (
 
 
 class HandDBOptions(ImportOptions):
-    """How a store of HandDB is made; parts are separated by commas."""
+    """Holds the options of an import of HandDB; the parts of a split are separated by commas."""
 
-    train: str = Field("synth2,synth3,synth4", description="Parts that give images.")
-    prior: str = Field("hand143", description="Parts that give 2D poses.")
-    val: str = Field("synth1", description="Parts to validate on.")
-    test: str = Field("manual_test", description="Parts to test on.")
+    train: str = Field(
+        "synth2,synth3,synth4",
+        description="Parts that give images to train on, separated by commas.",
+    )
+    prior: str = Field(
+        "hand143", description="Parts that give 2D poses for the prior, separated by commas."
+    )
+    val: str = Field("synth1", description="Parts to validate on, separated by commas.")
+    test: str = Field("manual_test", description="Parts to test on, separated by commas.")
 
     def parts(self, split: str) -> tuple[str, ...]:
-        """Return the parts of a split."""
+        """Return the names of the parts of a split."""
         return tuple(part.strip() for part in getattr(self, split).split(","))
 
     @field_validator(*SPLITS)
@@ -93,18 +101,22 @@ class HandDBOptions(ImportOptions):
 
 @dataclass(frozen=True)
 class _Hand:
-    """One annotated hand."""
+    """Holds the annotation of one hand."""
 
     picture: str
-    """Its file, below the folder that was given."""
+    """Path of the picture below the folder that is imported."""
     joints_j2: NDArray[np.float32]
+    """Positions of the joints, (J, 2), in pixels of the picture."""
     crop: Crop
+    """Square around the hand."""
     is_left: bool
+    """Whether it is a left hand."""
     part: str
+    """Name of the part that the picture is in."""
 
     @property
     def motion(self) -> str:
-        """What it belongs together with."""
+        """Name of the film or picture; hands of the same name belong together."""
         stem = self.picture.rsplit(".", 1)[0]
         film = _FILM.fullmatch(stem)
         return film.group(1) if film else stem
@@ -114,11 +126,11 @@ def read_handdb(root: Path, options: HandDBOptions) -> Source:
     """Read the annotations of all parts.
 
     Args:
-        root: the folder that holds `hand_labels`, `hand_labels_synth`, `hand143_panopticdb`.
+        root: folder with `hand_labels`, `hand_labels_synth` and `hand143_panopticdb`.
         options: which part goes into which split.
 
     Raises:
-        BadInputError: a part is not there, or cannot be read as a whole.
+        BadInputError: a part is missing, or its annotations cannot be read.
     """
     if not root.is_dir():
         raise BadInputError(f"{root}: no such folder; it must hold hand_labels and the like")
@@ -157,13 +169,16 @@ def read_handdb(root: Path, options: HandDBOptions) -> Source:
 
 
 def _limited(hands: Sequence[_Hand], limit: int | None) -> list[_Hand]:
-    """Keep at most `limit`, evenly spaced."""
+    """Return at most `limit` of the hands, evenly spaced."""
     count = min(len(hands), limit or len(hands))
     return [hands[(2 * i + 1) * len(hands) // (2 * count)] for i in range(count)]
 
 
 def _entries(root: Path, part: str, digest: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (picture below the root, its annotation) of a part; None if it cannot be read."""
+    """Yield the path of each picture of a part below the root, and its annotation.
+
+    An annotation that cannot be read is None. Everything that is read goes into the digest.
+    """
     folder = root / PARTS[part]
     if not folder.is_dir():
         raise BadInputError(
@@ -188,7 +203,7 @@ def _entries(root: Path, part: str, digest: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _listed_entries(root: Path, folder: Path, digest: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the entries of hand143's one file."""
+    """Yield the pictures and annotations of the part `hand143`, which has one file for all."""
     files = sorted(folder.glob("hands_v143*.json"))
     if not files:
         raise BadInputError(f"{folder}: holds no hands_v143_14817.json")
@@ -205,7 +220,11 @@ def _listed_entries(root: Path, folder: Path, digest: Any) -> Iterator[tuple[str
 
 
 def _read_hand(item: str, entry: Any, part: str) -> _Hand:
-    """Check one annotation."""
+    """Return a hand from its annotation.
+
+    Raises:
+        BadPictureError: the annotation cannot be used.
+    """
     if not isinstance(entry, dict):
         raise BadPictureError("no annotation can be read")
     points = entry.get("joint_self" if part == "hand143" else "hand_pts")
@@ -231,7 +250,7 @@ def _read_hand(item: str, entry: Any, part: str) -> _Hand:
 
 
 def _centre(entry: Mapping[str, Any], middle_2: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the crop's centre: the annotated one, or else the middle of the joints."""
+    """Return the crop's centre in pixels: the annotated one, or else the middle of the joints."""
     given = entry.get("hand_box_center")
     try:
         x, y = np.asarray(middle_2 if given is None else given, dtype=np.float64)[:2].tolist()
@@ -243,7 +262,7 @@ def _centre(entry: Mapping[str, Any], middle_2: NDArray[np.float64]) -> tuple[fl
 
 
 def _check_inside(joints_j2: NDArray[Any], width: Any, height: Any) -> None:
-    """Make sure that all joints are in the picture, where its size is known."""
+    """Refuse joints outside the picture; nothing is checked if the picture's size is not known."""
     if not isinstance(width, int | float) or not isinstance(height, int | float):
         return
     if (joints_j2 < -0.5).any() or (joints_j2 > np.asarray((width, height)) - 0.5).any():
@@ -252,17 +271,21 @@ def _check_inside(joints_j2: NDArray[Any], width: Any, height: Any) -> None:
 
 @dataclass(frozen=True)
 class HandJob:
-    """Some rows of one split, to be read from their files."""
+    """Reads some rows of one split from their files."""
 
     root: str
+    """Folder that is imported."""
     hands: tuple[_Hand, ...]
+    """Annotations of the rows."""
     motions: tuple[int, ...]
-    """Of each hand, its motion's number in the store."""
+    """Number of each hand's motion in the store."""
     split: str
+    """Name of the split."""
     image_size: int
+    """Side S of the store's images in pixels."""
 
     def __call__(self) -> Made:
-        """Read the rows; those that are bad are left out."""
+        """Read the rows and leave out those that are bad."""
         rows: list[dict[str, Any]] = []
         skipped: list[Skip] = []
         for hand, motion in zip(self.hands, self.motions, strict=True):
@@ -277,7 +300,7 @@ class HandJob:
         return Made(columns, tuple(skipped))
 
     def _columns(self) -> dict[str, tuple[type, tuple[int, ...]]]:
-        """Return the kind and the shape of a row of each column."""
+        """Return the type and the shape of each column's entry."""
         columns: dict[str, tuple[type, tuple[int, ...]]]
         columns = {"joints_2d": (np.float32, (2 * JOINTS,)), "motion": (np.int32, ())}
         if self.split != "prior":

@@ -1,4 +1,4 @@
-"""Human3.6M as its users have it: h36m-fetch's folders, or VideoPose3D's files of poses."""
+"""Imports Human3.6M from h36m-fetch's folders or from VideoPose3D's files of poses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read Human3.6M as h36m-fetch lays it out.
+"""Reads Human3.6M from the folders that h36m-fetch makes.
 
     processed/S1/Directions-1/annot.h5
     processed/S1/Directions-1/imageSequence/54138969/img_000001.jpg
@@ -49,26 +49,28 @@ from selfpose.data.sources import Skip, Source
 __all__ = ["read_fetch"]
 
 DATASET_JOINTS = 32
+"""Number of joints in the dataset's annotations."""
 FIRST_ACTION = 2
-"""The dataset numbers its actions from 2; 1 is all of them together."""
+"""Number of the first action; the dataset's action 1 stands for all actions together."""
 CORRUPT = {("S11/Directions-2", 54138969)}
-"""Videos that are corrupt in the dataset itself."""
+"""Sequence and camera of the videos that are corrupt in the dataset itself."""
 DISAGREE_PX = 50.0
-"""The intrinsics, fitted without distortion, put joints within a few pixels of where they are."""
+"""Mean distance of projected 3D joints to the 2D joints, in pixels, above which a row is bad. The
+intrinsics were fitted without distortion, which makes good rows differ by a few pixels."""
 MASK_FOLDERS = ("ground_truth_bs", "ground_truth_bb")
-"""Silhouettes, and boxes; the first that is there is taken."""
+"""Folders of silhouettes and of boxes; the first one that has a mask is used."""
 
 
 def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = silent) -> Source:
     """Read all annotations below a folder.
 
     Args:
-        folder: h36m-fetch's folder, or `processed` in it.
-        options: which joints, which frames.
-        progress: told of every sequence.
+        folder: h36m-fetch's folder, or the folder `processed` in it.
+        options: which joints and frames are used.
+        progress: hears of every sequence.
 
     Raises:
-        BadInputError: there is nothing, or an annotation cannot be read or is not in this form.
+        BadInputError: there are no annotations, or one cannot be read or has another form.
     """
     root = folder / "processed" if (folder / "processed").is_dir() else folder
     names = sorted(
@@ -108,7 +110,7 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
 
 
 class _Collected:
-    """The rows of all sequences so far, and what was left out of them."""
+    """Collects the rows of all sequences, and what is left out of them."""
 
     def __init__(self, root: Path, options: Human36MOptions):
         self._root, self._options = root, options
@@ -119,7 +121,7 @@ class _Collected:
         self.excluded: list[Skip] = []
 
     def add(self, name: str) -> None:
-        """Add the sequence of this name, as `S1/Directions-1`."""
+        """Read the sequence of this name, e.g. `S1/Directions-1`, and add its rows."""
         motion, self._sequences = self._sequences, self._sequences + 1
         file, subject = self._root / name / "annot.h5", name.split("/")[0]
         sequence = _read_arrays(file, self._options)
@@ -141,7 +143,7 @@ class _Collected:
     def _good_rows(
         self, name: str, split: str, *, sequence: _Sequence, rows: Photographs
     ) -> NDArray[np.bool_]:
-        """Say which rows of a sequence can be used, and write down the others."""
+        """Return which rows of a sequence can be used, (N,), and write down the others."""
         cameras, actions = sequence.arrays["camera"], sequence.arrays["action"]
         for camera in sorted(set(CAMERA_IDS) - set(cameras.tolist())):
             self.skipped.append(Skip(split, f"{name} camera {camera}", "missing camera"))
@@ -163,7 +165,7 @@ class _Collected:
 def _rows(
     root: Path, name: str, *, sequence: _Sequence, motion: int, options: Human36MOptions
 ) -> Photographs:
-    """Return all rows of a sequence."""
+    """Return all rows of a sequence, bad ones included and without masks."""
     cameras, frames = (sequence.arrays[key].tolist() for key in ("camera", "frame"))
     camera_n = np.asarray([CAMERA_IDS.index(camera) for camera in cameras], np.int32)
     joints = list(JOINTS[options.layout][1])
@@ -189,13 +191,15 @@ def _rows(
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What an annot.h5 holds of use."""
+    """Holds the annotations of one sequence, as its annot.h5 has them."""
 
     arrays: Mapping[str, NDArray[Any]]
-    """`pose/2d`, `pose/3d` or `pose/3d-univ`, `frame`, `camera`, `action`."""
+    """Arrays by their names in the file: `pose/2d`, `pose/3d` or `pose/3d-univ`, `frame`, `camera`
+    and `action`."""
     pose: str
+    """Name of the array of 3D poses, which depends on the scale."""
     intrinsics: Mapping[int, NDArray[np.float64]]
-    """fx, cx, fy, cy of each camera, in this order; pixels."""
+    """The numbers fx, cx, fy, cy of each camera, (4,), in pixels."""
 
     @property
     def pose_2d_nj2(self) -> NDArray[Any]:
@@ -242,7 +246,7 @@ def _check_cameras(cameras_n: NDArray[Any], file: Path) -> None:
 
 
 def _disagree(sequence: _Sequence) -> NDArray[np.bool_]:
-    """Say in which rows the 3D joints, projected, are far from the 2D joints."""
+    """Return in which rows the projected 3D joints are far from the 2D joints, (N,)."""
     pose_3d_nj3 = sequence.pose_3d_nj3.astype(np.float64)
     disagree_n = np.zeros(len(pose_3d_nj3), dtype=bool)
     for camera, (fx, cx, fy, cy) in sequence.intrinsics.items():
@@ -250,13 +254,17 @@ def _disagree(sequence: _Sequence) -> NDArray[np.bool_]:
         with np.errstate(divide="ignore", invalid="ignore"):
             plane_nj2 = pose_3d_nj3[here, :, :2] / pose_3d_nj3[here, :, 2:]
         off_nj2 = plane_nj2 * (fx, fy) + (cx, cy) - sequence.pose_2d_nj2[here]
-        # NaN is found later, and named for what it is.
+        # NaN compares as False here; the job finds it later and names it for what it is.
         disagree_n[here] = np.linalg.norm(off_nj2, axis=-1).mean(axis=1) > DISAGREE_PX
     return disagree_n
 
 
 def _mask_stems(root: Path) -> Mapping[str, str]:
-    """Return what the dataset's own files of each sequence are called; empty without masks."""
+    """Return how the dataset names the mask files of each sequence; empty if there are no masks.
+
+    Raises:
+        BadInputError: there are masks, but metadata.xml is missing or has no table of names.
+    """
     if not any(next(root.glob(f"*/MySegmentsMat/{kind}/*.mat"), None) for kind in MASK_FOLDERS):
         return {}
     file = next(
@@ -274,7 +282,7 @@ def _mask_stems(root: Path) -> Mapping[str, str]:
 
 
 def _read_mapping(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield (S1/Directions-1, Directions 1) and so on from the dataset's table of names."""
+    """Yield pairs such as (`S1/Directions-1`, `Directions 1`) from the dataset's table of names."""
     table = ElementTree.parse(file).getroot().find("mapping")
     if table is None:
         raise ValueError("there is no element mapping")
@@ -289,20 +297,14 @@ def _read_mapping(file: Path) -> Iterator[tuple[str, str]]:
 def _place_masks(
     root: Path, name: str, *, rows: Photographs, stems: Mapping[str, str]
 ) -> list[MaskPlace | None]:
-    """Say where each row's mask lies."""
+    """Return where each row's mask lies; empty if the sequence has no masks."""
     if name not in stems:
         return []
-    subject = name.split("/")[0]
+    folder = root / name.split("/")[0] / "MySegmentsMat"
     files: dict[int, str | None] = {}
     for i, camera in enumerate(CAMERA_IDS):
-        found = [
-            file
-            for kind in MASK_FOLDERS
-            if (
-                file := root / subject / "MySegmentsMat" / kind / f"{stems[name]}.{camera}.mat"
-            ).is_file()
-        ]
-        files[i] = str(found[0]) if found else None
+        possible = [folder / kind / f"{stems[name]}.{camera}.mat" for kind in MASK_FOLDERS]
+        files[i] = next((str(file) for file in possible if file.is_file()), None)
     return [
         None if files[camera] is None else MaskPlace(str(files[camera]), frame - 1)
         for camera, frame in zip(

@@ -1,9 +1,10 @@
-"""What Human3.6M is made of, and which frames go where.
+"""Says what Human3.6M consists of, and decides which frames go into which split.
 
-Subjects S1, S5, S6, S7, S8 train and S9, S11 test. Of a training sequence the first half gives
-images and the second the 2D prior, so that they never share a frame; one training subject is held
-out for validation. Of the test sequences every 64th frame is used, as most papers do. Parts of
-S9's Greeting, SittingDown and Waiting are said to have shifted poses: they are kept, as papers do.
+Subjects S1, S5, S6, S7, S8 train and S9, S11 test. The first half of a training sequence gives
+images and the second half the 2D prior, so that they never share a frame; one training subject is
+held out for validation. Every 64th frame of the test sequences is used, as in most papers. Parts
+of S9's Greeting, SittingDown and Waiting are said to have shifted poses; they are kept, as in most
+papers.
 """
 
 from __future__ import annotations
@@ -34,17 +35,34 @@ __all__ = [
 ]
 
 ACTIVITIES = (
-    *("Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases"),
-    *("Sitting", "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog"),
+    "Directions",
+    "Discussion",
+    "Eating",
+    "Greeting",
+    "Phoning",
+    "Posing",
+    "Purchases",
+    "Sitting",
+    "SittingDown",
+    "Smoking",
+    "TakingPhoto",
+    "Waiting",
+    "Walking",
+    "WalkingDog",
     "WalkingTogether",
 )
-"""In the order of the dataset's numbers, which start at 2; papers' tables have another."""
+"""Names of the activities in the order of the dataset's numbers, which begin at 2. The tables of
+papers have another order."""
 SUBJECTS = ("S1", "S5", "S6", "S7", "S8", "S9", "S11")
+"""Names of all subjects."""
 TEST_SUBJECTS = ("S9", "S11")
+"""Names of the subjects that are only tested on."""
 CAMERA_IDS = (54138969, 55011271, 58860488, 60457274)
+"""The dataset's numbers of the four cameras."""
 FRAME_SIZES = ((1000, 1002), (1000, 1000), (1000, 1000), (1000, 1002))
-"""Width and height of each camera's video, pixels."""
+"""Width and height of each camera's video in pixels."""
 TEST_STRIDE = 64
+"""Distance in frames between the frames of the test sequences that are used."""
 LICENCE = "Human3.6M: free for academic use only, not to be passed on; vision.imar.ro/human3.6m"
 
 JOINTS: Mapping[str, tuple[Layout, tuple[int, ...]]] = {
@@ -54,33 +72,43 @@ JOINTS: Mapping[str, tuple[Layout, tuple[int, ...]]] = {
         (1, 2, 3, 5, 6, 7, 8, 10, 11, 13, 15, 17, 18, 19, 25, 26, 27),
     ),
 }
-"""Each layout and which of the dataset's 32 joints it takes."""
+"""Joint layouts by name, each with the indices of its joints among the dataset's 32."""
 
 
 class Human36MOptions(PhotoOptions):
-    """How a store of Human3.6M is made."""
+    """Holds the options of an import of Human3.6M."""
 
-    layout: Literal["h36m17", "keypointgan17"] = Field("h36m17", description="Which 17 joints.")
+    layout: Literal["h36m17", "keypointgan17"] = Field(
+        "h36m17",
+        description="Which 17 of the dataset's joints are used: the usual ones, or KeypointGAN's.",
+    )
     val: Literal["S1", "S5", "S6", "S7", "S8", "none"] = Field(
-        "S8", description="The training subject that validates; none: all train."
+        "S8",
+        description="Training subject that is held out for validation; `none` trains on all.",
     )
     frames: Literal["sampled", "all"] = Field(
-        "sampled", description="Of the test subjects every 64th frame, or all that there are."
+        "sampled",
+        description="Which frames of the test subjects are used: every 64th (`sampled`), or all.",
     )
     scale: Literal["real", "universal"] = Field(
-        "real", description="Poses as they are, or of one body height."
+        "real",
+        description="Scale of the 3D poses: as they were measured (`real`), or at one body height "
+        "for all subjects (`universal`).",
     )
 
 
 def split_frames(
     subject: str, frame_n: NDArray[Any], options: Human36MOptions
 ) -> dict[str, NDArray[np.bool_]]:
-    """Say which rows of a sequence go into which split.
+    """Decide which rows of a sequence go into which split.
 
     Args:
-        subject: whose sequence it is.
-        frame_n: the video frame of each row, from 1; the same frame of several cameras is one.
-        options: which subject validates, which frames test.
+        subject: name of the sequence's subject.
+        frame_n: number of each row's video frame, (N,), from 1; rows of several cameras share it.
+        options: which subject validates, and which frames are tested on.
+
+    Returns:
+        For each split the rows that go into it, (N,); a row may be in no split.
     """
     if subject in TEST_SUBJECTS:
         every = options.frames == "all"
@@ -89,7 +117,8 @@ def split_frames(
         return {"val": np.ones(len(frame_n), dtype=bool)}
     first_half_n = first_half(frame_n)
     splits = {"train": first_half_n, "prior": ~first_half_n}
-    if options.val == "none":  # something to watch; it decides nothing
+    # Without a held-out subject, some frames of the prior's half let one watch the training.
+    if options.val == "none":
         _, place_n = np.unique(frame_n[~first_half_n], return_inverse=True)
         splits["val"] = np.zeros(len(frame_n), dtype=bool)
         splits["val"][~first_half_n] = place_n.reshape(-1) % TEST_STRIDE == 0
@@ -97,7 +126,7 @@ def split_frames(
 
 
 def describe_protocol(options: Human36MOptions) -> dict[str, str]:
-    """Say in words how the frames were split."""
+    """Return how the frames were split, in words, for the store's facts."""
     every = "all frames" if options.frames == "all" else f"every {TEST_STRIDE}th frame"
     held_out = f"subject {options.val}"
     if options.val == "none":

@@ -1,9 +1,9 @@
-"""Read an HDF5 file of 17-joint motion capture.
+"""Imports an HDF5 file of 17-joint motion capture.
 
-Groups `train`, `val` and `test`, each with `positions` (N, 17, 3) in mm, z up, and `subject`,
-`activity`, `motion` and `frame` (N,); `/motions/name`, `/subjects`; root attributes `joints`,
-`parents`, `activities`, `units`. A motion's frames stand together. Of the training motions one
-half gives images, the other the 2D prior.
+The file has the groups `train`, `val` and `test`, each with `positions` (N, 17, 3) in mm, z up, and
+`subject`, `activity`, `motion` and `frame` (N,); the datasets `/motions/name` and `/subjects`; and
+the root attributes `joints`, `parents`, `activities` and `units`. The rows of one motion stand
+together. One half of the training motions gives images, the other half the 2D prior.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from selfpose.method.skeleton import H36M_17, Layout
 __all__ = ["IMPORTER", "read_mocap17"]
 
 GROUPS = ("train", "val", "test")
+"""Names of the file's groups."""
 LAYOUT: Layout = H36M_17
+"""Layout that the file's joints must have."""
 COLUMNS = ("subject", "activity", "motion", "frame")
+"""Names of the datasets that each group has beside `positions`."""
 
 
 def read_mocap17(file: Path, *, seed: int) -> Corpus:
@@ -36,10 +39,11 @@ def read_mocap17(file: Path, *, seed: int) -> Corpus:
 
     Args:
         file: the HDF5 file.
-        seed: where in the room each motion goes.
+        seed: seed of each motion's place in the room.
 
     Raises:
-        BadInputError: the file cannot be read or is not in this form; says what and where.
+        BadInputError: the file cannot be read or has another form; the message says what is wrong
+            and where.
     """
     if not file.is_file():
         raise BadInputError(f"{file}: no such file")
@@ -76,7 +80,7 @@ def _read(h5: h5py.File, file: Path, seed: int) -> Corpus:
 
 
 def _check_layout(h5: h5py.File, file: Path) -> None:
-    """Raise unless the file's joints are those of the layout, in mm."""
+    """Refuse a file whose joints are not those of the layout, in mm."""
     joints = [_plain_name(str(name)) for name in _attribute(h5, "joints", file)]
     wanted = [_plain_name(name) for name in LAYOUT.joints]
     if joints != wanted:
@@ -95,7 +99,7 @@ def _check_layout(h5: h5py.File, file: Path) -> None:
 
 
 def _plain_name(joint: str) -> str:
-    """Return a joint's name in one spelling: `Rhip` and `right_hip` are the same."""
+    """Return a joint's name in one spelling: `Rhip` becomes `right_hip`."""
     for short, long in (("R", "right_"), ("L", "left_")):
         if joint.startswith(short):
             return long + joint[1:].lower()

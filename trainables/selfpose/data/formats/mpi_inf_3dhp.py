@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP as its users have it: training sequences S1 to S8, and the test set TS1 to TS6."""
+"""Imports MPI-INF-3DHP: the training sequences S1 to S8 and the test sequences TS1 to TS6."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def read_mpi_inf_3dhp(
     """Read all annotations below a folder.
 
     Args:
-        folder: holds S1 to S8, and the test set as it is unpacked, or TS1 to TS6.
-        options: which frames, which scale.
-        progress: told of every sequence.
+        folder: folder with S1 to S8, and the test set as it is unpacked, or TS1 to TS6.
+        options: which frames and which scale are used.
+        progress: hears of every sequence.
 
     Raises:
-        BadInputError: there is nothing, or an annotation cannot be read or is not in this form.
+        BadInputError: there are no annotations, or one cannot be read or has another form.
     """
     sequences = _gather(folder, options, progress)
     if not sequences:
@@ -81,10 +81,12 @@ def read_mpi_inf_3dhp(
 
 
 def _gather(folder: Path, options: MpiInf3dhpOptions, progress: Progress) -> list[Gathered]:
-    """Read every sequence that is there."""
+    """Read every training and test sequence below the folder."""
     names = [f"{subject}/Seq{i}" for subject in TRAIN_SUBJECTS for i in (1, 2)]
     train = [name for name in names if (folder / name / "annot.mat").is_file()]
-    places = ("", f"{TEST_FOLDER}/", f"{TEST_FOLDER}/{TEST_FOLDER}/")  # the archive holds a folder
+    # The archive of the test set holds a folder of its own name, which some people unpack into
+    # another one of that name.
+    places = ("", f"{TEST_FOLDER}/", f"{TEST_FOLDER}/{TEST_FOLDER}/")
     tests = {file.parent.name: place for place in places for file in folder.glob(_tests(place))}
     sequences: list[Gathered] = []
     for motion, name in enumerate((*train, *sorted(tests))):
@@ -102,7 +104,7 @@ def _tests(place: str) -> str:
 
 
 def _describe_protocol(options: MpiInf3dhpOptions, valid: int) -> dict[str, str]:
-    """Say in words how the frames were split."""
+    """Return how the frames were split, in words, for the store's facts."""
     every = "all frames" if options.frames == "all" else f"every {TRAIN_STRIDE}th frame"
     held_out = f"subject {options.val}, {every}"
     if options.val == "none":

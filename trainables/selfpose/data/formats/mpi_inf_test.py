@@ -1,6 +1,6 @@
-"""Read the test sequences of MPI-INF-3DHP.
+"""Reads the test sequences of MPI-INF-3DHP.
 
-    TS1/annot_data.mat                   MATLAB v7.3: in HDF5 the axes are the other way round,
+    TS1/annot_data.mat                   MATLAB v7.3: HDF5 shows the axes in the opposite order,
                                          (F, 1, 17, 2) for annot2
     TS1/imageSequence/img_000001.jpg     frames from 1
 Frames and units: pixels of the frame; mm in camera axes. Shape letters: F frames, J joints.
@@ -37,16 +37,16 @@ __all__ = ["read_test_sequence"]
 def read_test_sequence(
     folder: Path, name: str, *, motion: int, options: MpiInf3dhpOptions
 ) -> Gathered:
-    """Read a test sequence: its valid frames.
+    """Read the valid frames of a test sequence.
 
     Args:
         folder: the dataset's folder.
-        name: of the sequence below it, ending as `TS1`.
-        motion: its number.
-        options: which scale.
+        name: path of the sequence below the folder; it ends in the sequence's name, e.g. `TS1`.
+        motion: number of the sequence among all motions.
+        options: which scale is used.
 
     Raises:
-        BadInputError: the annotations cannot be read or are not in this form.
+        BadInputError: the annotations cannot be read or have another form.
     """
     file, short = folder / name / "annot_data.mat", name.split("/")[-1]
     pose = "univ_annot3" if options.scale == "universal" else "annot3"
@@ -86,7 +86,10 @@ def read_test_sequence(
 
 
 def _read_arrays(file: Path, pose: str) -> dict[str, NDArray[Any]]:
-    """Return joints (F, 17, 2) and (F, 17, 3), and what is known of each frame, (F,)."""
+    """Return the joints, (F, 17, 2) in pixels and (F, 17, 3) in mm, and two numbers per frame.
+
+    The numbers, (F,) each, say whether the frame is valid and which activity it shows.
+    """
     try:
         with h5py.File(file, "r") as h5:
             arrays = {name: np.asarray(h5[name][()]) for name in ("annot2", pose)}

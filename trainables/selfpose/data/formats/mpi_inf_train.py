@@ -1,10 +1,10 @@
-"""Read the training sequences of MPI-INF-3DHP.
+"""Reads the training sequences of MPI-INF-3DHP.
 
     S1/Seq1/annot.mat                   MATLAB v5: cells of 14 cameras, frames from 0, 28 joints
-    S1/Seq1/camera.calibration          if it is there: 3D joints are held against 2D joints
-    S1/Seq1/FGmasks/video_0/...         if they are there: masks, named as the pictures are
+    S1/Seq1/camera.calibration          optional; with it 3D joints are compared with 2D joints
+    S1/Seq1/FGmasks/video_0/...         optional: masks, with the names of the pictures
 
-and pictures, from 1, in any of three schemes:
+and pictures, numbered from 1, in any of three schemes:
     S1/Seq1/imageFrames/video_0/frame_000001.jpg
     S1/Seq1/imageSequence/video_0/img_000001.jpg
     S1_Seq1_Cam0_000001.jpg             beside S1, in images/, or in the sequence's folder
@@ -44,11 +44,14 @@ from selfpose.data.synthetic.motions import first_half
 __all__ = ["read_train_sequence"]
 
 DATASET_JOINTS = 28
+"""Number of joints in the annotations."""
 DATASET_CAMERAS = 14
+"""Number of cameras in the annotations."""
 DISAGREE_PX = 50.0
-"""Far more than what the lens bends."""
+"""Mean distance of projected 3D joints to the 2D joints, in pixels, above which a row is bad. It is
+far more than the distortion of the lens."""
 WATCHED_STRIDE = 64
-"""Which rows of the prior's halves are validation when no subject is held out."""
+"""Distance, in training frames, between the frames that validate when no subject is held out."""
 
 
 def read_train_sequence(
@@ -58,12 +61,12 @@ def read_train_sequence(
 
     Args:
         folder: the dataset's folder.
-        name: of the sequence, as `S1/Seq1`.
-        motion: its number.
-        options: which frames, which scale.
+        name: name of the sequence, e.g. `S1/Seq1`.
+        motion: number of the sequence among all motions.
+        options: which frames and which scale are used.
 
     Raises:
-        BadInputError: the annotations cannot be read or are not in this form.
+        BadInputError: the annotations cannot be read or have another form.
     """
     annotations = _read_annotations(folder / name / "annot.mat", options.scale)
     gathered = Gathered(name, annotations.sha256)
@@ -71,7 +74,7 @@ def read_train_sequence(
     split = "val" if subject == options.val else "train"
     chosen_f = _choose_frames(annotations, gathered, split=split, options=options)
     frames = annotations.frame_f[chosen_f]
-    cut = int(frames[first_half(frames)].max(initial=-1))  # one time for all cameras
+    cut = int(frames[first_half(frames)].max(initial=-1))  # all cameras are cut at the same time
     disagree_f = _disagree(annotations, folder / name / "camera.calibration")
     for camera in CAMERAS:
         item = f"{name} camera {camera}"
@@ -97,16 +100,19 @@ def read_train_sequence(
 
 @dataclass(frozen=True)
 class _Annotations:
-    """What an annot.mat holds of use; poses by camera."""
+    """Holds the annotations of one sequence, as its annot.mat has them."""
 
     frame_f: NDArray[np.int64]
+    """Numbers of the frames, (F,), from 0."""
     joints_2d: Mapping[int, NDArray[np.float32]]
-    """(F, 28, 2), pixels."""
+    """2D joints of each camera, (F, 28, 2), in pixels."""
     joints_3d: Mapping[int, NDArray[np.float32]]
-    """(F, 28, 3), mm, at the scale that was asked for."""
+    """3D joints of each camera, (F, 28, 3), in mm, at the scale that the options ask for."""
     real_3d: Mapping[int, NDArray[np.float32]]
-    """The same at real scale: only these are where the 2D joints are seen."""
+    """3D joints of each camera, (F, 28, 3), in mm, at real scale; only these project to the 2D
+    joints."""
     sha256: str
+    """SHA-256 of the file."""
 
 
 def _read_annotations(file: Path, scale: str) -> _Annotations:
@@ -126,7 +132,7 @@ def _read_annotations(file: Path, scale: str) -> _Annotations:
             }
             for name, axes in poses.items()
         }
-    except NotImplementedError:  # what scipy says of v7.3
+    except NotImplementedError:  # scipy raises it for MATLAB v7.3
         raise BadInputError(f"{file}: MATLAB v7.3; the dataset's own is v5") from None
     except KeyError as error:
         raise BadInputError(f"{file}: there is no {error.args[0]}; not in this form") from None
@@ -154,7 +160,10 @@ def _check_form(file: Path, joints: Mapping[int, NDArray[np.float32]]) -> None:
 def _choose_frames(
     annotations: _Annotations, gathered: Gathered, *, split: str, options: MpiInf3dhpOptions
 ) -> NDArray[np.bool_]:
-    """Say which annotated frames are used; they can go on where the video has ended."""
+    """Return which annotated frames are used, (F,).
+
+    Annotations can go on after the end of the video; such frames are written down as excluded.
+    """
     chosen_f = annotations.frame_f < USABLE_FRAMES[gathered.name]
     if not chosen_f.all():
         item = f"{gathered.name} ({(~chosen_f).sum()} frames)"
@@ -177,7 +186,7 @@ def _camera_fault(annotations: _Annotations, camera: int, pattern: str | None) -
 def _rows(
     annotations: _Annotations, camera: int, chosen_f: NDArray[np.bool_], *, pattern: str
 ) -> Photographs:
-    """Return the rows of one camera, still without motion, subject and activity."""
+    """Return the rows of one camera; motion, subject and activity are 0 in all of them."""
     frames = annotations.frame_f[chosen_f]
     blank = np.zeros(len(frames), np.int32)
     return Photographs(
@@ -195,7 +204,10 @@ def _rows(
 
 
 def _disagree(annotations: _Annotations, calibration: Path) -> dict[int, NDArray[np.bool_]]:
-    """Say, by camera, in which frames the 3D joints, projected, are far from the 2D joints."""
+    """Return for each camera in which frames the projected 3D joints are far from the 2D joints.
+
+    A camera without calibration has no such frames.
+    """
     known = _read_intrinsics(calibration) if calibration.is_file() else {}
     frames = len(annotations.frame_f)
     disagree: dict[int, NDArray[np.bool_]] = {camera: np.zeros(frames, bool) for camera in CAMERAS}
@@ -210,7 +222,10 @@ def _disagree(annotations: _Annotations, calibration: Path) -> dict[int, NDArray
 
 
 def _read_intrinsics(file: Path) -> dict[int, NDArray[np.float64]]:
-    """Return the matrix (3, 3) of each camera: a header, then seven lines for each, by name."""
+    """Return the matrix (3, 3) of intrinsics of each camera, in pixels.
+
+    The file has a header and then seven lines for each camera, which begin with a word.
+    """
     found: dict[int, NDArray[np.float64]] = {}
     camera = -1
     try:
@@ -228,7 +243,11 @@ def _read_intrinsics(file: Path) -> dict[int, NDArray[np.float64]]:
 def _leave_out(
     rows: Photographs, disagree_n: NDArray[np.bool_], *, split: str, gathered: Gathered
 ) -> Photographs:
-    """Leave out rows with a joint outside the picture, as people walk out of it, and bad rows."""
+    """Return the good rows and write down the others.
+
+    A row with a joint outside the picture is excluded, because people walk out of the picture; a
+    row whose 2D and 3D joints disagree is bad.
+    """
     size_2 = np.asarray(STUDIO_SIZE)
     outside_nj2 = (rows.joints_2d_nj2 < 0) | (rows.joints_2d_nj2 > size_2 - 1)
     outside_n = outside_nj2.any(axis=(1, 2))
@@ -243,18 +262,22 @@ def _leave_out(
 def _split_rows(
     rows: Photographs, split: str, *, cut: int, options: MpiInf3dhpOptions
 ) -> dict[str, NDArray[np.bool_]]:
-    """Say which rows go into which split; `cut` is the last frame of the sequence's first half."""
+    """Return which rows go into which split; `cut` ends the first half of the sequence."""
     frame_n = rows.columns["frame"]
     if split == "val":
         return {"val": np.ones(len(frame_n), dtype=bool)}
     splits = {"train": frame_n <= cut, "prior": frame_n > cut}
-    if options.val == "none":  # something to watch; it decides nothing
+    # Without a held-out subject, some frames of the prior's half let one watch the training.
+    if options.val == "none":
         splits["val"] = (frame_n > cut) & (frame_n // TRAIN_STRIDE % WATCHED_STRIDE == 0)
     return splits
 
 
 def _picture_pattern(folder: Path, name: str, camera: int) -> str | None:
-    """Return where a camera's pictures lie below the folder, by their number from 1."""
+    """Return the path of a camera's pictures below the folder, with a place for the number.
+
+    The numbers begin at 1. The path is None if no picture is found in any of the three schemes.
+    """
     for kind, start in (("imageFrames", "frame"), ("imageSequence", "img")):
         place = f"{name}/{kind}/video_{camera}"
         if next((folder / place).glob(f"{start}_*.jpg"), None):
@@ -267,7 +290,7 @@ def _picture_pattern(folder: Path, name: str, camera: int) -> str | None:
 
 
 def _place_masks(folder: Path, camera: int, rows: Photographs) -> list[MaskPlace | None]:
-    """Say where each row's mask lies, if masks were unpacked."""
+    """Return where each row's mask lies; empty if no masks were unpacked."""
     masks = {file.stem: file for file in sorted((folder / f"video_{camera}").glob("*.[jp][pn]g"))}
     if not masks:
         return []

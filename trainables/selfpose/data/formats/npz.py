@@ -1,7 +1,7 @@
-"""Arrays of Python objects in .npz files, read without running what a pickle may say.
+"""Reads arrays of Python objects from .npz files without running code that a pickle may name.
 
-Such an array is a pickle, and a pickle can call anything. This reader builds arrays, numbers,
-texts and containers, and refuses the rest.
+Such an array is a pickle, and a pickle can call any function. This reader builds arrays, numbers,
+texts and containers, and refuses everything else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _HARMLESS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): codecs.encode,
-    **{  # numpy 1 and numpy 2 have other names for what rebuilds an array and a number
+    # The functions that rebuild an array and a number have other names in numpy 1 and numpy 2.
+    **{
         (f"numpy.{core}.multiarray", name): made.__reduce__()[0]
         for core in ("core", "_core")
         for name, made in (("_reconstruct", np.empty(0)), ("scalar", np.float64(0)))
@@ -32,14 +33,15 @@ _HARMLESS: dict[tuple[str, str], Any] = {
 
 
 def read_object(file: Path, key: str) -> Any:
-    """Return the one object of a 0-d object array.
+    """Return the object that an array of one Python object holds.
 
     Args:
         file: the .npz file.
-        key: the array's name.
+        key: name of the array in the file.
 
     Raises:
-        BadInputError: the file cannot be read, has no such array, or holds more than data.
+        BadInputError: the file cannot be read, has no such array, or its pickle asks for anything
+            but data.
     """
     try:
         with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
@@ -64,7 +66,7 @@ def read_object(file: Path, key: str) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds what arrays are made of, and nothing else."""
+    """Finds only the classes and functions that arrays of data are made of."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _HARMLESS:

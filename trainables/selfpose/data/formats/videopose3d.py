@@ -1,11 +1,11 @@
-"""Read Human3.6M's poses as VideoPose3D keeps them: a store without pictures, for lifting.
+"""Reads Human3.6M's poses from VideoPose3D's files, for a store without pictures, for lifting.
 
     data_3d_h36m.npz        positions_3d: world axes, metres, 32 joints, every frame at 50 Hz
     data_2d_h36m_gt.npz     positions_2d: pixels of the full frame, 17 joints, four cameras
 
-Cameras are in neither file. They are recovered from the two: a camera that puts the 3D joints
-where the 2D joints are. Other 2D files, of detections, may be named instead of the true ones.
-Frames and units: 3D in mm in camera axes from here on. Shape letters: F frames, J joints.
+The cameras are in neither file. They are recovered from both: a camera must project the 3D joints
+to the 2D joints. A file of 2D detections may be named instead of the true 2D poses.
+Frames and units: 3D joints are turned into mm in camera axes. Shape letters: F frames, J joints.
 """
 
 from __future__ import annotations
@@ -47,26 +47,39 @@ OTHER_NAMES = {
     "WalkDog": "WalkingDog",
     "WalkTogether": "WalkingTogether",
 }
-"""The files' names of activities, where they are not h36m-fetch's."""
+"""Names of activities in these files that differ from h36m-fetch's, with h36m-fetch's names."""
 MOVED_MM = 40.0
-"""Training frames are kept in which some joint moved this far since the last (as h36m-fetch)."""
+"""Distance in mm that some joint must have moved since the last training frame for the next one to
+be kept. Source: h36m-fetch does the same."""
 FIT_FRAMES = 400
+"""Number of frames from which a camera is recovered, about."""
 FIT_GUESS_PX = (1145.0, 500.0)
-"""Focal length and centre to start from: a lens that sees a room from its corner."""
+"""Focal length and centre in pixels from which the fit of a camera starts: those of a lens that
+sees a room from its corner."""
 FIT_ERROR_PX = 5.0
+"""Error of a fitted camera in pixels from which the two files do not belong together."""
 
 
 @dataclass(frozen=True)
 class PoseCamera:
-    """Where a camera stands and how it is turned, recovered from poses."""
+    """Holds the place and rotation of a camera that was recovered from poses."""
 
     world_to_camera_33: NDArray[np.float64]
+    """Rotation from world axes to camera axes, (3, 3), for column vectors."""
     shift_mm: NDArray[np.float64]
+    """The world's origin in camera axes, (3,), in mm."""
     error_px: float
-    """Root of the mean squared distance of what it projects to the 2D joints."""
+    """Root of the mean squared distance between projected 3D joints and 2D joints, in pixels."""
 
     def to_camera(self, joints_fj3: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return world joints (..., 3) in mm in camera axes."""
+        """Return joints in camera axes.
+
+        Args:
+            joints_fj3: joints in world axes, (..., 3), in mm.
+
+        Returns:
+            Joints in camera axes, (..., 3), in mm.
+        """
         turned: NDArray[np.float64] = np.matmul(joints_fj3, self.world_to_camera_33.T)
         return turned + self.shift_mm
 
@@ -75,12 +88,12 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
     """Read all poses.
 
     Args:
-        path: the folder of the two files, or the file of 2D poses in it that is to be used.
-        options: which frames; the joints are those of h36m17.
-        progress: told of every subject.
+        path: folder of the two files, or the file of 2D poses in it that is to be used.
+        options: which frames are used; the joints must be those of h36m17 at real scale.
+        progress: hears of every subject.
 
     Raises:
-        BadInputError: a file cannot be read, is not in this form, or does not fit the other.
+        BadInputError: a file cannot be read, has another form, or does not belong to the other.
     """
     if options.layout != "h36m17" or options.scale != "real":
         raise BadInputError(
@@ -120,7 +133,7 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
 
 
 class _Collected:
-    """The rows of all sequences so far."""
+    """Collects the rows of all sequences, and what is left out of them."""
 
     def __init__(self, options: Human36MOptions):
         self._options = options
@@ -131,7 +144,15 @@ class _Collected:
     def add(
         self, subject: str, action: str, *, world_fj3: Any, pixels: Any, cameras: list[PoseCamera]
     ) -> None:
-        """Add a sequence: 3D in metres (F, 32, 3) and per camera 2D in pixels (F, 17, 2)."""
+        """Add the rows of a sequence.
+
+        Args:
+            subject: name of the subject.
+            action: name of the action in the files.
+            world_fj3: 3D joints, (F, 32, 3), in metres in world axes.
+            pixels: 2D joints of each camera, (F, 17, 2), in pixels; None if there are none.
+            cameras: the subject's four cameras.
+        """
         name = f"{subject}/{action}"
         number = len(self.motions)
         self.motions.append(name)
@@ -152,7 +173,7 @@ class _Collected:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of one sequence in one camera."""
+    """Makes the rows of one sequence in one camera."""
 
     name: str
     motion: int
@@ -161,7 +182,13 @@ class _Rows:
     def of(
         self, frame_f: NDArray[np.int64], joints_fj3: NDArray[np.float64], pixels_fj2: Any
     ) -> Photographs:
-        """Return the rows of these frames, numbered from 1 over all that there are."""
+        """Return the rows of some frames.
+
+        Args:
+            frame_f: numbers of the frames to take, (n,), from 1.
+            joints_fj3: 3D joints of all frames, (F, J, 3), in mm in camera axes.
+            pixels_fj2: 2D joints of all frames, (F, J, 2), in pixels.
+        """
         subject, action = self.name.split("/")
         columns = {
             "activity": ACTIVITIES.index(_activity(action)),
@@ -186,16 +213,16 @@ class _Rows:
 def fit_camera(
     joints_n3: NDArray[np.float64], pixels_n2: NDArray[np.float64], size: tuple[int, int]
 ) -> PoseCamera:
-    """Recover a camera from points whose places it sees.
+    """Recover a camera from points and their projections.
 
     Args:
-        joints_n3: points, (n, 3), world, mm.
-        pixels_n2: where they are seen, (n, 2), pixels.
-        size: width and height of the frame, pixels.
+        joints_n3: points, (n, 3), in mm in world axes.
+        pixels_n2: where the camera sees the points, (n, 2), in pixels of the frame.
+        size: width and height of the frame in pixels.
     """
     focal, centre = FIT_GUESS_PX
     guess = np.asarray([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
-    origin_3 = joints_n3.mean(axis=0)  # near zero the numbers are kinder
+    origin_3 = joints_n3.mean(axis=0)  # points around zero keep more digits in float32
     error_px, _, _, (turn,), (shift,) = cv2.calibrateCamera(
         [(joints_n3 - origin_3).astype(np.float32)],
         [pixels_n2.astype(np.float32)],
@@ -211,7 +238,11 @@ def fit_camera(
 def _fit_cameras(
     subject: str, poses: Mapping[str, Any], truth: Mapping[str, Any], folder: Path
 ) -> list[PoseCamera]:
-    """Recover the four cameras of a subject from frames of all its sequences."""
+    """Recover the four cameras of a subject from frames of all its sequences.
+
+    Raises:
+        BadInputError: there are no true 2D poses, or no camera projects the 3D poses to them.
+    """
     pairs = [(np.asarray(poses[action]), truth[action]) for action in poses if action in truth]
     if not pairs:
         raise BadInputError(
@@ -239,11 +270,12 @@ def _fit_cameras(
 
 
 def _moving_frames(joints_fj3: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the frames in which some joint moved far enough since the last that was kept."""
+    """Return the frames in which some joint moved far enough since the last frame that was kept."""
     kept = [0] if len(joints_fj3) else []
     for frame in range(1, len(joints_fj3)):
         moved_j = np.linalg.norm(joints_fj3[frame] - joints_fj3[kept[-1]], axis=1)
-        if not moved_j.max() <= MOVED_MM:  # a NaN counts as moved: it is found later, and named
+        # NaN counts as moved, so that the job finds it later and names it for what it is.
+        if not moved_j.max() <= MOVED_MM:
             kept.append(frame)
     return np.asarray(kept, dtype=np.int64)
 
@@ -254,7 +286,7 @@ def _activity(action: str) -> str:
 
 
 def _read_2d(file: Path) -> Mapping[str, Any]:
-    """Return 2D poses by subject and action; a list of four cameras each."""
+    """Return the 2D poses of four cameras, in a list, by subject and action."""
     about = read_object(file, "metadata")
     layout = JOINTS["h36m17"][0]
     left = [j for j, name in enumerate(layout.joints) if name.startswith("left")]
@@ -276,7 +308,7 @@ def _read_2d(file: Path) -> Mapping[str, Any]:
 
 
 def _subjects_of(poses: Any, file: Path) -> Mapping[str, Any]:
-    """Return poses by subject and action, known names only."""
+    """Return `poses` as they are, after checking the names of subjects and actions in them."""
     if not isinstance(poses, dict) or not any(name in poses for name in SUBJECTS):
         raise BadInputError(f"{file}: holds no poses of the subjects {', '.join(SUBJECTS)}")
     for subject, actions in poses.items():

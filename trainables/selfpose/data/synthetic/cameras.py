@@ -1,4 +1,4 @@
-"""Four pinhole cameras around a room, and the square crop around a person.
+"""Defines the four pinhole cameras around a room, and draws the square crop around a person.
 
 Frames and units:
     world       right-handed, z up, millimetres; the floor is z = 0, the room's middle x = y = 0
@@ -18,45 +18,71 @@ from numpy.typing import NDArray
 __all__ = ["CAMERAS", "FOCAL_PX", "FRAME_PX", "Camera", "Crop", "draw_crop", "look_at"]
 
 FOCAL_PX = 1146.0
+"""Focal length of every camera in pixels of the frame."""
 FRAME_PX = 1000
+"""Side of the square frame in pixels."""
 
 CROP_MARGIN = (1.25, 1.45)
-"""Side of the crop over the larger side of the joints' box: drawn between these."""
+"""Lowest and highest ratio of the crop's side to the larger side of the joints' box."""
 CROP_JITTER = 0.04
-"""The crop's centre is moved by up to this share of its side, each way."""
+"""Largest shift of the crop's centre in each direction, as a share of the crop's side."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: where it stands and how it is turned."""
+    """Holds the place and rotation of a pinhole camera."""
 
     position_mm: NDArray[np.float32]
-    """(3,), world."""
+    """Place of the camera, (3,), in mm in world axes."""
     world_to_camera_33: NDArray[np.float32]
-    """Rows are the camera's axes in the world: right, down, forward."""
+    """Rotation from world axes to camera axes, (3, 3), for column vectors. Its rows are the right,
+    down and forward directions of the camera in the world."""
 
     def to_camera(self, points_n3: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return world points (..., 3) in mm in this camera's axes."""
+        """Return points in camera axes.
+
+        Args:
+            points_n3: points, (..., 3), in mm in world axes.
+
+        Returns:
+            Points, (..., 3), in mm in camera axes.
+        """
         camera_n3: NDArray[np.float32] = np.matmul(
             points_n3 - self.position_mm, self.world_to_camera_33.T
         )
         return camera_n3
 
     def project(self, points_n3: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the frame pixels (..., 2) of points (..., 3) in camera axes, z > 0."""
+        """Return where the camera sees points.
+
+        Args:
+            points_n3: points in front of the camera (z > 0), (..., 3), in any unit in camera axes.
+
+        Returns:
+            Places in the frame, (..., 2), in pixels.
+        """
         scale_n1 = np.float32(FOCAL_PX) / points_n3[..., 2:]
         return points_n3[..., :2] * scale_n1 + np.float32(FRAME_PX / 2)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square cut out of the frame, in frame pixels."""
+    """Describes a square that is cut out of the frame."""
 
     centre_px: tuple[float, float]
+    """Centre (u, v) of the square in frame pixels."""
     side_px: float
+    """Side of the square in frame pixels."""
 
     def from_frame(self, points_n2: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return frame pixels (..., 2) in crop coordinates."""
+        """Return points in crop coordinates.
+
+        Args:
+            points_n2: points, (..., 2), in frame pixels.
+
+        Returns:
+            Points, (..., 2), in crop coordinates; [-1, 1] inside the crop.
+        """
         centre = np.asarray(self.centre_px, dtype=np.float32)
         return (points_n2 - centre) * np.float32(2.0 / self.side_px)
 
@@ -64,7 +90,12 @@ class Crop:
 def look_at(
     position_mm: tuple[float, float, float], target_mm: tuple[float, float, float]
 ) -> Camera:
-    """Return the upright camera at a place that looks at a point; both (3,), world, mm."""
+    """Return an upright camera that looks at a point.
+
+    Args:
+        position_mm: place of the camera, (3,), in mm in world axes.
+        target_mm: the point, (3,), in mm in world axes; not straight above or below the camera.
+    """
     position = np.asarray(position_mm, dtype=np.float64)
     forward = np.asarray(target_mm, dtype=np.float64) - position
     forward /= np.linalg.norm(forward)
@@ -75,11 +106,11 @@ def look_at(
 
 
 def draw_crop(joints_j2: NDArray[np.float32], rng: np.random.Generator) -> Crop:
-    """Draw the crop around a person.
+    """Draw the crop around a person at random.
 
     Args:
-        joints_j2: joints, (J, 2), frame pixels.
-        rng: where the margin and the jitter come from.
+        joints_j2: joints, (J, 2), in frame pixels.
+        rng: generator of the margin and the shift.
     """
     low, high = joints_j2.min(axis=0), joints_j2.max(axis=0)
     margin = rng.uniform(*CROP_MARGIN)
@@ -89,7 +120,7 @@ def draw_crop(joints_j2: NDArray[np.float32], rng: np.random.Generator) -> Crop:
     return Crop((float(centre[0]), float(centre[1])), side)
 
 
-# The usual four places of a motion-capture hall, rounded, at the corners of a long room.
+# These are the usual four places in a motion-capture hall, rounded: the corners of a long room.
 CAMERAS: tuple[Camera, ...] = tuple(
     look_at(place, (0.0, 0.0, 900.0))
     for place in (

@@ -1,11 +1,12 @@
-"""The body renderer: draws shaded capsules into a picture.
+"""Draws the shaded capsules of a body into a picture.
 
-Read `draw_body` first. Each capsule is drawn only in its own box of pixels: nearest point on the
-axis, distance, cover, normal, depth test, colour. The soft edge of the cover gives antialiasing
-without supersampling.
+Read `draw_body` first. Each capsule is drawn only in its own box of pixels, in this order: nearest
+point on the axis, distance, cover, normal, depth test, colour. The soft edge of the cover gives
+antialiasing without supersampling.
 
 Frames and units: capsules in camera axes (x right, y down, z away from the camera), mm; pixels of
-the crop. Colours are RGB, 0..255. Shape letters: S crop side, h w a box of pixels.
+the crop. Colours are RGB, 0..255. Shape letters: S side of the crop, H and W height and width of a
+box of pixels.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ __all__ = ["Canvas", "draw_body"]
 ONE = np.float32(1)
 
 SEAM_MM = 24.0
-"""Surfaces whose depths differ by less than half of this blend: muscles instead of seams."""
+"""Twice the difference in depth, in mm, below which two surfaces blend, so that capsules meet like
+muscles and without seams."""
 
 
 class Canvas:
-    """The picture being drawn: colour, cover and depth of each pixel."""
+    """Holds the colour, cover and depth of each pixel while a picture is drawn."""
 
     def __init__(self, background_ss3: NDArray[np.float32]):
+        """Begin with a background, (S, S, 3), RGB 0..255, which is drawn over in place."""
         size = background_ss3.shape[0]
         self.colour_ss3 = background_ss3
         self.cover_ss = np.zeros((size, size), dtype=np.float32)
@@ -45,11 +48,11 @@ def draw_body(
     """Draw capsules into a canvas, nearer ones over farther ones.
 
     Args:
-        canvas: the picture; changed in place.
-        capsules: in camera axes, mm.
-        crop: which square of the frame the canvas shows.
-        light: unit direction towards the light, (3,), camera axes.
-        ambient: share of the light that comes from everywhere, 0..1.
+        canvas: the picture, which is changed in place.
+        capsules: the capsules, in mm in camera axes.
+        crop: the square of the frame that the canvas shows.
+        light: unit direction towards the light, (3,), in camera axes.
+        ambient: share of the light that comes from all directions, 0..1.
     """
     for capsule in sorted(capsules, key=lambda c: -float(c.start[2] + c.end[2])):
         _draw_capsule(canvas, capsule, crop=crop, light=light, ambient=ambient)
@@ -57,16 +60,22 @@ def draw_body(
 
 @dataclass(frozen=True)
 class _Surface:
-    """What is seen of one capsule in a box of pixels."""
+    """Describes the visible surface of one capsule in a box of pixels."""
 
     rows: slice
+    """Rows of the box."""
     columns: slice
+    """Columns of the box."""
     cover_hw: NDArray[np.float32]
+    """Share of each pixel that the capsule covers, (H, W), 0..1."""
     depth_hw: NDArray[np.float32]
+    """Depth of the surface, (H, W), in mm along z."""
     normal_x_hw: NDArray[np.float32]
+    """Component x of the surface's unit normal, (H, W)."""
     normal_y_hw: NDArray[np.float32]
+    """Component y of the surface's unit normal, (H, W)."""
     bulge_hw: NDArray[np.float32]
-    """How much the surface faces the camera: minus the normal's z."""
+    """Minus component z of the unit normal, (H, W): how much the surface faces the camera."""
 
 
 def _draw_capsule(
@@ -95,7 +104,7 @@ def _draw_capsule(
 
 
 def _trace(canvas: Canvas, capsule: Capsule, crop: Crop) -> _Surface | None:
-    """Find cover, depth and normals of a capsule; None where it is out of the picture."""
+    """Return cover, depth and normals of a capsule; None if it is outside the picture."""
     size = len(canvas.grid_s)
     ax, ay, a_scale = _to_pixels(capsule.start, crop, size)
     bx, by, b_scale = _to_pixels(capsule.end, crop, size)
@@ -127,7 +136,7 @@ def _trace(canvas: Canvas, capsule: Capsule, crop: Crop) -> _Surface | None:
 
 
 def _to_pixels(point: Vector, crop: Crop, size: int) -> tuple[float, float, float]:
-    """Return a point's column and row in the crop, and pixels per mm there."""
+    """Return a point's column and row in the crop, and the pixels per mm at its depth."""
     x, y, z = point.tolist()
     zoom = (size - 1) / crop.side_px
     scale = FOCAL_PX / z
@@ -144,7 +153,7 @@ def _box(low_a: float, low_b: float, high_a: float, high_b: float, *, size: int)
 def _albedo(
     canvas: Canvas, capsule: Capsule, *, surface: _Surface, crop: Crop
 ) -> NDArray[np.float32]:
-    """Return the colour before lighting: (3,) where it is one, else (h, w, 3)."""
+    """Return the colour before lighting: (3,) if it is the same everywhere, else (H, W, 3)."""
     if capsule.face is not None:
         return _head_albedo(capsule, surface)
     fabrics = (capsule.inner, capsule.outer)
@@ -169,7 +178,7 @@ def _albedo(
 def _surface_points(
     canvas: Canvas, surface: _Surface, crop: Crop
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return x and y, camera axes, mm, of the surface under each pixel."""
+    """Return x and y of the surface under each pixel, (H, W) each, in mm in camera axes."""
     size = len(canvas.grid_s)
     per_pixel = np.float32(crop.side_px / (size - 1) / FOCAL_PX)
     middle = np.float32((size - 1) / 2)
@@ -182,7 +191,7 @@ def _surface_points(
 def _weave(
     fabric: Fabric, along: NDArray[np.float32], across: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return a fabric's colour at texture coordinates in mm; (3,) or (h, w, 3)."""
+    """Return a fabric's colour at texture coordinates in mm: (3,) if plain, else (H, W, 3)."""
     first = np.asarray(fabric.colour, dtype=np.float32)
     if fabric.pattern == "none":
         return first
@@ -199,7 +208,7 @@ def _weave(
 
 
 def _head_albedo(capsule: Capsule, surface: _Surface) -> NDArray[np.float32]:
-    """Return hair and face: the face where the head looks, with eyes, hair elsewhere."""
+    """Return the colour of a head, (H, W, 3): a face with eyes in front, hair elsewhere."""
     facing, up, left = (
         surface.normal_x_hw * axis[0] + surface.normal_y_hw * axis[1] - surface.bulge_hw * axis[2]
         for axis in (capsule.face, capsule.along, capsule.across)

@@ -1,6 +1,7 @@
-"""Motions become pictures: a `Corpus` as the `Source` of a store, drawn from several cameras.
+"""Turns a `Corpus` of motions into the `Source` of a store, drawn from several cameras.
 
 Read `draw_corpus` first. What is drawn depends on the seed and the row alone (`seeding`).
+Shape letters: n rows, J joints.
 """
 
 from __future__ import annotations
@@ -26,23 +27,35 @@ __all__ = ["DrawingJob", "DrawingOptions", "draw_corpus"]
 
 
 class DrawingOptions(ImportOptions):
-    """How a store of drawn people is made."""
+    """Holds the options of an import that draws people or hands."""
 
-    views: int = Field(4, ge=1, le=4, description="Cameras; a frame gives one image for each.")
-    level: Level = Field("rooms", description="How hard the images are.")
+    views: int = Field(
+        4,
+        ge=1,
+        le=4,
+        description="Number of cameras; each frame of a motion gives one image per camera.",
+    )
+    level: Level = Field(
+        "rooms",
+        description="How hard the images are, from easy to hard: `plain` colours on black, "
+        "`clothes` on one colour, people in `rooms`, and behind `occluders`.",
+    )
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one split, before they are drawn: where each comes from."""
+    """Says for each row of one split what is drawn."""
 
     motion_n: NDArray[np.int32]
+    """Index of the motion, (n,)."""
     position_n: NDArray[np.int64]
+    """Position of the frame in its motion, (n,), from 0."""
     camera_n: NDArray[np.int32]
+    """Index of the camera, (n,)."""
 
 
 def draw_corpus(corpus: Corpus, options: DrawingOptions) -> Source:
-    """Say which frames of a corpus are drawn, and how.
+    """Decide which frames of a corpus are drawn, and return them as a `Source`.
 
     Args:
         corpus: the motions, placed on the floor of the room.
@@ -89,7 +102,7 @@ def _plan(corpus: Corpus, split: str, options: DrawingOptions) -> _Rows:
 def _job(
     corpus: Corpus, rows: _Rows, *, split: str, part: slice, options: DrawingOptions
 ) -> DrawingJob:
-    """Collect what a worker needs to draw some rows of a split."""
+    """Collect everything that a worker needs to draw some rows of a split."""
     motion_n, position_n = rows.motion_n[part], rows.position_n[part]
     motions = [corpus.motions[i] for i in motion_n]
     pairs = list(zip(motions, position_n.tolist(), strict=True))
@@ -115,24 +128,31 @@ def _job(
 
 @dataclass(frozen=True)
 class DrawingJob:
-    """Some rows of one split, and all that it takes to draw them."""
+    """Draws some rows of one split."""
 
     layout: Layout
+    """Layout of the joints."""
     split: str
+    """Name of the split."""
     level: Level
+    """How hard the images are."""
     seed: int
+    """Seed of the import."""
     image_size: int
+    """Side of the images in pixels."""
     joints_nj3: NDArray[np.float32]
-    """(n, J, 3), mm, world."""
+    """Joints of each row, (n, J, 3), in mm in world axes, `enlarged` times life size."""
     motion_names: tuple[str, ...]
+    """Name of each row's motion."""
     subject_names: tuple[str, ...]
+    """Name of each row's subject."""
     columns: Mapping[str, NDArray[Any]]
-    """The columns that need no drawing, among them `camera` and `frame`."""
+    """Columns that need no drawing, by name, among them `camera` and `frame`, (n,) each."""
     enlarged: float = 1.0
-    """How many times life size the joints are."""
+    """Factor by which the joints are larger than in life."""
 
     def __call__(self) -> Made:
-        """Draw the rows: the columns of the store, in the same order."""
+        """Draw the rows and return them as columns of the store, in the same order."""
         images = self.split != "prior"
         rows = [self._draw_row(i, images=images) for i in range(len(self.joints_nj3))]
         if not images:
@@ -152,7 +172,10 @@ class DrawingJob:
         )
 
     def _draw_row(self, i: int, *, images: bool) -> tuple[NDArray[Any], ...]:
-        """Return one row's flat 2D joints; with `images` also 3D joints, picture and mask."""
+        """Return the 2D joints of one row; with `images` also its 3D joints, picture and mask.
+
+        The 2D joints are in crop coordinates; the 3D joints in mm in camera axes, in life size.
+        """
         number, frame = int(self.columns["camera"][i]), int(self.columns["frame"][i])
         camera, motion = CAMERAS[number], self.motion_names[i]
         joints_j3 = camera.to_camera(self.joints_nj3[i])

@@ -1,4 +1,4 @@
-"""Motions in a room: what the importers that draw people hand over, whatever they read.
+"""Defines the motions that importers give to `drawing`, and places them in a room.
 
 Frames and units: world axes (z up), millimetres, floor at z = 0.
 Shape letters: F frames of a motion, J joints.
@@ -19,55 +19,67 @@ from selfpose.method.skeleton import Layout
 __all__ = ["Corpus", "Motion", "choose_frames", "first_half", "half_of", "place_in_room"]
 
 ANKLE_HEIGHT_MM = 90.0
+"""Height of the lowest ankle's joint above the floor, in mm."""
 REACH_MM = 900.0
-"""The pelvis stays within this distance of the room's middle, in x and in y."""
+"""Largest distance of the pelvis from the room's middle, in x and in y, in mm."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """One continuous recording of one subject."""
+    """Holds one continuous recording of one subject."""
 
     name: str
+    """Name of the motion, which no other motion has."""
     subject: int
-    """Index into `Corpus.subjects`."""
+    """Index of the subject in `Corpus.subjects`."""
     split: str
-    """`train`, `prior`, `val` or `test`."""
+    """Name of the split that the motion goes into: `train`, `prior`, `val` or `test`."""
     frame_f: NDArray[np.int32]
+    """Number of each frame in the recording, (F,)."""
     activity_f: NDArray[np.int32]
-    """Index into `Corpus.activities`."""
+    """Index of each frame's activity in `Corpus.activities`, (F,)."""
     joints_fj3: NDArray[np.float32]
+    """Joints, (F, J, 3), in mm in world axes."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All motions of one import, before anything is rendered."""
+    """Holds all motions of one import, before anything is drawn."""
 
     format: str
+    """Name of the importer."""
     layout: Layout
+    """Layout of the joints."""
     licence: str
+    """Licence of the data, in words."""
     source_digest: str
-    """SHA-256 of what was read; empty when nothing was."""
+    """SHA-256 of the file that was read; empty if no file was read."""
     activities: tuple[str, ...]
+    """Names of the activities."""
     subjects: tuple[str, ...]
+    """Names of the subjects."""
     motions: tuple[Motion, ...]
+    """All motions, of every split."""
     enlarged: float = 1.0
-    """How many times life size the motions are: a hand fills the room like a person. The store
-    holds life size."""
+    """Factor by which the motions are larger than in life. A hand is enlarged until it fills the
+    room like a person; the store holds its poses in life size."""
 
 
 def half_of(motion_name: str) -> str:
-    """Say whether a training motion gives images (`train`) or 2D poses (`prior`).
+    """Return whether a training motion gives images (`train`) or 2D poses (`prior`).
 
-    The two never share a motion, so no image has its own pose in the prior.
+    The hash of the name decides. The two splits never share a motion, so no image has its own pose
+    in the prior.
     """
     return "train" if hashlib.sha256(motion_name.encode()).digest()[0] % 2 == 0 else "prior"
 
 
 def first_half(frame_n: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which rows are of the first half of a recording's frames.
+    """Return which rows belong to the first half of a recording's frames, (N,).
 
     Args:
-        frame_n: the frame of each row, (N,); the same frame of several cameras is one.
+        frame_n: number of each row's frame, (N,); rows of several cameras share a number, and each
+            number counts once.
     """
     frames, place_n = np.unique(frame_n, return_inverse=True)
     halves: NDArray[np.bool_] = place_n.reshape(-1) < (len(frames) + 1) // 2
@@ -77,15 +89,18 @@ def first_half(frame_n: NDArray[Any]) -> NDArray[np.bool_]:
 def place_in_room(
     joints_fj3: NDArray[np.float32], layout: Layout, *, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Put a motion on the floor, within reach of the room's middle.
+    """Put a motion on the floor, within `REACH_MM` of the room's middle.
 
-    A path longer than the room is shrunk as a whole, so that it stays continuous; the pose
-    itself is never changed.
+    A path that is too long is shrunk as a whole, so that it stays continuous; the pose itself is
+    never changed.
 
     Args:
-        joints_fj3: joints, (F, J, 3), mm, z up.
-        layout: the joints' layout; its ankles stand on the floor.
-        rng: where the place in the room comes from.
+        joints_fj3: joints, (F, J, 3), in mm, z up.
+        layout: layout of the joints; its ankles stand on the floor.
+        rng: generator of the place in the room.
+
+    Returns:
+        Joints, (F, J, 3), in mm in world axes.
     """
     ankles = [j for j, name in enumerate(layout.joints) if name.endswith("ankle")]
     joints_fj3 = joints_fj3.astype(np.float64)
@@ -104,12 +119,16 @@ def place_in_room(
 
 
 def choose_frames(lengths: Sequence[int], limit: int | None) -> list[NDArray[np.int64]]:
-    """Choose at most `limit` frames, evenly over motions and evenly within each.
+    """Choose at most `limit` frames, evenly over motions and evenly within each motion.
 
-    Short motions give all they have, and the others share what is left.
+    Short motions give all their frames, and the others share the rest of the limit.
+
+    Args:
+        lengths: number of frames of each motion.
+        limit: highest number of frames to choose; None chooses all.
 
     Returns:
-        For each motion the chosen frame positions, in order; their number is
+        Positions of the chosen frames of each motion, from 0, in order. Together there are
         min(limit, sum of lengths).
     """
     counts = np.asarray(lengths, dtype=np.int64)
@@ -122,13 +141,18 @@ def choose_frames(lengths: Sequence[int], limit: int | None) -> list[NDArray[np.
 
 
 def _even_shares(lengths: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Return shares with the given sum, none above its length, as equal as possible."""
+    """Return a share for each length: their sum is `limit`, none is above its length.
+
+    The shares are as equal as these two conditions allow.
+    """
     low, high = 0, int(lengths.max())
-    while low < high:  # the largest equal share whose sum stays within the limit
+    # Bisection finds the largest equal share whose sum stays within the limit.
+    while low < high:
         middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if np.minimum(lengths, middle).sum() <= limit else (low, middle - 1)
-        )
+        if np.minimum(lengths, middle).sum() <= limit:
+            low = middle
+        else:
+            high = middle - 1
     shares = np.minimum(lengths, low)
     longer = np.flatnonzero(lengths > low)
     left = limit - int(shares.sum())

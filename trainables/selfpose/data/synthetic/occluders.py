@@ -1,6 +1,7 @@
-"""Objects in front of the person, for the level `occluders`: what they hide leaves the mask.
+"""Draws objects in front of the person, for the level `occluders`.
 
-Shape letters: S crop side; K corners.
+The parts of the person that an object hides are taken out of the mask.
+Shape letters: S side of the crop in pixels; K corners.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from selfpose.data.synthetic.capsules import Canvas
 __all__ = ["LEAST_SEEN", "draw_occluders"]
 
 LEAST_SEEN = 0.5
-"""Share of the person that stays in sight whatever stands before it."""
+"""Share of the person that stays visible behind all objects together."""
 _KINDS = ("box", "post", "bars", "ball")
 
 
 def draw_occluders(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Put one to three objects before the person: boxes, posts, bars, balls.
+    """Draw one to three objects before the person: boxes, posts, bars, balls.
 
-    Each covers some point of the person. One that would hide too much is left out.
+    Each covers some point of the person. An object that would hide too much is left out.
 
     Args:
-        canvas: the picture with the person; colours and cover are changed in place.
-        rng: where the objects come from.
+        canvas: the picture with the person, whose colours and cover are changed in place.
+        rng: generator of the objects.
     """
     whole = float(canvas.cover_ss.sum())
     for _ in range(int(rng.integers(1, 4))):
@@ -47,7 +48,17 @@ def draw_occluders(canvas: Canvas, rng: np.random.Generator) -> None:
 def _draw_object(
     place_2: NDArray[np.float64], *, size: int, rng: np.random.Generator
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Draw one object over a place: the cover (S, S) and the colour (3,) of each of its faces."""
+    """Draw one object over a place in the picture.
+
+    Args:
+        place_2: the place (column, row), (2,), in pixels.
+        size: side S of the picture in pixels.
+        rng: generator of the object.
+
+    Returns:
+        For each face of the object the share of each pixel that it covers, (S, S), 0..1, and its
+        colour, (3,), RGB 0..255.
+    """
     kind = _KINDS[rng.integers(len(_KINDS))]
     colour_3 = (rng.uniform(30, 210) + rng.uniform(-30, 30, 3)).astype(np.float32)
     shade_3 = colour_3 * np.float32(rng.uniform(0.55, 0.8))
@@ -75,7 +86,10 @@ def _draw_object(
 def _bar(
     middle_2: NDArray[np.float64], half_2: NDArray[np.float64], turn: float, *, size: int
 ) -> NDArray[np.float32]:
-    """Return the cover (S, S) of a turned rectangle; pixels and radians."""
+    """Return the share of each pixel that a rectangle covers, (S, S), 0..1.
+
+    `middle_2` is its middle and `half_2` half its sides in pixels; `turn` is in radians.
+    """
     cos, sin = np.cos(turn), np.sin(turn)
     corners_k2 = np.asarray([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half_2
     turned_k2 = corners_k2 @ np.asarray([(cos, sin), (-sin, cos)]) + middle_2
@@ -85,7 +99,7 @@ def _bar(
 
 
 def _disc(middle_2: NDArray[np.float64], radius: float, size: int) -> NDArray[np.float32]:
-    """Return the cover (S, S) of a disc; pixels."""
+    """Return the share of each pixel that a disc covers, (S, S), 0..1; all lengths in pixels."""
     cover_ss = np.zeros((size, size), dtype=np.uint8)
     place = [round(float(value) * 16) for value in middle_2]
     cv2.circle(cover_ss, place, round(radius * 16), 255, -1, cv2.LINE_AA, 4)

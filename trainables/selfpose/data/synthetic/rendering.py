@@ -1,4 +1,4 @@
-"""One frame as a picture: look, room, body, shadow, and what a real camera adds.
+"""Draws one frame as a picture: look, room, body, shadow, and the blur and noise of a real camera.
 
 Levels, from easy to hard:
     plain    one colour per part, left and right different, on black
@@ -8,6 +8,7 @@ Levels, from easy to hard:
 
 Looks and rooms belong to a subject's group (`train`, which the prior shares, `val` or `test`):
 those of one group are never seen in another.
+Shape letters: J joints, S side of the picture in pixels.
 """
 
 from __future__ import annotations
@@ -40,27 +41,33 @@ from selfpose.method.skeleton import HAND_21, Layout
 __all__ = ["ROOMS", "Level", "Scene", "draw_frame", "look_of"]
 
 Level = Literal["plain", "clothes", "rooms", "occluders"]
+"""Name of a level; the module's docstring describes each."""
 
 ROOMS = {"train": 6, "val": 2, "test": 2}
-"""How many rooms each group has, all of them different."""
+"""Number of rooms of each group, all of them different."""
 
 OCCLUDER_SHARE = 0.25
-"""Share of frames in which a box stands before the person, on level `rooms`."""
+"""Share of frames on level `rooms` in which a box stands before the person."""
 SHADOW = 0.45
-"""How much of the light a cast shadow takes away."""
+"""Share of the light that a cast shadow takes away."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Who is seen where, in one frame."""
+    """Says who is seen in one frame, and where."""
 
     level: Level
+    """How hard the picture is."""
     seed: int
+    """Seed of the import; looks and rooms follow from it."""
     group: str
-    """`train`, `val` or `test`."""
+    """Group of the subject: `train`, `val` or `test`."""
     subject: str
+    """Name of the subject, which decides the look."""
     motion: str
+    """Name of the motion, which decides the room."""
     camera: int
+    """Index of the camera."""
 
 
 def draw_frame(
@@ -75,15 +82,16 @@ def draw_frame(
     """Draw one frame.
 
     Args:
-        joints_j3: joints, (J, 3), mm, camera axes.
-        layout: their layout.
-        scene: who and where.
-        crop: which square of the camera's frame is drawn.
-        size: side S of the picture, pixels.
-        rng: where occluder, light, blur and noise come from.
+        joints_j3: joints, (J, 3), in mm in camera axes.
+        layout: layout of the joints.
+        scene: who is seen, and where.
+        crop: the square of the camera's frame that is drawn.
+        size: side S of the picture in pixels.
+        rng: generator of occluders, light, blur and noise.
 
     Returns:
-        The picture (S, S, 3), RGB, and how much of each pixel the person covers (S, S), 0..255.
+        The picture, uint8 (S, S, 3), RGB; and the share of each pixel that the person covers,
+        uint8 (S, S), from 0 (nothing) to 255 (all).
     """
     if scene.level in ("plain", "clothes"):
         canvas = Canvas(_plain_background(scene, size))
@@ -107,17 +115,18 @@ def draw_frame(
 
 
 def look_of(scene: Scene) -> Look:
-    """Return how a scene's subject looks: the same in all its frames and motions."""
+    """Return the look of a scene's subject, which is the same in all its frames and motions."""
     return _look(scene.level, scene.seed, scene.group, scene.subject)
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """What is drawn of a person."""
+    """Holds the capsules that are drawn of a person or a hand."""
 
     capsules: list[Capsule]
+    """Capsules of the person or hand."""
     beside: list[Capsule]
-    """What is seen but does not count as covered: the forearm of a hand."""
+    """Capsules that are drawn but are no foreground in the mask: the forearm of a hand."""
 
 
 def _figure(joints_j3: NDArray[np.float32], layout: Layout, scene: Scene) -> _Figure:
@@ -182,13 +191,14 @@ def _shadow(
     crop: Crop,
     size: int,
 ) -> NDArray[np.float32]:
-    """Return what the body's shadow on the floor leaves of the light, (S, S, 1), 0..1."""
+    """Return the share of the light that the body's shadow on the floor leaves, (S, S, 1)."""
     camera = CAMERAS[scene.camera]
     world_j3 = joints_j3 @ camera.world_to_camera_33 + camera.position_mm
     floor_j3 = world_j3 - room.light_3 * (world_j3[:, 2:] / room.light_3[2])
     pixels_j2 = (crop.from_frame(camera.project(camera.to_camera(floor_j3))) + 1) * (size - 1) / 2
     per_mm = size / crop.side_px * FOCAL_PX / float(joints_j3[:, 2].mean())
-    # 4 fractional bits, as cv2's `shift` wants them; far away points would overflow its integers.
+    # OpenCV takes whole numbers with 4 fractional bits (its argument `shift`), so 1 px is 16. The
+    # limits keep points far outside the picture from overflowing its integers.
     ends = np.clip(pixels_j2 * 16, -30000, 30000).astype(np.int32).tolist()
     dark = np.zeros((size, size), dtype=np.uint8)
     for child, parent in layout.limbs:
@@ -200,7 +210,7 @@ def _shadow(
 
 
 def _draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Put a box in front of a border of the picture; the person behind it is not seen."""
+    """Draw a box over a border of the picture and take the part that it hides out of the mask."""
     size = len(canvas.grid_s)
     width, height = (rng.uniform(0.12, 0.35, 2) * size).astype(int)
     left = int(rng.uniform(-0.3 * width, size - 0.7 * width))
@@ -213,7 +223,7 @@ def _draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _photograph(colour_ss3: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Add blur, colour gains, gamma and noise."""
+    """Return a picture (S, S, 3) with the blur, colour gains, gamma and noise of a camera."""
     size = colour_ss3.shape[0]
     sigma = rng.uniform(0.35, 0.9) * size / 128
     blurred = cv2.GaussianBlur(colour_ss3, (0, 0), max(sigma, 0.2))

@@ -1,11 +1,11 @@
-"""Rooms to stand in: walls, a floor and furniture, seen through the four cameras.
+"""Draws rooms to stand in: walls, a floor and furniture, seen through the four cameras.
 
 A room is drawn once per camera by following the ray of every pixel to the first surface; frames
 then cut their part out of that picture. Furniture stands along the walls, never between the
 camera and the person, who is drawn over the picture.
 
 Frames and units: world axes (z up, floor z = 0), mm; colours RGB, 0..255.
-Shape letters: P pixels of the picture, H its side.
+Shape letters: P pixels of the picture, K boxes of furniture, S side of a crop in pixels.
 """
 
 from __future__ import annotations
@@ -22,44 +22,52 @@ from selfpose.data.synthetic.cameras import FOCAL_PX, FRAME_PX, Camera, Crop
 __all__ = ["Room", "View", "build_room", "cut_background", "picture_room"]
 
 BORDER_PX = 300
-"""The picture shows this much more than the frame, on every side: crops reach out of it."""
+"""Width of the border by which the picture is larger than the frame, in pixels of the frame, since
+crops can reach over the frame's edge."""
 SCALE = 0.4
 """Pixels of the picture per pixel of the frame."""
 CLEAR_MM = 1900.0
-"""Furniture keeps this distance from the room's middle."""
+"""Smallest distance of furniture from the room's middle, in mm."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Surfaces and light of one room."""
+    """Describes the surfaces and the light of one room."""
 
     half_size_mm: tuple[float, float]
+    """Half of the room's size in x and in y, in mm."""
     height_mm: float
+    """Height of the ceiling, in mm."""
     colours_63: NDArray[np.float32]
-    """Walls at -x, +x, -y, +y, then floor and ceiling."""
+    """Colours of the walls at -x, +x, -y and +y, of the floor and of the ceiling, (6, 3)."""
     floor: Literal["tiles", "planks", "carpet"]
+    """Pattern of the floor."""
     floor_period_mm: float
+    """Size of the floor's pattern, in mm."""
     floor_contrast: float
+    """Share of the brightness that the dark parts of the floor's pattern lack, 0..1."""
     panel_mm: float
-    """Width of the wall's panels; 0 for a smooth wall."""
+    """Width of the walls' panels, in mm; 0 for smooth walls."""
     furniture_k6: NDArray[np.float32]
-    """Low and high corner of each box."""
+    """Low and high corner of each box, (K, 6), in mm."""
     furniture_colours_k3: NDArray[np.float32]
+    """Colour of each box, (K, 3)."""
     light_3: NDArray[np.float32]
-    """Unit direction towards the light."""
+    """Unit direction towards the light, (3,)."""
     noise: NDArray[np.float32]
-    """A tile of smooth noise around 0, repeated over all surfaces."""
+    """A tile of smooth noise with mean 0 and deviation 1, which repeats over all surfaces."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A room seen by one camera, at three resolutions (each half of the one before)."""
+    """Holds pictures of a room from one camera."""
 
     pictures: tuple[NDArray[np.uint8], ...]
+    """The same picture at three resolutions, each with half the side of the one before."""
 
 
 def build_room(rng: np.random.Generator) -> Room:
-    """Draw a room."""
+    """Draw the size, surfaces, furniture and light of a room at random."""
     half_x, half_y = rng.uniform(3000, 4600), rng.uniform(5600, 6400)
     walls = rng.uniform(110, 215) + rng.uniform(-14, 14, (1, 3)) + rng.uniform(-9, 9, (4, 1))
     floor = rng.uniform(80, 190) + rng.uniform(-18, 18, 3)
@@ -93,7 +101,7 @@ def picture_room(room: Room, camera: Camera) -> View:
         (np.arange(side, dtype=np.float32) + 0.5) / SCALE - BORDER_PX - FRAME_PX / 2
     ) / FOCAL_PX
     rays = np.stack(np.broadcast_arrays(ticks[None], ticks[:, None], np.float32(1)), axis=-1)
-    # Row by row: as one product of all pixels it takes twenty times as long.
+    # The product is made row by row; one product over all pixels takes twenty times as long.
     rays_p3 = (rays @ camera.world_to_camera_33).reshape(-1, 3)
     distance_p, surface_p = _hit_shell(room, camera.position_mm, rays_p3)
     colour_p3 = _paint_shell(room, camera.position_mm + rays_p3 * distance_p[:, None], surface_p)
@@ -106,7 +114,16 @@ def picture_room(room: Room, camera: Camera) -> View:
 
 
 def cut_background(view: View, crop: Crop, size: int) -> NDArray[np.uint8]:
-    """Return the part of a room's picture that a crop shows, (S, S, 3)."""
+    """Return the part of a room's picture that a crop shows.
+
+    Args:
+        view: pictures of the room from the crop's camera.
+        crop: the square, in frame pixels.
+        size: side S of the result in pixels.
+
+    Returns:
+        The picture, uint8 (S, S, 3), RGB.
+    """
     frame_per_pixel = crop.side_px / (size - 1)
     level = int(np.clip(np.log2(max(frame_per_pixel * SCALE, 1.0)), 0, len(view.pictures) - 1))
     picture = view.pictures[level]
@@ -123,7 +140,7 @@ def cut_background(view: View, crop: Crop, size: int) -> NDArray[np.uint8]:
 
 
 def _furnish(rng: np.random.Generator, half_x: float, half_y: float) -> NDArray[np.float32]:
-    """Draw 5 to 11 boxes along the walls: low and high corner, (K, 6)."""
+    """Draw 5 to 11 boxes along the walls; return the low and high corner of each, (K, 6), in mm."""
     boxes = []
     for _ in range(int(rng.integers(5, 12))):
         width, depth, height = rng.uniform(350, 1500), rng.uniform(300, 700), rng.uniform(350, 2200)
@@ -145,7 +162,10 @@ def _furnish(rng: np.random.Generator, half_x: float, half_y: float) -> NDArray[
 def _hit_shell(
     room: Room, origin_3: NDArray[np.float32], rays_p3: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return how far each ray goes to a wall, the floor or the ceiling, and which it meets."""
+    """Return how far each ray goes to the room's shell, (P,), and which surface it meets, (P,).
+
+    Distances are in lengths of the ray. Surfaces have the order of `Room.colours_63`.
+    """
     low = np.asarray([-room.half_size_mm[0], -room.half_size_mm[1], 0], dtype=np.float32)
     high = np.asarray([*room.half_size_mm, room.height_mm], dtype=np.float32)
     safe_3p = _safe(rays_p3)
@@ -157,7 +177,7 @@ def _hit_shell(
 
 
 def _safe(rays_p3: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rays (3, P) that can be divided by; numpy is fast along the longer axis."""
+    """Return rays (3, P) without zeros, to divide by; numpy is fastest along the longer axis."""
     return np.where(np.abs(rays_p3.T) < 1e-6, np.float32(1e-6), np.ascontiguousarray(rays_p3.T))
 
 
@@ -183,7 +203,7 @@ def _paint_shell(
 
 
 def _floor_shade(room: Room, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the factor of the floor's pattern at points in mm."""
+    """Return the factor of the floor's pattern on the brightness, at points x and y in mm."""
     a, b = x / room.floor_period_mm, y / room.floor_period_mm
     if room.floor == "tiles":
         step = (np.floor(a) + np.floor(b)) % 2
@@ -214,7 +234,10 @@ def _draw_furniture(
     distance_p: NDArray[np.float32],
     colour_p3: NDArray[np.float32],
 ) -> None:
-    """Paint the boxes that stand behind the room's middle, as this camera sees it."""
+    """Paint the boxes that stand behind the room's middle as this camera sees it.
+
+    `distance_p` and `colour_p3` are changed in place where a box is nearer than the shell.
+    """
     origin = camera.position_mm
     middle_depth = float(-(origin @ camera.world_to_camera_33[2]))
     safe_3p = _safe(rays_p3)

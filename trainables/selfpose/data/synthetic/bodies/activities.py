@@ -1,8 +1,8 @@
-"""What the procedural body does: the 15 activities of Human3.6M.
+"""Draws motions of the 15 activities of Human3.6M for the procedural body.
 
-Read `ACTIVITIES` first, at the end. Each draws one motion: angle tracks and how far the person
-walks in each frame, mm. Angles in degrees follow `kinematics`; those outside the joints' limits
-are held at them later.
+Read `ACTIVITIES` first, at the end. Each of its functions draws one motion: tracks of angles, and
+how far the person walks in each frame, in mm. The angles are those of `kinematics`; values outside
+the joints' limits are held at the limits later.
 
 Shape letters: F frames.
 """
@@ -42,6 +42,7 @@ from selfpose.data.synthetic.bodies.postures import (
 __all__ = ["ACTIVITIES", "Activity"]
 
 Activity = Callable[[np.random.Generator], tuple[Tracks, NDArray[np.float64]]]
+"""Function that draws one motion: its tracks, and the steps (F,) in mm per frame."""
 
 
 def _walk(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64]]:
@@ -306,14 +307,14 @@ def _walk_together(rng: np.random.Generator) -> tuple[Tracks, NDArray[np.float64
 
 
 def _with_arm(rng: np.random.Generator, tracks: Tracks, side: str, kind: str) -> Tracks:
-    """Return the tracks with one arm held throughout, not quite still."""
+    """Return the tracks with one arm held in a way of `ARM_POSES` all the time, almost still."""
     pose = arm_angles(side, ARM_POSES[kind], rng)
     held = {name: np.radians(angle) + smooth(rng, 0.12) for name, angle in pose.items()}
     return {**tracks, **held}
 
 
 def _beat(rng: np.random.Generator, degrees: float) -> NDArray[np.float64]:
-    """Return a quick swing to and fro (F,), radians, that comes and goes."""
+    """Return a quick swing to and fro, (F,), in radians, whose strength rises and falls."""
     seconds = np.arange(FRAMES) / FPS
     swing = np.sin(2 * np.pi * rng.uniform(0.7, 1.5) * seconds + rng.uniform(0, 2 * np.pi))
     strength = (1 + np.sin(2 * np.pi * rng.uniform(0.1, 0.2) * seconds + rng.random() * 6)) / 2
@@ -323,12 +324,12 @@ def _beat(rng: np.random.Generator, degrees: float) -> NDArray[np.float64]:
 def _turning(
     rng: np.random.Generator, tracks: Tracks, turn_rad: float
 ) -> tuple[Tracks, NDArray[np.float64]]:
-    """Let a standing or sitting person turn about slowly, without moving on."""
+    """Return tracks and steps of a person who turns about slowly and stays in one place."""
     heading = start_heading(rng) + smooth(rng, turn_rad)
     return {**tracks, "heading": heading}, np.zeros(FRAMES)
 
 
-# In the order, and under the names, of Human3.6M's result tables.
+# The names and their order are those of Human3.6M's result tables.
 ACTIVITIES: Mapping[str, Activity] = {
     "Directions": _direct,
     "Discussion": _discuss,

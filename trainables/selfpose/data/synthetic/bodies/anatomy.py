@@ -1,4 +1,4 @@
-"""The shape of a body: a 17-joint pose as about 26 tapered capsules.
+"""Gives a 17-joint pose the shape of a body, as about 26 tapered capsules.
 
 Read `build_capsules` first. Radii are those of a grown person; `Look.girth` scales them. Hands and
 shoes have no joints of their own: they follow the forearm and the direction the hips face.
@@ -31,45 +31,53 @@ __all__ = [
 ]
 
 Vector = NDArray[np.float32]
-"""(3,)."""
+"""A point or a direction, (3,)."""
 
 
 @dataclass(frozen=True)
 class Capsule:
-    """A tapered capsule between two points, and what it is made of."""
+    """Describes a tapered capsule between two points and the fabrics on its surface."""
 
     start: Vector
+    """First end of the axis, (3,), in mm in camera axes."""
     end: Vector
+    """Second end of the axis, (3,), in mm in camera axes."""
     radii_mm: tuple[float, float]
+    """Radius at the start and at the end, in mm."""
     inner: Fabric
-    """The fabric up to the cut."""
+    """Fabric up to the cut."""
     outer: Fabric
-    """The fabric beyond the cut."""
+    """Fabric beyond the cut."""
     origin: Vector
-    """Where the texture starts."""
+    """Point from which texture coordinates are measured, (3,), in mm in camera axes."""
     along: Vector
-    """Unit direction of the texture's first axis; the cut is measured along it."""
+    """Unit direction of the texture's first axis, (3,); the cut is measured along it."""
     across: Vector
+    """Unit direction of the texture's second axis, (3,)."""
     cut_mm: float = math.inf
+    """Distance from the origin, along `along`, at which the fabric changes, in mm."""
     face: Vector | None = None
-    """For a head: the direction it looks in."""
+    """Unit direction in which a head looks, (3,); None for anything but a head with a face."""
 
 
 @dataclass(frozen=True)
 class BodyFrame:
-    """Unit directions of a body, in the axes of its joints."""
+    """Holds the unit directions of a body, (3,) each, in the axes of its joints."""
 
     left: Vector
+    """Direction to the body's left."""
     up: Vector
+    """Direction from the pelvis to the thorax."""
     forward: Vector
+    """Direction in which the hips face."""
 
 
 def body_frame(joints_j3: NDArray[np.float32], layout: Layout) -> BodyFrame:
-    """Return where a body's left, up and front are, from hips and thorax.
+    """Return the directions of a body's left, up and front, from its hips and thorax.
 
     Args:
-        joints_j3: joints, (J, 3), any unit, any right-handed axes.
-        layout: their layout.
+        joints_j3: joints, (J, 3), in any unit, in any right-handed axes.
+        layout: layout of the joints.
     """
     names = layout.joints
     up = joints_j3[names.index("thorax")] - joints_j3[layout.root]
@@ -80,7 +88,13 @@ def body_frame(joints_j3: NDArray[np.float32], layout: Layout) -> BodyFrame:
 
 
 def build_capsules(joints_j3: NDArray[np.float32], layout: Layout, look: Look) -> list[Capsule]:
-    """Return the capsules of a dressed body; joints (J, 3) in camera axes, mm."""
+    """Return the capsules of a dressed body.
+
+    Args:
+        joints_j3: joints, (J, 3), in mm in camera axes.
+        layout: layout of the joints, with the names of `h36m17`.
+        look: clothes, colours and girth of the person.
+    """
     at = dict(zip(layout.joints, joints_j3, strict=True))
     frame = body_frame(joints_j3, layout)
     return [
@@ -184,7 +198,7 @@ def _sleeved(
     outer: Fabric,
     share: float,
 ) -> Capsule:
-    """Return a limb that is covered up to a share of its length."""
+    """Return a limb with the fabric `inner` up to a share of its length, and `outer` beyond."""
     axis = end - start
     along = unit(axis)
     cut = math.inf if share >= 1 else -math.inf if share <= 0 else share * float(norm(axis))
@@ -210,7 +224,16 @@ def limb(
     origin: Vector,
     across: Vector,
 ) -> Capsule:
-    """Return a capsule of one fabric."""
+    """Return a capsule of one fabric.
+
+    Args:
+        start: first end of the axis, (3,).
+        end: second end of the axis, (3,), in the unit and axes of `start`.
+        radii_mm: radius at the start and at the end, in the unit of `start`.
+        fabric: fabric of the whole surface.
+        origin: point from which texture coordinates are measured, (3,).
+        across: unit direction of the texture's second axis, (3,).
+    """
     along = unit(end - start)
     return Capsule(
         start,
@@ -231,16 +254,16 @@ def _any_normal(direction: Vector) -> Vector:
 
 
 def cross(a: Vector, b: Vector) -> Vector:
-    """Return the cross product; several times faster than numpy's for one pair."""
+    """Return the cross product of two vectors (3,); for one pair numpy is several times slower."""
     (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
     return np.asarray((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dtype=np.float32)
 
 
 def norm(vector: Vector) -> float:
-    """Return the length of a vector."""
+    """Return the length of a vector (3,), in its unit."""
     return math.sqrt(float(vector @ vector))
 
 
 def unit(vector: Vector) -> Vector:
-    """Return the direction of a vector."""
+    """Return the unit direction (3,) of a vector (3,); a vector of length zero stays zero."""
     return (vector / np.float32(max(norm(vector), 1e-6))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Angle tracks over time: eased between key poses, with slow waves on top.
+"""Makes tracks of angles over time: eased between key poses, with slow waves on top.
 
 Shape letters: F frames.
 """
@@ -23,17 +23,26 @@ __all__ = [
 ]
 
 FPS = 10
+"""Number of frames per second."""
 FRAMES = 100
-"""Length of a motion."""
+"""Number of frames of a motion, F."""
 
 Tracks = dict[str, NDArray[np.float64]]
-"""Angle tracks by name, each (F,), radians."""
+"""Angles in each frame, (F,) each, in radians, by the angle's name."""
 KeyPose = dict[str, float]
-"""Angles in degrees by name."""
+"""Angles at one moment, in degrees, by the angle's name."""
 
 
 def eased(keys: Sequence[KeyPose], times_s: NDArray[np.float64]) -> Tracks:
-    """Move from key pose to key pose, slowing down at each; angles become radians."""
+    """Return tracks that move from key pose to key pose and slow down at each one.
+
+    Args:
+        keys: key poses; an angle that a pose lacks is 0 there.
+        times_s: time of each key pose, in seconds, ascending.
+
+    Returns:
+        Tracks of all angles that some key pose has, (F,) each, in radians.
+    """
     seconds = np.arange(FRAMES) / FPS
     place = np.interp(seconds, times_s, np.arange(len(keys)))
     before = np.minimum(place.astype(int), len(keys) - 2)
@@ -46,13 +55,13 @@ def eased(keys: Sequence[KeyPose], times_s: NDArray[np.float64]) -> Tracks:
 
 
 def eased_over_motion(keys: Sequence[KeyPose], rng: np.random.Generator) -> Tracks:
-    """Move through the key poses at uneven times that fill the motion."""
+    """Return tracks that move through the key poses at uneven times, which fill the motion."""
     times = np.cumsum(rng.uniform(0.9, 2.0, len(keys)))
     return eased(keys, (times - times[0]) * (FRAMES / FPS) / (times[-1] - times[0]))
 
 
 def with_drift(tracks: Tracks, rng: np.random.Generator) -> Tracks:
-    """Add a little slow movement to every joint: nobody stands still."""
+    """Return tracks with a little slow movement in every joint, because nobody stands still."""
     return {
         name: track if name == "heading" else track + smooth(rng, 0.04)
         for name, track in tracks.items()
@@ -60,12 +69,12 @@ def with_drift(tracks: Tracks, rng: np.random.Generator) -> Tracks:
 
 
 def start_heading(rng: np.random.Generator) -> float:
-    """Draw a direction to face, radians."""
+    """Draw a direction to face, in radians."""
     return float(rng.uniform(-np.pi, np.pi))
 
 
 def smooth(rng: np.random.Generator, size: float) -> NDArray[np.float64]:
-    """Draw a smooth random track (F,) of about this size: four slow waves."""
+    """Draw a smooth random track (F,): the sum of four slow waves, of about the given size."""
     seconds = np.arange(FRAMES) / FPS
     hertz, phase, weight = (
         rng.uniform(0.05, 0.35, 4),

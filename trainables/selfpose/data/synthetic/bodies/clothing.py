@@ -1,4 +1,4 @@
-"""What a person wears: colours, patterns, sleeves; one look per subject, drawn once.
+"""Draws how a subject looks at random: colours, patterns, sleeves and trousers.
 
 Colours are RGB, 0..255, before lighting. Lengths along a limb are shares of the limb.
 """
@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Colour = tuple[float, float, float]
+"""Red, green and blue, 0..255."""
 Pattern = Literal["none", "hoops", "stripes", "checks", "spots"]
 
 _SKIN: tuple[Colour, ...] = (
@@ -45,44 +46,60 @@ _PATTERNS: tuple[Pattern, ...] = ("none", "hoops", "stripes", "checks", "spots")
 
 @dataclass(frozen=True)
 class Fabric:
-    """What a surface is made of: one colour, or two in a pattern."""
+    """Describes the surface of a body's part: one colour, or two in a pattern."""
 
     colour: Colour
+    """First colour."""
     second: Colour = (0.0, 0.0, 0.0)
+    """Second colour, if there is a pattern."""
     pattern: Pattern = "none"
+    """Pattern of the two colours; `none` has the first colour alone."""
     period_mm: float = 100.0
+    """Length after which the pattern repeats, in mm."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one subject looks in all frames."""
+    """Describes how one subject looks in all frames."""
 
     girth: float
     """Factor on all radii of the body."""
     skin: Fabric
+    """Fabric of neck and face."""
     hair: Fabric
+    """Fabric of the hair."""
     long_hair: bool
+    """Whether the hair reaches below the neck."""
     face: bool
-    """Whether the head shows where it looks (hair, face); otherwise it is `skin` all over."""
+    """Whether the head has a face in front and hair behind; otherwise it is one colour all over."""
     shirt: Fabric
+    """Fabric of the trunk above the belt."""
     left_sleeve: Fabric
+    """Fabric of the left arm as far as the sleeve reaches."""
     right_sleeve: Fabric
+    """Fabric of the right arm as far as the sleeve reaches."""
     left_hand: Fabric
+    """Fabric of the left hand, and of the left arm and leg where they are bare."""
     right_hand: Fabric
+    """Fabric of the right hand, and of the right arm and leg where they are bare."""
     left_trouser: Fabric
+    """Fabric of the left leg as far as the trousers reach."""
     right_trouser: Fabric
+    """Fabric of the right leg as far as the trousers reach."""
     left_shoe: Fabric
+    """Fabric of the left shoe."""
     right_shoe: Fabric
+    """Fabric of the right shoe."""
     sleeve_share: float
-    """The sleeve ends here: 0 shoulder, 1 elbow, 2 wrist; the rest is the hand's fabric."""
+    """Place where the sleeves end: 0 at the shoulder, 1 at the elbow, 2 at the wrist."""
     trouser_share: float
-    """The trouser leg ends here: 0 hip, 1 knee, 2 ankle; the rest is the hand's fabric."""
+    """Place where the trousers end: 0 at the hip, 1 at the knee, 2 at the ankle."""
     belt_mm: float
-    """Height above the pelvis where the shirt ends on the trunk."""
+    """Height above the pelvis at which the shirt ends on the trunk, in mm."""
 
 
 def plain_look(rng: np.random.Generator) -> Look:
-    """Draw a look with one colour per part; left and right limbs differ."""
+    """Draw a look with one colour per part, in which left and right limbs differ."""
     turn, bright = rng.uniform(-0.04, 0.04), rng.uniform(0.8, 1.0)
 
     def part(hue: float, saturation: float, value: float) -> Fabric:
@@ -113,7 +130,7 @@ def plain_look(rng: np.random.Generator) -> Look:
 
 
 def clothes_look(rng: np.random.Generator) -> Look:
-    """Draw a dressed look: left and right limbs are alike, patterns make false edges."""
+    """Draw a dressed look: left and right limbs are alike, and patterns make false edges."""
     skin = any_skin(rng)
     hair = Fabric(_scaled(_HAIR[rng.integers(len(_HAIR))], rng.uniform(0.7, 1.2)))
     shirt = Fabric(
@@ -145,13 +162,13 @@ def clothes_look(rng: np.random.Generator) -> Look:
 
 
 def any_skin(rng: np.random.Generator) -> Fabric:
-    """Draw a skin."""
+    """Draw the colour of a skin, as a plain fabric."""
     gain = rng.uniform(0.85, 1.08)
     return Fabric(_scaled(_SKIN[rng.integers(len(_SKIN))], gain))
 
 
 def any_cloth(rng: np.random.Generator) -> Colour:
-    """Draw the colour of a cloth."""
+    """Draw the colour of a cloth, of any hue."""
     return hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.25, 0.95))
 
 
@@ -160,7 +177,7 @@ def _trousers(rng: np.random.Generator) -> Colour:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Return the colour of this hue (in turns), saturation and value (0 to 1)."""
+    """Return the colour with a hue (in turns), a saturation and a value (both 0 to 1)."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return (255 * red, 255 * green, 255 * blue)
 

@@ -1,4 +1,4 @@
-"""An articulated 17-joint body: bone lengths, joint limits, forward kinematics.
+"""Poses an articulated 17-joint body: bone lengths, joint limits, forward kinematics.
 
 Frames and units:
     world       right-handed, z up, mm
@@ -30,7 +30,7 @@ __all__ = [
 LAYOUT: Layout = H36M_17
 
 Angles = Mapping[str, NDArray[np.float64]]
-"""Angle tracks by name, each (F,); a missing one is 0."""
+"""Angles in each frame, (F,) each, in radians, by the angle's name; a missing angle is 0."""
 
 _ARM = {
     "shoulder_flexion": (-50, 175),
@@ -57,7 +57,7 @@ LIMITS_DEG: Mapping[str, tuple[float, float]] = {
     **{f"{side}_{name}": limit for side in ("left", "right") for name, limit in _ARM.items()},
     **{f"{side}_{name}": limit for side in ("left", "right") for name, limit in _LEG.items()},
 }
-"""Lowest and highest angle of every joint, degrees. The heading has no limit."""
+"""Lowest and highest value of every angle, in degrees. The heading has no limit."""
 
 _REST: Mapping[str, tuple[float, float, float]] = {
     "hip": (0.0, 1.0, 0.0),
@@ -71,21 +71,21 @@ _REST: Mapping[str, tuple[float, float, float]] = {
     "elbow": (0.0, 0.0, -1.0),
     "wrist": (0.0, 0.0, -1.0),
 }
-"""Direction of the limb that ends at a joint (of the left side), in its parent part's axes."""
+"""Direction, in the axes of its parent part, of the limb that ends at a joint of the left side."""
 
 
 def bone_lengths(stature_mm: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the bones of one person.
+    """Draw the bones of one person at random.
 
-    The proportions are the layout's, each kind of bone up to 5 % longer or shorter; both sides
-    are alike.
+    The proportions are the layout's, with each kind of bone up to 5 % longer or shorter; the left
+    and the right side are alike.
 
     Args:
-        stature_mm: height from the floor to the head's joint, standing upright.
-        rng: where the proportions come from.
+        stature_mm: height from the floor to the head's joint of the standing person, in mm.
+        rng: generator of the proportions.
 
     Returns:
-        Length of the limb that ends at each joint, (J,), mm; 0 for the root.
+        Length of the limb that ends at each joint, (J,), in mm; 0 for the root.
     """
     lengths = np.zeros(len(LAYOUT.joints))
     kinds = dict.fromkeys(name.split("_")[-1] for name in LAYOUT.joints[1:])
@@ -94,14 +94,22 @@ def bone_lengths(stature_mm: float, rng: np.random.Generator) -> NDArray[np.floa
         lengths[joint] = ratio * factors[LAYOUT.joints[joint].split("_")[-1]]
     upright = ("right_knee", "right_ankle", "spine", "thorax", "neck", "head")
     tall = sum(lengths[LAYOUT.joints.index(name)] for name in upright)
-    ankle_share = 0.055  # of the stature; the rest is the chain from ankle to head
+    ankle_share = 0.055  # height of the ankle over the stature; the chain of limbs is the rest
     return lengths * (stature_mm * (1 - ankle_share) / tall)
 
 
 def limit_angles(
     angles: Angles, limits_deg: Mapping[str, tuple[float, float]] = LIMITS_DEG
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the angle tracks held within the joint limits; one that is missing was 0."""
+    """Return angles that are held within the joint limits.
+
+    Args:
+        angles: tracks, (F,) each, in radians.
+        limits_deg: lowest and highest value of each angle, in degrees.
+
+    Returns:
+        Tracks of all given angles and of all angles with a limit, (F,) each, in radians.
+    """
     zero = np.zeros_like(next(iter(angles.values())))
     limited = {
         name: np.clip(angles.get(name, zero), *np.radians(limit))
@@ -111,14 +119,14 @@ def limit_angles(
 
 
 def pose_joints(lengths_j: NDArray[np.float64], angles: Angles) -> NDArray[np.float64]:
-    """Return the joints of a body in each frame, pelvis at the origin.
+    """Return the joints of a body in each frame, with the pelvis at the origin.
 
     Args:
-        lengths_j: limb lengths by joint, (J,), mm.
-        angles: `heading` and the tracks of `LIMITS_DEG`, each (F,), radians.
+        lengths_j: length of the limb that ends at each joint, (J,), in mm.
+        angles: the track `heading` and those of `LIMITS_DEG`, (F,) each, in radians.
 
     Returns:
-        Joints (F, J, 3), mm, world axes.
+        Joints, (F, J, 3), in mm in world axes.
     """
     frames = len(angles["heading"])
     zero = np.zeros(frames)
@@ -169,7 +177,7 @@ def _part_rotations(angles: Angles) -> dict[str, NDArray[np.float64]]:
 
 
 def _ball(angles: Angles, joint: str, sign: float) -> NDArray[np.float64]:
-    """Return the rotation of a shoulder or hip."""
+    """Return the rotation (F, 3, 3) of a shoulder or hip; `sign` is 1 if left, -1 if right."""
     swing = rotation_about("y", -angles[f"{joint}_flexion"]) @ rotation_about(
         "x", sign * angles[f"{joint}_abduction"]
     )
@@ -177,7 +185,15 @@ def _ball(angles: Angles, joint: str, sign: float) -> NDArray[np.float64]:
 
 
 def rotation_about(axis: str, angle_f: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return right-handed rotations (F, 3, 3) about an axis."""
+    """Return right-handed rotations about an axis, for column vectors.
+
+    Args:
+        axis: `x`, `y` or `z`.
+        angle_f: angles, (F,), in radians.
+
+    Returns:
+        Rotations, (F, 3, 3).
+    """
     cos, sin = np.cos(angle_f), np.sin(angle_f)
     first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     turn = np.zeros((len(angle_f), 3, 3))

@@ -1,6 +1,6 @@
-"""Pieces of postures: a trunk, an arm, a pair of legs at one moment, with their spread.
+"""Draws parts of postures at random: a trunk, an arm or a pair of legs at one moment.
 
-Angles are degrees by name, as in `selfpose.data.synthetic.bodies.kinematics`.
+Angles are in degrees, by the names of `selfpose.data.synthetic.bodies.kinematics`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ ARM_POSES: Mapping[str, tuple[float, float, float, float]] = {
     "plate": (32, 15, -25, 82),
     "leash": (38, 8, -10, 25),
 }
-"""Flexion, abduction and twist of the shoulder, and the elbow; degrees. In the last five the hand
-is at the mouth, at the ear, at a camera before the eyes, over a table, on a leash."""
+"""Flexion, abduction and twist of the shoulder, and the elbow's angle, in degrees, of each way to
+hold an arm. In the last five the hand is at the mouth, at the ear, at a camera before the eyes,
+over a plate on a table, and on a leash."""
 
 
 def torso(rng: np.random.Generator, spread_deg: float) -> KeyPose:
-    """Draw how the trunk and head are held; the thighs make up for the lean."""
+    """Draw how the trunk and head are held, with angles that spread by about `spread_deg`."""
     lean = float(rng.normal(0, spread_deg / 3))
     return {
         "lean": lean,
@@ -58,7 +59,7 @@ def torso(rng: np.random.Generator, spread_deg: float) -> KeyPose:
 
 
 def resting_arms(rng: np.random.Generator) -> KeyPose:
-    """Draw what the arms do at rest; each arm its own in half of the poses."""
+    """Draw how the arms are held at rest; in about half of the poses the two differ."""
     kinds = ("hang", "hips", "folded", "face", "offer", "back")
     first = str(rng.choice(kinds))
     second = first if rng.random() < 0.5 else str(rng.choice(kinds))
@@ -66,14 +67,14 @@ def resting_arms(rng: np.random.Generator) -> KeyPose:
 
 
 def arm_pose(side: str, kind: str, rng: np.random.Generator) -> KeyPose:
-    """Draw an arm held in one of the ways of `ARM_POSES`."""
+    """Draw an arm that is held in one of the ways of `ARM_POSES`, with some spread."""
     return arm_angles(side, ARM_POSES[kind], rng)
 
 
 def arm_angles(
     side: str, angles: tuple[float, float, float, float], rng: np.random.Generator
 ) -> KeyPose:
-    """Draw an arm at about these angles, in the order of `ARM_POSES`."""
+    """Draw an arm with angles in degrees near the given ones, in the order of `ARM_POSES`."""
     spread = rng.normal(0, (7, 5, 8, 10))
     return {
         f"{side}_{name}": float(angle + more)
@@ -82,7 +83,7 @@ def arm_angles(
 
 
 def talking(rng: np.random.Generator) -> KeyPose:
-    """Draw a moment of talking: hands apart or together before the body."""
+    """Draw a moment of talking, with the hands apart or together before the body."""
     pose = {**torso(rng, 8)}
     for side in ("left", "right"):
         upper = (rng.uniform(-5, 50), rng.uniform(2, 35), rng.uniform(-45, 15))
@@ -91,7 +92,7 @@ def talking(rng: np.random.Generator) -> KeyPose:
 
 
 def reaching(rng: np.random.Generator) -> KeyPose:
-    """Draw one moment of reaching: up, forward, aside or down to the floor."""
+    """Draw a moment of reaching up, forward, aside or down to the floor."""
     side = any_side(rng)
     other = other_side(side)
     two_handed = rng.random() < 0.35
@@ -126,7 +127,7 @@ def eased_leg(rng: np.random.Generator) -> KeyPose:
 
 
 def seated_legs(rng: np.random.Generator) -> KeyPose:
-    """Draw the legs of somebody on a chair: side by side, apart, stretched or crossed."""
+    """Draw the legs of somebody who sits: side by side, apart, stretched or crossed."""
     depth = rng.uniform(78, 100)
     legs = {
         **both("hip_flexion", depth),
@@ -144,15 +145,15 @@ def seated_legs(rng: np.random.Generator) -> KeyPose:
 
 
 def both(name: str, degrees: float) -> KeyPose:
-    """Return one angle of both sides."""
+    """Return one angle, in degrees, for the left and the right side."""
     return {f"left_{name}": degrees, f"right_{name}": degrees}
 
 
 def any_side(rng: np.random.Generator) -> str:
-    """Draw a side."""
+    """Draw one of the sides `left` and `right`."""
     return str(rng.choice(["left", "right"]))
 
 
 def other_side(side: str) -> str:
-    """Return the side that is not this one."""
+    """Return the other one of the sides `left` and `right`."""
     return "right" if side == "left" else "left"

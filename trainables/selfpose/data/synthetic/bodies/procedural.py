@@ -1,10 +1,12 @@
-"""Motions of an own articulated body, for when there is no motion file.
+"""Makes motions of an articulated body, for a store without any motion file.
 
-Read `make_corpus` first. A motion is ten seconds of one activity: angle tracks (periodic for
-walking, eased between key poses for the others, small drift on top), held within the joint
-limits, turned into joints by forward kinematics, its lower foot put on the floor.
+Read `make_corpus` first. A motion is ten seconds of one activity. Its angle tracks (periodic for
+walking, eased between key poses for other activities, with a small drift on top) are held within
+the joint limits and turned into joints by forward kinematics, and the lower foot is put on the
+floor.
 
-Frames and units: see `selfpose.data.synthetic.bodies.kinematics`. Shape letters: F frames.
+Frames and units: see `selfpose.data.synthetic.bodies.kinematics`.
+Shape letters: F frames, J joints.
 """
 
 from __future__ import annotations
@@ -41,25 +43,34 @@ __all__ = [
 ]
 
 SUBJECTS = {"train": 12, "val": 5, "test": 5}
-"""How many people each group has; `prior` shares those of `train`."""
+"""Number of people in each group; the split `prior` shares those of `train`."""
 MOTIONS = {"train": 6, "prior": 6, "val": 4, "test": 4}
-"""Motions of each activity when no limit is given: 9000, 9000, 6000 and 6000 frames."""
+"""Number of motions of each activity in each split if no limit is given; with 15 activities they
+have 9000, 9000, 6000 and 6000 frames."""
 LICENCE = "made by this program; free for all uses"
 MOTIONS_AT_LEAST = 4
-"""Motions of each activity with any limit: macro averages need three."""
+"""Smallest number of motions of each activity, whatever the limit; macro averages need three."""
 
 
 class ProceduralOptions(DrawingOptions):
-    """How a procedural store is made."""
+    """Holds the options of an import that makes its own motions."""
 
-    views: int = Field(1, ge=1, le=4, description="Cameras; a frame gives one image for each.")
+    views: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="Number of cameras; each frame of a motion gives one image per camera.",
+    )
     limit: int | None = Field(
-        None, ge=1, description="Frames per split; default 9000 to train on, 6000 to test on."
+        None,
+        ge=1,
+        description="Highest number of frames in each split. Default: 600 to train on and 400 to "
+        "test on, for each activity.",
     )
 
 
 def make_corpus(options: ProceduralOptions) -> Corpus:
-    """Make the motions of all splits: each activity has as many motions and frames."""
+    """Make the motions of all splits; all activities have equally many motions and frames."""
 
     def make(activity: str, subject: str, rng: np.random.Generator) -> NDArray[np.float32]:
         joints_fj3 = make_motion(activity, subject, seed=options.seed, rng=rng)
@@ -85,9 +96,13 @@ def make_motions(
     """Make the subjects and motions of all splits.
 
     Args:
-        options: seed and limit.
-        activities: their names; each gets as many motions.
-        make: `make(activity, subject, rng)` returns joints (F, J, 3), placed in the room.
+        options: the seed and the limit.
+        activities: names of the activities; all get equally many motions.
+        make: function that makes one motion: `make(activity, subject, rng)` returns joints
+            (F, J, 3) in mm in world axes, placed in the room.
+
+    Returns:
+        Names of the subjects, and the motions.
     """
     groups = {group: [f"{group}{i + 1:02d}" for i in range(n)] for group, n in SUBJECTS.items()}
     subjects = [name for names in groups.values() for name in names]
@@ -116,7 +131,17 @@ def make_motions(
 def make_motion(
     activity: str, subject: str, *, seed: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Make one motion of one person: joints (F, J, 3), mm, world, feet on the floor."""
+    """Make one motion of one person.
+
+    Args:
+        activity: name of the activity, a key of `ACTIVITIES`.
+        subject: name of the person, which decides the lengths of the bones.
+        seed: seed of the person's bones.
+        rng: generator of the movement.
+
+    Returns:
+        Joints, (F, J, 3), in mm in world axes, with the lower foot of each frame on the floor.
+    """
     person = generator(seed, "body", subject)
     lengths_j = bone_lengths(person.uniform(1500, 1900) * 0.955, person)
     tracks, step_mm = ACTIVITIES[activity](rng)
@@ -132,7 +157,11 @@ def make_motion(
 
 
 def _names(split: str, activity: str, *, count: int) -> Iterator[str]:
-    """Yield motion names; those of `train` and `prior` fall there by the hash of the name."""
+    """Yield names for the motions of a split and activity.
+
+    The hash of a name decides between `train` and `prior`, so names of the other split are passed
+    over.
+    """
     group = "train" if split == "prior" else split
     number = 0
     while count > 0:

@@ -1,4 +1,4 @@
-"""The shape of a hand: a 21-joint pose as about 40 tapered capsules, and how it looks.
+"""Gives a 21-joint pose the shape of a hand, as about 40 tapered capsules, and draws its looks.
 
 Read `build_hand` first. Radii are those of a hand whose middle knuckle is 91 mm from the wrist;
 they grow and shrink with it.
@@ -29,23 +29,27 @@ _FINGER_MM: dict[str, tuple[float, float, float, float]] = {
     "ring": (11.0, 9.2, 8.0, 6.6),
     "little": (10.0, 8.0, 7.0, 5.8),
 }
-"""Radius at each joint from base to tip, mm."""
+"""Radius of each finger at its joints, from the base to the tip, in mm."""
 
 
 @dataclass(frozen=True)
 class HandLook:
-    """How one hand looks in all frames."""
+    """Describes how one hand looks in all frames."""
 
     girth: float
+    """Factor on all radii of the hand."""
     palm: Fabric
+    """Fabric of the palm."""
     fingers: tuple[Fabric, ...]
+    """Fabric of each finger, in the order of `FINGERS`."""
     nails: Fabric | None
+    """Fabric of the nails; None draws no nails."""
     sleeve: Fabric | None
-    """What the forearm wears; None draws no forearm."""
+    """Fabric of the forearm; None draws no forearm."""
 
 
 def plain_hand(rng: np.random.Generator) -> HandLook:
-    """Draw a look with one colour per finger and one for the palm, without a forearm."""
+    """Draw a look with one colour per finger and one for the palm, without nails and forearm."""
     turn, bright = rng.uniform(-0.04, 0.04), rng.uniform(0.8, 1.0)
     hues = (0.03, 0.14, 0.33, 0.52, 0.66)
     fingers = tuple(Fabric(hsv(hue + turn, 0.7, 0.95 * bright)) for hue in hues)
@@ -69,7 +73,12 @@ def clothes_hand(rng: np.random.Generator) -> HandLook:
 
 
 def build_hand(joints_j3: NDArray[np.float32], look: HandLook) -> list[Capsule]:
-    """Return the capsules of a hand; joints (J, 3) of the layout `hand21`, camera axes."""
+    """Return the capsules of a hand.
+
+    Args:
+        joints_j3: joints of the layout `hand21`, (J, 3), in any length unit in camera axes.
+        look: colours and girth of the hand.
+    """
     at = dict(zip(HAND_21.joints, joints_j3, strict=True))
     scale = _scale(joints_j3)
     side = unit(at["index_1"] - at["little_1"])
@@ -92,7 +101,12 @@ def build_hand(joints_j3: NDArray[np.float32], look: HandLook) -> list[Capsule]:
 
 
 def build_forearm(joints_j3: NDArray[np.float32], look: HandLook) -> list[Capsule]:
-    """Return the capsules of the forearm behind the wrist, which is no part of the hand."""
+    """Return the capsules of the forearm behind the wrist, which is no part of the hand.
+
+    Args:
+        joints_j3: joints of the layout `hand21`, (J, 3), in any length unit in camera axes.
+        look: fabric of the sleeve and girth; without a sleeve there are no capsules.
+    """
     if look.sleeve is None:
         return []
     at = dict(zip(HAND_21.joints, joints_j3, strict=True))
@@ -145,10 +159,10 @@ def _nail(points: list[Vector], bend: Vector, radius: float, fabric: Fabric) -> 
 
 
 def _texture(origin: Vector) -> dict[str, Vector]:
-    """Return a place for the texture, which a hand's fabrics do not have."""
+    """Return the texture's place that a capsule needs, though a hand's fabrics have no pattern."""
     return {"origin": origin, "across": np.asarray((0, 1, 0), dtype=np.float32)}
 
 
 def _scale(joints_j3: NDArray[np.float32]) -> float:
-    """Return the joints' length unit per mm of a middling hand."""
+    """Return how many units of the joints are one mm on a hand of middling size."""
     return norm(joints_j3[HAND_21.head] - joints_j3[HAND_21.root]) / _PALM_MM

@@ -1,4 +1,4 @@
-"""An articulated right hand of 21 joints: bone lengths, joint limits, forward kinematics.
+"""Poses an articulated right hand of 21 joints: bone lengths, joint limits, forward kinematics.
 
 Frames and units:
     world       right-handed, z up, mm
@@ -27,18 +27,19 @@ HAND_LIMITS_DEG: Mapping[str, tuple[float, float]] = {
     **{f"thumb_{name}": limit for name, limit in _THUMB.items()},
     **{f"{finger}_{name}": limit for finger in FINGERS[1:] for name, limit in _FINGER.items()},
 }
-"""Lowest and highest angle of every joint, degrees. The flexion is at the base of a finger, at
-the second joint of the thumb; the knuckle is the next joint. A finger's last joint bends by two
-thirds of that. `lift` takes the thumb's base out of the palm's plane. `heading`, `tilt` and
-`lean`, which turn the whole hand, have no limit: the arm is free."""
+"""Lowest and highest value of every angle, in degrees. `flexion` is at the base of a finger and at
+the second joint of the thumb; `knuckle` is at the next joint. A finger's last joint bends by two
+thirds of its knuckle. `lift` takes the thumb's base out of the palm's plane. `heading`, `tilt` and
+`lean`, which turn the whole hand, have no limit, because the arm is free."""
 
 _LAST_JOINT_SHARE = 2 / 3
 
 _MEAN_BONE_MM = 42.0
-"""Of a hand of middling size; the layout's ratios are lengths over the mean."""
+"""Mean length of the bones of a hand of middling size, in mm; the layout's ratios are lengths over
+the mean."""
 
-# Where the base of each finger lies seen from the wrist: degrees to the thumb's side, and to the
-# palm (the palm is an arch). The fingers themselves fan out less than their bases.
+# Direction from the wrist to the base of each finger: degrees to the thumb's side, and degrees
+# towards the palm, which is an arch. The fingers themselves fan out less than their bases.
 _BASE_DEG = {
     "thumb": (52.0, 18.0),
     "index": (14.0, 0.0),
@@ -48,14 +49,17 @@ _BASE_DEG = {
 }
 _FAN_DEG = {"index": 5.0, "middle": 0.0, "ring": -5.0, "little": -11.0}
 _THUMB_DEG = (38.0, -62.0)
-"""How the thumb leaves its base: to the thumb's side, and rolled so that it bends over the palm."""
+"""Direction of the thumb from its base in degrees: to the thumb's side, and rolled so that it bends
+over the palm."""
 
 
 def hand_bone_lengths(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the bones of one hand: 0.85 to 1.15 times a middling hand, each bone up to 5 % off.
+    """Draw the bones of one hand at random.
+
+    The hand has 0.85 to 1.15 times the middling size, and each bone is up to 5 % longer or shorter.
 
     Returns:
-        Length of the limb that ends at each joint, (J,), mm; 0 for the wrist.
+        Length of the limb that ends at each joint, (J,), in mm; 0 for the wrist.
     """
     scale = _MEAN_BONE_MM * rng.uniform(0.85, 1.15)
     ratios = np.asarray(HAND_21.bone_ratios) * rng.uniform(0.95, 1.05, len(HAND_21.bone_ratios))
@@ -63,15 +67,15 @@ def hand_bone_lengths(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def pose_hand(lengths_j: NDArray[np.float64], angles: Angles) -> NDArray[np.float64]:
-    """Return the joints of a hand in each frame, wrist at the origin.
+    """Return the joints of a hand in each frame, with the wrist at the origin.
 
     Args:
-        lengths_j: limb lengths by joint, (J,), mm.
-        angles: `heading`, `tilt`, `lean` and the tracks of `HAND_LIMITS_DEG`, each (F,), radians;
-            a missing one is 0.
+        lengths_j: length of the limb that ends at each joint, (J,), in mm.
+        angles: the tracks `heading`, `tilt`, `lean` and those of `HAND_LIMITS_DEG`, (F,) each, in
+            radians; a missing one is 0, but `heading` must be there.
 
     Returns:
-        Joints (F, J, 3), mm, world axes.
+        Joints, (F, J, 3), in mm in world axes.
     """
     frames = len(angles["heading"])
     zero = np.zeros(frames)

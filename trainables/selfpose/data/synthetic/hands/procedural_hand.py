@@ -1,8 +1,8 @@
-"""Motions of an own articulated hand, for when there are no pictures of hands.
+"""Makes motions of an articulated hand, for a store without any pictures of hands.
 
-Read `make_hand_motion` first. A motion is ten seconds of one gesture and its variations: key
-poses, eased and held within the joint limits, while the whole hand turns slowly. The hand is
-enlarged until it fills the room like a person, drawn, and stored in life size.
+Read `make_hand_motion` first. A motion is ten seconds of one gesture and its variations: the hand
+moves between key poses within the joint limits, while the whole hand turns slowly. For drawing, the
+hand is enlarged until it fills the room like a person; its poses are stored in life size.
 
 Frames and units: see `selfpose.data.synthetic.hands.kinematics`. Shape letters: F frames, J joints.
 """
@@ -35,17 +35,20 @@ from selfpose.method.skeleton import FINGERS, HAND_21
 __all__ = ["GESTURES", "IMPORTER", "make_hand_corpus", "make_hand_motion"]
 
 ENLARGED = 8.0
-"""A hand is drawn this many times its size where people stand: as if 0.6 m from a camera."""
+"""Factor by which a hand is enlarged at the place where people stand; it then looks as if it were
+0.6 m from a camera."""
 MIDDLE_MM = 1000.0
-"""Height of the hand's middle above the floor: where the cameras look."""
+"""Height of the hand's middle above the floor in mm, near the point that the cameras look at."""
 REACH_MM = 400.0
+"""Largest distance of the hand's middle from the room's middle, in x and in y, in mm."""
 RELAXED_SHARE = 0.2
-"""Share of key poses in which the hand is relaxed instead."""
+"""Share of key poses in which the hand is relaxed instead of making the gesture."""
 KEYS = 6
+"""Number of key poses of a motion."""
 
 
 def make_hand_corpus(options: ProceduralOptions) -> Corpus:
-    """Make the motions of all splits: each gesture has as many motions and frames."""
+    """Make the motions of all splits; all gestures have equally many motions and frames."""
 
     def make(gesture: str, subject: str, rng: np.random.Generator) -> NDArray[np.float32]:
         joints_fj3 = ENLARGED * make_hand_motion(gesture, subject, seed=options.seed, rng=rng)
@@ -69,7 +72,17 @@ def make_hand_corpus(options: ProceduralOptions) -> Corpus:
 def make_hand_motion(
     gesture: str, subject: str, *, seed: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Make one motion of one hand: joints (F, J, 3), mm, life size, wrist at the origin."""
+    """Make one motion of one hand.
+
+    Args:
+        gesture: name of the gesture, a key of `GESTURES`.
+        subject: name of the person, which decides the lengths of the bones.
+        seed: seed of the person's bones.
+        rng: generator of the movement.
+
+    Returns:
+        Joints, (F, J, 3), in mm in world axes, in life size, with the wrist at the origin.
+    """
     lengths_j = hand_bone_lengths(generator(seed, "hand", subject))
     keys = [
         (_relaxed if rng.random() < RELAXED_SHARE else GESTURES[gesture])(rng) for _ in range(KEYS)
@@ -148,7 +161,10 @@ GESTURES: Mapping[str, Callable[[np.random.Generator], KeyPose]] = {
 
 
 def _curled(rng: np.random.Generator, curls: Mapping[str, float], *, fan: float = 0.0) -> KeyPose:
-    """Return the four fingers, each curled from 0 (stretched) to 1 (closed), fanned by `fan`."""
+    """Draw the angles of the four fingers without the thumb.
+
+    Each is curled from 0 (stretched) to 1 (closed); `fan` spreads them, from 0 to about 1.
+    """
     fanned = {"index": 12.0, "middle": 1.0, "ring": -6.0, "little": -14.0}
     pose: KeyPose = {}
     for finger, curl in curls.items():
@@ -170,7 +186,7 @@ def _thumb_out(rng: np.random.Generator) -> KeyPose:
 def _thumb(
     rng: np.random.Generator, *, flexion: float, knuckle: float, spread: float, lift: float
 ) -> KeyPose:
-    """Return the thumb at about these angles."""
+    """Draw the angles of the thumb, in degrees, near the given ones."""
     angles = np.asarray((flexion, knuckle, spread, lift)) + rng.normal(0, (5, 6, 3, 4))
     names = ("thumb_flexion", "thumb_knuckle", "thumb_spread", "thumb_lift")
     return dict(zip(names, angles.tolist(), strict=True))
