@@ -5,10 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHES := pieces platform study importing
+BENCHES := pieces platform study importing figures
+TIMES := runs/tests
+# One thread a process: two run at a time, and the rounding of sums does not hang on the machine.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu test lint check bench bench-gpu bench-sweep bench-slots
+.PHONY: help setup sweep paper-gpu test test-long test-times lint check bench bench-gpu bench-sweep bench-slots mutants
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -33,8 +36,15 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
 
-test: setup ## All tests, and which of them took longest.
-	$(BIN)/python -m pytest --durations=15
+test: setup ## The tests, in at most 12 minutes on two cores; their times in runs/tests.
+	$(PYTEST) -n 2 --dist worksteal -m "not long and not alone" --junitxml=$(TIMES)/test.xml
+	$(PYTEST) -m "alone and not long" --junitxml=$(TIMES)/test-alone.xml
+
+test-long: setup ## What takes long: chaos, proofs of learning, real Slurm and sshd, image builds.
+	$(PYTEST) -m long --junitxml=$(TIMES)/test-long.xml
+
+test-times: ## The times of the last runs of the tests, by module.
+	$(BIN)/python tests/support/times_table.py $(TIMES)/*.xml
 
 lint: setup ## Format, style, types, import contracts.
 	$(BIN)/ruff format --check .
@@ -42,8 +52,9 @@ lint: setup ## Format, style, types, import contracts.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint ## Lint and the fast tests.
-	$(BIN)/python -m pytest -m "not slow"
+check: lint ## Lint and the fast tests, each within two seconds of processor time.
+	$(PYTEST) -n 2 --dist worksteal -m "not slow and not long and not alone" --most-processor-s 2 \
+	  --junitxml=$(TIMES)/check.xml
 
 bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; JSON in runs/bench.
 	$(BIN)/python -m pip install --quiet --constraint cluster/constraints.txt --group bench
@@ -58,3 +69,9 @@ bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, und
 
 bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; 35 minutes, 10 GB of memory.
 	$(BIN)/python -m pytest tests/benchmarks/bench_slots.py --override-ini python_files='bench_*.py' -s
+
+mutants: setup ## Plant ten faults and sixty mutants, one at a time, and say which test finds each; an hour.
+	rm -f $(MUTANTS)/results/*_after.json
+	$(BIN)/python $(MUTANTS)/run.py $(MUTANTS)/faults.json $(MUTANTS)/results/faults_after.json
+	$(BIN)/python $(MUTANTS)/run.py $(MUTANTS)/mutants.json $(MUTANTS)/results/mutants_after.json
+	$(BIN)/python $(MUTANTS)/table.py

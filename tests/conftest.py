@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,21 +13,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+from support.commands import Posetune, command_environment, run_here
+from support.mlflow_server import MlflowServer
+from support.ports import find_free_port
+from support.ray_nodes import start_head
 
 from posetune.study.database import Database, open_database
 from posetune.testing.toy import Toy
 
+pytest_plugins = ["support.processor_time"]
+
 ROOT = Path(__file__).parents[1]
 
-
-def find_free_port() -> int:
-    """Return a port of loopback where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+os.environ.setdefault("COLUMNS", "160")  # the commands' console is made once a process
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +102,7 @@ search:
 fixed: {{epoch_s: {epoch_s}}}
 sampler: {{name: tpe, seed: 0}}
 pruner: {{name: asha, max_epochs: {max_epochs}, grace_epochs: 1, reduction_factor: 3}}
-resources: {{cpu: {cpu}}}
+resources: {{{resources}}}
 budget: {{trials: {trials}}}
 """
 
@@ -112,21 +111,45 @@ budget: {{trials: {trials}}}
 def toy_sweep(tmp_path: Path, toy_store: Path) -> Callable[..., Path]:
     """Write a sweep file of the toy trainable."""
 
-    def write(*, trials: int = 8, max_epochs: int = 9, cpu: int = 1, epoch_s: float = 0.0) -> Path:
+    def write(
+        *,
+        trials: int = 8,
+        max_epochs: int = 9,
+        cpu: int = 1,
+        epoch_s: float = 0.0,
+        concurrent: int | None = None,
+        **fixed: object,
+    ) -> Path:
+        """Write it; `concurrent` trials at a time, `fixed` are more fields of the toy."""
         file = tmp_path / "toy.yaml"
-        file.write_text(
-            TOY_SWEEP.format(
-                store=toy_store, trials=trials, max_epochs=max_epochs, cpu=cpu, epoch_s=epoch_s
-            )
+        resources = f"cpu: {cpu}" + (f", concurrent: {concurrent}" if concurrent else "")
+        text = TOY_SWEEP.format(
+            store=toy_store,
+            trials=trials,
+            max_epochs=max_epochs,
+            resources=resources,
+            epoch_s=epoch_s,
         )
+        more = "".join(f"{name}: {json.dumps(value)}, " for name, value in fixed.items())
+        file.write_text(text.replace("fixed: {", "fixed: {" + more))
         return file
 
     return write
 
 
 @pytest.fixture
-def posetune(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command as a user would, with a home of its own."""
+def posetune(tmp_path: Path) -> Posetune:
+    """Run a command in this process, with a home of its own: imports are paid once a run."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return run_here(*arguments, folder=tmp_path)
+
+    return run
+
+
+@pytest.fixture
+def posetune_process(tmp_path: Path) -> Posetune:
+    """Run a command in a process of its own, where that is the point."""
 
     def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -141,11 +164,31 @@ def posetune(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def command_environment(folder: Path) -> dict[str, str]:
-    """The environment of a command: its home below `folder`, nothing that redirects it."""
-    redirecting = {"POSETUNE_DATABASE", "POSETUNE_STORAGE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"}
-    kept = {k: v for k, v in os.environ.items() if k not in redirecting}
-    return {**kept, "POSETUNE_HOME": str(folder / "home"), "COLUMNS": "160"}
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[str]:
+    """The address of a Ray head with 8 slots for all tests of this process that do not kill it."""
+    with start_head(cpus=8) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store with its tables, to be copied: making them takes seconds."""
+    from posetune.home import Home
+    from posetune.tracking.connection import connect
+
+    folder = tmp_path_factory.mktemp("mlflow-template")
+    connect(Home.resolve(folder).prepare())
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def migrated_home(tmp_path: Path, mlflow_template: Path) -> Path:
+    """The home of `posetune`, whose MLflow store has its tables already."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(mlflow_template, home / "mlflow.db")
+    return home
 
 
 @pytest.fixture
@@ -210,50 +253,6 @@ def new_database(postgres_server: str) -> str:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return postgres_server.format(name=name)
-
-
-class MlflowServer:
-    """An MLflow server on loopback that can be started and killed again and again."""
-
-    def __init__(self, folder: Path, backend: str | None = None) -> None:
-        self.port = find_free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.backend = backend or f"sqlite:///{folder / 'server.db'}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        environment = {
-            **os.environ,
-            "MLFLOW_BACKEND_STORE_URI": self.backend,
-            "MLFLOW_ARTIFACTS_DESTINATION": (self.folder / "server-artifacts").as_uri(),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        log.close()
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urlopen(f"{self.url}/health", timeout=5):
-                    return
-            except (URLError, OSError):
-                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture

@@ -14,6 +14,17 @@ from rich.table import Table
 from support.slots import run_many
 
 
+def test_a_report_takes_little_of_the_driver(tmp_path: Path) -> None:
+    """Many short epochs: here reports are all that the driver does."""
+    found = run_many(tmp_path, trials=480, slots=6, epoch_s=0.02)
+    Console().print(f"480 toy trials, 6 slots, epochs of 0.02 s: {found}")
+    assert found.reports > 1500
+    assert found.main_ms <= 15  # processor time: what else the machine does matters little
+    assert found.workers <= 8, "none is killed for another while it starts; Ray has two in hand"
+    # The first upload of models takes some 60 MB, once.
+    assert found.resident[1] - found.resident[0] < 100
+
+
 @pytest.mark.timeout(5400)
 def test_64_slots_are_kept_busy_by_one_driver(tmp_path: Path) -> None:
     found = run_many(tmp_path, trials=500, slots=64, epoch_s=2.0, grace_epochs=54)

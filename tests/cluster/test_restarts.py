@@ -13,19 +13,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-
-from posetune.home import Home
-from posetune.study.database import open_database
-from posetune.study.view import SweepView, read_sweep
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+from support.sweeps import Script, until, view
 
 TRIALS, EPOCHS = 3, 4
 MARK = "POSETUNE_TEST_RESTARTS"
@@ -47,16 +41,29 @@ SBATCH = Path("cluster", "slurm", "sweep.sbatch")
 # For the script's own decisions: a Ray and a driver that only end, as they are told.
 ENDING = {
     "ray": """#!/usr/bin/env bash
-if [ "$1" = start ]; then while [ ! -e "$CALLS.head-gone" ]; do sleep 0.1; done; exit 1; fi
+if [ "$1" = start ]; then
+  echo $$ > "$CALLS.head"
+  while [ ! -e "$CALLS.head-goes" ]; do sleep 0.1; done
+  exit 1
+fi
+until [ -e "$CALLS.head" ]; do sleep 0.1; done  # health-check
 """,
     "posetune": """#!/usr/bin/env bash
 trap 'exit 130' TERM
 echo "driver at work" >> "$CALLS"
 while [ "$CODE" = signal ]; do sleep 0.1; done
-if [ -n "$HEAD_GOES" ]; then (sleep 0.5; touch "$CALLS.head-gone") & fi
+if [ -n "$HEAD_GOES" ]; then
+  touch "$CALLS.head-goes"
+  while kill -0 "$(cat "$CALLS.head")" 2>/dev/null; do sleep 0.1; done
+fi
 exit "$CODE"
 """,
 }
+
+
+def with_ray(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that runs sweeps on Ray again and again."""
+    return pytest.mark.ray(pytest.mark.slow(pytest.mark.long(test)))
 
 
 class Place:
@@ -83,26 +90,14 @@ class Place:
             start_new_session=True,
         )
 
-    def sweep(self) -> SweepView | None:
-        if not (self.folder / "home" / "study.db").exists():
-            return None
-        database = open_database(Home.resolve(self.folder / "home").database)
+    def wait_until(self, reached: Callable[[], object], process: subprocess.Popen[str]) -> None:
+        """Wait for what can only come while a process lives."""
         try:
-            return read_sweep(database, "full")
-        except ValueError:  # nothing has been written yet
-            return None
-        finally:
-            database.close()
-
-    def wait_for_reports(self, count: int, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 120
-        while True:
-            view = self.sweep()
-            if view is not None and len(view.reports) >= count:
-                return
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, view
-            time.sleep(0.1)
+            until(reached, lives=lambda: process.poll() is None)
+        except AssertionError:
+            self.kill()
+            print(process.communicate()[0])
+            raise
 
     def kill(self, name: str = "") -> None:
         """Kill our processes whose command line has this name."""
@@ -115,13 +110,13 @@ class Place:
 
     def check(self) -> None:
         """All trials are there once, whole."""
-        view = self.sweep()
-        assert view is not None
-        assert view.state == "COMPLETE"
-        assert [(t.number, t.state, t.epochs) for t in view.trials] == [
+        found = view(self.folder / "home", "full")
+        assert found is not None
+        assert found.state == "COMPLETE"
+        assert [(t.number, t.state, t.epochs) for t in found.trials] == [
             (number, "COMPLETE", EPOCHS) for number in range(TRIALS)
         ]
-        assert len(view.reports) == TRIALS * EPOCHS
+        assert len(found.reports) == TRIALS * EPOCHS
 
 
 @pytest.fixture
@@ -132,8 +127,14 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def file(toy_sweep: Callable[..., Path]) -> Path:
-    path = toy_sweep(trials=TRIALS, max_epochs=EPOCHS, cpu=2, epoch_s=0.5)
+def script(tmp_path: Path) -> Script:
+    """Each of two disturbances comes in the middle of an epoch."""
+    return Script(tmp_path / "script", "go", "wait", "go", "go", "wait")
+
+
+@pytest.fixture
+def file(toy_sweep: Callable[..., Path], script: Script) -> Path:
+    path = toy_sweep(trials=TRIALS, max_epochs=EPOCHS, cpu=2, script=str(script.file))
     path.write_text(path.read_text().replace("name: asha", "name: none"))
     return path
 
@@ -199,18 +200,16 @@ def test_slurm_queues_a_job_again_at_its_time_limit_but_not_when_it_is_cancelled
         VENV=str(place.folder / "venv"),
         CODE="signal",
     )
-    deadline = time.monotonic() + 60
-    while not calls.exists() or "driver at work" not in calls.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: calls.exists() and "driver at work" in calls.read_text())
     job.send_signal(number)
     output, _ = job.communicate(timeout=120)
     assert job.returncode == 130, output
     assert calls.read_text().count("scontrol requeue") == queued
 
 
+@with_ray
 def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_it_goes_on(
-    repository: Path, place: Place, file: Path, toy_store: Path
+    repository: Path, place: Place, file: Path, toy_store: Path, script: Script
 ) -> None:
     calls = stand_in_for_slurm(place)
     script = ("bash", str(repository / SBATCH), str(file), "full")
@@ -220,14 +219,14 @@ def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_i
         return calls.read_text().count("scontrol requeue")
 
     first = place.start(*script, str(toy_store))
-    place.wait_for_reports(1, first)
+    place.wait_until(lambda: len(script.lines) < 4, first)
     first.send_signal(signal.SIGUSR1)  # Slurm's, two minutes before the end
     output, _ = first.communicate(timeout=120)
     assert (first.returncode, requeued()) == (130, 1), output
     assert "ray start --head" in calls.read_text()
 
     second = place.start(*script, str(toy_store))
-    place.wait_for_reports(4, second)
+    place.wait_until(script.is_over, second)
     place.kill("gcs_server")
     output, _ = second.communicate(timeout=120)
     assert second.returncode != 0, output
@@ -240,8 +239,14 @@ def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_i
     place.check()
 
 
+@with_ray
 def test_the_rayjobs_command_in_the_next_cluster_continues_the_sweep_of_one_that_died(
-    repository: Path, place: Place, file: Path, toy_store: Path, free_port: Callable[[], int]
+    repository: Path,
+    place: Place,
+    file: Path,
+    toy_store: Path,
+    script: Script,
+    free_port: Callable[[], int],
 ) -> None:
     manifest = yaml.safe_load((repository / "cluster" / "kuberay" / "rayjob.yaml").read_text())
     assert manifest["spec"]["backoffLimit"] > 0  # the operator starts another cluster so often
@@ -263,9 +268,10 @@ def test_the_rayjobs_command_in_the_next_cluster_continues_the_sweep_of_one_that
         return place.start("bash", "-c", command, RAY_ADDRESS=f"{ip}:{port}")
 
     first = start_cluster()
-    place.wait_for_reports(2, first)
+    place.wait_until(lambda: len(script.lines) < 4, first)
     place.kill()
     first.wait()
+    script.let_go()
     second = start_cluster()
     output, _ = second.communicate(timeout=120)
     assert second.returncode == 0, output

@@ -133,7 +133,13 @@ def test_an_epoch_reports_every_metric_as_a_finite_number(
 
 
 @pytest.mark.parametrize(
-    "config", [COMPLETE, LIFTING, SUPERVISED], ids=["complete", "lifting", "supervised"]
+    "config",
+    [
+        pytest.param(COMPLETE, marks=pytest.mark.slow),
+        LIFTING,
+        pytest.param(SUPERVISED, marks=pytest.mark.slow),
+    ],
+    ids=["complete", "lifting", "supervised"],
 )
 def test_a_continued_training_gives_bitwise_the_same_weights(
     config: SelfPoseConfig, start: Start, tmp_path: Path
@@ -155,6 +161,7 @@ def test_a_continued_training_gives_bitwise_the_same_weights(
     )
 
 
+@pytest.mark.slow
 def test_stages_from_the_cache_give_bitwise_the_weights_of_stages_built_for_the_trial(
     start: Start, tiny_store: Path, tmp_path: Path
 ) -> None:
@@ -231,16 +238,22 @@ def test_the_poison_kills_a_training_that_does_see_them(
         start(SUPERVISED).epoch()
 
 
-@pytest.mark.parametrize("field", ["mirror_prior", "lifting"])
-def test_a_hand_has_no_mirror_image(field: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def hand_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("stores") / "hand"
     importer = SelfPose.importers()["procedural_hand"]
-    store = tmp_path / "hand"
-    importer.run(None, store, importer.options(image_size=32, limit=4, level="plain"), silent)
+    options = importer.options(image_size=32, limit=4, level="plain", workers=1)
+    importer.run(None, store, options, silent)
+    return store
+
+
+@pytest.mark.parametrize("field", ["mirror_prior", "lifting"])
+def test_a_hand_has_no_mirror_image(field: str, hand_store: Path) -> None:
     values = {"mirror_prior": True, "lifting": {"width": 16, "mirror_average": True}}
     config = SelfPoseConfig.model_validate({**SMALL, "mode": "lifting", field: values[field]})
 
     with pytest.raises(BadInputError, match="mirror image of a hand21 is none"):
-        SelfPose.stages(config, store)
+        SelfPose.stages(config, hand_store)
 
 
 def test_the_mirrored_prior_holds_every_pose_and_its_mirror_image(tiny_store: Path) -> None:
@@ -294,6 +307,7 @@ def test_baselines_are_read_from_their_stage_only(start: Start) -> None:
     assert SelfPose.baselines({}, "val/p_mpjpe_mm") == {}
 
 
+@pytest.mark.slow
 def test_a_trial_draws_its_validation_frames(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
     folder.mkdir()

@@ -20,7 +20,6 @@ from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import Opening, SweepRun
 from posetune.testing.toy import Toy
-from posetune.tracking.connection import connect
 
 SPEC = {
     "trainable": "posetune.testing.toy:Toy",
@@ -116,14 +115,6 @@ class Scene:
         return run
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with its tables: making them takes two seconds."""
-    folder = tmp_path_factory.mktemp("empty")
-    connect(make_home(folder))
-    return folder / "mlflow.db"
-
-
 def make_home(folder: Path, tracking: str | None = None) -> Home:
     return Home(
         folder=folder,
@@ -140,9 +131,9 @@ def sweep_spec() -> dict[str, Any]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, empty_store: Path, mlflow_server: Callable[..., Any]) -> Any:
+def server(tmp_path: Path, mlflow_template: Path, mlflow_server: Callable[..., Any]) -> Any:
     """A server on SQLite that is away at first."""
-    shutil.copy(empty_store, tmp_path / "server.db")
+    shutil.copy(mlflow_template, tmp_path / "server.db")
     return mlflow_server()
 
 
@@ -153,8 +144,8 @@ def postgres_tracking(postgres_database: str, mlflow_server: Callable[..., Any])
 
 
 @pytest.fixture
-def scene(tmp_path: Path, empty_store: Path) -> Any:
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+def scene(tmp_path: Path, mlflow_template: Path) -> Any:
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     home = make_home(tmp_path)
     scene = Scene(home, open_database(home.database))
     yield scene
@@ -164,11 +155,11 @@ def scene(tmp_path: Path, empty_store: Path) -> Any:
 
 
 @pytest.fixture
-def other_home(tmp_path: Path, empty_store: Path) -> Callable[[str], Home]:
+def other_home(tmp_path: Path, mlflow_template: Path) -> Callable[[str], Home]:
     """The same study and storage with another MLflow store."""
 
     def make(name: str) -> Home:
-        shutil.copy(empty_store, tmp_path / f"{name}.db")
+        shutil.copy(mlflow_template, tmp_path / f"{name}.db")
         home = make_home(tmp_path, f"sqlite:///{tmp_path / name}.db")
         return home.model_copy(update={"artifacts": tmp_path / f"{name}-artifacts"})
 

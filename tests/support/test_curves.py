@@ -38,6 +38,7 @@ def search(study: Database, seed: int, target: float = 0.0, **spec: object) -> S
     return epochs_until(study, CURVES, target, seed=seed, slots=1, **{**given, **spec})
 
 
+@pytest.mark.slow
 def test_random_search_in_full_takes_what_probability_says(study: Database) -> None:
     """One point of six is good enough, after all of its epochs: six trainings on average."""
     epochs = [search(study, seed).epochs for seed in range(30)]

@@ -1,4 +1,4 @@
-"""The driver keeps up with its slots; `make bench-slots` measures it at its full size."""
+"""The driver keeps its workers and nothing of theirs; `make bench-slots` measures what it costs."""
 
 from __future__ import annotations
 
@@ -38,22 +38,21 @@ finally:
 """
 
 
-def test_a_report_takes_little_of_the_driver(tmp_path: Path) -> None:
-    found = run_many(tmp_path, trials=480, slots=6, epoch_s=0.02)
-    assert found.reports > 1500
-    assert found.main_ms <= 15, found  # processor time: what else the machine does matters little
+def test_a_worker_trains_one_trial_after_another(tmp_path: Path) -> None:
+    """What a report costs, in time and memory, is measured by `make bench-slots`."""
+    found = run_many(tmp_path, trials=24, slots=2, epoch_s=0.02)
+    assert found.reports > 24
     assert 0 < found.busy <= 1
-    assert found.workers <= 8, "none is killed for another while it starts; Ray has two in hand"
-    # The first upload of models takes some 60 MB, once.
-    assert found.resident[1] - found.resident[0] < 100, found
+    assert found.workers <= 4, "none is killed for another while it starts; Ray has two in hand"
 
 
 def test_the_driver_keeps_no_answer_of_a_worker(
-    toy_sweep: Callable[..., Path], tmp_path: Path
+    toy_sweep: Callable[..., Path], ray_head: str, tmp_path: Path
 ) -> None:
-    file = toy_sweep(trials=2, max_epochs=60, cpu=os.cpu_count() or 1)
+    file = toy_sweep(trials=2, max_epochs=60, concurrent=1)
+    options = ["--name", "long", "--json", "--no-tracking", "--address", ray_head]
     done = subprocess.run(
-        [sys.executable, "-c", COUNTING, "sweep", str(file), "--name", "long", "--json"],
+        [sys.executable, "-c", COUNTING, "sweep", str(file), *options],
         env={**os.environ, "POSETUNE_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,

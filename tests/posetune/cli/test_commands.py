@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.commands import Posetune, run_here
 from support.simulated_driver import drive, open_unsynced, simulated_opening
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
 COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-study", "track"]
@@ -34,6 +33,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     commands = ["show a", "logs a", "stop a", "report a", "compare a b", "track a", "reproduce a"]
     commands += ["promote a --model m", "export-study a --to a.db", "sweep a.yaml"]
@@ -62,31 +62,48 @@ def test_what_is_not_there_is_said_before_anything_heavy_is_imported(tmp_path: P
     assert "Usage" not in result.stderr, "each came as far as to look"
 
 
+@pytest.mark.slow
+def test_a_process_ends_with_the_exit_code_and_one_line(posetune_process: Posetune) -> None:
+    refused = posetune_process("show", "a")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.count("\n") == 1
+    assert posetune_process("--help").returncode == 0
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
-    from typer.testing import CliRunner
-
-    from posetune.cli.app import app
-
-    result = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert result.exit_code == 0
+def test_every_command_explains_itself(posetune: Posetune, command: str) -> None:
+    result = posetune(*command.split(), "--help")
+    assert result.returncode == 0
     if command != "data":
         assert f"posetune {command}" in result.stdout
 
 
-def test_a_shell_completes_commands_options_and_sweeps(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def completion(line: str) -> dict[str, str]:
+    """What a shell sets to ask for the end of a command line."""
+    return {
+        "_POSETUNE_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split(" ")) - 1),
+    }
 
+
+def test_a_shell_asks_a_process_for_completions(tmp_path: Path) -> None:
+    command = "import sys; from posetune.cli import main; sys.argv = ['posetune']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, **completion("posetune re"), "POSETUNE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["report", "reproduce"]
+
+
+def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
     def completed(line: str) -> list[str]:
-        environment = {**os.environ, "_POSETUNE_COMPLETE": "complete_bash"}
-        environment |= {"COMP_WORDS": line, "POSETUNE_HOME": str(home)}
-        environment["COMP_CWORD"] = str(len(line.split(" ")) - 1)
-        command = "import sys; from posetune.cli import main; sys.argv = ['posetune']; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", command], env=environment, capture_output=True, text=True
-        )
-        return done.stdout.split()
+        return run_here(folder=tmp_path, environment=completion(line)).stdout.split()
 
+    home = tmp_path / "home"
     assert completed("posetune re") == ["report", "reproduce"]
     assert "--evaluate" in completed("posetune report --ev")
     assert completed("posetune show ") == []
@@ -99,7 +116,6 @@ def test_a_shell_completes_commands_options_and_sweeps(tmp_path: Path) -> None:
     assert completed("posetune submit file.yaml --name o") == ["other"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -121,7 +137,7 @@ def test_a_shell_completes_commands_options_and_sweeps(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_clear_line(
-    posetune: Run, toy_sweep: Callable[..., Path], arguments: list[str], words: str
+    posetune: Posetune, toy_sweep: Callable[..., Path], arguments: list[str], words: str
 ) -> None:
     file = toy_sweep()
     result = posetune(*(argument.format(file=file) for argument in arguments))
@@ -130,9 +146,8 @@ def test_bad_input_is_one_clear_line(
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow
 def test_check_prints_the_plan_and_leaves_nothing_behind(
-    posetune: Run, toy_sweep: Callable[..., Path], tmp_path: Path
+    posetune: Posetune, toy_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
     result = posetune("check", toy_sweep(trials=9, max_epochs=9, epoch_s=2.0), "--json")
     assert result.returncode == 0, result.stderr
@@ -145,15 +160,16 @@ def test_check_prints_the_plan_and_leaves_nothing_behind(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-store", "toy.yaml"]
 
 
-@pytest.mark.slow
-def test_check_warns_where_nothing_is_shared(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+def test_check_warns_where_nothing_is_shared(
+    posetune: Posetune, toy_sweep: Callable[..., Path]
+) -> None:
     result = posetune("check", toy_sweep(trials=2))
     assert "stage floor is distinct for every trial: a searched field changes it" in result.stderr
     assert "distinct for every" not in posetune("check", toy_sweep(trials=12)).stderr
 
 
 def test_a_single_trial_continues_where_it_stopped(
-    posetune: Run, toy_sweep: Callable[..., Path]
+    posetune: Posetune, toy_sweep: Callable[..., Path]
 ) -> None:
     file = toy_sweep(max_epochs=4)
     whole = posetune("train", file, "--name", "whole", "--json")
@@ -170,9 +186,8 @@ def test_a_single_trial_continues_where_it_stopped(
     assert values == [epoch["val/error_mm"] for epoch in epochs]
 
 
-@pytest.mark.slow
 def test_a_store_that_does_not_fit_is_refused_before_anything_is_spent(
-    posetune: Run, tiny_store: Path, repository: Path, tmp_path: Path
+    posetune: Posetune, tiny_store: Path, repository: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "large.yaml"
     text = (repository / "search_spaces" / "selfpose" / "quickstart.yaml").read_text()
@@ -185,8 +200,11 @@ def test_a_store_that_does_not_fit_is_refused_before_anything_is_spent(
         assert "128 px cannot be made from the store's 64 px" in result.stderr
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-def test_a_gpu_that_is_not_there_is_named(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+def test_a_gpu_that_is_not_there_is_named(
+    posetune: Posetune, toy_sweep: Callable[..., Path]
+) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -202,8 +220,9 @@ def test_a_gpu_that_is_not_there_is_named(posetune: Run, toy_sweep: Callable[...
     assert "torch sees no GPU" in plan["not_measured"]
 
 
-@pytest.mark.slow
-def test_another_seed_is_another_training(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+def test_another_seed_is_another_training(
+    posetune: Posetune, toy_sweep: Callable[..., Path]
+) -> None:
     file = toy_sweep(max_epochs=2)
     assert posetune("train", file, "--seed", 0).returncode == 0
     other = posetune("train", file, "--seed", 1)
@@ -213,8 +232,9 @@ def test_another_seed_is_another_training(posetune: Run, toy_sweep: Callable[...
     assert [epoch["epoch"] for epoch in json.loads(longer.stdout)["epochs"]] == [3]
 
 
-@pytest.mark.slow
-def test_a_home_that_cannot_be_made_is_named(posetune: Run, toy_sweep: Callable[..., Path]) -> None:
+def test_a_home_that_cannot_be_made_is_named(
+    posetune: Posetune, toy_sweep: Callable[..., Path]
+) -> None:
     file = toy_sweep()
     for home in ("/proc/nowhere", file / "below"):
         result = posetune("sweep", file, "--home", home)
@@ -223,13 +243,14 @@ def test_a_home_that_cannot_be_made_is_named(posetune: Run, toy_sweep: Callable[
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_spent_budget_of_hours_says_what_to_raise(
-    posetune: Run, toy_sweep: Callable[..., Path]
+    posetune: Posetune, ray_head: str, toy_sweep: Callable[..., Path]
 ) -> None:
-    file = toy_sweep(trials=40, epoch_s=0.2)
-    file.write_text(file.read_text().replace("{trials: 40}", "{trials: 40, wall_hours: 0.003}"))
-    result = posetune("sweep", file, "--name", "short")
+    file = toy_sweep(trials=900, epoch_s=1.0)  # more than any machine trains in that time
+    file.write_text(file.read_text().replace("{trials: 900}", "{trials: 900, wall_hours: 0.0005}"))
+    result = posetune("sweep", file, "--name", "short", "--no-tracking", "--address", ray_head)
     assert result.returncode == 0, result.stderr
     said = " ".join(result.stderr.split())
     assert "raise the budget in the file; then the same command again continues it" in said

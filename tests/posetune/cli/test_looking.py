@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.commands import Posetune, run_here
 
 from posetune.testing.toy import Toy
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 SWEEP = """\
 trainable: posetune.testing.toy:Toy
@@ -30,38 +26,31 @@ budget: {trials: 6}
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
     """A folder with a store, a sweep file and a home."""
     folder = tmp_path_factory.mktemp("looking")
     importer = Toy.importers()["toy"]
     importer.run(None, folder / "toy-store", importer.options(), lambda done, total, note="": None)
     (folder / "toy.yaml").write_text(SWEEP)
+    (folder / "home").mkdir()
+    shutil.copy(mlflow_template, folder / "home" / "mlflow.db")
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(folder: Path) -> Run:
+@pytest.fixture(scope="session")
+def run(folder: Path, ray_head: str) -> Posetune:
     """Run a command there, on a home with a finished sweep `toy`."""
-    redirecting = {"POSETUNE_DATABASE", "POSETUNE_STORAGE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"}
-    environment = {k: v for k, v in os.environ.items() if k not in redirecting}
 
     def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "posetune.cli", *map(str, arguments)],
-            cwd=folder,
-            env={**environment, "POSETUNE_HOME": str(folder / "home"), "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return run_here(*arguments, folder=folder)
 
-    result = command("sweep", "toy.yaml")
+    result = command("sweep", "toy.yaml", "--address", ray_head)
     assert result.returncode == 0, result.stderr
     return command
 
 
-def test_report_writes_a_page_and_logs_it(run: Run, folder: Path) -> None:
+def test_report_writes_a_page_and_logs_it(run: Posetune, folder: Path) -> None:
     result = run("report", "toy", "--out", "toy.html", "--json")
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
@@ -73,7 +62,7 @@ def test_report_writes_a_page_and_logs_it(run: Run, folder: Path) -> None:
     assert (nowhere.returncode, "--out no/where.html" in nowhere.stderr) == (2, True)
 
 
-def test_reproduce_gives_every_trial_to_the_last_bit(run: Run, folder: Path) -> None:
+def test_reproduce_gives_every_trial_to_the_last_bit(run: Posetune, folder: Path) -> None:
     shown = json.loads(run("show", "toy", "--json").stdout)
     pruned = next(t for t in shown["trials"] if t["state"] == "PRUNED")
     for name in (f"toy/{shown['best']['number']}", pruned["mlflow_run_id"]):
@@ -89,7 +78,9 @@ def test_reproduce_gives_every_trial_to_the_last_bit(run: Run, folder: Path) -> 
     assert (unknown.returncode, "neither SWEEP/TRIAL nor" in unknown.stderr) == (2, True)
 
 
-def test_reproduce_says_where_a_record_is_not_what_training_gives(run: Run, folder: Path) -> None:
+def test_reproduce_says_where_a_record_is_not_what_training_gives(
+    run: Posetune, folder: Path
+) -> None:
     other = folder / "falsified"
     shutil.copytree(folder / "home", other)
     with contextlib.closing(sqlite3.connect(other / "study.db")) as study:
@@ -107,7 +98,7 @@ def test_reproduce_says_where_a_record_is_not_what_training_gives(run: Run, fold
 
 @pytest.mark.parametrize(("changed_by", "agrees"), [(1e-4, True), (50.0, False)])
 def test_elsewhere_a_record_agrees_if_seeds_lie_further_apart(
-    run: Run, folder: Path, changed_by: float, agrees: bool
+    run: Posetune, folder: Path, changed_by: float, agrees: bool
 ) -> None:
     other = folder / f"elsewhere-{agrees}"
     shutil.copytree(folder / "home", other)
@@ -127,7 +118,7 @@ def test_elsewhere_a_record_agrees_if_seeds_lie_further_apart(
     assert (found["equal"], found["agrees"], result.returncode) == (False, agrees, not agrees)
 
 
-def test_compare_says_what_differs(run: Run) -> None:
+def test_compare_says_what_differs(run: Posetune) -> None:
     result = run("compare", "toy/0", "toy/1", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
@@ -144,7 +135,7 @@ def test_compare_says_what_differs(run: Run) -> None:
         assert "Traceback" not in refused.stderr
 
 
-def test_export_study_is_read_by_optuna(run: Run, folder: Path) -> None:
+def test_export_study_is_read_by_optuna(run: Posetune, folder: Path) -> None:
     import optuna
 
     result = run("export-study", "toy", "--to", f"sqlite:///{folder / 'optuna.db'}")
@@ -153,14 +144,14 @@ def test_export_study_is_read_by_optuna(run: Run, folder: Path) -> None:
     assert len(study.trials) == 6
 
 
-def test_ui_makes_no_home_where_there_is_none(run: Run, folder: Path) -> None:
+def test_ui_makes_no_home_where_there_is_none(run: Posetune, folder: Path) -> None:
     result = run("ui", "--home", folder / "elsewhere")
     assert (result.returncode, "no home at" in result.stderr) == (2, True)
     assert not (folder / "elsewhere").exists()
 
 
 def test_mlflow_that_is_away_is_one_short_line(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    run: Posetune, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from posetune.home import Home
     from posetune.study.database import open_database
@@ -173,7 +164,7 @@ def test_mlflow_that_is_away_is_one_short_line(
     assert len(str(caught.value)) < 200
 
 
-def test_a_fresh_training_leaves_nothing_of_the_old_one(run: Run, folder: Path) -> None:
+def test_a_fresh_training_leaves_nothing_of_the_old_one(run: Posetune, folder: Path) -> None:
     kept = folder / "home" / "storage" / "checkpoints" / ".train-toy"
     for fresh in ([], ["--fresh"]):
         result = run("train", "toy.yaml", "--seed", len(fresh), *fresh)

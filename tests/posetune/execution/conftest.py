@@ -1,137 +1,55 @@
-"""Real Ray nodes with token authentication, each with an address of its own on loopback."""
+"""Real Ray clusters of several nodes, with token authentication; sweeps to compare with."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import signal
-import subprocess
-import sys
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.commands import run_here
+from support.ray_nodes import Cluster, new_cluster
+from support.simulated_driver import outcome
+from support.sweeps import open_study
 
-MARK = "POSETUNE_TEST_NODE"
-"""Every process of a node inherits it; so a node is found, and killed, whole."""
-
-
-class Node:
-    """One `ray start`, and all processes that come from it."""
-
-    def __init__(self, ip: str, environment: dict[str, str], agent_port: int) -> None:
-        self.ip, self.mark, self.agent_port = ip, uuid.uuid4().hex, agent_port
-        self.environment = {**environment, MARK: self.mark}
-
-    def start(self, *options: str, within: Sequence[str] = ()) -> None:
-        command = [*within, "ray", "start", f"--node-ip-address={self.ip}"]
-        command += ["--object-store-memory=80000000", "--disable-usage-stats", *options]
-        # Fixed by default, and taken where this machine has another Ray.
-        command += [f"--dashboard-agent-listen-port={self.agent_port}"]
-        for is_last in (False, False, True):
-            started = subprocess.run(command, env=self.environment, capture_output=True)
-            if started.returncode == 0:
-                return
-            self.kill()  # a busy machine was too slow for Ray
-            assert not is_last, (started.stdout + started.stderr).decode()
-
-    def processes(self) -> list[int]:
-        sign, found = f"{MARK}={self.mark}".encode(), []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if sign in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
-
-    def kill(self) -> None:
-        """End it as a power cut does."""
-        while processes := self.processes():
-            for pid in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-
-class Cluster:
-    """A head that takes no trials, and workers."""
-
-    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
-        self.folder, self.free_port = folder, free_port
-        self.network = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}"
-        self.port, self.dashboard = free_port(), free_port()
-        self.address = f"http://{self.network}.1:{self.dashboard}"
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "POSETUNE_"))},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "RAY_raylet_start_wait_time_s": "60",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "POSETUNE_HOME": str(folder / "home"),
-            "COLUMNS": "160",
-        }
-        self.nodes: list[Node] = []
-
-    def start_head(self, cpus: int = 0, **environment: str) -> Node:
-        """Start a head, or another after the first has been killed, at the same address."""
-        head = Node(f"{self.network}.1", {**self.environment, **environment}, self.free_port())
-        self.nodes.append(head)
-        temporary = self.folder / f"r{len(self.nodes)}"
-        head.start(
-            "--head",
-            f"--port={self.port}",
-            f"--num-cpus={cpus}",
-            f"--dashboard-host={head.ip}",
-            f"--dashboard-port={self.dashboard}",
-            f"--ray-client-server-port={self.free_port()}",
-            f"--temp-dir={temporary}",
-        )
-        return head
-
-    def start_workers(
-        self, count: int, *, cpus: int = 2, within: Sequence[str] = (), **environment: str
-    ) -> list[Node]:
-        """Start workers; `within` is a command that runs another."""
-        workers = []
-        for _ in range(count):
-            ip = f"{self.network}.{len(self.nodes) + 1}"
-            workers.append(Node(ip, {**self.environment, **environment}, self.free_port()))
-            self.nodes.append(workers[-1])
-            workers[-1].start(
-                f"--address={self.network}.1:{self.port}",
-                f"--num-cpus={cpus}",
-                # Of its own: a node unpacks a job's packages anew, under the feet of another.
-                f"--temp-dir={self.folder / f'r{len(self.nodes)}'}",
-                within=within,
-            )
-        return workers
-
-    def posetune(
-        self, *arguments: object, timeout: float = 240, **changes: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command on a machine that is no node."""
-        return subprocess.run(
-            [sys.executable, "-m", "posetune.cli", *map(str, arguments)],
-            cwd=self.folder,
-            env={**self.environment, **changes},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    def stop(self) -> None:
-        for node in self.nodes:
-            node.kill()
+COMPARED = {"trials": 3, "max_epochs": 4, "concurrent": 1}
+"""One trial at a time: so a sweep ends bit for bit as an undisturbed one does."""
 
 
 @pytest.fixture
-def ray_cluster(free_port: Callable[[], int]) -> Iterator[Cluster]:
+def ray_cluster() -> Iterator[Cluster]:
     """A cluster without nodes at first."""
-    # Ray's sockets lie below its folder, and their paths must stay under 107 characters.
-    with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        cluster = Cluster(Path(path), free_port)
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
+    with new_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def compared_sweep(toy_sweep: Callable[..., Path]) -> Callable[..., Path]:
+    """Write the file of a sweep that is compared with `undisturbed`; keywords are its fields."""
+
+    def write(**fields: object) -> Path:
+        return toy_sweep(**COMPARED, **fields)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def outcomes() -> dict[str, str]:
+    """What was found once in this process."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(
+    outcomes: dict[str, str], compared_sweep: Callable[..., Path], ray_head: str, tmp_path: Path
+) -> str:
+    """What `compared_sweep` comes to where nothing disturbs it."""
+    if not outcomes:
+        folder = tmp_path / "undisturbed"
+        folder.mkdir()
+        file = compared_sweep().rename(folder / "toy.yaml")
+        words = ("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+        result = run_here(*words, folder=folder)
+        assert result.returncode == 0, result.stderr
+        with open_study(folder / "home") as database:
+            outcomes["compared"] = outcome(database)
+    return outcomes["compared"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_worker_imports_no_database_search_tracking_or_network() -> None:
     script = (
         "import sys, posetune.execution.actor\n"

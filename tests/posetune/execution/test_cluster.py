@@ -22,7 +22,7 @@ from posetune.study import schema
 from posetune.study.database import Database, open_database
 from posetune.study.view import read_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 TRIALS, EPOCHS, SAY = 8, 4, "an epoch begins"
 

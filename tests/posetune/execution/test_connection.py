@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.commands import Posetune
+from support.sweeps import view
 
 from posetune.api import BadInputError
 from posetune.execution.connection import (
@@ -21,9 +23,6 @@ from posetune.execution.connection import (
     _reach,
     connected,
 )
-from posetune.home import Home
-from posetune.study.database import open_database
-from posetune.study.view import read_sweep
 
 pytestmark = pytest.mark.ray
 
@@ -99,27 +98,21 @@ def test_an_address_where_nobody_listens_is_refused_at_once(free_port: Callable[
 
 @pytest.mark.slow
 def test_a_sweep_whose_ray_does_not_start_says_so_and_loses_nothing(
-    toy_sweep: Callable[..., Path], tmp_path: Path
+    posetune: Posetune,
+    toy_sweep: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = [sys.executable, "-m", "posetune.cli", "sweep", str(toy_sweep(trials=1)), "--name"]
-    ended = subprocess.run(
-        [*command, "s"],
-        env={
-            **os.environ,
-            "POSETUNE_HOME": str(tmp_path / "home"),
-            "RAY_TMPDIR": str(tmp_path / ("long" * 25)),
-            "COLUMNS": "160",
-        },
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 25)))
+    ended = posetune("sweep", toy_sweep(trials=1), "--name", "s", "--no-tracking")
     assert ended.returncode == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     said = " ".join(ended.stderr.split())
     assert "Ray does not start on this machine (validate_socket_filename failed: " in said
     assert "nothing is lost, the same command again continues the sweep" in said
-    view = read_sweep(open_database(Home.resolve(tmp_path / "home").database), "s")
-    assert (view.state, view.trials) == ("INTERRUPTED", ())
+    found = view(tmp_path / "home")
+    assert found is not None
+    assert (found.state, found.trials) == ("INTERRUPTED", ())
 
 
 def test_no_thread_collects_garbage_while_ray_shuts_down() -> None:

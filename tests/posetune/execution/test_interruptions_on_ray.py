@@ -9,195 +9,215 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from support.commands import Posetune
 from support.simulated_driver import outcome
+from support.sweeps import Driver, Script, beside, count, open_study, partial_seconds, until, view
 
-from posetune.home import Home
+from posetune.execution import preemption
 from posetune.study import schema
-from posetune.study.database import Database, open_database
-from posetune.study.view import read_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+Write = Callable[..., Path]
+
+SAY = "an epoch begins"
+
 
 @pytest.fixture
-def file(toy_sweep: Callable[..., Path], tmp_path: Path) -> Path:
-    """A sweep of one trial at a time, whose processes die when a file says so."""
-    file = toy_sweep(trials=3, max_epochs=4, cpu=os.cpu_count() or 1, epoch_s=0.6)
-    file.write_text(
-        file.read_text().replace("fixed: {", f"fixed: {{die_at: {tmp_path / 'death'}, ")
-    )
-    return file
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
 
 
-def start(folder: Path, home: str, file: Path, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", "s"],
-        cwd=folder,
-        env={**os.environ, "POSETUNE_HOME": str(folder / home), "COLUMNS": "160", **more},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def epochs_begun(home: Path) -> int:
+    """How often an epoch was begun, from its start or within it."""
+    return sum(log.read_text().count(SAY) for log in (home / "storage/logs/s").glob("*.log"))
 
 
-def finish(folder: Path, home: str, file: Path) -> Database:
-    process = start(folder, home, file)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    return open_database(Home.resolve(folder / home).database)
+def check_outcome(home: Path, undisturbed: str, *, disturbances: int) -> None:
+    """As if nothing had happened, and no disturbance cost more than the epoch it came in."""
+    with open_study(home) as database:
+        assert outcome(database) == undisturbed
+    found = view(home)
+    assert found is not None
+    assert found.state == "COMPLETE"
+    assert sum(trial.attempts for trial in found.trials) == len(found.trials) + disturbances
+    assert count(home, schema.placement) == len(found.trials) + disturbances
+    assert epochs_begun(home) == len(found.reports) + disturbances
 
 
-def wait_for_reports(folder: Path, home: str, count: int) -> None:
-    wait_for(folder, home, schema.report, count)
-
-
-def wait_for(folder: Path, home: str, table: schema.Table, count: int) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if (folder / home / "study.db").exists():
-            database = open_database(Home.resolve(folder / home).database)
-            found = rows(database, table)
-            database.close()
-            if found >= count:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"no {count} rows of {table.name}")
-
-
-def rows(database: Database, table: schema.Table) -> int:
-    with database.reading() as connection:
-        return connection.execute(select(func.count()).select_from(table)).scalar_one()
-
-
-def partial_checkpoints(database: Database) -> list[float]:
-    column = schema.checkpoint.c.partial_s
-    with database.reading() as connection:
-        return list(connection.execute(select(column).where(column.is_not(None))).scalars())
-
-
-def test_workers_that_are_taken_away_killed_or_out_of_memory_lose_at_most_an_epoch(
-    file: Path, tmp_path: Path
+def test_workers_killed_out_of_memory_or_told_to_stop_lose_at_most_an_epoch(
+    posetune: Posetune,
+    ray_head: str,
+    undisturbed: str,
+    compared_sweep: Write,
+    home: Path,
+    tmp_path: Path,
 ) -> None:
-    undisturbed = finish(tmp_path, "undisturbed", file)
-    process = start(tmp_path, "disturbed", file)
-    for reports, how in [(1, "SIGTERM"), (2, "MemoryError"), (3, "SIGKILL"), (5, "SIGTERM")]:
-        wait_for_reports(tmp_path, "disturbed", reports)
-        death = tmp_path / "death.new"
-        death.write_text(how)
-        death.replace(tmp_path / "death")
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    disturbed = open_database(Home.resolve(tmp_path / "disturbed").database)
-    assert outcome(disturbed) == outcome(undisturbed)
-    view = read_sweep(disturbed, "s")
-    assert sum(trial.attempts for trial in view.trials) == len(view.trials) + 4
-    # Two were told to stop and saved half an epoch; it counts, and is not trained again.
-    assert len(partial_checkpoints(disturbed)) == 2
-    assert all(0.2 < seconds < 0.6 for seconds in partial_checkpoints(disturbed))
-    assert rows(disturbed, schema.placement) == len(view.trials) + 4
-    assert all(trial.placement["device"] == "cpu" for trial in view.trials)
+    script = Script(tmp_path / "script", "SIGKILL", "go", "MemoryError", "go", "SIGTERM")
+    file = compared_sweep(script=str(script.file), say=SAY)
+    result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+    assert result.returncode == 0, result.stderr
+    assert script.is_over()
+    check_outcome(home, undisturbed, disturbances=3)
+    (seconds,) = partial_seconds(home)  # told to stop, it saved half an epoch; it counts
+    assert seconds > 0
+    found = view(home)
+    assert found is not None
+    assert all(trial.placement["device"] == "cpu" for trial in found.trials)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_driver_told_to_stop_saves_the_epoch_under_way_and_is_out_within_ten_seconds(
-    toy_sweep: Callable[..., Path], tmp_path: Path, number: signal.Signals
-) -> None:
-    file = toy_sweep(trials=2, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=5.0)
-    process = start(tmp_path, "stopped", file)
-    wait_for_reports(tmp_path, "stopped", 1)
-    time.sleep(2.0)
-    begun = time.monotonic()
-    os.kill(process.pid, number)
-    output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 10
-    assert process.returncode == 130, output
+def check_stopped(home: Path, code: int, output: str, number: signal.Signals) -> None:
+    assert code == 130, output
     assert f"stopped by {number.name}; the same command again continues it" in output
-    database = open_database(Home.resolve(tmp_path / "stopped").database)
-    (seconds,) = partial_checkpoints(database)
-    assert 1.0 < seconds < 4.0
-    finish(tmp_path, "stopped", file)
-    with database.reading() as connection:
-        column = schema.report.c.seconds
-        taken = connection.execute(select(column).order_by(schema.report.c.id)).scalars().all()
-    assert taken[1] > 5.0
-    assert taken[1] - seconds < 5.0
-    assert not list((tmp_path / "stopped").glob("**/stop"))
+    assert len(partial_seconds(home)) == 1
+    assert not list(home.glob("**/stop"))
+    found = view(home)
+    assert found is not None
+    assert found.state == "INTERRUPTED"
+    assert "RUNNING" not in {trial.state for trial in found.trials}
 
 
-def test_the_driver_is_out_within_ten_seconds_when_neither_mlflow_nor_the_worker_answers(
-    toy_sweep: Callable[..., Path], tmp_path: Path
+def test_a_driver_interrupted_by_the_user_saves_the_epoch_under_way(
+    posetune: Posetune,
+    ray_head: str,
+    undisturbed: str,
+    compared_sweep: Write,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = toy_sweep(trials=2, max_epochs=3, cpu=os.cpu_count() or 1, epoch_s=1.0)
-    file.write_text(file.read_text().replace("fixed: {", "fixed: {stuck_above: 0, "))
+    monkeypatch.setattr(preemption, "HAND_OVER_S", 200.0)
+    script = Script(tmp_path / "script", "go", "wait")
+    file = compared_sweep(script=str(script.file), say=SAY)
+    command = ("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+
+    def interrupt() -> None:
+        until(script.is_over)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with beside(interrupt):
+        result = posetune(*command)
+    check_stopped(home, result.returncode, result.stderr, signal.SIGINT)
+    assert posetune(*command).returncode == 0
+    check_outcome(home, undisturbed, disturbances=1)
+
+
+def test_a_driver_with_a_ray_of_its_own_saves_the_epoch_under_way_on_sigterm(
+    posetune: Posetune,
+    ray_head: str,
+    undisturbed: str,
+    compared_sweep: Write,
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    """Ray takes the signal when it starts, and would abort on it."""
+    script = Script(tmp_path / "script", "go", "wait")
+    file = compared_sweep(script=str(script.file), say=SAY)
+    driver = Driver(tmp_path, "sweep", file, "--name", "s", "--no-tracking", patient=True)
+    driver.until(script.is_over)
+    code = driver.end(signal.SIGTERM)
+    check_stopped(home, code, driver.output, signal.SIGTERM)
+    again = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+    assert again.returncode == 0, again.stderr
+    check_outcome(home, undisturbed, disturbances=1)
+
+
+def test_the_driver_is_out_though_neither_mlflow_nor_the_worker_answers(
+    toy_sweep: Write, ray_head: str, home: Path, tmp_path: Path
+) -> None:
+    """The worker would take an hour, and MLflow never answers; see `bench_platform` for seconds."""
+    file = toy_sweep(trials=2, max_epochs=3, concurrent=1, stuck_above=0)
     with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never says a word
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        process = start(tmp_path, "home", file, MLFLOW_TRACKING_URI=address)
-        wait_for(tmp_path, "home", schema.placement, 1)
-        time.sleep(1.0)
-        begun = time.monotonic()
-        os.kill(process.pid, signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 10
-    assert process.returncode == 130, output
-    assert "the same command again continues it" in output
-    assert "MLflow is behind" in output
+        command = ("sweep", file, "--name", "s", "--address", ray_head)
+        driver = Driver(tmp_path, *command, MLFLOW_TRACKING_URI=address)
+        driver.until(lambda: count(home, schema.placement))
+        code = driver.end(signal.SIGTERM)
+    assert code == 130, driver.output
+    assert "the same command again continues it" in driver.output
+    assert "MLflow is behind" in driver.output
 
 
 def test_a_store_that_changes_under_a_running_sweep_stops_it_with_nothing_lost(
-    toy_sweep: Callable[..., Path], toy_store: Path, tmp_path: Path
+    posetune: Posetune,
+    compared_sweep: Write,
+    ray_head: str,
+    toy_store: Path,
+    home: Path,
+    tmp_path: Path,
 ) -> None:
-    file = toy_sweep(trials=3, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=0.5)
-    process = start(tmp_path, "home", file)
-    wait_for_reports(tmp_path, "home", 1)
+    script = Script(tmp_path / "script", "go", "wait")
+    file = compared_sweep(script=str(script.file))
+    command = ("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
     content = (toy_store / "toy.json").read_text()
-    (toy_store / "toy.json").write_text('{"image_size": 9}')
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, output
-    assert f"store {toy_store}: has changed under the running sweep" in output
-    assert "Traceback" not in output
-    view = read_sweep(open_database(Home.resolve(tmp_path / "home").database), "s")
-    assert view.state == "INTERRUPTED"
-    assert "FAILED" not in {trial.state for trial in view.trials}
+
+    def change() -> None:
+        until(script.is_over)
+        (toy_store / "toy.json").write_text('{"image_size": 9}')
+        script.let_go()
+
+    with beside(change):
+        result = posetune(*command)
+    assert result.returncode == 2, result.stderr
+    assert f"store {toy_store}: has changed under the running sweep" in result.stderr
+    assert "Traceback" not in result.stderr
+    found = view(home)
+    assert found is not None
+    assert found.state == "INTERRUPTED"
+    assert "FAILED" not in {trial.state for trial in found.trials}
     (toy_store / "toy.json").write_text(content)
-    assert read_sweep(finish(tmp_path, "home", file), "s").state == "COMPLETE"
+    assert posetune(*command).returncode == 0
+    found = view(home)
+    assert found is not None
+    assert found.state == "COMPLETE"
 
 
 def test_a_driver_that_was_replaced_stops_and_says_so(
-    toy_sweep: Callable[..., Path], tmp_path: Path
+    posetune: Posetune, compared_sweep: Write, ray_head: str, home: Path, tmp_path: Path
 ) -> None:
-    file = toy_sweep(trials=3, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=0.5)
-    process = start(tmp_path, "home", file)
-    wait_for_reports(tmp_path, "home", 1)
-    database = open_database(Home.resolve(tmp_path / "home").database)
-    database.write(lambda connection: connection.execute(schema.lease.update().values(holder="x")))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1, output
-    assert "another driver has taken this sweep over" in output
-    assert "Traceback" not in output
+    script = Script(tmp_path / "script", "go", "wait")
+    file = compared_sweep(script=str(script.file))
+
+    def replace() -> None:
+        until(script.is_over)
+        with open_study(home) as study:
+            study.write(lambda connection: connection.execute(change))
+        script.let_go()
+
+    change = schema.lease.update().values(holder="x")
+    with beside(replace):
+        result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+    assert result.returncode == 1, result.stderr
+    assert "another driver has taken this sweep over" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_sweep_is_stopped_from_elsewhere_and_its_log_says_what_happened(
-    posetune: Callable[..., subprocess.CompletedProcess[str]],
-    toy_sweep: Callable[..., Path],
+    posetune: Posetune,
+    posetune_process: Posetune,
+    compared_sweep: Write,
+    ray_head: str,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = toy_sweep(trials=2, max_epochs=2, cpu=os.cpu_count() or 1, epoch_s=6.0)
-    file.write_text(file.read_text().replace("fixed: {", "fixed: {say: hello from the trial, "))
-    process = start(tmp_path, "home", file)
-    wait_for_reports(tmp_path, "home", 1)
-    stopped = posetune("stop", "s")
-    assert stopped.returncode == 0, stopped.stderr
-    assert "INTERRUPTED, stopped by" in stopped.stderr
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 130, output
+    monkeypatch.setattr(preemption, "HAND_OVER_S", 200.0)
+    script = Script(tmp_path / "script", "go", "wait")
+    file = compared_sweep(script=str(script.file), say="hello from the trial")
+    stopped: list[subprocess.CompletedProcess[str]] = []
+
+    def stop() -> None:
+        until(script.is_over)
+        stopped.append(posetune_process("stop", "s"))
+
+    with beside(stop):
+        result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+    assert result.returncode == 130, result.stderr
+    assert stopped[0].returncode == 0, stopped[0].stderr
+    assert "INTERRUPTED, stopped by" in stopped[0].stderr
     again = posetune("stop", "s")
     assert (again.returncode, "has no driver to stop" in again.stderr) == (2, True)
     log = posetune("logs", "s", "--trial", "0").stderr

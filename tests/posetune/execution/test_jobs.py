@@ -14,7 +14,7 @@ from posetune.provenance import collect
 from posetune.study.database import open_database
 from posetune.study.view import read_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_sweep_is_submitted_once_followed_found_and_shown_through_the_head(

@@ -1,26 +1,27 @@
-"""Sweeps killed with SIGKILL at many moments, through real Ray, end as undisturbed ones do.
+"""Sweeps killed with SIGKILL, through real Ray, end as undisturbed ones do.
 
-One trial at a time: bit for bit the same trials, parameters, values, decisions and states.
+That a kill around any event loses nothing is shown without Ray, in `study/test_kills.py`. Here are
+as few as show that Ray adds no loss of its own: with Ray and workers, or the driver alone.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import pytest
+from support.commands import Posetune
 from support.simulated_driver import outcome
+from support.sweeps import Driver, Script, count, open_study, view
 
-from posetune.home import Home
-from posetune.study.database import open_database
-from posetune.study.view import read_sweep
+from posetune.study import schema
+from posetune.study.rungs import Rungs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+Write = Callable[..., Path]
 
 SELFPOSE_SWEEP = """\
 trainable: selfpose.trainable:SelfPose
@@ -45,62 +46,93 @@ budget: {{trials: 4}}
 """
 
 
-def start(folder: Path, home: str, *arguments: object) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "POSETUNE_HOME": str(folder / home)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "posetune.cli", "sweep", *map(str, arguments), "--name", "s"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def mlflow_children(home: Path) -> dict[str, list[str]]:
+    """The states of the child runs in the home's MLflow store, by trial number."""
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    found: dict[str, list[str]] = {}
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id]):
+            if "mlflow.parentRunId" in run.data.tags:
+                found.setdefault(run.data.tags["posetune.trial"], []).append(run.info.status)
+    return found
 
 
-def kill_after(folder: Path, file: Path, *, reports: int, pause: float) -> None:
-    """Run the sweep until so many reports are committed and a moment more, then kill it all."""
-    process = start(folder, "killed", file)
-    database = None
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        if (folder / "killed" / "study.db").exists():
-            try:
-                database = database or open_database(
-                    Home.resolve(folder / "killed").database, create=False
-                )
-                if sum(trial.epochs for trial in read_sweep(database, "s").trials) >= reports:
-                    break
-            except ValueError:  # nothing has been written yet
-                pass
-        time.sleep(0.05)
-    time.sleep(pause)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if database is not None:
-        database.close()
-
-
-def compare(folder: Path, file: Path, kills: list[tuple[int, float]]) -> None:
-    assert start(folder, "undisturbed", file).wait(timeout=180) == 0
-    for reports, pause in kills:
-        kill_after(folder, file, reports=reports, pause=pause)
-    assert start(folder, "killed", file).wait(timeout=180) == 0
-    found, expected = (
-        outcome(open_database(Home.resolve(folder / home).database))
-        for home in ("killed", "undisturbed")
-    )
-    assert found == expected
-
-
-def test_killed_eight_times_the_toy_ends_the_same(
-    toy_sweep: Callable[..., Path], tmp_path: Path
+def test_killed_within_an_epoch_and_between_trials_a_sweep_ends_the_same(
+    posetune: Posetune,
+    ray_head: str,
+    undisturbed: str,
+    compared_sweep: Write,
+    migrated_home: Path,
+    tmp_path: Path,
 ) -> None:
-    file = toy_sweep(trials=6, max_epochs=9, cpu=os.cpu_count() or 1, epoch_s=0.15)
-    moments = [(0, 2.0), (1, 0.0), (1, 0.1), (3, 0.05), (6, 0.0), (9, 0.2), (10, 0.0), (12, 0.1)]
-    compare(tmp_path, file, moments)
+    script = Script(tmp_path / "script", "go", "wait", "go", "go", "go", "wait")
+    command = ("sweep", compared_sweep(script=str(script.file)), "--name", "s")
+
+    whole = Driver(tmp_path, *command)  # with a Ray of its own, in one process group
+    whole.until(lambda: len(script.lines) < 5)  # the second epoch of the first trial
+    whole.kill()
+    driver = Driver(tmp_path, *command, "--address", ray_head)  # its workers are not
+    driver.until(lambda: count(migrated_home, schema.told))  # the second trial goes no further
+    driver.kill()
+    script.let_go()
+    result = posetune(*command, "--address", ray_head)
+
+    assert result.returncode == 0, result.stderr
+    with open_study(migrated_home) as database:
+        assert outcome(database) == undisturbed
+    assert mlflow_children(migrated_home) == {str(number): ["FINISHED"] for number in range(3)}
 
 
-def test_killed_three_times_the_model_ends_the_same(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_driver_killed_with_several_trials_under_way_continues(
+    posetune: Posetune, ray_head: str, toy_sweep: Write, tmp_path: Path
+) -> None:
+    script = Script(tmp_path / "script", *["go"] * 4, "wait", "wait")
+    file = toy_sweep(trials=6, concurrent=2, script=str(script.file))
+    command = ("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+    driver = Driver(tmp_path, *command)
+    driver.until(script.is_over)
+    driver.kill()
+    script.let_go()
+    result = posetune(*command)
+    assert result.returncode == 0, result.stderr
+    check_reports(tmp_path / "home", trials=6)
+
+
+def check_reports(home: Path, *, trials: int) -> None:
+    """No epoch twice, no hole, and the decisions are those of the rungs fed in this order."""
+    found = view(home)
+    assert found is not None
+    assert found.state == "COMPLETE"
+    epochs: dict[int, list[int]] = {number: [] for number in range(trials)}
+    for report in found.reports:
+        epochs[report.trial].append(report.epoch)
+    assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in found.trials}
+    rungs = Rungs(found.spec.pruner, "min", found.spec.sampler.seed)
+    decisions = [rungs.report(r.trial, r.epoch, r.value) for r in found.reports]
+    assert decisions == [report.decision for report in found.reports]
+
+
+@pytest.mark.long
+def test_killed_within_a_stage_and_later_the_model_ends_the_same(
+    tiny_store: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "selfpose.yaml"
     file.write_text(SELFPOSE_SWEEP.format(store=tiny_store, cpu=os.cpu_count() or 1))
-    compare(tmp_path, file, [(0, 9.0), (2, 0.3), (5, 0.0)])
+    found = []
+    for name in ("undisturbed", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        home = folder / "home"
+        command = ("sweep", file, "--name", "s")
+        if name == "killed":
+            driver = Driver(folder, *command)
+            driver.until(lambda home=home: list(home.glob("storage/stages/*/*.claim")))
+            driver.kill()
+            driver = Driver(folder, *command)
+            driver.until(lambda home=home: count(home, schema.report) >= 2)
+            driver.kill()
+        driver = Driver(folder, *command)
+        assert driver.end() == 0, driver.output
+        with open_study(home) as database:
+            found.append(outcome(database))
+    assert found[0] == found[1]

@@ -11,8 +11,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,11 +18,14 @@ from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
+from support.commands import run_here
+
+from posetune.execution import preflight
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-LOOK_S = 20
-"""For the nodes to look around where one never answers."""
+LOOK_S = 60
+"""For the nodes to look around where one never answers: the others must be done by then."""
 
 FAULTY = """
 import os
@@ -46,14 +47,6 @@ class Faulty(Toy):
 
 class Blind(Toy):
     accelerator = CUDA
-"""
-
-CHECK = """
-import os
-from posetune.execution import preflight
-preflight.LOOK_S = float(os.environ.get("LOOK_S", 120))
-from posetune.cli import main
-main()
 """
 
 
@@ -85,21 +78,8 @@ class Nodes:
 
     def check(self, file: Path, *options: str, **environment: str) -> dict[str, list[str]]:
         """Return the faults that the command prints, by what is before the text."""
-        ended = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                CHECK,
-                "check",
-                file,
-                "--address",
-                self.cluster.address,
-                *options,
-            ],
-            env={**os.environ, "COLUMNS": "160", **environment},
-            capture_output=True,
-            text=True,
-        )
+        words = ("check", file, "--address", self.cluster.address, *options)
+        ended = run_here(*words, folder=self.folder, environment=environment)
         assert ended.returncode == 4, ended.stderr
         assert "Traceback" not in ended.stderr
         found: dict[str, list[str]] = {}
@@ -227,23 +207,36 @@ def test_what_the_driver_lacks_and_resources_that_no_node_has_are_named(
     assert found == {}
 
 
-def test_nodes_that_die_fail_at_a_depth_or_stay_silent_are_named(
+def test_nodes_that_die_or_fail_at_a_depth_are_named(
     nodes: Nodes, file: Callable[..., Path]
 ) -> None:
     changes = {"{cpu: 1}": "{cpu: 1, gpu: 0.5}", "fixed: {": "fixed: {hold_mb: 600, "}
-    nodes.send("silent", signal.SIGSTOP)
-    try:
-        found = nodes.check(file(**changes), LOOK_S=str(LOOK_S))
-    finally:
-        nodes.send("silent", signal.SIGCONT)
-    (line,) = found.pop(f"{nodes.name('silent')}: answer")
-    assert line == f"no answer within {LOOK_S} s; look at it with `ray status`"
+    found = nodes.check(file(**changes))
     (line,) = found.pop(f"{nodes.name('dies')}: answer")
     assert line.startswith("the check ended with: ")
     assert line.endswith("; the node's Ray logs say more")
     (line,) = found.pop(f"{nodes.name('small')}: batch")
     assert line.startswith("depth=8: out of memory (tried to allocate 2 GB); lower the batch size")
-    (line,) = found.pop(f"{nodes.name('small')}: memory")
-    assert line.startswith("a trial takes 0.6 GB of the GPU's memory, its share is 0.5 GB; raise")
+    for fault in ("small", "silent"):
+        (line,) = found.pop(f"{nodes.name(fault)}: memory")
+        assert line.startswith(
+            "a trial takes 0.6 GB of the GPU's memory, its share is 0.5 GB; raise"
+        )
     assert found == {}
     assert not (nodes.folder / "home").exists()
+
+
+@pytest.mark.long
+def test_a_node_that_stays_silent_is_named(
+    nodes: Nodes, file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "LOOK_S", LOOK_S)
+    nodes.send("silent", signal.SIGSTOP)
+    try:
+        found = nodes.check(file(**{"{cpu: 1}": "{cpu: 1, gpu: 0.5}"}))
+    finally:
+        nodes.send("silent", signal.SIGCONT)
+    assert found.pop(f"{nodes.name('silent')}: answer") == [
+        f"no answer within {LOOK_S} s; look at it with `ray status`"
+    ]
+    assert set(found) == {f"{nodes.name('dies')}: answer", f"{nodes.name('small')}: batch"}

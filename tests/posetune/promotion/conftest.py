@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from support.mlflow_scene import (
     contents,
-    empty_store,
     other_home,
     postgres_tracking,
     scene,
@@ -15,7 +14,6 @@ from support.mlflow_scene import (
 
 __all__ = [
     "contents",
-    "empty_store",
     "other_home",
     "postgres_tracking",
     "scene",

@@ -82,6 +82,7 @@ def written(scene: Any, promotion: Promotion, folder: Path) -> dict[str, Any]:
     return dict(decision)
 
 
+@pytest.mark.slow
 def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_down(
     graded: Any, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
     assert "so far: 1." in version.description
 
 
+@pytest.mark.slow
 def test_a_first_candidate_that_beats_nothing_is_refused_and_kept_as_a_version(
     graded: Any, tmp_path: Path
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_first_candidate_that_beats_nothing_is_refused_and_kept_as_a_version(
     assert version.tags["posetune.gate"] == "refused"
 
 
+@pytest.mark.slow
 def test_a_better_candidate_replaces_the_champion_and_rollback_brings_it_back(graded: Any) -> None:
     train(graded, FAIR)
     ask(graded)
@@ -135,6 +138,7 @@ def test_a_better_candidate_replaces_the_champion_and_rollback_brings_it_back(gr
         roll_back(graded.home, model="toy", alias="champion", to=9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [FAIR, BAD])
 def test_an_equal_or_worse_candidate_leaves_the_champion_and_each_look_is_counted(
     graded: Any, off: float
@@ -150,6 +154,7 @@ def test_an_equal_or_worse_candidate_leaves_the_champion_and_each_look_is_counte
     assert holder(graded) == 1
 
 
+@pytest.mark.slow
 def test_the_champion_itself_is_kept_and_candidates_are_not_gated_without_a_look(
     graded: Any,
 ) -> None:
@@ -165,6 +170,7 @@ def test_the_champion_itself_is_kept_and_candidates_are_not_gated_without_a_look
     assert count_openings(graded.database, DIGEST) == 1
 
 
+@pytest.mark.slow
 def test_force_moves_the_alias_unseen_and_says_why(graded: Any, tmp_path: Path) -> None:
     train(graded, GOOD)
     ask(graded)
@@ -178,6 +184,7 @@ def test_force_moves_the_alias_unseen_and_says_why(graded: Any, tmp_path: Path) 
     assert roll_back(graded.home, model="toy", alias="champion") == (2, 1)
 
 
+@pytest.mark.slow
 def test_other_test_data_is_refused_before_it_is_opened(graded: Any) -> None:
     train(graded, FAIR)
     ask(graded)
@@ -195,6 +202,7 @@ def test_other_test_data_is_refused_before_it_is_opened(graded: Any) -> None:
     assert holder(graded) == 1
 
 
+@pytest.mark.slow
 def test_a_champion_without_files_is_refused_before_the_data_is_opened(graded: Any) -> None:
     train(graded, FAIR)
     ask(graded)
@@ -207,6 +215,7 @@ def test_a_champion_without_files_is_refused_before_the_data_is_opened(graded: A
     assert count_openings(graded.database, DIGEST) == 1
 
 
+@pytest.mark.slow
 def test_a_champion_that_moved_meanwhile_stays(graded: Any) -> None:
     train(graded, FAIR)
     ask(graded)
@@ -232,6 +241,7 @@ def test_a_champion_that_moved_meanwhile_stays(graded: Any) -> None:
     assert client.get_model_version("toy", "3").tags["posetune.gate"] == "ungated"
 
 
+@pytest.mark.slow
 def test_a_promotion_cut_before_the_alias_moved_is_taken_up_again(
     graded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +255,7 @@ def test_a_promotion_cut_before_the_alias_moved_is_taken_up_again(
     assert (ask(graded).version, holder(graded)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_finalists_are_trained_again_and_their_means_choose(graded: Any) -> None:
     train(graded, GOOD)
     train(graded, GOOD)
@@ -271,10 +282,11 @@ def command(scene: Any, *arguments: str) -> Any:
     return CliRunner().invoke(app, [*arguments, "--home", str(scene.home.folder)])
 
 
+@pytest.mark.slow
 def test_a_refusal_is_exit_code_three_with_the_table(
     graded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("posetune.spec.registration.load_trainable", lambda _: Graded)
+    monkeypatch.setattr("posetune.workflow.promote.load_trainable", lambda _: Graded)
     train(graded, BAD)
     refuse = ("promote", "first", "--model", "toy", "--alias", "champion")
 
@@ -294,7 +306,7 @@ def test_a_refusal_is_exit_code_three_with_the_table(
 def test_further_seeds_are_trained_from_the_command_line(
     graded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("posetune.spec.registration.load_trainable", lambda _: Graded)
+    monkeypatch.setattr("posetune.workflow.promote.load_trainable", lambda _: Graded)
     train(graded, GOOD)
 
     result = command(graded, "promote", "first", "--model", "toy", "--seeds", "2", "--json")

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from posetune.api import BadInputError
 from posetune.cli.app import app
-from posetune.cli.models import open_model
 from posetune.promotion.decision import Request, promote
 from posetune.promotion.test_looks import count_openings
 from posetune.testing.toy import Toy
+from posetune.workflow.models import open_model
 
 TOY = "posetune.testing.toy:Toy"
 

@@ -69,6 +69,7 @@ def test_the_model_has_its_trials_metrics_on_its_data_and_the_run_keeps_its_own(
     assert (folder / "input_example.json").exists()
 
 
+@pytest.mark.slow
 def test_the_same_trial_again_keeps_its_version(finished: Any) -> None:
     first = promoted(finished)
     again = promoted(finished)
@@ -78,6 +79,7 @@ def test_the_same_trial_again_keeps_its_version(finished: Any) -> None:
     assert len(client.search_model_versions("name = 'selfpose'")) == 1
 
 
+@pytest.mark.slow
 def test_a_promotion_cut_before_its_version_takes_the_same_logged_model(
     finished: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_promotion_cut_before_its_version_takes_the_same_logged_model(
     assert len(client.search_logged_models(experiments)) == 1
 
 
+@pytest.mark.slow
 def test_the_alias_moves_to_a_better_trial(scene: Any) -> None:
     run = scene.open()
     scene.run_trial(run, 5.0)

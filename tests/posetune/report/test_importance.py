@@ -146,6 +146,7 @@ def test_the_tables_say_what_ranking_and_importance_rest_on(tmp_path: Path) -> N
     assert set(found["params"]) == {"x", "depth"}
 
 
+@pytest.mark.slow
 def test_a_sweep_without_importance_is_shown_without_optuna(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
     run = SweepRun(database, opening())

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
-import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support.browser import Browser
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
@@ -52,7 +50,7 @@ def database(tmp_path: Path) -> Database:
 
 
 def simulated(database: Database, **changes: object) -> SweepView:
-    drive(database, opening(**{"budget": {"trials": 24}, **changes}))
+    drive(database, opening(**{"budget": {"trials": 12}, **changes}))
     return read_sweep(database, "s")
 
 
@@ -64,6 +62,7 @@ def page_of(view: SweepView) -> tuple[str, Balanced]:
     return page, parsed
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_else_and_every_picture_says_what_it_shows(database: Database) -> None:
     page, parsed = page_of(simulated(database))
     assert all(link.startswith(("#", "data:")) for link in parsed.links)
@@ -89,6 +88,7 @@ def test_what_a_user_wrote_is_shown_and_never_run(database: Database) -> None:
     assert "a &lt;reason&gt;" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -107,6 +107,7 @@ def test_a_sweep_without_a_report_has_a_page(database: Database) -> None:
     page_of(read_sweep(database, "s"))
 
 
+@pytest.mark.slow
 def test_the_same_sweep_gives_the_same_page(database: Database) -> None:
     view = simulated(database)
     assert page_of(view)[0] == page_of(view)[0]
@@ -121,6 +122,7 @@ def test_what_pruning_saved_is_the_epochs_that_were_not_trained(database: Databa
     assert "what that cost is not known" in str(balance)
 
 
+@pytest.mark.slow
 def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) -> None:
     """A late bloomer: bad at the first rung, best in the end."""
     pruner = {"max_epochs": 9, "audit_share": 1.0}
@@ -144,24 +146,14 @@ def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 1440])
 def test_the_page_fits_a_phone_and_a_desk(
-    database: Database, tmp_path: Path, required: Callable[..., None], width: int
+    database: Database, tmp_path: Path, browser: Browser
 ) -> None:
     """No sideways scrolling of the page itself, asked of a real browser."""
-    browser = Path("/usr/bin/chromium")
-    required("browser", browser.exists(), "install Chromium (Debian: chromium)")
     page, _ = page_of(simulated(database))
-    probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
-    frame = f'<iframe src="page.html" style="width:{width}px;height:900px;border:0"></iframe>'
-    (tmp_path / "page.html").write_text(page.replace("</body>", probe))
-    read = "<p id=w></p><script>onload = () => { w.textContent = 'width ' + document"
-    read += ".querySelector('iframe').contentDocument.title }</script>"
-    (tmp_path / "frame.html").write_text(f"<body style='margin:0'>{frame}{read}</body>")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
-    command = [str(browser), *flags, "--dump-dom", (tmp_path / "frame.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    found = re.search(r"width (\d+)", dom)
-    assert found is not None, dom[-500:]
-    assert int(found[1]) <= width
+    (tmp_path / "page.html").write_text(page)
+    for width in (360, 1440):
+        with browser.open((tmp_path / "page.html").as_uri(), width=width) as opened:
+            opened.wait_for("posetune ...")
+            assert opened.evaluate("innerWidth") == width
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width

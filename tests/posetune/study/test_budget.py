@@ -168,6 +168,7 @@ def test_the_time_between_two_drivers_is_not_counted(study: Database) -> None:
     assert read_sweep(study, "s").trials[0].held_s == 70
 
 
+@pytest.mark.slow
 def test_a_larger_budget_takes_up_what_was_left(study: Database) -> None:
     opening, world, slots = draw(2)
     opening = capped(opening, world, slots, seed=2)

@@ -43,6 +43,7 @@ def test_without_pruning_the_epochs_are_certain_and_the_time_is_not() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_sampler_that_learns_is_expected_to_train_longer() -> None:
     size = {"pruner": {"max_epochs": 27, "reduction_factor": 3}, "budget": {"trials": 60}}
     random, learning = (

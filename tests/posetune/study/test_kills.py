@@ -133,6 +133,7 @@ def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: P
         check_consistent(database)
 
 
+@pytest.mark.slow
 def test_killed_here_and_there_the_sweep_ends_the_same_on_either_database(
     database: Database,
 ) -> None:
@@ -147,6 +148,7 @@ def test_killed_here_and_there_the_sweep_ends_the_same_on_either_database(
         assert outcome(database) == expected, (at, after)
 
 
+@pytest.mark.slow
 def test_killed_here_and_there_two_trials_at_a_time_end_consistent_on_either_database(
     database: Database,
 ) -> None:

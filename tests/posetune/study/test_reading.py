@@ -98,6 +98,7 @@ def test_the_time_of_drivers_adds_up(database: Database) -> None:
     assert read_sweep(database, "s").driven_s == 2 * (4 * EPOCH_S + 50) + EPOCH_S
 
 
+@pytest.mark.slow
 def test_reading_a_sweep_takes_little_more_than_it_returns(database: Database) -> None:
     clock = Clock()
     run = SweepRun(database, opening(), clock=clock)

@@ -241,6 +241,7 @@ def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> No
     assert len(set(seen)) > 3
 
 
+@pytest.mark.slow
 def test_processes_that_create_a_database_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'study.db'}"
     code = f"from posetune.study.database import open_database; open_database({address!r})"

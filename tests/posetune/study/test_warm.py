@@ -50,6 +50,7 @@ def test_the_sampler_begins_where_the_other_sweep_had_come(study: Database) -> N
     assert sum(map(far, new[1:9])) < sum(map(far, cold[1:9])), "TPE has learned already"
 
 
+@pytest.mark.slow
 def test_a_resume_repeats_it_although_the_other_sweep_has_grown(
     study: Database, tmp_path: Path
 ) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.commands import Posetune
 
 import posetune.testing.example
 from posetune.testing.conformance import TrainableConformance
@@ -39,9 +38,7 @@ def test_it_is_as_short_as_the_readme_says() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_sweep_runs_on_it(
-    posetune: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_a_sweep_runs_on_it(posetune: Posetune, ray_head: str, tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(
         f"""\
 trainable: posetune.testing.example:OnePose
@@ -55,6 +52,6 @@ budget: {{trials: 4}}
     checked = posetune("check", "one.yaml", "--json")
     assert checked.returncode == 0, checked.stderr
     assert json.loads(checked.stdout)["disk_bytes"] > 0
-    swept = posetune("sweep", "one.yaml", "--json")
+    swept = posetune("sweep", "one.yaml", "--json", "--no-tracking", "--address", ray_head)
     assert swept.returncode == 0, swept.stderr
     assert len(json.loads(swept.stdout)["trials"]) == 4

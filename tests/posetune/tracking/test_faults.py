@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -17,6 +16,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from safetensors.numpy import save_file
+from support.mlflow_server import MlflowServer
+from support.waiting import wait_until
 
 from posetune.api import StoreSummary
 from posetune.home import Home
@@ -59,6 +60,10 @@ class Proxy:
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    @property
+    def is_open(self) -> bool:
+        return self._server is not None
+
     def close(self) -> None:
         """Refuse connections. There is no keep-alive (HTTP/1.0), so none stays."""
         if self._server is not None:
@@ -74,7 +79,7 @@ class Proxy:
                     fault = proxy.fault(self.command, self.path)
                     proxy.seen[fault] += 1
                 if fault == HELD:
-                    proxy.over.wait(60)
+                    proxy.over.wait()
                 if fault in ("500", "429"):
                     return self.answer(int(fault), [], b"stumbled")
                 backend = HTTPConnection("127.0.0.1", proxy.target, timeout=30)
@@ -108,10 +113,9 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(server: Any) -> Iterator[Proxy]:
+def proxy(running_mlflow_server: MlflowServer) -> Iterator[Proxy]:
     """A healthy proxy in front of a running server."""
-    server.start()
-    proxy = Proxy(server.port)
+    proxy = Proxy(running_mlflow_server.port)
     proxy.open()
     yield proxy
     proxy.over.set()
@@ -121,6 +125,7 @@ def proxy(server: Any) -> Iterator[Proxy]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same tries with shorter pauses."""
+    monkeypatch.setattr("posetune.tracking.tracker.HEAD_START_S", 0.0)
     monkeypatch.setattr("posetune.tracking.tracker.PERIOD_S", 0.1)
     monkeypatch.setattr("posetune.tracking.tracker.LONGEST_PAUSE_S", 0.2)
     monkeypatch.setattr("posetune.tracking.tracker.SHARE", 1.0)
@@ -154,6 +159,15 @@ def artifacts(home: Home, runs: dict[str, Shown], folder: Path) -> dict[str, str
     return digests
 
 
+def await_pass(tracker: Tracker, proxy: Proxy) -> None:
+    """Return when the tracker has begun to ship what is new, or finds nobody to ship it to."""
+    asked = proxy.seen.total()
+    if proxy.is_open:
+        wait_until(lambda: proxy.seen.total() > asked, "a request of the tracker")
+    else:
+        wait_until(lambda: "refused" in tracker.error, "a tracker that finds no server")
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_stumbles_ends_like_one_that_never_did(
     scene: Any,
@@ -165,25 +179,26 @@ def test_a_server_that_stumbles_ends_like_one_that_never_did(
 ) -> None:
     proxy.fault = stumbling(seed=7)
     home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
-    scene.trials = 10
+    scene.trials = 8
     run = scene.open()
     run.baselines({"mean_shape": 9.0})
     tracker = Tracker(scene.database, "first", home)
     tracker.start()
-    for i in range(10):
-        if i == 5:
+    for i in range(8):
+        if i == 3:
             proxy.close()
         number, attempt = scene.begin(run)
         while scene.epoch(run, number, attempt, value=3.0 + (7 * i) % 5).value == "continue":
-            time.sleep(0.3)
-        if i == 4:
+            await_pass(tracker, proxy)
+        if i == 2:
             run.fail(number, "diverged")
         else:
             run.finish(number)
-        if i == 6:
+        await_pass(tracker, proxy)
+        if i == 4:
             proxy.open()
     run.close("finished")
-    assert tracker.stop(120.0), tracker.error
+    assert tracker.stop(300.0), tracker.error
     assert {"500", "429", LOST, CUT, HEALTHY} == set(proxy.seen)
 
     proxy.fault = lambda method, path: HEALTHY
@@ -229,12 +244,8 @@ def test_uploads_that_hang_leave_the_numbers_and_let_the_driver_end(
     home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
     tracker = Tracker(scene.database, "first", home)
     tracker.start()
-    deadline = time.monotonic() + 30
-    while not proxy.seen[HELD] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    started = time.monotonic()
-    assert not tracker.stop(1.0)
-    assert time.monotonic() - started < 3
+    wait_until(lambda: proxy.seen[HELD], "an upload")
+    assert not tracker.stop(1.0)  # and it returns, though the upload hangs for ever
     states = {name: run["tags"]["posetune.state"] for name, run in shown(home).items()}
     assert states["first"] == "complete"
     assert len(states) == 5

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from support.waiting import wait_until
 
 from posetune.api import BadInputError
 from posetune.tracking import machine
@@ -52,10 +52,12 @@ def test_they_arrive_in_the_sweeps_run_and_shipping_goes_on_as_before(
         scene.run_trial(run, 5.0)
         report = ship(scene.database, "first", scene.home)
         client = MlflowClient(scene.home.tracking)
-        deadline = time.monotonic() + 20
-        while "system/cpu_utilization_percentage" not in client.get_run(report.run_id).data.metrics:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(
+            lambda: (
+                "system/cpu_utilization_percentage" in client.get_run(report.run_id).data.metrics
+            ),
+            "the load in MLflow",
+        )
     scene.run_trial(run, 3.0)
     again = ship(scene.database, "first", scene.home)
     metrics = client.get_run(again.run_id).data.metrics

@@ -62,6 +62,7 @@ def test_every_trial_is_one_child_with_params_curve_and_tags(scene: Any, shown: 
     assert child["data"] == ["d" * 36]
 
 
+@pytest.mark.slow
 def test_the_sweeps_run_tells_the_result_beside_the_baselines(scene: Any, shown: Read) -> None:
     scene.run_all()
     ship(scene.database, "first", scene.home)
@@ -116,6 +117,7 @@ def test_shipping_twice_changes_nothing(scene: Any, shown: Read) -> None:
     assert (again.created, again.values, again.uploads) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_shipping_step_by_step_equals_shipping_at_the_end(
     scene: Any, contents: Read, other_home: Callable[[str], Home]
 ) -> None:
@@ -136,6 +138,7 @@ def test_shipping_step_by_step_equals_shipping_at_the_end(
     assert contents(scene.home) == contents(end)
 
 
+@pytest.mark.slow
 def test_the_run_of_a_running_sweep_says_what_the_whole_will_take(scene: Any, shown: Read) -> None:
     scene.trials = 30
     run = scene.open()
@@ -180,6 +183,7 @@ def test_the_study_knows_the_runs_without_credentials(
     assert connection.public_address("http://me:secret@host:5000") == "http://host:5000"
 
 
+@pytest.mark.slow
 def test_a_store_that_was_wiped_is_filled_again(
     scene: Any, shown: Read, other_home: Callable[[str], Home]
 ) -> None:

@@ -123,6 +123,7 @@ def test_of_two_runs_of_one_trial_one_is_kept(scene: Any, shown: Read) -> None:
     assert shown(scene.home)["first-000"]["id"] == first["id"]
 
 
+@pytest.mark.slow
 def test_trials_left_open_are_killed_and_run_again_on_resume(scene: Any, shown: Read) -> None:
     run = scene.open()
     number, attempt = scene.begin(run)
@@ -184,6 +185,7 @@ def test_runs_of_a_driver_killed_outright_are_killed(
     assert dead["first-000"]["history"] == live["first-000"]["history"]
 
 
+@pytest.mark.slow
 def test_two_shippers_at_once_make_each_run_once(scene: Any, shown: Read) -> None:
     scene.run_all()
     threads = [

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
+from support.mlflow_server import MlflowServer
 
 from posetune.storage import open_folder
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture
@@ -34,9 +35,13 @@ def planted() -> dict[str, str]:
 
 @pytest.fixture
 def environment(
-    planted: dict[str, str], postgres_database: str, bucket: str, server, folder: Path
+    planted: dict[str, str],
+    postgres_database: str,
+    bucket: str,
+    running_mlflow_server: MlflowServer,
+    folder: Path,
 ) -> dict[str, str]:
-    server.start()
+    server = running_mlflow_server
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -138,10 +143,10 @@ def test_no_planted_secret_is_found_anywhere_after_a_sweep(
     toy_sweep: Callable[..., Path],
     postgres_database: str,
     bucket: str,
+    running_mlflow_server: MlflowServer,
     tmp_path: Path,
 ) -> None:
-    file = toy_sweep(trials=3, max_epochs=2)
-    file.write_text(file.read_text().replace("fixed: {", "fixed: {say: hello, "))
+    file = toy_sweep(trials=3, max_epochs=2, say="hello")
 
     def posetune(*arguments: str) -> str:
         result = subprocess.run(
@@ -174,7 +179,7 @@ def test_no_planted_secret_is_found_anywhere_after_a_sweep(
         "a command line": "\n".join(watch.seen),
         "job metadata or log": jobs,
         "the study": everything_in(postgres_database),
-        "MLflow's database": everything_in(f"sqlite:///{tmp_path / 'server.db'}"),
+        "MLflow's database": everything_in(running_mlflow_server.backend),
     }
     assert "hello" in said
     assert "secret-000" in places["MLflow's database"]
@@ -183,5 +188,5 @@ def test_no_planted_secret_is_found_anywhere_after_a_sweep(
     assert list(copy.rglob("model.safetensors"))
     for name, secret in planted.items():
         assert [place for place, content in places.items() if secret in content] == [], name
-        for root in (folder, tmp_path, copy):
+        for root in (folder, tmp_path, running_mlflow_server.folder, copy):
             assert files_with(secret, root) == [], name

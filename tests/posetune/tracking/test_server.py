@@ -7,18 +7,18 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
+from support.waiting import wait_until
 
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.promotion.decision import Request, promote
+from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
 from posetune.tracking.tracker import Tracker
@@ -28,26 +28,20 @@ Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]
 
 
-def wait_for(url: str) -> bytes:
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            with urlopen(url, timeout=5) as answer:
-                return bytes(answer.read())
-        except (URLError, OSError):
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.2)
+def read(url: str) -> bytes:
+    with urlopen(url, timeout=60) as answer:
+        return bytes(answer.read())
 
 
 @pytest.mark.slow
 def test_a_server_that_was_away_ends_like_one_that_never_was(
     scene: Any,
-    shown: Read,
     contents: Read,
     other_home: Callable[[str], Home],
     server: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("posetune.tracking.tracker.HEAD_START_S", 0.0)
     monkeypatch.setattr("posetune.tracking.tracker.PERIOD_S", 0.1)
     monkeypatch.setattr("posetune.tracking.tracker.LONGEST_PAUSE_S", 0.2)
     home = scene.home.model_copy(update={"tracking": server.url})
@@ -56,25 +50,25 @@ def test_a_server_that_was_away_ends_like_one_that_never_was(
     tracker = Tracker(scene.database, "first", home)
     tracker.start()
     scene.run_trial(run, 5.0)
-    deadline = time.monotonic() + 30
-    while not tracker.error and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "127.0.0.1" in tracker.error
+    wait_until(lambda: "127.0.0.1" in tracker.error, "a tracker that finds no server")
 
     server.start()
     number, attempt = scene.begin(run)
     scene.epoch(run, number, attempt, value=4.0)
-    while "first-001" not in shown(home) and time.monotonic() < deadline + 30:
-        time.sleep(0.1)
+    wait_until(
+        lambda: read_sweep(scene.database, "first").trials[1].mlflow_run_id,
+        "the trial under way in MLflow",
+    )
+    wait_until(lambda: not tracker.error, "a pass that goes well")
     server.kill()
     scene.epoch(run, number, attempt, value=3.5)
     run.fail(number, "diverged")
-    time.sleep(0.5)
+    wait_until(lambda: tracker.error, "a tracker that finds no server again")
     server.start()
     scene.run_trial(run, 8.0)
     scene.run_trial(run, 3.0)
     run.close("finished")
-    assert tracker.stop(60.0), tracker.error
+    assert tracker.stop(300.0), tracker.error
 
     undisturbed = other_home("undisturbed")
     ship(scene.database, "first", undisturbed)
@@ -119,9 +113,9 @@ def test_the_ui_serves_this_homes_runs_and_ends_with_it(
         client = MlflowClient(f"http://127.0.0.1:{port}")
         assert client.get_run(report.run_id).info.run_name == "first"
         page = f"http://127.0.0.1:{port}/get-artifact?path=sweep.yaml&run_uuid={report.run_id}"
-        assert wait_for(page).startswith(b"trainable:")
+        assert read(page).startswith(b"trainable:")
         ui.terminate()
-        assert ui.wait(timeout=20) == 0
+        assert ui.wait() == 0
     with socket.create_server(("127.0.0.1", port)):
         pass
 

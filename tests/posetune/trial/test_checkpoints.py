@@ -281,7 +281,7 @@ def test_the_disk_stays_under_what_check_forecasts_for_the_model(
         trainable = SelfPose
 
     database = open_unsynced(tmp_path / "study.db")
-    driver = ModelDriver(database, tmp_path, tiny_store, spec_of_model(trials=4))
+    driver = ModelDriver(database, tmp_path, tiny_store, spec_of_model(trials=2))
     plan = plan_sweep(driver.spec, SelfPose, store=tiny_store, store_digest="d1")
     drive_on(driver)
     assert driver.most_bytes <= plan.disk_bytes < 2 * driver.most_bytes

@@ -50,6 +50,7 @@ def given(tiny_store: Path, tmp_path: Path) -> Callable[..., tuple[SelfPoseConfi
     return make
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_beside_its_twin_and_the_rate_of_matrices(given: Any) -> None:
     speed = measure_step(*given(), compile_too=False, rounds=1)
 
@@ -78,6 +79,7 @@ def test_twice_the_batch_needs_twice_the_operations(given: Any) -> None:
     assert few.numbers < many.numbers < 2 * few.numbers, "weights are moved once"
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
     assert largest_batch(*given(), most=9) == 8
 
@@ -114,7 +116,8 @@ def test_a_node_that_cannot_build_the_kernels_for_its_gpu_is_named_before_a_swee
         forecast_cost(config, replace(context, device="cuda"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)  # compiling takes minutes where much else runs
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 def test_compiled_for_a_cpu_a_step_equals_an_eager_one(
     given: Any, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +143,8 @@ def test_compiled_for_a_cpu_a_step_equals_an_eager_one(
             torch.testing.assert_close(ours.grad, usual.grad, rtol=0, atol=0.05 * largest)
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(1800)  # compiling takes minutes where much else runs
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 def test_the_next_trial_compiles_nothing_again(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "finds_compiler", lambda device: True)

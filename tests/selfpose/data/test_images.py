@@ -89,6 +89,7 @@ def test_images_reach_a_gpu_as_they_are(tiny_store: Path) -> None:
         assert torch.equal(a, b.cpu())
 
 
+@pytest.mark.slow
 def test_a_store_of_jpeg_files_feeds_training_as_a_raw_one_does(
     tiny_store: Path, tmp_path: Path
 ) -> None:

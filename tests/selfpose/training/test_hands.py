@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from posetune.api import BadInputError, TrialContext, silent
-from posetune.cli.stores import find_store
 from posetune.spec.sweep import SweepSpec
 from posetune.testing.stages import build_stages
+from posetune.workflow.stores import find_store
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
 from selfpose.method.skeleton import HAND_21
@@ -183,7 +183,7 @@ budget: {{trials: 2}}
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_sweep_on_handdb_goes_from_its_folders_to_a_promoted_model(
     posetune: Callable[..., subprocess.CompletedProcess[str]],

@@ -1,8 +1,9 @@
-"""A proof in two minutes: lifting learns on real motion, on one core, as it is committed."""
+"""Lifting learns from 2D poses alone: in seconds on a few drawn ones, in minutes on real motion."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,37 @@ from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
 
 STEPS = 2000
+FEW: dict[str, Any] = {
+    "mode": "lifting",
+    "image_size": 32,
+    "batch_size": 16,
+    "steps_per_epoch": 150,
+    "learning_rate": 1e-3,
+    "lifting": {"width": 64},
+    "flow": {"depth": 4, "hidden": 32, "steps": 150, "batch_size": 32},
+}
+
+
+def train(config: SelfPoseConfig, store: Path, folder: Path) -> tuple[float, dict[str, Path]]:
+    """Train an epoch on one thread; return P-MPJPE, mm, of frames, and the stages' products."""
+    products = build_stages(SelfPose.stages(config, store), folder)
+    trial = SelfPose()
+    threads = torch.get_num_threads()
+    try:
+        trial.start(config, TrialContext(store=store, seed=0, work=folder, products=products))
+        return trial.epoch()["val/p_mpjpe_frame_mm"], products
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_a_few_steps_bring_poses_nearer_to_the_truth_that_is_never_shown(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """Measured with two seeds: 109 and 110 mm; at a rate of 1e-9 133 and 132."""
+    error_mm, _ = train(SelfPoseConfig.model_validate(FEW), tiny_store, tmp_path)
+
+    assert error_mm < 121
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +57,7 @@ def motion_store(mocap_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return store
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lifting_learns_on_real_motion_within_two_minutes(
     motion_store: Path, repository: Path, tmp_path: Path
 ) -> None:
@@ -37,16 +69,8 @@ def test_lifting_learns_on_real_motion_within_two_minutes(
     short = {**spec.fixed, "steps_per_epoch": STEPS, "decay_steps": STEPS}
     config = configure(SelfPoseConfig, short, default_params(spec, trainable.config_model))
     assert isinstance(config, SelfPoseConfig)
-    threads = torch.get_num_threads()
-    try:
-        products = build_stages(SelfPose.stages(config, motion_store), tmp_path)
-        trial = SelfPose()
-        context = TrialContext(store=motion_store, seed=0, work=tmp_path, products=products)
-        trial.start(config, context)
-        reported = trial.epoch()
-    finally:
-        torch.set_num_threads(threads)
+    error_mm, products = train(config, motion_store, tmp_path)
 
     baselines = SelfPose.baselines(products, "val/p_mpjpe_mm")
     assert baselines["flat_depth_true_2d"] > 95
-    assert reported["val/p_mpjpe_frame_mm"] < 80, reported
+    assert error_mm < 80

@@ -25,7 +25,7 @@ SMALLER = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_command_trains_evaluates_and_draws_the_model_and_its_twin(
     repository: Path, tiny_store: Path, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ WITHOUT_D: dict[str, Any] = {"loss_weights": {"adversarial": 0}}
     [{}, OURS, {**OURS, "couple_skeleton": False}, WITHOUT_D],
     ids=["paper", "options", "uncoupled options", "without D"],
 )
+@pytest.mark.slow
 def test_a_step_equals_its_plain_twin(
     options: dict[str, Any], tiny_store: Path, tmp_path: Path
 ) -> None:

@@ -21,9 +21,27 @@ def some_joints(device: str, count: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("brightness", [(1.0,) * 16, DIM])
-@pytest.mark.parametrize("side", [12, pytest.param(40, marks=pytest.mark.slow)])
 def test_image_and_gradient_equal_the_plain_twin(
-    squared: bool, brightness: tuple[float, ...], side: int, device: str
+    squared: bool, brightness: tuple[float, ...], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tiles so small that a small image has several, the last one partly outside."""
+    from selfpose.cuda.kernels import drawing
+
+    monkeypatch.setattr(drawing, "_TILE", 64)
+    assert drawing._Tiles.of(9) == (1, 4, 16, 3)
+    equals_the_plain_twin(9, squared, brightness, device)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("squared", "brightness"), [(False, (1.0,) * 16), (True, DIM)])
+def test_in_tiles_of_the_usual_size_they_equal_the_plain_twin(
+    squared: bool, brightness: tuple[float, ...], device: str
+) -> None:
+    equals_the_plain_twin(40, squared, brightness, device)
+
+
+def equals_the_plain_twin(
+    side: int, squared: bool, brightness: tuple[float, ...], device: str
 ) -> None:
     from selfpose.cuda.kernels.drawing import Pen, draw
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("capability", ["80", "90"])  # A100, H100 and H200
 def test_every_program_compiles(capability: str, tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="no Triton here")

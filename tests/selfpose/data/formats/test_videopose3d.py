@@ -253,6 +253,7 @@ def _no_array(files: dict[str, Any]) -> str:
         *(_foreign_2d, _unknown_activity, _no_array),
     ],
 )
+@pytest.mark.slow
 def test_a_bad_whole_is_one_clear_line(
     tmp_path: Path, spoil: Callable[[dict[str, Any]], str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_elbows_and_knees_stay_within_their_limits(activity: str, number: int) -
         assert knee.min() >= 0.9 and knee.max() <= 140.1  # noqa: PT018
 
 
+@pytest.mark.slow
 def test_the_activities_are_those_of_the_result_tables() -> None:
     assert list(ACTIVITIES) == [
         *("Directions", "Discussion", "Eating", "Greeting", "Phoning", "Photo", "Posing"),
@@ -137,6 +138,7 @@ def test_motion_is_continuous_and_stands_on_the_floor(activity: str) -> None:
     np.testing.assert_allclose(joints[:, [3, 6], 2].min(axis=1), 90, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_limit_of_1500_leaves_every_activity_enough_for_a_macro_average() -> None:
     corpus = make_corpus(ProceduralOptions(limit=1500))
     for split in SPLITS:
@@ -150,6 +152,7 @@ def test_a_limit_of_1500_leaves_every_activity_enough_for_a_macro_average() -> N
         assert np.bincount(of_motion).min() >= 3
 
 
+@pytest.mark.slow
 def test_training_motions_fall_into_their_half_by_their_name() -> None:
     corpus = make_corpus(ProceduralOptions(limit=50))
 
@@ -159,6 +162,7 @@ def test_training_motions_fall_into_their_half_by_their_name() -> None:
     assert len({motion.name for motion in corpus.motions}) == len(corpus.motions)
 
 
+@pytest.mark.slow
 def test_people_head_in_all_directions() -> None:
     corpus = make_corpus(ProceduralOptions(limit=2000))
     joints = np.stack([motion.joints_fj3[0] for motion in corpus.motions]).astype(float)

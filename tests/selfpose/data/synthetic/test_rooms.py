@@ -38,6 +38,7 @@ def trace(room: Room, camera: Camera, column: int, row: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("number", range(3))
+@pytest.mark.slow
 def test_every_pixel_shows_the_first_surface_on_its_ray(number: int) -> None:
     room = dataclasses.replace(
         build_room(generator(number)), panel_mm=0.0, floor="tiles", floor_contrast=0.0

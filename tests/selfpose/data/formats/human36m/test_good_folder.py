@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from selfpose import data
 from selfpose.data.formats.human36m import IMPORTER
@@ -53,6 +54,7 @@ def test_test_frames_are_every_64th_or_all(
     assert ("S9/Sitting-1", 2) in frames_in(everything, "test")
 
 
+@pytest.mark.slow
 def test_without_validation_all_subjects_train(
     whole_folder: Path, tmp_path: Path, import_folder: Import, frames_in: Frames
 ) -> None:
@@ -155,6 +157,7 @@ def test_without_masks_the_person_is_what_differs_from_the_median_picture(store:
     assert "median picture" in data.describe(store.root).facts["masks"]
 
 
+@pytest.mark.slow
 def test_the_datasets_silhouettes_become_masks_and_can_remove_the_background(
     folder: Path, tmp_path: Path, write_masks: Callable[..., None], import_folder: Import
 ) -> None:
@@ -171,6 +174,7 @@ def test_the_datasets_silhouettes_become_masks_and_can_remove_the_background(
     assert person.sum() > 0.6 * (masks > 127).sum()
 
 
+@pytest.mark.slow
 def test_boxes_are_cropped_to_and_bound_the_estimated_foreground(
     folder: Path, tmp_path: Path, write_masks: Callable[..., None], import_folder: Import
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +87,7 @@ def _action(folder: Path) -> str:
     "spoil",
     [_cut_short, _no_picture, _words, _white, _nan_2d, _nan_3d, _outside, _action],
 )
+@pytest.mark.slow
 def test_a_bad_item_is_left_out_named_and_counted(
     folder: Path,
     tmp_path: Path,
@@ -180,6 +180,7 @@ def test_a_bad_whole_is_one_clear_line(
     assert not list(tmp_path.glob("store*"))
 
 
+@pytest.mark.slow
 def test_masks_without_the_table_of_names_are_refused(
     folder: Path, tmp_path: Path, write_masks: Callable[..., None], import_folder: Import
 ) -> None:
@@ -197,19 +198,16 @@ def test_options_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_line_imports_shows_and_refuses(folder: Path, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from posetune.cli.app import app
-
+def test_the_command_line_imports_shows_and_refuses(
+    folder: Path, posetune: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "posetune.cli", "data", "import", str(folder)]
-        command += ["--format", "human36m", "--image-size", "32", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        options = ("--format", "human36m", "--image-size", "32", *arguments)
+        return posetune("data", "import", folder, *options)
 
     _cut_short(folder)
     made = run("--out", "store", "--encoding", "jpeg", "--workers", "2", "--json")
-    info = CliRunner().invoke(app, ["data", "info", str(tmp_path / "store"), "--json"])
+    info = posetune("data", "info", "store", "--json")
     _truncated(folder)
     refused = run("--out", "other")
 

@@ -131,6 +131,7 @@ def test_masks_are_estimated_from_each_cameras_background(store: Store) -> None:
     assert (masks > 127).sum() < 1.7 * person.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverted", [False, True])
 def test_masks_that_were_unpacked_are_taken_whichever_way_round(
     folder: Path,
