@@ -31,7 +31,7 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 	$(BIN)/posetune sweep search_spaces/selfpose/quickstart.yaml --name quickstart
 	$(BIN)/posetune promote quickstart --model selfpose
 	$(BIN)/posetune show quickstart
-	@echo "Where to look next: $(BIN)/posetune ui  (curves and artefacts), README.md  (your own data)"
+	@echo "Where to look next: $(BIN)/posetune ui  (curves and artefacts), docs/data.md  (your own data)"
 
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh

@@ -39,7 +39,7 @@ __all__ = [
 REPLICATIONS = 40
 WIDENING = 1.25
 """Of intervals on the way: without it they covered 0.70 on 60 recorded sweeps (other seeds than
-those of the figure in the README), because a sweep has more surprises than the model."""
+those of docs/results/forecast.md), because a sweep has more surprises than the model."""
 HAND_OVER_S = 3.0
 """How long the trials have to save when a limit is reached (see `execution.handing_over`)."""
 FIRST_S, EVERY_S, SHARE = 5.0, 20.0, 50

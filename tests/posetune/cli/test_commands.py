@@ -265,7 +265,3 @@ def test_a_password_in_an_address_query_is_refused(monkeypatch: pytest.MonkeyPat
         Home.resolve()
     assert "before the '@'" in str(caught.value)
     assert "hidden" not in str(caught.value)
-
-
-def test_the_readme_is_finished(repository: Path) -> None:
-    assert "@@" not in (repository / "README.md").read_text()

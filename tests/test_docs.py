@@ -1,0 +1,82 @@
+"""The manual is short, its links lead somewhere, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from posetune.cli.app import COMMANDS, app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MOST_LINES, MOST_BYTES = 150, 10_000
+"""Of the README: who has to scroll for long reads nothing."""
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+"""A link to a file: no address of the web, and no place on the same page."""
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    """Yield the words of every `posetune ...` in a page's blocks of code."""
+    for block in re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = (
+                shlex.split(line.removeprefix("$ "), comments=True) if "posetune " in line else []
+            )
+            if words[:1] == ["posetune"]:
+                yield words[1:]
+
+
+def resolve(words: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that is called, and what follows its name."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("posetune", [], resilient_parsing=True)
+    while hasattr(command, "commands") or hasattr(command, "resolve_command"):
+        _, command, words = command.resolve_command(context, words)
+        context = command.make_context(command.name, [], resilient_parsing=True)
+    return command, words
+
+
+def test_the_readme_is_short_and_finished() -> None:
+    text = (ROOT / "README.md").read_text()
+
+    assert text.count("\n") <= MOST_LINES
+    assert len(text.encode()) <= MOST_BYTES
+    assert "@@" not in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    linked = LINK.findall(page.read_text())
+
+    assert [link for link in linked if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in commands_of(page):
+        command, given = resolve(words)
+        known = {name for parameter in command.params for name in parameter.opts}
+        options = [word.partition("=")[0] for word in given if word.startswith("--")]
+        assert [option for option in options if option not in known | {"--help"}] == [], words
+
+
+def test_the_manual_names_every_command() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+
+    assert [name for name in COMMANDS if f"posetune {name}" not in text] == []
+
+
+def test_every_page_can_be_found_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    assert [page_id(page) for page in PAGES[1:] if page_id(page) not in readme] == []
