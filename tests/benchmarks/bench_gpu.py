@@ -76,9 +76,6 @@ def prepare(
 def rows_of(speed: StepSpeed, batch: int) -> list[tuple[str, ...]]:
     """What, ours, beside what, the ratio or share, and the aim."""
     ours = milliseconds(speed.ours_s)
-    compiled, compiling = milliseconds(speed.compiled_s), "no compiler, or it failed"
-    if speed.compiling_s is not None:
-        compiling = f"{speed.compiling_s:.0f} s to compile, once a machine"
     drawn, copied = (f"{1e6 * s:.1f} us" for s in (speed.renderer_s, speed.copy_s))
     memory = f"{speed.peak_bytes / 1e9:.1f} GB"
     return [
@@ -111,7 +108,6 @@ def rows_of(speed: StepSpeed, batch: int) -> list[tuple[str, ...]]:
             "",
         ),
         ("the step, not replayed", milliseconds(speed.unrecorded_s), ours, "", ""),
-        ("the step, compiled", compiled, f"{ours}; {compiling}", "", ""),
         (
             "renderer, both passes",
             drawn,

@@ -35,7 +35,8 @@ from selfpose.method.procrustes import procrustes_align
 from selfpose.method.renderer import draw_skeletons
 from selfpose.method.skeleton import H36M_17
 from selfpose.trainable import SelfPose
-from selfpose.training.reference import PlainTraining, draw_plainly
+from selfpose.training.complete import CompleteMode
+from selfpose.training.reference import ReferenceTraining, draw_plainly
 from selfpose.training.trial import Trial
 
 PEN = {"sigma": 0.2, "profile": "distance", "brightness": (1.0,) * len(H36M_17.limbs)}
@@ -77,12 +78,12 @@ def test_training_step(
     products = build_stages(SelfPose.stages(config, store), tmp_path)
     context = TrialContext(store=store, seed=0, work=tmp_path, products=products)
     trial = Trial(config.model_copy(update={"steps_per_epoch": 10}), context)
-    plain = PlainTraining(trial)
+    plain = ReferenceTraining(trial)
     ours, rival = medians(
         lambda: trial.train(silent), lambda: [plain.step() for _ in range(10)], clock=process_time
     )
-    feed = trial.feed
-    assert feed is not None
+    assert isinstance(trial.mode, CompleteMode)
+    feed = trial.mode.feed
     picks = itertools.cycle(torch.randint(len(feed), (1000, config.batch_size)))
     fetching = timeit.timeit(lambda: feed.fetch(next(picks)), timer=process_time, number=1000)
     fetching /= 1000

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel, ValidationError
 
+from posetune.spec.sweep import configure, load_sweep
+from selfpose import config as config_module
 from selfpose.config import LossWeights, SelfPoseConfig
+from selfpose.inference import build_model, export_model, load_model
+from selfpose.method.skeleton import H36M_17
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
@@ -69,3 +77,45 @@ def test_what_cannot_be_is_refused_by_name(values: dict[str, Any], named: str) -
 
 def test_a_small_image_keeps_the_papers_narrowest_map() -> None:
     assert SelfPoseConfig(image_size=32).narrowest_px == 16
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged; nothing was said before."""
+    config_module._say_once.cache_clear()
+    caplog.set_level(logging.WARNING, logger="selfpose.config")
+    return caplog
+
+
+def test_a_sweep_file_with_a_field_that_is_gone_loads_with_one_line(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(
+        "objective: {metric: val/p_mpjpe_mm, mode: min}\n"
+        "search: {flow.depth: {choice: [2, 4]}}\n"
+        "fixed: {compile: true, batch_size: 8}\n"
+        "pruner: {max_epochs: 1}\n"
+        "budget: {trials: 2}\n"
+    )
+    spec, trainable, _ = load_sweep(file)
+
+    assert configure(trainable.config_model, spec.fixed, {}) == SelfPoseConfig(batch_size=8)
+    assert [record.getMessage() for record in said.records] == [
+        "compile: True is ignored: compiled networks were never faster, and the field is gone"
+    ]
+
+
+def test_an_exported_model_with_a_field_that_is_gone_loads(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    config = SelfPoseConfig(mode="lifting", image_size=32)
+    torch.manual_seed(0)
+    export_model(build_model(config, H36M_17, h=0.5), config, tmp_path)
+    file = tmp_path / "model.json"
+    facts = json.loads(file.read_text())
+    facts["config"]["compile"] = False
+    file.write_text(json.dumps(facts))
+
+    assert load_model(tmp_path).config == config
+    assert len(said.records) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import Split, open_store
 from selfpose.trainable import SelfPose
-from selfpose.training.stages import prior_poses
+from selfpose.training.prior import prior_poses
 
 SMALL: dict[str, Any] = {
     "image_size": 32,
@@ -161,6 +162,26 @@ def test_a_continued_training_gives_bitwise_the_same_weights(
     )
 
 
+def test_the_sums_of_a_checkpoint_from_before_they_had_names_find_their_places(
+    start: Start, tmp_path: Path
+) -> None:
+    trial = start(LIFTING)
+    saved_tensors(trial, tmp_path / "state")
+    file = tmp_path / "state" / "state.json"
+    names = [
+        *("adversarial", "keypoint", "flow", "reprojection_2d", "consistency_3d", "deformation"),
+        *("bone", "silhouette", "total", "discriminator", "elevation_spread"),
+    ]
+    counters = json.loads(file.read_text())
+    assert set(counters["sums"]) == set(names)
+    file.write_text(json.dumps(counters | {"sums": [float(i) for i in range(len(names))]}))
+    trial.load(tmp_path / "state")
+    saved_tensors(trial, tmp_path / "again")
+
+    found = json.loads((tmp_path / "again" / "state.json").read_text())["sums"]
+    assert found == {name: float(i) for i, name in enumerate(names)}
+
+
 @pytest.mark.slow
 def test_stages_from_the_cache_give_bitwise_the_weights_of_stages_built_for_the_trial(
     start: Start, tiny_store: Path, tmp_path: Path
@@ -272,8 +293,8 @@ def test_rates_fall_by_half_a_cosine_and_stay_at_zero(start: Start) -> None:
     rates = []
     for step in (0, 5, 10, 1000):
         trial.steps = step
-        trial._set_rates()
-        rates.append([group["lr"] for group in trial.optimiser.param_groups])
+        trial.rates.set(trial.steps)
+        rates.append([group["lr"] for group in trial.optimisers["model"].param_groups])
 
     full = LIFTING.learning_rate
     assert np.allclose(rates, [[full], [full / 2], [0], [0]])

@@ -21,10 +21,8 @@ from torch.utils.flop_counter import flop_registry
 from posetune.api import TrialContext, silent
 from selfpose.config import SelfPoseConfig
 from selfpose.cuda.graph import PLAIN_STEPS
-from selfpose.data.images import ImageFeed
-from selfpose.method.renderer import SkeletonRenderer
-from selfpose.networks.layers import as_written
-from selfpose.training.reference import PlainTraining
+from selfpose.training.complete import CompleteMode
+from selfpose.training.reference import ReferenceTraining
 from selfpose.training.trial import Trial
 
 __all__ = [
@@ -59,9 +57,6 @@ class StepSpeed:
     """The plain twin in whole float32; None where the default is that."""
     unrecorded_s: float | None
     """Ours, each kernel launched from Python; None where nothing is replayed."""
-    compiled_s: float | None
-    """The networks compiled instead of fused, launched; None where nothing compiles."""
-    compiling_s: float | None
     operations: float
     """Of convolutions and matrix products, none of which could be left out."""
     matrix_rate: float
@@ -100,22 +95,19 @@ class StepSpeed:
         return {**asdict(self), **shares}
 
 
-def measure_step(
-    config: SelfPoseConfig, context: TrialContext, *, compile_too: bool = True, rounds: int = 5
-) -> StepSpeed:
+def measure_step(config: SelfPoseConfig, context: TrialContext, *, rounds: int = 5) -> StepSpeed:
     """Measure a complete trial's step beside the plain twin's, taking turns; medians.
 
     Args:
         config: of mode complete; `steps_per_epoch` steps are timed together.
         context: device, store and stage products.
-        compile_too: whether to measure a compiled step as well, where there is a compiler.
         rounds: of taking turns, after one to warm up.
     """
     device = torch.device(context.device)
     peak_bytes = _peak_bytes(config, context)  # while nothing else takes memory
     trial, from_store = Trial(config, context), Trial(config, context)
-    from_store.feed = _unkept(from_store)
-    plain, steps = PlainTraining(trial), config.steps_per_epoch
+    _leave_images_in_store(from_store)
+    plain, steps = ReferenceTraining(trial), config.steps_per_epoch
     works: dict[str, Callable[[], object]] = {
         "ours_s": lambda: trial.train(silent),
         "plain_s": lambda: [plain.step() for _ in range(steps)],
@@ -126,14 +118,8 @@ def measure_step(
         take_plainly = works["plain_s"]
         works["exact_s"] = lambda: _without_tf32(take_plainly)
         works["unrecorded_s"] = lambda: unrecorded.train(silent)
-    compiled, compiling_s = Trial(config, context), None
-    if compile_too and compiled.compile():
-        compiling_s = _seconds_or_why_not(lambda: compiled.train(silent), device)
-    if compiling_s is not None:
-        works["compiled_s"] = lambda: compiled.train(silent)
     seconds = dict(zip(works, _take_turns(list(works.values()), device, rounds), strict=True))
-    kept = trial.feed
-    assert kept is not None  # complete mode has images
+    kept = _complete(trial).feed
     picks = itertools.cycle(_picks(len(kept), config.batch_size))
     small = [*_drawing(trial), lambda: kept.fetch(next(picks))]
     renderer_s, copy_s, input_s = _take_turns([_repeated(work) for work in small], device, rounds)
@@ -141,12 +127,11 @@ def measure_step(
     return StepSpeed(
         **{
             name: seconds[name] / steps if name in seconds else None
-            for name in ("exact_s", "unrecorded_s", "compiled_s")
+            for name in ("exact_s", "unrecorded_s")
         },
         ours_s=seconds["ours_s"] / steps,
         plain_s=seconds["plain_s"] / steps,
         from_store_s=seconds["from_store_s"] / steps,
-        compiling_s=compiling_s,
         operations=work.operations,
         matrix_rate=matrix_rate(device),
         moved_bytes=work.numbers * (2 if device.type == "cuda" else 4),
@@ -211,7 +196,7 @@ def count_work(config: SelfPoseConfig, context: TrialContext) -> Work:
     """
     changes = {"replay": False, "steps_per_epoch": 1}
     trial = Trial(config.model_copy(update=changes), context)
-    with as_written(), _Counting() as counted:  # type: ignore[no-untyped-call]
+    with _Counting() as counted:  # type: ignore[no-untyped-call]
         trial.train(silent)
     return Work(counted.operations, counted.numbers)
 
@@ -284,7 +269,7 @@ def _peak_bytes(config: SelfPoseConfig, context: TrialContext) -> int:
     _give_memory_back()
     torch.cuda.reset_peak_memory_stats()
     trial = Trial(config, context)
-    trial.feed = _unkept(trial)
+    _leave_images_in_store(trial)
     trial.train(silent)
     return torch.cuda.max_memory_reserved()
 
@@ -297,12 +282,12 @@ def _give_memory_back() -> None:
 
 def _drawing(trial: Trial) -> tuple[Callable[[], object], ...]:
     joints_bj2 = trial.prior_nj2[: trial.config.batch_size].clone().requires_grad_()
-    pen: SkeletonRenderer = trial.pens.skeleton
-    image_b1ss: Tensor = pen(joints_bj2).detach()
+    renderer = _complete(trial).renderers.skeleton
+    image_b1ss: Tensor = renderer(joints_bj2).detach()
     out_b1ss = torch.empty_like(image_b1ss)
 
     def draw() -> object:
-        return torch.autograd.grad(pen(joints_bj2), joints_bj2, image_b1ss)
+        return torch.autograd.grad(renderer(joints_bj2), joints_bj2, image_b1ss)
 
     return _recorded(draw), _recorded(lambda: out_b1ss.copy_(image_b1ss))
 
@@ -340,22 +325,20 @@ def _without_tf32(work: Callable[[], object]) -> None:
         work()
 
 
-def _seconds_or_why_not(work: Callable[[], object], device: torch.device) -> float | None:
-    try:
-        return _seconds(work, device)
-    except RuntimeError as error:
-        print(f"compiled: {str(error).splitlines()[0]}")
-        return None
-
-
 def _picks(rows: int, count: int) -> Tensor:
     return torch.randint(rows, (100, count), generator=torch.Generator().manual_seed(0))
 
 
-def _unkept(trial: Trial) -> ImageFeed:
-    """Return the trial's images left in the store."""
-    assert trial.feed is not None  # complete mode has images
-    return replace(trial.feed, images_nss3=None, masks_nss=None)
+def _complete(trial: Trial) -> CompleteMode:
+    """Return what a complete trial trains: only that has images and renderers."""
+    if not isinstance(trial.mode, CompleteMode):
+        raise TypeError(f"mode {trial.config.mode} has no skeletons")
+    return trial.mode
+
+
+def _leave_images_in_store(trial: Trial) -> None:
+    mode = _complete(trial)
+    mode.feed = replace(mode.feed, images_nss3=None, masks_nss=None)
 
 
 def _take_turns(

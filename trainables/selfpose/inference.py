@@ -28,11 +28,10 @@ from selfpose.method.skeleton import LAYOUTS, Layout
 from selfpose.networks import Lambda, Omega, Phi
 
 __all__ = [
+    "ImagePoseModel",
     "PoseModel",
     "PosePredictor",
     "build_model",
-    "build_omega",
-    "build_phi",
     "export_model",
     "load_model",
     "unit_bones",
@@ -44,22 +43,18 @@ _AT_ONCE = 256
 
 
 class PoseModel(nn.Module):
-    """Phi, Omega and Lambda in a row; without the first two in lifting mode."""
+    """Lambda: 2D poses become 3D poses. All that lifting mode trains."""
 
-    def __init__(
-        self, lifter: Lambda, *, phi: Phi | None, omega: Omega | None, layout: Layout, h: float
-    ) -> None:
-        """Join the networks.
+    def __init__(self, lifter: Lambda, *, layout: Layout, h: float) -> None:
+        """Keep the network.
 
         Args:
             lifter: Lambda.
-            phi: image to skeleton, or None in lifting mode.
-            omega: skeleton to 2D pose, or None in lifting mode.
             layout: of the joints.
             h: the prior's mean distance from root to head, crop coordinates.
         """
         super().__init__()
-        self.phi, self.omega, self.lifter = phi, omega, lifter
+        self.lifter = lifter
         self.layout, self.h = layout, h
         self.mirror_average = False
         """Whether `lift` takes the mean with what Lambda makes of the pose's mirror image."""
@@ -70,13 +65,10 @@ class PoseModel(nn.Module):
         Raises:
             BadInputError: the model was trained in lifting mode.
         """
-        if self.phi is None or self.omega is None:
-            raise BadInputError(
-                "this model was trained in lifting mode and takes no images; give 2D poses to "
-                "`lift`, or train with mode: complete"
-            )
-        skeletons_b1ss = self.phi(images_b3ss).float()
-        return skeletons_b1ss, self.omega(skeletons_b1ss)
+        raise BadInputError(
+            "this model was trained in lifting mode and takes no images; give 2D poses to `lift`, "
+            "or train with mode: complete"
+        )
 
     def lift(self, joints_bj2: Tensor) -> Tensor:
         """Return 3D poses (B, J, 3), body frame, of 2D poses in crop coordinates."""
@@ -88,6 +80,32 @@ class PoseModel(nn.Module):
             back_bj = torch.stack([mirrored_bj[:, joint] for joint in self.layout.mirror], dim=1)
             offsets_bj = (offsets_bj + back_bj) / 2
         return lift(normalised_bj2, offsets_bj)
+
+
+class ImagePoseModel(PoseModel):
+    """Phi, Omega and Lambda in a row: images become skeletons, 2D poses and 3D poses."""
+
+    def __init__(self, lifter: Lambda, *, phi: Phi, omega: Omega, layout: Layout, h: float) -> None:
+        """Join the networks.
+
+        Args:
+            lifter: Lambda.
+            phi: image to skeleton.
+            omega: skeleton to 2D pose.
+            layout: of the joints.
+            h: the prior's mean distance from root to head, crop coordinates.
+        """
+        super().__init__(lifter, layout=layout, h=h)
+        self.phi, self.omega = phi, omega
+
+    def read(self, images_b3ss: Tensor) -> tuple[Tensor, Tensor]:
+        """Return skeletons (B, 1, S, S) and 2D poses (B, J, 2), crop coordinates, of images.
+
+        Args:
+            images_b3ss: images (B, 3, S, S) in [-1, 1].
+        """
+        skeletons_b1ss = self.phi(images_b3ss).float()
+        return skeletons_b1ss, self.omega(skeletons_b1ss)
 
 
 class PosePredictor:
@@ -168,27 +186,19 @@ def build_model(config: SelfPoseConfig, layout: Layout, *, h: float) -> PoseMode
         head_activation=config.lifting.head_activation,
         input_scale=config.lifting.input_scale,
     )
-    phi, omega = None, None
     if config.takes_images:
-        phi, omega = build_phi(config), build_omega(config, layout)
-    model = PoseModel(lifter, phi=phi, omega=omega, layout=layout, h=h)
+        phi = Phi(config.width, image_size=config.image_size, narrowest=config.narrowest_px)
+        omega = Omega(
+            config.width,
+            image_size=config.image_size,
+            joints=joints,
+            map_size=config.keypoint.map_px,
+        )
+        model: PoseModel = ImagePoseModel(lifter, phi=phi, omega=omega, layout=layout, h=h)
+    else:
+        model = PoseModel(lifter, layout=layout, h=h)
     model.mirror_average = config.lifting.mirror_average
     return model
-
-
-def build_phi(config: SelfPoseConfig) -> Phi:
-    """Build Phi as a configuration has it."""
-    return Phi(config.width, image_size=config.image_size, narrowest=config.narrowest_px)
-
-
-def build_omega(config: SelfPoseConfig, layout: Layout) -> Omega:
-    """Build Omega as a configuration has it."""
-    return Omega(
-        config.width,
-        image_size=config.image_size,
-        joints=len(layout.joints),
-        map_size=config.keypoint.map_px,
-    )
 
 
 def export_model(model: PoseModel, config: SelfPoseConfig, folder: Path) -> None:

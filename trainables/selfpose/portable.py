@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from posetune.api import BadInputError
 from selfpose.data.images import images_to_input
-from selfpose.inference import PoseModel, PosePredictor, load_model, unit_bones
+from selfpose.inference import ImagePoseModel, PoseModel, PosePredictor, load_model, unit_bones
 
 __all__ = ["Portable", "export_graph"]
 
@@ -54,7 +54,7 @@ def export_graph(exported: Path, out: Path) -> float:
         BadInputError: no such model, one that takes no images, or the file cannot be written.
     """
     predictor = load_model(exported)
-    if predictor.model.phi is None:
+    if not isinstance(predictor.model, ImagePoseModel):
         raise BadInputError(f"{exported}: was trained in lifting mode and takes no images")
     side = predictor.image_size
     example_nss3 = torch.zeros(2, side, side, 3, dtype=torch.uint8)

@@ -26,26 +26,15 @@ from selfpose.config import SelfPoseConfig
 from selfpose.evaluation.baselines import read_baselines
 from selfpose.evaluation.evaluate import evaluate_exported
 from selfpose.inference import PosePredictor, export_model, load_model
+from selfpose.method.losses import TRAINING_METRICS
 from selfpose.method.metrics import METRICS
 from selfpose.portable import export_graph
-from selfpose.training.stages import build_stages
+from selfpose.training.stages.needed import needed_stages
 from selfpose.training.trial import Trial
 
 __all__ = ["SelfPose"]
 
-_TRAIN_METRICS = {
-    "train/adversarial": Metric("1", "min", "Phi's skeletons look drawn"),
-    "train/keypoint": Metric("1", "min", "Omega reads what was drawn"),
-    "train/flow": Metric("nats", "min", "Re-projected poses are likely under the prior"),
-    "train/reprojection_2d": Metric("1", "min", "The round trip ends at the 2D pose"),
-    "train/consistency_3d": Metric("head lengths", "min", "Lifted twice is the same pose"),
-    "train/deformation": Metric("head lengths", "min", "Differences of poses survive the trip"),
-    "train/bone": Metric("1", "min", "Bone ratios are usual; 0 if without weight"),
-    "train/silhouette": Metric("1", "min", "The pose covers the mask; 0 if without weight"),
-    "train/total": Metric("1", "min", "The weighted sum"),
-    "train/discriminator": Metric("1", "max", "D's own loss; near 0 it teaches nothing"),
-    "train/elevation_spread": Metric("rad", "max", "Spread of the predicted elevations"),
-}
+_TRAIN_METRICS = {f"train/{name}": metric for name, metric in TRAINING_METRICS.items()}
 
 
 class SelfPose:
@@ -75,7 +64,7 @@ class SelfPose:
     @classmethod
     def stages(cls, config: SelfPoseConfig, store: Path) -> Sequence[Stage]:
         """Return what is trained once for all trials that agree on it."""
-        return build_stages(config, store)
+        return needed_stages(config, store)
 
     @classmethod
     def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:

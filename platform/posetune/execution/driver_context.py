@@ -114,6 +114,7 @@ class DriverContext:
             storage=self.home.storage,
             store_digest=self._data.digest,
             checkpoints=attempt.checkpoints,
+            stage_keys=self.run.stage_keys,
         )
 
     def release(self, number: int) -> None:

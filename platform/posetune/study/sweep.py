@@ -333,6 +333,8 @@ class SweepRun:
             reports = journal.read_reports(connection, self.id)
             self.trials = journal.read_trials(connection, self.id, reports)
             self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
+            self.stage_keys = _by_stage(journal.read_stage_keys(connection, self.id))
+            """Keys of the stage products that trials used before this driver, by stage."""
             driven_s = journal.read_driven_seconds(connection, self.id)
             warm, self.warm_notes = read_warm(connection, self.id)
             self.shared = journal.read_share(connection, self.id)
@@ -395,3 +397,12 @@ class SweepRun:
             return change(connection)
 
         return self._database.write(guarded)
+
+
+def _by_stage(keys: Mapping[int, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Return the different keys of each stage, the first trial's first."""
+    found: dict[str, dict[str, None]] = {}
+    for number in sorted(keys):
+        for stage, key in keys[number].items():
+            found.setdefault(stage, {})[key] = None
+    return {stage: tuple(of_stage) for stage, of_stage in found.items()}

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class Assignment:
     storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
     """To continue from, newest first."""
+    stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Keys of the stage products that the sweep used before its present driver, by stage."""
 
 
 @dataclass(frozen=True)
@@ -298,10 +300,19 @@ def _open_store(trainable: Trainable, assignment: Assignment) -> Path:
 def _obtain_stages(
     stages: Sequence[Stage], *, assignment: Assignment, progress: Progress
 ) -> dict[str, StageProduct]:
-    keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
-    wanted = [(stage, keys[stage.name]) for stage in stages]
+    """Obtain the products of today's code, or those that the sweep began with.
+
+    A sweep whose code was edited while it stood still goes on with the products that it has, so
+    that its trials stay comparable.
+    """
     builder = f"{assignment.sweep}/{assignment.trial}/{assignment.seed}"
-    products = StageCache(assignment.storage, builder).obtain_all(wanted, progress)
+    cache = StageCache(assignment.storage, builder)
+    keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
+    for stage in stages:
+        began_with = assignment.stage_keys.get(stage.name, ())
+        if keys[stage.name] not in began_with:
+            keys[stage.name] = cache.find_equal(stage, began_with) or keys[stage.name]
+    products = cache.obtain_all([(stage, keys[stage.name]) for stage in stages], progress)
     return {
         name: StageProduct(keys[name], product.folder, product.trained)
         for name, product in products.items()

@@ -47,6 +47,22 @@ def test_a_product_is_built_once_and_then_found(tmp_path: Path) -> None:
     assert json.loads((second.folder / "depth.json").read_text()) == 4
 
 
+def test_a_product_of_other_code_is_found_by_what_it_was_built_from(tmp_path: Path) -> None:
+    counter, cache = tmp_path / "count", StageCache(open_storage(tmp_path))
+    for key, asked in (
+        ("a", stage(counter, depth=8)),
+        ("b", stage(counter)),
+        ("c", stage(counter)),
+    ):
+        cache.obtain(asked, key)
+    assert cache.find_equal(stage(counter), ["lost", "a", "b", "c"]) == "b"
+    assert cache.find_equal(stage(counter), ["a", "c", "b"]) == "c"
+    assert cache.find_equal(stage(counter, seed=1), ["a", "b", "c"]) is None
+    assert cache.find_equal(stage(counter, depth=2), ["a", "b", "c"]) is None
+    (cache.obtain(stage(counter), "b").folder / "depth.json").write_text("5")
+    assert cache.find_equal(stage(counter), ["b"]) is None, "it is broken"
+
+
 @pytest.mark.parametrize("harm", ["change", "delete", "manifest"])
 def test_a_broken_product_is_moved_aside_and_built_again(tmp_path: Path, harm: str) -> None:
     counter, cache = tmp_path / "count", StageCache(open_storage(tmp_path))

@@ -60,6 +60,21 @@ def test_an_ablation_tries_each_change_once_with_one_seed_even_when_killed(
     assert len({t.seed for t in trials}) == 1
 
 
+def test_a_driver_knows_the_stage_products_that_the_sweep_used_before_it(
+    database: Database,
+) -> None:
+    run = SweepRun(database, opening())
+    for key in ("first", "second", "first"):
+        trial = run.next_trial()
+        assert trial is not None
+        run.begin_attempt(trial.number)
+        run.stage_used(trial.number, "flow", key=key, trained=True)
+    assert run.stage_keys == {}, "those of its own driver need no looking up"
+    run.lease.release()
+
+    assert SweepRun(database, opening()).stage_keys == {"flow": ("first", "second")}
+
+
 def test_a_driver_that_dies_leaves_open_trials_interrupted(database: Database) -> None:
     run = SweepRun(database, opening())
     trial = run.next_trial()

@@ -11,6 +11,7 @@ import pytest
 
 from posetune.api import Progress, Stage, TrialContext
 from posetune.spec.sweep import Resources, SweepSpec
+from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
 from posetune.testing.toy import STEPS, Toy
 from posetune.trial.run import Assignment, HandOver, TrialRun
@@ -120,3 +121,25 @@ def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others
         TrialRun(Patient(), assignment, told_to_stop=Told(at=3))
     assert list((assignment.storage.root / "stages" / "floor").iterdir()) == []
     assert TrialRun(Patient(), assignment).started.stages["floor"].trained
+
+
+def test_a_trial_of_a_sweep_that_is_continued_stands_on_the_product_it_began_with(
+    assignment: Assignment, toy_store: Path
+) -> None:
+    """The sweep used the product `before`, which today's code would build under another key."""
+    (stage,) = Toy.stages(Toy.config_model.model_validate({"x": 0.3}), toy_store)
+    cache = StageCache(assignment.storage)
+    cache.obtain(stage, "before")
+    cache.obtain(dataclasses.replace(stage, reads={"depth": 2}), "of-another-depth")
+    keys = {"floor": ("of-another-depth", "before")}
+
+    continued = dataclasses.replace(assignment, stage_keys=keys)
+    found = TrialRun(Toy(), continued).started.stages["floor"]
+    assert (found.key, found.trained) == ("before", False)
+
+    of_today = stage_key(stage, assignment.store_digest)
+    lost = dataclasses.replace(assignment, stage_keys={"floor": ("of-another-depth", "lost")})
+    for asked in (assignment, lost):
+        assert TrialRun(Toy(), asked).started.stages["floor"].key == of_today
+    both = dataclasses.replace(assignment, stage_keys={"floor": ("before", of_today)})
+    assert TrialRun(Toy(), both).started.stages["floor"].key == of_today

@@ -66,8 +66,8 @@ def test_replayed_steps_give_bitwise_the_weights_of_launched_ones(
     monkeypatch.setattr(graph, "PLAIN_STEPS", NEVER)
 
     assert [launched.train(silent) for _ in range(3)] == terms
-    for network in ("model", "judge"):
-        pairs = zip(*(getattr(t, network).parameters() for t in (replayed, launched)), strict=True)
+    for name in replayed.networks:
+        pairs = zip(*(t.networks[name].parameters() for t in (replayed, launched)), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
 
 

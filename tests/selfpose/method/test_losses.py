@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from selfpose.method.geometry import draw_rotations, lift, project, rotate, rotate_back
 from selfpose.method.losses import (
+    LOSS_TERMS,
+    TRAINING_METRICS,
+    LossTerm,
     bone_loss,
     consistency_3d_loss,
     deformation_loss,
@@ -13,8 +18,96 @@ from selfpose.method.losses import (
     realness_loss,
     reprojection_2d_loss,
     silhouette_loss,
+    weighted_sum,
 )
 from selfpose.method.skeleton import H36M_17
+
+X, Y, Z = torch.eye(3)
+NO_TURN = torch.eye(3).expand(4, 3, 3)
+BY_HAND: dict[str, tuple[dict[str, Any], float]] = {
+    "adversarial": (  # scales: (3 - 1)^2 = 4, and the mean of 1 and 1
+        {"judged": [torch.full((2, 1, 2, 2), 3.0), torch.tensor([0.0, 2.0])[:, None, None, None]]},
+        (4 + 1) / 2,
+    ),
+    "keypoint": (  # read 2 too far, redrawn 3 too bright
+        {
+            "read_bj2": torch.full((2, 3, 2), 2.0),
+            "prior_bj2": torch.zeros(2, 3, 2),
+            "redrawn_b1ss": torch.full((2, 1, 4, 4), 3.0),
+            "redrawing_target_b1ss": torch.zeros(2, 1, 4, 4),
+            "redrawing_share": 0.25,
+        },
+        0.75 * 4 + 0.25 * 9,
+    ),
+    "silhouette": (  # one of four pixels is missed
+        {
+            "body_b1ss": torch.tensor([-1.0, -1.0, -1.0, 1.0]).view(1, 1, 2, 2),
+            "masks_b1ss": torch.tensor([-1.0, -1.0, 1.0, 1.0]).view(1, 1, 2, 2),
+        },
+        (0 + 0 + 4 + 0) / 4,
+    ),
+    "reprojection_2d": (
+        {
+            "reprojected_bj2": torch.tensor([[[1.0, -2.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 0.0]]]),
+            "normalised_bj2": torch.zeros(2, 2, 2),
+        },
+        ((1 + 2 + 0 + 3) + 2) / 2,
+    ),
+    "consistency_3d": (
+        {
+            "turned_bj3": torch.stack((torch.stack((3 * X, 4 * Y)), torch.stack((Z, 0 * Z)))),
+            "lifted_again_bj3": torch.zeros(2, 2, 3),
+        },
+        (5 + 1) / 2,
+    ),
+    "deformation": (  # the errors of the poses are 3 X, 0, -4 Y and Z: pairs (0, 2) and (1, 3)
+        {
+            "poses_aj3": torch.stack((3 * X, 0 * X, 0 * X, Z))[:, None],
+            "lifted_again_aj3": torch.stack((0 * X, 0 * X, 4 * Y, 0 * X))[:, None],
+            "rotations_a33": NO_TURN,
+        },
+        (5 + 1) / 2,
+    ),
+    "flow": ({"surprisal_b": torch.tensor([1.0, 2.0, 6.0])}, 3.0),
+    "bone": (  # limbs of 3 and 1, where both usually have the mean length; then as usual
+        {
+            "poses_bj3": torch.stack(
+                (torch.stack((0 * X, 3 * X, Y)), torch.stack((0 * X, 2 * X, 2 * Y)))
+            ),
+            "limbs": [(1, 0), (2, 0)],
+            "bone_ratios": [1.0, 1.0],
+        },
+        (0.5**2 + 0.5**2 + 0) / 2,
+    ),
+}
+"""For every term of the table what it takes, and its value worked out on paper."""
+
+
+@pytest.mark.parametrize("term", LOSS_TERMS, ids=lambda term: term.name)
+def test_a_term_has_the_value_that_is_worked_out_by_hand(term: LossTerm) -> None:
+    quantities, expected = BY_HAND[term.name]
+
+    assert term.compute(quantities).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_discriminator_weighs_real_and_fake_by_a_half() -> None:
+    real, fake = [torch.full((2, 1, 2, 2), 3.0)], [torch.full((2, 1, 2, 2), 4.0)]
+
+    assert discriminator_loss(real, fake) == 0.5 * (3 - 1) ** 2 + 0.5 * 4**2
+    assert discriminator_loss(real, [*fake, torch.zeros(1, 1, 1, 1)]) == 0.5 * 4 + 0.5 * 16 / 2
+
+
+def test_the_weights_are_the_papers_and_what_is_ours_has_none() -> None:
+    assert {term.name: term.weight for term in LOSS_TERMS} == {
+        "adversarial": 1.0,
+        "keypoint": 1.0,
+        "silhouette": 0.0,
+        "reprojection_2d": 1.0,
+        "consistency_3d": 1.0,
+        "deformation": 1.0,
+        "flow": 1.0,
+        "bone": 0.0,
+    }
 
 
 def double(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -102,8 +195,10 @@ def test_every_scale_of_the_discriminator_counts_the_same() -> None:
 def test_the_keypoint_and_silhouette_terms_vanish_at_agreement() -> None:
     joints, image = double(2, 17, 2), double(2, 1, 8, 8)
 
-    assert keypoint_loss(joints, joints, image, image, share=0.1) == 0
-    assert keypoint_loss(joints, joints, image + 1, image, share=0.1) == pytest.approx(0.1)
+    assert keypoint_loss(joints, joints, image, image, redrawing_share=0.1) == 0
+    assert keypoint_loss(joints, joints, image + 1, image, redrawing_share=0.1) == pytest.approx(
+        0.1
+    )
     assert silhouette_loss(image, image) == 0
 
 
@@ -126,3 +221,43 @@ def test_poses_that_agree_exactly_have_no_nan_gradient() -> None:
 
     assert poses.grad is not None
     assert poses.grad.isfinite().all()
+
+
+def test_a_term_that_takes_a_quantity_that_is_spelt_wrong_cannot_be_defined() -> None:
+    def misspelt_loss(poses_bj4: torch.Tensor) -> torch.Tensor:
+        return poses_bj4.mean()
+
+    with pytest.raises(ValueError, match="loss term new: misspelt_loss takes poses_bj4, but"):
+        LossTerm("new", misspelt_loss, "nothing")
+
+
+def test_every_term_has_a_name_and_a_metric_of_its_own() -> None:
+    names = [term.name for term in LOSS_TERMS]
+
+    assert len(set(names)) == len(names)
+    assert not set(names) & {"total", "discriminator", "elevation_spread"}
+    assert set(names) < set(TRAINING_METRICS)
+
+
+def test_what_a_term_needs_follows_from_what_it_takes() -> None:
+    assert {term.name: set(term.needs) for term in LOSS_TERMS} == {
+        "adversarial": {"images", "discriminator"},
+        "keypoint": {"images"},
+        "silhouette": {"images", "masks"},
+        "reprojection_2d": set(),
+        "consistency_3d": set(),
+        "deformation": set(),
+        "flow": {"flow"},
+        "bone": set(),
+    }
+
+
+def test_terms_that_are_always_computed_need_nothing_that_costs() -> None:
+    assert [t.name for t in LOSS_TERMS if t.always and t.needs - {"images"}] == []
+
+
+def test_the_sum_weighs_the_terms_and_leaves_out_what_is_no_term() -> None:
+    terms = {"flow": torch.tensor(2.0), "keypoint": torch.tensor(3.0), "total": torch.tensor(9.0)}
+    weights = {term.name: 0.0 for term in LOSS_TERMS} | {"flow": 10.0, "bone": 1.0}
+
+    assert weighted_sum(terms, weights) == 20.0

@@ -92,7 +92,7 @@ KNOWING_DISCRIMINATOR = {
 @pytest.mark.parametrize(
     ("values", "epochs", "reason"),
     [
-        (DIVERGING, 1, "diverged in epoch 1: flow is nan"),
+        (DIVERGING, 1, "diverged in epoch 1: reprojection_2d is nan"),
         (ONE_SKELETON, 1, "collapsed in epoch 1: one and the same 2D pose"),
         (KNOWING_DISCRIMINATOR, 4, "the discriminator's loss is "),
     ],

@@ -1,4 +1,4 @@
-"""The training step beside its plain twin: the same terms and gradients."""
+"""The fast training steps beside the readable ones: the same terms and gradients."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import nn
 from posetune.api import TrialContext, silent
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
+from selfpose.method.losses import LOSS_TERMS
 from selfpose.trainable import SelfPose
-from selfpose.training.reference import PlainTraining
+from selfpose.training.reference import ReferenceTraining
 from selfpose.training.trial import Trial
 
 SMALL: dict[str, Any] = {
@@ -34,7 +35,16 @@ OURS = {
     "pretrain_silhouette": 2,
     "renderer": {"side_coding": True},
     "keypoint": {"map_px": 8, "jitter": 0.1},
-    "loss_weights": {"silhouette": 1, "bone": 1},
+    "loss_weights": {
+        "adversarial": 0.5,
+        "keypoint": 3,
+        "silhouette": 2,
+        "reprojection_2d": 0.7,
+        "consistency_3d": 1.5,
+        "deformation": 0.3,
+        "flow": 0.2,
+        "bone": 4,
+    },
 }
 
 
@@ -44,26 +54,46 @@ WITHOUT_D: dict[str, Any] = {"loss_weights": {"adversarial": 0}}
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(
     "options",
-    [{}, OURS, {**OURS, "couple_skeleton": False}, WITHOUT_D],
-    ids=["paper", "options", "uncoupled options", "without D"],
+    [
+        {},
+        OURS,
+        {**OURS, "couple_skeleton": False},
+        WITHOUT_D,
+        {"mode": "lifting", "lifting": {"width": 16, "elevation": "uniform"}},
+        {"mode": "supervised"},
+    ],
+    ids=["paper", "options", "uncoupled options", "without D", "lifting", "supervised"],
 )
 @pytest.mark.slow
-def test_a_step_equals_its_plain_twin(
+def test_a_step_equals_the_reference(
     options: dict[str, Any], tiny_store: Path, tmp_path: Path
 ) -> None:
     """To rounding, which Adam magnifies where a gradient is nearly zero: so in double precision."""
     config = SelfPoseConfig.model_validate({**SMALL, **options})
     products = build_stages(SelfPose.stages(config, tiny_store), tmp_path)
     trial = Trial(config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products))
-    plain = PlainTraining(trial)
+    reference = ReferenceTraining(trial)
     for step in range(3):
         fast = trial.train(silent)
-        slow = {name: float(term.detach()) for name, term in plain.step().items()}
+        slow = {name: float(term.detach()) for name, term in reference.step().items()}
         assert {name: fast[name] for name in slow} == pytest.approx(slow, rel=1e-5, abs=1e-6)
         if step == 0:  # later, Adam has magnified the rounding of gradients that are nearly zero
-            assert_same_gradients(trial.model, plain.model)
+            assert_same_gradients(trial.model, reference.model)
             if "discriminator" in slow:
-                assert_same_gradients(trial.judge, plain.judge)
+                assert_same_gradients(trial.networks["judge"], reference.judge)
+
+
+def test_the_total_is_the_weighted_sum_of_what_is_reported(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    weights = {term.name: 0.5 + place for place, term in enumerate(LOSS_TERMS)}
+    config = SelfPoseConfig.model_validate({**SMALL, "loss_weights": weights})
+    products = build_stages(SelfPose.stages(config, tiny_store), tmp_path)
+    trial = Trial(config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products))
+    reported = trial.train(silent)
+
+    expected = sum(weight * reported[name] for name, weight in weights.items())
+    assert reported["total"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_each_skeleton_is_judged_once_in_a_step(tiny_store: Path, tmp_path: Path) -> None:
@@ -72,7 +102,8 @@ def test_each_skeleton_is_judged_once_in_a_step(tiny_store: Path, tmp_path: Path
     products = build_stages(SelfPose.stages(config, tiny_store), tmp_path)
     trial = Trial(config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products))
     judged: list[int] = []
-    trial.judge.register_forward_hook(lambda d, given, maps: judged.append(len(given[0])))
+    whole_image = trial.networks["judge"].networks[0]  # of D's scales
+    whole_image.register_forward_hook(lambda d, given, maps: judged.append(len(given[0])))
     trial.train(silent)
 
     assert judged == [config.batch_size] * 2

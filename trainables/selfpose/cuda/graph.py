@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from selfpose.cuda.streams import recording
+from selfpose.cuda.streams import Streams
 
 __all__ = ["PLAIN_STEPS", "RecordedStep"]
 
@@ -29,14 +29,18 @@ PLAIN_STEPS = 3
 class RecordedStep:
     """The recording of a step, made when the step was taken often enough."""
 
-    def __init__(self, *, device: torch.device, generators: Sequence[torch.Generator]) -> None:
+    def __init__(
+        self, *, device: torch.device, generators: Sequence[torch.Generator], streams: Streams
+    ) -> None:
         """Prepare; nothing runs yet.
 
         Args:
             device: a CUDA device.
             generators: of the device, those that the step draws from.
+            streams: what the step branches with; its branches run beside each other only in a
+                recording.
         """
-        self._generators = generators
+        self._generators, self._streams = generators, streams
         # What other parts wait for goes before the branches beside it.
         self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._phase: object = None
@@ -59,16 +63,14 @@ class RecordedStep:
         if phase != self._phase:
             self.forget()
             self._phase = phase
-        if self._graph is None:
-            if self._plain_steps < PLAIN_STEPS:
-                self._plain_steps += 1
-                return self._run_plainly(step, batch)
-            self._record(step, batch)
-        assert self._graph is not None
+        if self._graph is None and self._plain_steps < PLAIN_STEPS:
+            self._plain_steps += 1
+            return self._run_plainly(step, batch)
+        graph = self._graph or self._record(step, batch)
         for into, given in zip(self._given, batch, strict=True):
             if into is not None and given is not None:
                 into.copy_(given, non_blocking=True)
-        self._graph.replay()
+        graph.replay()
         return self._result
 
     def _run_plainly(self, step: Step, batch: Given) -> Tensor:
@@ -80,14 +82,15 @@ class RecordedStep:
         here.wait_stream(self._stream)
         return result
 
-    def _record(self, step: Step, batch: Given) -> None:
+    def _record(self, step: Step, batch: Given) -> torch.cuda.CUDAGraph:
         self._given = tuple(None if given is None else given.clone() for given in batch)
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
         with (
-            recording(),
+            self._streams.recording(),
             torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
         ):
             self._result = step(self._given)
         self._graph = graph
+        return graph

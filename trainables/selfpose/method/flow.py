@@ -101,7 +101,14 @@ class NormalisingFlow(nn.Module):
         self.blocks = nn.ModuleList(_Coupling(dimensions, hidden, generator) for _ in range(depth))
 
     def forward(self, x_bk: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f(x) (B, K) and log |det df/dx| (B,) of points x (B, K)."""
+        """Return f(x) and the log-determinant of its Jacobian.
+
+        Args:
+            x_bk: points (B, K), whitened principal components, no unit.
+
+        Returns:
+            f(x) (B, K), no unit, standard normal where x is likely; log |det df/dx| (B,), nats.
+        """
         log_determinant_b = x_bk.new_zeros(len(x_bk))
         for block in self.blocks:
             x_bk, block_log_determinant_b = block(x_bk)
@@ -109,13 +116,27 @@ class NormalisingFlow(nn.Module):
         return x_bk, log_determinant_b
 
     def inverse(self, z_bk: Tensor) -> Tensor:
-        """Return the points x (B, K) with f(x) = z."""
+        """Return the points that f maps to given ones.
+
+        Args:
+            z_bk: points (B, K), no unit, in the space of the standard normal.
+
+        Returns:
+            The points x (B, K) with f(x) = z, whitened principal components, no unit.
+        """
         for block in reversed(self.blocks):
             z_bk = cast(_Coupling, block).inverse(z_bk)
         return z_bk
 
     def negative_log_likelihood(self, x_bk: Tensor) -> Tensor:
-        """Return .5 |f(x)|^2 - log |det df/dx| of each point (B,), nats without the constant."""
+        """Return .5 |f(x)|^2 - log |det df/dx| of each point.
+
+        Args:
+            x_bk: points (B, K), whitened principal components, no unit.
+
+        Returns:
+            The negative log-likelihood (B,), nats, without the constant of the normal distribution.
+        """
         if not any(parameter.requires_grad for parameter in self.parameters()):
             blocks = tuple(cast(_Coupling, block) for block in self.blocks)
             x_bk = x_bk.to(blocks[0].layers()[0].weight.dtype)
@@ -188,7 +209,15 @@ def _add_product(sum_cb: Tensor, narrow_ch: Tensor, hidden_hb: Tensor) -> Tensor
 
 
 def product_in_parts(narrow_ch: Tensor, hidden_hb: Tensor) -> Tensor:
-    """Return the product (C, B) of (C, H) and (H, B), H a multiple of 16, as 16 products' sum."""
+    """Multiply two matrices as the sum of 16 products.
+
+    Args:
+        narrow_ch: the left matrix (C, H), H a multiple of 16, no unit.
+        hidden_hb: the right matrix (H, B), no unit.
+
+    Returns:
+        The product (C, B), no unit; rounded otherwise than by one product.
+    """
     count = len(hidden_hb) // _PARTS
     of_parts_pch = narrow_ch.reshape(-1, _PARTS, count).transpose(0, 1)
     return (of_parts_pch @ hidden_hb.view(_PARTS, count, -1)).sum(dim=0)

@@ -44,12 +44,30 @@ _UNIFORM_ELEVATION_RAD = math.radians(20.0)
 
 
 def head_distance(poses_nj2: Tensor, root: int, head: int) -> float:
-    """Return h, the mean distance from root to head of 2D poses (N, J, 2), in their unit."""
+    """Return h, the mean distance from root to head of the prior's poses.
+
+    Args:
+        poses_nj2: 2D poses (N, J, 2), crop coordinates.
+        root: index of the root joint.
+        head: index of the head joint.
+
+    Returns:
+        The mean over poses, in crop coordinates.
+    """
     return float((poses_nj2[:, head] - poses_nj2[:, root]).norm(dim=-1).mean())
 
 
 def normalise_pose(poses_bj2: Tensor, root: int, h: float) -> Tensor:
-    """Return normalised poses (B, J, 2) of poses in crop coordinates."""
+    """Move 2D poses so that the root is at zero, and divide them by 10 h.
+
+    Args:
+        poses_bj2: 2D poses (B, J, 2), crop coordinates.
+        root: index of the root joint.
+        h: the prior's mean distance from root to head, crop coordinates.
+
+    Returns:
+        Normalised poses (B, J, 2), no unit, root at zero.
+    """
     return (poses_bj2 - poses_bj2[:, root : root + 1]) / (ROOT_DEPTH * h)
 
 
@@ -80,7 +98,14 @@ def lift(normalised_bj2: Tensor, offsets_bj: Tensor) -> Tensor:
 
 
 def project(poses_bj3: Tensor) -> Tensor:
-    """Return the normalised poses (B, J, 2) that a camera sees of poses in the body frame."""
+    """Return what a camera sees of poses.
+
+    Args:
+        poses_bj3: poses (B, J, 3), body frame or a virtual camera's, head-to-root lengths.
+
+    Returns:
+        Normalised poses (B, J, 2), no unit. A joint nearer than 1 to the camera is seen as if at 1.
+    """
     return poses_bj3[..., :2] / (poses_bj3[..., 2:] + ROOT_DEPTH).clamp(min=1.0)
 
 
@@ -134,12 +159,28 @@ def draw_rotations(
 
 
 def rotate(rotations_b33: Tensor, poses_bj3: Tensor) -> Tensor:
-    """Return the poses (B, J, 3) turned by rotations (B, 3, 3)."""
+    """Turn each pose about its root by its rotation.
+
+    Args:
+        rotations_b33: rotations (B, 3, 3) from the body frame to a virtual camera's frame.
+        poses_bj3: poses (B, J, 3), body frame, any length unit.
+
+    Returns:
+        The poses (B, J, 3), virtual camera's frame, the same unit.
+    """
     return poses_bj3 @ rotations_b33.transpose(1, 2)
 
 
 def rotate_back(rotations_b33: Tensor, poses_bj3: Tensor) -> Tensor:
-    """Return the poses (B, J, 3) turned by the inverses of rotations (B, 3, 3)."""
+    """Turn each pose about its root by the inverse of its rotation.
+
+    Args:
+        rotations_b33: rotations (B, 3, 3) from the body frame to a virtual camera's frame.
+        poses_bj3: poses (B, J, 3), virtual camera's frame, any length unit.
+
+    Returns:
+        The poses (B, J, 3), body frame, the same unit.
+    """
     return poses_bj3 @ rotations_b33
 
 

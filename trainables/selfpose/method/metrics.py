@@ -165,9 +165,18 @@ def validation_metrics(
 
 
 def joint_distances(a_njd: NDArray[Any], b_njd: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the distance of each joint of `a_njd` to the same joint of `b_njd`, (N, J).
+    """Return the distance of each joint to the same joint of another pose.
 
-    A distance that is not a number, because a joint is not, is infinite.
+    Args:
+        a_njd: poses, (N, J, D), any frame and unit.
+        b_njd: the other poses, (N, J, D), the same frame and unit.
+
+    Returns:
+        Distances, (N, J), the same unit. One that is not a number, because a joint is not, is
+        infinite.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if a_njd.shape != b_njd.shape:
         raise ValueError(f"poses must have the same shape, got {a_njd.shape} and {b_njd.shape}")
@@ -197,7 +206,16 @@ def p_mpjpe(
 def p_mpjpe_side_swap(
     predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, layout: Layout
 ) -> NDArray[np.float64]:
-    """Return each frame's P-MPJPE of the pose or of its left/right swap, the smaller, (N,), mm."""
+    """Return each frame's P-MPJPE of the pose or of its left/right swap, the smaller one.
+
+    Args:
+        predicted_nj3: predicted poses, (N, J, 3), any unit and frame.
+        truth_nj3: true poses, (N, J, 3), mm.
+        layout: says which joints are each other's mirror image.
+
+    Returns:
+        Errors, (N,), mm.
+    """
     swapped_nj3 = predicted_nj3[:, list(layout.mirror)]
     return np.minimum(p_mpjpe(predicted_nj3, truth_nj3), p_mpjpe(swapped_nj3, truth_nj3))
 
@@ -226,14 +244,32 @@ def scale_to_truth(
 def n_mpjpe(
     predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, root: int
 ) -> NDArray[np.float64]:
-    """Return each frame's mean joint distance, roots at 0, least-squares scale, (N,), mm."""
+    """Return each frame's mean joint distance after scaling by least squares, roots at 0.
+
+    Args:
+        predicted_nj3: predicted poses, (N, J, 3), camera axes, any unit.
+        truth_nj3: true poses, (N, J, 3), camera axes, mm.
+        root: index of the root joint.
+
+    Returns:
+        Errors, (N,), mm.
+    """
     return joint_distances(*scale_to_truth(predicted_nj3, truth_nj3, root=root)).mean(axis=1)
 
 
 def mpjpe(
     predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, root: int
 ) -> NDArray[np.float64]:
-    """Return each frame's mean joint distance, roots at 0, both poses in mm, (N,), mm."""
+    """Return each frame's mean joint distance with both roots at 0.
+
+    Args:
+        predicted_nj3: predicted poses, (N, J, 3), camera axes, mm.
+        truth_nj3: true poses, (N, J, 3), camera axes, mm.
+        root: index of the root joint.
+
+    Returns:
+        Errors, (N,), mm.
+    """
     return joint_distances(_root_at_zero(predicted_nj3, root), _root_at_zero(truth_nj3, root)).mean(
         axis=1
     )
@@ -245,26 +281,60 @@ def pck_joints(layout: Layout) -> list[int]:
 
 
 def pck(distance_nj: NDArray[Any], threshold_mm: float = PCK_THRESHOLD_MM) -> float:
-    """Return the share of joints closer than the threshold, in [0, 1]."""
+    """Return the share of joints that are closer to the truth than a threshold.
+
+    Args:
+        distance_nj: distance of each joint from the truth, (N, J), mm.
+        threshold_mm: the threshold, mm.
+
+    Returns:
+        The share, 0 to 1, no unit.
+    """
     return float((distance_nj < threshold_mm).mean())
 
 
 def auc(distance_nj: NDArray[Any]) -> float:
-    """Return the mean of PCK over the thresholds 0, 5, ..., 150 mm, in [0, 1]."""
+    """Return the mean of PCK over the thresholds 0, 5, ..., 150 mm.
+
+    Args:
+        distance_nj: distance of each joint from the truth, (N, J), mm.
+
+    Returns:
+        The mean, 0 to 1, no unit.
+    """
     return float(np.mean([pck(distance_nj, threshold) for threshold in AUC_THRESHOLDS_MM]))
 
 
 def error_2d_px(
     predicted_nj2: NDArray[Any], truth_nj2: NDArray[Any], *, image_size: int
 ) -> NDArray[np.float64]:
-    """Return each frame's mean distance of 2D joints in pixels of an `image_size` crop, (N,)."""
+    """Return each frame's mean distance of 2D joints from the truth, in pixels.
+
+    Args:
+        predicted_nj2: predicted 2D poses, (N, J, 2), crop coordinates.
+        truth_nj2: true 2D poses, (N, J, 2), crop coordinates.
+        image_size: side of the crop, pixels.
+
+    Returns:
+        Errors, (N,), pixels of the crop.
+    """
     return joint_distances(predicted_nj2, truth_nj2).mean(axis=1) * (image_size - 1) / 2
 
 
 def error_2d_side_swap_px(
     predicted_nj2: NDArray[Any], truth_nj2: NDArray[Any], *, image_size: int, layout: Layout
 ) -> NDArray[np.float64]:
-    """Return each frame's 2D error of the pose or of its left/right swap, the smaller, (N,), px."""
+    """Return each frame's 2D error of the pose or of its left/right swap, the smaller one.
+
+    Args:
+        predicted_nj2: predicted 2D poses, (N, J, 2), crop coordinates.
+        truth_nj2: true 2D poses, (N, J, 2), crop coordinates.
+        image_size: side of the crop, pixels.
+        layout: says which joints are each other's mirror image.
+
+    Returns:
+        Errors, (N,), pixels of the crop.
+    """
     swapped_nj2 = predicted_nj2[:, list(layout.mirror)]
     return np.minimum(
         error_2d_px(predicted_nj2, truth_nj2, image_size=image_size),
@@ -273,7 +343,14 @@ def error_2d_side_swap_px(
 
 
 def flat_depth(joints_nj2: NDArray[Any]) -> NDArray[Any]:
-    """Return 2D poses as 3D poses with depth 0, (N, J, 3), in the unit of `joints_nj2`."""
+    """Return 2D poses as 3D poses with depth 0.
+
+    Args:
+        joints_nj2: 2D poses, (N, J, 2), any unit, x right, y down.
+
+    Returns:
+        Poses, (N, J, 3), camera axes, the same unit.
+    """
     return np.concatenate([joints_nj2, np.zeros_like(joints_nj2[..., :1])], axis=-1)
 
 
@@ -289,7 +366,17 @@ class ActivityGroups:
     """The group of each frame, (N,): an index into `own`, or its length for the pool."""
 
     def macro_average(self, error_n: NDArray[Any]) -> float:
-        """Return the mean over groups of each group's mean; with no `own`, the frame mean."""
+        """Return the mean over groups of each group's mean; with no `own`, the frame mean.
+
+        Args:
+            error_n: an error of each frame, (N,), any unit.
+
+        Returns:
+            The average, the same unit.
+
+        Raises:
+            ValueError: not one error for each frame that was grouped.
+        """
         if error_n.shape != self.group_n.shape:
             raise ValueError(f"{len(self.group_n)} frames were grouped, got {error_n.shape} errors")
         frames_g = np.bincount(self.group_n)
@@ -337,7 +424,7 @@ def validation_subset(length: int, frames: int, seed: int) -> NDArray[np.int64]:
         seed: decides which row of each piece.
 
     Returns:
-        Different rows in ascending order, (min(frames, length),), int64.
+        Different rows in ascending order, (N,), int64; N is the smaller of `frames` and `length`.
     """
     if frames >= length:
         return np.arange(length, dtype=np.int64)

@@ -28,14 +28,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from selfpose.cuda import kernels
 from selfpose.method.skeleton import Layout
 
 __all__ = ["SIDE_BRIGHTNESS", "Profile", "SkeletonRenderer", "draw_skeletons", "limb_brightness"]
@@ -47,8 +46,6 @@ SIDE_BRIGHTNESS = 0.5
 """Of left limbs that are told from right ones: as far from the right as from the background."""
 
 _MINIMUM_SQUARE = 1e-6
-_MOST_LIMBS = 32
-"""The kernels keep those of a tile as the bits of a word."""
 _AT_ONCE = 2**20
 """Distances that are computed together on a CPU, 4 MB."""
 
@@ -79,10 +76,12 @@ class SkeletonRenderer:
         self.sigma = sigma
         self.profile: Profile = profile
         self.brightness = limb_brightness(layout, side_brightness)
+        self.draw: Callable[..., Tensor] = draw_skeletons
+        """`draw_skeletons`, or a faster form of it for one device."""
 
     def __call__(self, joints_bj2: Tensor) -> Tensor:
         """Return images (B, 1, S, S) in [-1, 1] of joints (B, J, 2), crop coordinates."""
-        return draw_skeletons(
+        return self.draw(
             joints_bj2,
             self.limbs,
             image_size=self.image_size,
@@ -128,15 +127,6 @@ def draw_skeletons(
     """
     if joints_bj2.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"joints must be float32 or float64 to be drawn, got {joints_bj2.dtype}")
-    if (
-        joints_bj2.dtype == torch.float32
-        and kernels.run_on(joints_bj2.device)
-        and len(limbs) <= _MOST_LIMBS
-    ):
-        from selfpose.cuda.kernels.drawing import Pen, draw
-
-        squared = profile == "squared"
-        return draw(joints_bj2, Pen(tuple(limbs), image_size, sigma, squared, tuple(brightness)))
     value_bss: Tensor = _NearestLimb.apply(  # type: ignore[no-untyped-call]
         joints_bj2, tuple(limbs), image_size, (sigma, profile, tuple(brightness))
     )

@@ -8,9 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from selfpose.cuda.streams import beside, meet
 from selfpose.networks.initialisation import draw_small_weights
-from selfpose.networks.layers import run_layers
 
 __all__ = ["D", "patch_sizes"]
 
@@ -39,15 +37,26 @@ class D(nn.Module):
         draw_small_weights(self)
 
     def forward(self, skeletons_b1ss: Tensor) -> list[Tensor]:
-        """Return one map of judgements (B, 1, P, P) per scale, real near 1 and fake near 0."""
-        judgements = []
-        for scale, network in zip(self.scales, self.networks, strict=True):
-            assert isinstance(network, nn.Sequential)
-            with beside(f"D, 1/{scale}", skeletons_b1ss):
-                judgements.append(run_layers(network, _reduce(skeletons_b1ss, scale)))
-        for scale, judgement in zip(self.scales, judgements, strict=True):
-            meet(f"D, 1/{scale}", judgement)
-        return judgements
+        """Judge skeleton images at every scale.
+
+        Args:
+            skeletons_b1ss: skeleton images (B, 1, S, S) in [-1, 1].
+
+        Returns:
+            One map of judgements (B, 1, P, P) per scale, no unit, real near 1 and fake near 0.
+        """
+        return [self.at_scale(skeletons_b1ss, scale) for scale in self.scales]
+
+    def at_scale(self, skeletons_b1ss: Tensor, scale: int) -> Tensor:
+        """Return the map of judgements (B, 1, P, P) at one of `scales`.
+
+        Args:
+            skeletons_b1ss: skeleton images (B, 1, S, S) in [-1, 1].
+            scale: by which the images are reduced first: 1, 2 or 4.
+        """
+        network = self.networks[self.scales.index(scale)]
+        judgement: Tensor = network(_reduce(skeletons_b1ss, scale))
+        return judgement
 
 
 def _reduce(x_b1ss: Tensor, scale: int) -> Tensor:

@@ -1,10 +1,22 @@
-"""How the convolutional networks start (method: KeypointGAN's rule)."""
+"""How networks start: from a seed, the convolutional ones by KeypointGAN's rule."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import nn
 
-__all__ = ["draw_small_weights"]
+__all__ = ["draw_small_weights", "seeded"]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw first weights from torch's global generator at `seed`; put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def draw_small_weights(network: nn.Module) -> None:

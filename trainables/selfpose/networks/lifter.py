@@ -50,13 +50,20 @@ class Lambda(nn.Module):
         """Return depth offsets (B, J), in head-to-root lengths, and elevations (B,), radians.
 
         Args:
-            normalised_bj2: 2D poses (B, J, 2), root at zero, divided by 10 h (`geometry`).
+            normalised_bj2: normalised 2D poses (B, J, 2), no unit, root at zero (`geometry`).
         """
         features_bw = self._features(normalised_bj2)
         return self._offsets(features_bw), self.head(self.angle(features_bw)).squeeze(1)
 
     def offsets(self, normalised_bj2: Tensor) -> Tensor:
-        """Return the depth offsets (B, J) alone, without the branch for the elevation."""
+        """Return the depth offsets alone, without the branch for the elevation.
+
+        Args:
+            normalised_bj2: normalised 2D poses (B, J, 2), no unit, root at zero (`geometry`).
+
+        Returns:
+            Depths relative to the root's (B, J), head-to-root lengths; the root's is 0.
+        """
         return self._offsets(self._features(normalised_bj2))
 
     def _features(self, normalised_bj2: Tensor) -> Tensor:

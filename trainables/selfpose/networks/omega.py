@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from selfpose.networks.initialisation import draw_small_weights
-from selfpose.networks.layers import run_layers
 
 __all__ = ["Omega", "expected_points"]
 
@@ -51,7 +50,7 @@ class Omega(nn.Module):
 
     def forward(self, skeletons_b1ss: Tensor) -> Tensor:
         """Return 2D joints (B, J, 2), crop coordinates, of skeleton images (B, 1, S, S)."""
-        return expected_points(run_layers(self.layers, skeletons_b1ss).float())
+        return expected_points(self.layers(skeletons_b1ss).float())
 
 
 def expected_points(maps_bjmm: Tensor) -> Tensor:

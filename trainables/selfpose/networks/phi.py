@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from selfpose.networks.initialisation import draw_small_weights
-from selfpose.networks.layers import run_layers
 
 __all__ = ["Phi"]
 
@@ -62,8 +61,16 @@ class Phi(nn.Module):
                 module.weight.data = weight.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images_b3ss: Tensor) -> Tensor:
-        """Return skeleton images (B, 1, S, S), about -1 (background) to 1, of images in [-1, 1]."""
-        return run_layers(self.layers, images_b3ss)
+        """Return skeleton images, about -1 (background) to 1.
+
+        Args:
+            images_b3ss: images (B, 3, S, S) in [-1, 1].
+
+        Returns:
+            Skeleton images (B, 1, S, S), no unit.
+        """
+        skeletons_b1ss: Tensor = self.layers(images_b3ss)
+        return skeletons_b1ss
 
 
 def _halvings(image_size: int, narrowest: int) -> int:

@@ -15,10 +15,9 @@ import torch
 
 from posetune.api import Cost, Progress, TrialContext, silent
 from selfpose.config import SelfPoseConfig
-from selfpose.cuda import kernels
-from selfpose.cuda.graph import PLAIN_STEPS
 from selfpose.inference import export_model
-from selfpose.training.stages import build_stages
+from selfpose.training.acceleration import check_kernels
+from selfpose.training.stages.needed import needed_stages
 from selfpose.training.trial import Trial
 
 __all__ = ["forecast_cost"]
@@ -38,7 +37,7 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
         BadInputError: the store does not fit the configuration, or the kernels cannot be built.
     """
     if config.replay and config.takes_images and context.processes == 1:
-        kernels.check_compiler(torch.device(context.device))
+        check_kernels(torch.device(context.device))
     _timed_stages(_with_steps(config, _FEW), context.store, context.work / "warm-up")
     few = _timed_stages(_with_steps(config, _FEW), context.store, context.work / "few")
     more = _timed_stages(_with_steps(config, _MORE), context.store, context.work / "more")
@@ -56,8 +55,7 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
     trial = Trial(_with_steps(config, _FEW), context)
     # With the warm-up, or on CUDA with the recording, the first ones take longer.
     few_s = min(
-        _seconds(lambda: trial.train(silent))
-        for _ in range(2 if trial.replay is None else PLAIN_STEPS + 3)
+        _seconds(lambda: trial.train(silent)) for _ in range(trial.acceleration.first_steps + 1)
     )
     trial.config = _with_steps(config, _MORE)
     more_s = _seconds(lambda: trial.train(silent))
@@ -86,7 +84,7 @@ def _timed_stages(config: SelfPoseConfig, store: Path, work: Path) -> dict[str, 
     """Build every stage below `work` and return the seconds of each."""
     seconds = {}
     progress: Progress = silent
-    for stage in build_stages(config, store):
+    for stage in needed_stages(config, store):
         folder = work / stage.name
         folder.mkdir(parents=True)
         started = time.perf_counter()

@@ -1,27 +1,43 @@
-"""The renderer and the training step as the equations say them: nothing fused.
+"""The paper's training step as its equations say it: one readable function for each mode.
 
-Everything here is float32 (or what it is given), eager, differentiated by autograd alone. The
-fast forms must equal it, and are timed against it. Shared with them, and so not checked here, are
-the networks, the geometry, the losses and their order in `training.lifting_losses`.
+Read `ReferenceTraining.complete_step` first, then `lifting_terms`. Everything here is float32 (or
+what it is given), eager, one operation after the other, differentiated by autograd alone. The fast
+steps of `training.complete`, `training.lifting` and `training.supervised` must equal it, and are
+timed against it. Shared with them, and so not checked here, are the networks, the geometry and the
+functions of `method.losses`.
 
-Frames and shape letters: as in `renderer` and `training`.
+Frames and units: as in `geometry`.
+Shape letters: B batch, J joints, S image side in pixels.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from selfpose.inference import ImagePoseModel, unit_bones
 from selfpose.method.flow import NormalisingFlow, PosePrior
-from selfpose.method.losses import discriminator_loss, keypoint_loss, realness_loss, silhouette_loss
+from selfpose.method.geometry import (
+    draw_rotations,
+    lift,
+    normalise_pose,
+    project,
+    rotate,
+    rotate_back,
+)
+from selfpose.method.losses import discriminator_loss
+from selfpose.method.quantities import Quantities
 from selfpose.method.renderer import Profile, SkeletonRenderer
-from selfpose.training.step import Terms, add_noise, lifting_losses, weighted_sum
+from selfpose.training.complete import add_noise, noise_left
+from selfpose.training.optimiser import ADAM_BETAS
+from selfpose.training.renderers import Renderers
+from selfpose.training.terms import Terms, computed_terms
 from selfpose.training.trial import Trial
 
-__all__ = ["PlainTraining", "draw_plainly"]
+__all__ = ["ReferenceTraining", "draw_plainly"]
 
 
 def draw_plainly(
@@ -48,86 +64,173 @@ def draw_plainly(
     return (2 * torch.stack(values).amax(0) - 1).unsqueeze(1)
 
 
-class PlainTraining:
-    """The complete mode's step beside a trial's: from the same weights, on the same draws."""
+class ReferenceTraining:
+    """The same training beside a trial's: from the same weights, on the same draws."""
 
     def __init__(self, trial: Trial) -> None:
         """Copy the trial's networks and generators as they are now, before its first step."""
         self.trial, self.config = trial, trial.config
-        self.model, self.judge = copy.deepcopy(trial.model), copy.deepcopy(trial.judge)
+        self.model = copy.deepcopy(trial.model)
+        self.judge = copy.deepcopy(trial.networks.get("judge"))
         self.prior = None if trial.flow is None else _plain_prior(trial.flow)
-        for module in (*self.model.modules(), *self.judge.modules()):
-            if isinstance(module, nn.Conv2d):  # on CUDA its channels lie together
-                module.weight.data = module.weight.data.contiguous()
+        self.renderers = Renderers.of(self.config, self.model.layout, trial.device)
         rate = self.config.learning_rate
-        assert self.model.phi is not None  # complete mode has both
-        assert self.model.omega is not None
-        self.phi, self.omega = self.model.phi, self.model.omega
-        self.networks: list[tuple[nn.Module, float]] = [
-            (self.phi, rate),
-            (self.omega, rate),
-            (self.model.lifter, rate * self.config.lifting.learning_rate_ratio),
-        ]
-        self.optimiser = _plain_adam(self.networks)
-        judge_rate = rate * self.config.discriminator.learning_rate_ratio
-        self.judge_optimiser = _plain_adam([(self.judge, judge_rate)])
+        lifter_rate = rate * self.config.lifting.learning_rate_ratio
+        self.rates = {
+            network: lifter_rate if network is self.model.lifter else rate
+            for network in self.model.children()
+        }
+        self.optimiser = _plain_adam(self.rates)
+        if self.judge is not None:
+            ratio = self.config.discriminator.learning_rate_ratio
+            self.judge_optimiser = _plain_adam({self.judge: rate * ratio})
+        for layer in (*self.model.modules(), *(self.judge or nn.Identity()).modules()):
+            if isinstance(layer, nn.Conv2d):  # on CUDA its channels lie together
+                layer.weight.data = layer.weight.data.contiguous()
         self.order = trial.order.clone_state()
         self.noise = trial.noise.clone_state()
         self.steps = 0
 
     def step(self) -> Terms:
         """Take one step; return the terms before weighing, as `Trial` reports them."""
-        config, trial = self.config, self.trial
-        assert trial.feed is not None  # complete mode has images
-        pick_b = torch.randint(len(trial.feed), (config.batch_size,), generator=self.order)
-        images_b3ss, masks_b1ss = trial.feed.fetch(pick_b)
-        prior_bj2 = self._prior(config.batch_size)
-        also_lifted = [self._prior(config.lift_prior)] if config.lift_prior else []
-
-        real_b1ss = _draw(trial.pens.skeleton, prior_bj2)
-        skeletons_b1ss = self.phi(images_b3ss)
-        read_bj2, y_bj2 = self.omega(real_b1ss), self.omega(skeletons_b1ss)
-        terms: Terms = {}
-        if config.loss_weights.adversarial > 0:
-            noisy_b1ss, noisy_real_b1ss = self._blur(skeletons_b1ss), self._blur(real_b1ss)
-            terms["adversarial"] = realness_loss(self.judge(noisy_b1ss))
-        terms["keypoint"] = self._keypoints(read_bj2, prior_bj2, y_bj2, skeletons_b1ss)
-        if masks_b1ss is not None:
-            terms["silhouette"] = silhouette_loss(_draw(trial.pens.body, y_bj2), masks_b1ss)
-        lifted_bj2 = torch.cat((y_bj2.detach() if config.detach_pose else y_bj2, *also_lifted))
-        terms |= lifting_losses(
-            lifted_bj2, self.model, prior=self.prior, config=config, generator=self.noise
-        )
-        terms["total"] = weighted_sum(terms, config.loss_weights)
-        _step(self.optimiser, terms["total"], self.networks, clip=config.gradient_clip)
+        take: Mapping[str, Callable[..., Terms]] = {
+            "complete": self.complete_step,
+            "lifting": self.lifting_step,
+            "supervised": self.supervised_step,
+        }
+        terms = take[self.config.mode](*self.trial.mode.draw_batch(self.order))
         self.steps += 1
-        if config.loss_weights.adversarial > 0:
-            maps = self.judge(noisy_real_b1ss), self.judge(noisy_b1ss.detach())
-            terms["discriminator"] = discriminator_loss(*maps)
-            pair = [(self.judge, 0.0)]
-            _step(self.judge_optimiser, terms["discriminator"], pair, clip=config.gradient_clip)
         return terms
 
-    def _keypoints(
-        self, read_bj2: Tensor, drawn_bj2: Tensor, y_bj2: Tensor, skeletons_b1ss: Tensor
-    ) -> Tensor:
-        share = self.config.keypoint.redrawing_share
-        if not self.config.couple_skeleton and share > 0:
-            skeletons_b1ss = skeletons_b1ss.detach()
-            y_bj2 = self.omega(skeletons_b1ss)
-        redrawn_b1ss = _draw(self.trial.pens.skeleton, y_bj2)
-        return keypoint_loss(read_bj2, drawn_bj2, redrawn_b1ss, skeletons_b1ss, share)
+    def complete_step(
+        self,
+        images_b3ss: Tensor,
+        masks_b1ss: Tensor | None,
+        prior_bj2: Tensor,
+        lifted_prior_bj2: Tensor | None,
+    ) -> Terms:
+        """Train Phi, Omega and Lambda against D, then D against them.
+
+        Args:
+            images_b3ss: unlabelled images (B, 3, S, S) in [-1, 1].
+            masks_b1ss: their foreground masks (B, 1, S, S), -1 or 1, if a term takes them.
+            prior_bj2: unpaired 2D poses (B, J, 2), crop coordinates.
+            lifted_prior_bj2: more of them, lifted as if Omega had read them, if there are any.
+        """
+        config, model = self.config, self._image_model()
+        # Phi draws a skeleton of each image. Omega reads it, and rendered poses of the prior.
+        skeletons_b1ss = model.phi(images_b3ss)
+        rendered_b1ss = _draw(self.renderers.skeleton, prior_bj2)
+        joints_bj2, read_bj2 = model.omega(skeletons_b1ss), model.omega(rendered_b1ss)
+        # What Omega read is rendered again. This half of the keypoint term trains Omega alone.
+        target_b1ss, redraw_bj2 = skeletons_b1ss, joints_bj2
+        if not config.couple_skeleton and config.keypoint.redrawing_share > 0:
+            target_b1ss = skeletons_b1ss.detach()
+            redraw_bj2 = model.omega(target_b1ss)
+        known: Quantities = {
+            "images_b3ss": images_b3ss,
+            "prior_bj2": prior_bj2,
+            "drawn_b1ss": rendered_b1ss,
+            "read_bj2": read_bj2,
+            "skeletons_b1ss": skeletons_b1ss,
+            "joints_bj2": joints_bj2,
+            "redrawn_b1ss": _draw(self.renderers.skeleton, redraw_bj2),
+            "redrawing_target_b1ss": target_b1ss,
+            "redrawing_share": config.keypoint.redrawing_share,
+            "body_b1ss": _draw(self.renderers.body, joints_bj2),
+        }
+        if masks_b1ss is not None:
+            known["masks_b1ss"] = masks_b1ss
+        judge = self.judge if "discriminator" in config.needs else None
+        if judge is not None:
+            noisy_b1ss, noisy_real_b1ss = self._blur(skeletons_b1ss), self._blur(rendered_b1ss)
+            known["judged"] = judge(noisy_b1ss)
+        lifted_bj2 = joints_bj2.detach() if config.detach_pose else joints_bj2
+        if lifted_prior_bj2 is not None:
+            lifted_bj2 = torch.cat((lifted_bj2, lifted_prior_bj2))
+        terms = self._minimise({**known, **self._lift_and_return(lifted_bj2)})
+        if judge is not None:
+            maps = judge(noisy_real_b1ss), judge(noisy_b1ss.detach())
+            terms["discriminator"] = discriminator_loss(*maps)
+            _step(self.judge_optimiser, terms["discriminator"], [judge], config.gradient_clip)
+        return terms
+
+    def lifting_step(self, poses_bj2: Tensor) -> Terms:
+        """Train Lambda alone.
+
+        Args:
+            poses_bj2: 2D poses of the prior (B, J, 2), crop coordinates.
+        """
+        return self._minimise(self._lift_and_return(poses_bj2))
+
+    def supervised_step(
+        self, images_b3ss: Tensor, joints_2d_bj2: Tensor, joints_3d_bj3: Tensor
+    ) -> Terms:
+        """Train Phi, Omega and Lambda with the full truth; no part of the method.
+
+        Args:
+            images_b3ss: images (B, 3, S, S) in [-1, 1].
+            joints_2d_bj2: their true 2D poses (B, J, 2), crop coordinates.
+            joints_3d_bj3: their true 3D poses (B, J, 3), camera axes, mean limb length 1.
+        """
+        _, found_bj2 = self.model.read(images_b3ss)
+        found_bj3 = unit_bones(self.model.lift(found_bj2), self.model.layout)
+        error_2d = (found_bj2 - joints_2d_bj2).norm(dim=-1).mean()
+        error_3d = (found_bj3 - joints_3d_bj3).norm(dim=-1).mean()
+        total = error_2d + error_3d
+        _step(self.optimiser, total, self.rates, self.config.gradient_clip)
+        return {"total": total}
+
+    def _lift_and_return(self, poses_bj2: Tensor) -> Quantities:
+        """Lift 2D poses, turn them, project them, lift them again and turn them back.
+
+        Args:
+            poses_bj2: 2D poses (B, J, 2), crop coordinates.
+        """
+        model, layout = self.model, self.model.layout
+        normalised_bj2 = normalise_pose(poses_bj2, layout.root, model.h)
+        offsets_bj, elevation_b = model.lifter(normalised_bj2)
+        poses_bj3 = lift(normalised_bj2, offsets_bj)
+        rotations_b33 = draw_rotations(elevation_b, self.noise, kind=self.config.lifting.elevation)
+        turned_bj3 = rotate(rotations_b33, poses_bj3)
+        seen_bj2 = project(turned_bj3)
+        again_bj3 = lift(seen_bj2, model.lifter(seen_bj2)[0])
+        self.elevation_spread = elevation_b.detach().std()
+        known: Quantities = {
+            "normalised_bj2": normalised_bj2,
+            "poses_bj3": poses_bj3,
+            "turned_bj3": turned_bj3,
+            "seen_bj2": seen_bj2,
+            "lifted_again_bj3": again_bj3,
+            "reprojected_bj2": project(rotate_back(rotations_b33, again_bj3)),
+            "poses_aj3": poses_bj3,
+            "lifted_again_aj3": again_bj3,
+            "rotations_a33": rotations_b33,
+            "limbs": layout.limbs,
+            "bone_ratios": layout.bone_ratios,
+        }
+        if self.prior is not None:
+            outlier_share = self.config.flow.outlier_share
+            known["surprisal_b"] = self.prior(seen_bj2, outlier_share=outlier_share)
+        return known
+
+    def _minimise(self, known: Quantities) -> Terms:
+        """Compute the terms and take a step against their weighted sum (Equation 12)."""
+        terms = {term.name: term.compute(known) for term in computed_terms(self.config)}
+        weights = self.config.loss_weights.by_name()
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        _step(self.optimiser, total, self.rates, self.config.gradient_clip)
+        return {**terms, "elevation_spread": self.elevation_spread, "total": total}
 
     def _blur(self, skeletons_b1ss: Tensor) -> Tensor:
-        settings = self.config.discriminator
-        left = 1.0 - min(1.0, self.steps / settings.noise_steps)
-        if settings.noise * left == 0:
-            return skeletons_b1ss
-        return add_noise(skeletons_b1ss, self.noise, noise=settings.noise * left)
+        """Return skeletons behind the instance noise that is left at this step."""
+        noise = noise_left(self.config, self.steps)
+        return add_noise(skeletons_b1ss, self.noise, noise=noise) if noise else skeletons_b1ss
 
-    def _prior(self, count: int) -> Tensor:
-        pick = torch.randint(len(self.trial.prior_nj2), (count,), generator=self.order)
-        return self.trial.prior_nj2[pick.to(self.trial.device)]
+    def _image_model(self) -> ImagePoseModel:
+        if not isinstance(self.model, ImagePoseModel):
+            raise TypeError("lifting mode has no images")
+        return self.model
 
 
 class _PlainFlow(NormalisingFlow):
@@ -145,31 +248,28 @@ def _plain_prior(prior: PosePrior) -> PosePrior:
     return PosePrior(prior.mean_d, prior.whitening_dk, plain)
 
 
-def _draw(pen: SkeletonRenderer, joints_bj2: Tensor) -> Tensor:
+def _draw(renderer: SkeletonRenderer, joints_bj2: Tensor) -> Tensor:
     return draw_plainly(
         joints_bj2,
-        pen.limbs,
-        image_size=pen.image_size,
-        sigma=pen.sigma,
-        profile=pen.profile,
-        brightness=pen.brightness,
+        renderer.limbs,
+        image_size=renderer.image_size,
+        sigma=renderer.sigma,
+        profile=renderer.profile,
+        brightness=renderer.brightness,
     )
 
 
-def _plain_adam(networks: list[tuple[nn.Module, float]]) -> torch.optim.Optimizer:
-    groups = [{"params": list(network.parameters()), "lr": rate} for network, rate in networks]
-    return torch.optim.Adam(groups, betas=(0.5, 0.999), foreach=False, fused=False)
+def _plain_adam(rates: Mapping[nn.Module, float]) -> torch.optim.Optimizer:
+    groups = [{"params": list(network.parameters()), "lr": rate} for network, rate in rates.items()]
+    return torch.optim.Adam(groups, betas=ADAM_BETAS, foreach=False, fused=False)
 
 
 def _step(
-    optimiser: torch.optim.Optimizer,
-    loss: Tensor,
-    networks: Sequence[tuple[nn.Module, float]],
-    *,
-    clip: float,
+    optimiser: torch.optim.Optimizer, loss: Tensor, networks: Iterable[nn.Module], clip: float
 ) -> None:
+    """Take a step against `loss`; each network's gradient is clipped by itself."""
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    for network, _ in networks:
+    for network in networks:
         nn.utils.clip_grad_norm_(network.parameters(), clip, foreach=False)
     optimiser.step()

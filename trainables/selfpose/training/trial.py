@@ -1,68 +1,74 @@
 """One trial's training: its networks, data, random numbers and counters.
 
-`Trial.train` runs an epoch of steps, `Trial.validate` scores the present networks.
+`Trial.train` runs an epoch of steps, `Trial.validate` scores the present networks. What a step is
+depends on the mode: `training.complete`, `training.lifting`, `training.supervised`.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from posetune.api import BadInputError, Progress, TrialContext
 from selfpose.config import SelfPoseConfig
-from selfpose.cuda.graph import RecordedStep
-from selfpose.cuda.streams import beside, meet
-from selfpose.data.images import ImageFeed, images_to_input, open_feed
-from selfpose.data.store import open_store
+from selfpose.data.images import images_to_input, open_feed
+from selfpose.data.store import Store, open_store
 from selfpose.evaluation.figures import SheetRow, draw_sheet
-from selfpose.inference import build_model, unit_bones
+from selfpose.inference import ImagePoseModel, build_model, unit_bones
 from selfpose.method.flow import PosePrior, load_pose_prior
 from selfpose.method.geometry import head_distance
+from selfpose.method.losses import TRAINING_METRICS
 from selfpose.method.metrics import error_2d_px, validation_metrics
 from selfpose.networks import D
-from selfpose.networks.layers import as_written
+from selfpose.networks.initialisation import seeded
+from selfpose.training.acceleration import PLAIN, Acceleration, Branches, accelerate
 from selfpose.training.checkpoint import TrainingState, load_state, save_state
-from selfpose.training.compiling import check_compiler, compile_networks, finds_compiler
+from selfpose.training.complete import CompleteMode, Optimisers
 from selfpose.training.data_parallel import Team, share_statistics
 from selfpose.training.health import check_discriminator, check_finite, check_spread
-from selfpose.training.stages import load_shared_weights, prior_poses
-from selfpose.training.step import (
-    Batch,
-    Pens,
-    Terms,
-    add_noise,
-    apply_gradients,
-    complete_losses,
-    find_gradients,
-    lifting_losses,
-    make_optimiser,
-    make_recordable,
-    seeded,
-    take_step,
-    weighted_sum,
-)
-from selfpose.training.supervised import Labels, read_labels, supervised_loss
+from selfpose.training.lifting import LiftingMode, PriorPoses, RoundTrip
+from selfpose.training.optimiser import CosineRates, make_optimiser
+from selfpose.training.prior import prior_poses
+from selfpose.training.renderers import Renderers
+from selfpose.training.stages.needed import load_shared_weights
+from selfpose.training.supervised import SupervisedMode, read_labels
+from selfpose.training.terms import Terms
 from selfpose.training.validation import ValidationFrames
 
-__all__ = ["TERMS", "Trial"]
+__all__ = ["Mode", "Trial"]
 
-TERMS = (
+_REPORTED = tuple(TRAINING_METRICS)
+"""What training reports, the epoch's means before weighing; 0 where a term is left out."""
+
+_REPORTED_BEFORE = (
     *("adversarial", "keypoint", "flow", "reprojection_2d", "consistency_3d", "deformation"),
     *("bone", "silhouette", "total", "discriminator", "elevation_spread"),
 )
-"""What training reports, the epoch's means before weighing; 0 where a term is left out."""
+"""The order in which checkpoints have their sums that were written before sums had names."""
 
 _COLLAPSE_AFTER_STEPS = 200
 """Before, a constant output only means that training has not begun to show."""
 
 _ROWS_AT_ONCE = 256
 _DRAWN_FRAMES = 8
+
+
+class Mode(Protocol):
+    """What is trained on what: one class for each `mode` of a configuration."""
+
+    def draw_batch(self, order: torch.Generator) -> tuple[Tensor | None, ...]:
+        """Draw what a step is given, by a generator of the CPU; a process' share."""
+
+    def prepare(self, steps: int) -> object:
+        """Set what changes from step to step, on the device; return which kernels will run."""
+
+    def step(self, batch: tuple[Any, ...], branches: Branches) -> Terms:
+        """Take one step, on the device alone; return what it reports."""
 
 
 class Trial:
@@ -72,70 +78,42 @@ class Trial:
         """Build everything; nothing is trained yet.
 
         Raises:
-            BadInputError: the store does not fit the configuration, or nothing compiles for it.
+            BadInputError: the store does not fit the configuration.
         """
         self.config, self.context = config, context
         self.team = _make_team(config, context)
         self.device = torch.device(context.device)
-        if config.compile:
-            check_compiler(self.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
         layout = store.layout
+        judge: D | None = None
         with seeded(context.seed):
             h = head_distance(prior_nj2, layout.root, layout.head)
             self.model = build_model(config, layout, h=h)
-            self.judge = D(config.discriminator.width, image_size=config.image_size)
-        load_shared_weights(self.model, dict(context.products))
-        if self.model.phi is not None:
-            share_statistics(self.model.phi, self.team)
-        self.model.to(self.device)
-        self.judge.to(self.device)
-        if self.device.type == "cuda":  # bf16 convolutions want channels together
-            for network in (self.model.phi, self.model.omega, self.judge):
-                if network is not None:
-                    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if config.mode == "complete":
+                judge = D(config.discriminator.width, image_size=config.image_size)
+        self.networks: dict[str, nn.Module] = {"model": self.model}
+        if judge is not None:
+            self.networks["judge"] = judge
+        load_shared_weights(self.model, context.products)
+        self._place_networks()
         self.prior_nj2 = prior_nj2.to(self.device)
         self.flow = _load_flow(config, context)
-        self.feed: ImageFeed | None = None
-        if config.takes_images:
-            self.pens = Pens.of(config, layout)
-            self.feed = open_feed(
-                store.split("train"),
-                config.image_size,
-                with_masks=config.mode == "complete" and config.loss_weights.silhouette > 0,
-                device=self.device,
-                gpu_share=context.gpu_share,
-            ).with_hue(config.silhouette_hue)
-        if config.mode == "supervised":
-            self.labels = read_labels(store.split("train"), layout, self.device)
         self.validation = ValidationFrames(store, config)
-        self.optimiser, self.judge_optimiser = self._optimisers()
-        self.full_rates = [group["lr"] for group in self._groups()]
         self.order = torch.Generator().manual_seed(context.seed)
         self.noise = torch.Generator(self.device).manual_seed(context.seed + 1)
+        self.optimisers = self._make_optimisers()
+        self.rates = CosineRates(self.optimisers.values(), decay_steps=config.decay_steps)
+        self.acceleration = self._accelerate()
+        self.mode = self._make_mode(judge, store)
         self.steps = self.epochs = 0
         self.position = 0
         """Steps done of the epoch under way."""
-        self.sums = torch.zeros(len(TERMS), device=self.device)
-        """Of each of `TERMS` over these steps."""
-        self.noise_left = torch.zeros((), device=self.device)
-        """Standard deviation of the noise on what D sees, at this step."""
-        self.replay = self._make_replay()
-        if config.compile:
-            self.compile()
-
-    def compile(self) -> bool:
-        """Let torch compile the networks for CUDA, where it finds a compiler; say if it did."""
-        if not finds_compiler(self.device):
-            return False
-        networks = (self.model.phi, self.model.omega, self.model.lifter, self.judge)
-        compile_networks(n for n in networks if n is not None)
-        self.replay = None  # recorded, they ended in NaN
-        return True
+        self.sums = torch.zeros(len(_REPORTED), device=self.device)
+        """Of everything reported over these steps."""
 
     def train(self, progress: Progress) -> dict[str, float]:
-        """Run what is left of `steps_per_epoch` steps and return the mean of each of `TERMS`.
+        """Run what is left of `steps_per_epoch` steps and return the mean of all they report.
 
         What `progress` raises passes; the epoch can be saved and continued then.
 
@@ -147,24 +125,19 @@ class Trial:
         while self.position < total:
             if self.position % max(1, total // 50) == 0:
                 progress(self.position, total)
-            self._set_rates()
-            noise = self._noise()
-            self.noise_left.fill_(noise)
-            batch = self._draw_batch()
-            if self.replay is not None:
-                self.sums += self.replay.take(self._step, batch, phase=noise > 0)
-            else:
-                with as_written():  # Python launches torch's own operations faster
-                    self.sums += self._step(batch)
+            self.rates.set(self.steps)
+            phase = self.mode.prepare(self.steps)
+            batch = self.mode.draw_batch(self.order)
+            self.sums += self.acceleration.take(self._step, batch, phase=phase)
             self.steps += 1
             self.position += 1
         progress(total, total)
-        means = dict(zip(TERMS, (self.sums / total).tolist(), strict=True))
+        means = dict(zip(_REPORTED, (self.sums / total).tolist(), strict=True))
         self.epochs += 1
         self.position = 0
         self.sums.zero_()
         check_finite(means, self.epochs)
-        if self.config.mode == "complete" and self.config.loss_weights.adversarial > 0:
+        if "discriminator" in self.config.needs:
             check_discriminator(means["discriminator"], self.epochs)
         return means
 
@@ -238,8 +211,9 @@ class Trial:
 
     def save(self, folder: Path) -> None:
         """Write everything that an exact continuation needs."""
+        sums = dict(zip(_REPORTED, self.sums.tolist(), strict=True))
         counters = {"steps": self.steps, "epochs": self.epochs, "position": self.position}
-        save_state(self._state(), {**counters, "sums": self.sums.tolist()}, folder)
+        save_state(self._state(), {**counters, "sums": sums}, folder)
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote.
@@ -248,133 +222,99 @@ class Trial:
             BadInputError: it was written by another configuration.
         """
         counters = load_state(self._state(), folder)
-        if self.replay is not None:
-            self.replay.forget()
+        self.acceleration.forget()
         self.steps, self.epochs = counters["steps"], counters["epochs"]
         self.position = counters["position"]
-        self.sums.copy_(torch.tensor(counters["sums"]))
+        sums = counters["sums"]
+        if isinstance(sums, list):
+            sums = dict(zip(_REPORTED_BEFORE, sums, strict=True))
+        self.sums.copy_(torch.tensor([sums.get(name, 0.0) for name in _REPORTED]))
 
     def _state(self) -> TrainingState:
-        networks = {"model": self.model, "judge": self.judge}
-        optimisers = {"model": self.optimiser, "judge": self.judge_optimiser}
-        return TrainingState(networks, optimisers, {"order": self.order, "noise": self.noise})
-
-    def _optimisers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        rate = self.config.learning_rate
-        networks = [n for n in (self.model.phi, self.model.omega) if n is not None]
-        lifter = (self.model.lifter, rate * self.config.lifting.learning_rate_ratio)
-        judge = (self.judge, rate * self.config.discriminator.learning_rate_ratio)
-        return make_optimiser([*((n, rate) for n in networks), lifter]), make_optimiser([judge])
-
-    def _groups(self) -> list[dict[str, Any]]:
-        return [*self.optimiser.param_groups, *self.judge_optimiser.param_groups]
-
-    def _make_replay(self) -> RecordedStep | None:
-        if self.device.type != "cuda" or not self.config.replay or self.team.size > 1:
-            return None
-        for optimiser in (self.optimiser, self.judge_optimiser):
-            make_recordable(optimiser)
-        return RecordedStep(device=self.device, generators=[self.noise])
-
-    def _set_rates(self) -> None:
-        """Let every learning rate follow half a cosine; the step alone decides, not the past."""
-        if self.config.decay_steps:
-            done = min(1.0, self.steps / self.config.decay_steps)
-            for group, full in zip(self._groups(), self.full_rates, strict=True):
-                rate = full * (1.0 + math.cos(math.pi * done)) / 2.0
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
-
-    def _noise(self) -> float:
-        """Return what is left of D's noise, which falls to zero, at this step."""
-        settings = self.config.discriminator
-        return settings.noise * (1.0 - min(1.0, self.steps / settings.noise_steps))
-
-    def _draw_batch(self) -> tuple[Tensor | None, ...]:
-        """Draw what a step is given: `Batch`, images and their `Labels`, or poses of the prior."""
-        config = self.config
-        if config.mode == "lifting":
-            return (self._draw_prior(config.batch_size),)
-        assert self.feed is not None  # the other modes have images
-        rows_b = torch.randint(len(self.feed), (config.batch_size,), generator=self.order)
-        own_b = self.team.share(rows_b)
-        images_b3ss, masks_b1ss = self.feed.fetch(own_b)
-        if config.mode == "supervised":
-            return images_b3ss, *self.labels.pick(own_b)
-        return Batch(
-            images_b3ss,
-            masks_b1ss,
-            self.team.share(self._draw_prior(config.batch_size)),
-            self._draw_prior(config.lift_prior) if config.lift_prior else None,
-        )
-
-    def _draw_prior(self, count: int) -> Tensor:
-        pick = torch.randint(len(self.prior_nj2), (count,), generator=self.order)
-        return self.prior_nj2[pick.to(self.device, non_blocking=True)]
+        generators = {"order": self.order, "noise": self.noise}
+        return TrainingState(self.networks, self.optimisers, generators)
 
     def _step(self, batch: tuple[Any, ...]) -> Tensor:
-        """Take one step, on the device alone; return its `TERMS`."""
-        step = {"complete": self._complete_step, "supervised": self._supervised_step}
-        terms = step.get(self.config.mode, self._lifting_step)(*batch)
+        """Take one step, on the device alone; return all that is reported, in order."""
+        terms = self.mode.step(batch, self.acceleration.branches)
         zero = self.sums.new_zeros(())
-        reported = torch.stack([terms.get(name, zero).detach() for name in TERMS])
+        reported = torch.stack([terms.get(name, zero).detach() for name in _REPORTED])
         self.team.average([reported])
         return reported
 
-    def _lifting_step(self, poses_bj2: Tensor) -> Terms:
-        terms = lifting_losses(
-            poses_bj2,
-            self.model,
-            prior=self.flow,
-            config=self.config,
-            generator=self.noise,
-            team=self.team,
+    def _convolutional(self) -> list[nn.Module]:
+        """Return Phi, Omega and D, or those of them that are trained."""
+        found: list[nn.Module] = []
+        if isinstance(self.model, ImagePoseModel):
+            found += [self.model.phi, self.model.omega]
+        if "judge" in self.networks:
+            found.append(self.networks["judge"])
+        return found
+
+    def _place_networks(self) -> None:
+        if isinstance(self.model, ImagePoseModel):
+            share_statistics(self.model.phi, self.team)
+        for network in self.networks.values():
+            network.to(self.device)
+        if self.device.type == "cuda":  # bf16 convolutions want channels together
+            for network in self._convolutional():
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _make_optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        rate = self.config.learning_rate
+        groups: list[tuple[nn.Module, float]] = []
+        if isinstance(self.model, ImagePoseModel):
+            groups += [(self.model.phi, rate), (self.model.omega, rate)]
+        groups.append((self.model.lifter, rate * self.config.lifting.learning_rate_ratio))
+        optimisers = {"model": make_optimiser(groups)}
+        if "judge" in self.networks:
+            judge_rate = rate * self.config.discriminator.learning_rate_ratio
+            optimisers["judge"] = make_optimiser([(self.networks["judge"], judge_rate)])
+        return optimisers
+
+    def _accelerate(self) -> Acceleration:
+        if self.device.type != "cuda" or not self.config.replay or self.team.size > 1:
+            return PLAIN
+        return accelerate(
+            self._convolutional(),
+            self.optimisers.values(),
+            device=self.device,
+            generators=[self.noise],
         )
-        return self._finish_step(terms, weighted_sum(terms, self.config.loss_weights))
 
-    def _supervised_step(self, images_b3ss: Tensor, *truth: Tensor) -> Terms:
-        loss = supervised_loss(images_b3ss, Labels(*truth), self.model, bf16=self.config.bf16)
-        return self._finish_step({}, loss)
-
-    def _complete_step(self, *batch: Any) -> Terms:
-        config = self.config
-        terms = complete_losses(
-            Batch(*batch),
-            self.model,
-            judge=self._judge,
-            prior=self.flow,
-            pens=self.pens,
-            settings=(config, self.noise, self.team),
+    def _make_mode(self, judge: D | None, store: Store) -> Mode:
+        config, model, poses = self.config, self.model, PriorPoses(self.prior_nj2)
+        round_trip = RoundTrip(config, model, prior=self.flow, generator=self.noise, team=self.team)
+        if not isinstance(model, ImagePoseModel):
+            return LiftingMode(
+                config, round_trip=round_trip, poses=poses, optimiser=self.optimisers["model"]
+            )
+        feed = open_feed(
+            store.split("train"),
+            config.image_size,
+            with_masks="masks" in config.needs,
+            device=self.device,
+            gpu_share=self.context.gpu_share,
+        ).with_hue(config.silhouette_hue)
+        if judge is None:
+            return SupervisedMode(
+                config,
+                model,
+                feed=feed,
+                labels=read_labels(store.split("train"), store.layout, self.device),
+                optimiser=self.optimisers["model"],
+                team=self.team,
+            )
+        return CompleteMode(
+            config,
+            model,
+            judge,
+            renderers=Renderers.of(config, store.layout, self.device),
+            round_trip=round_trip,
+            feed=feed,
+            poses=poses,
+            optimisers=Optimisers(**self.optimisers),
         )
-        if config.loss_weights.adversarial == 0:
-            return self._finish_step(terms, weighted_sum(terms, config.loss_weights))
-        with beside("judged"):
-            find_gradients(
-                self.judge_optimiser, terms["discriminator"], team=self.team, keep_graph=True
-            )
-        terms["discriminator"] = terms["discriminator"].detach()  # frees its part of the graph
-        total = weighted_sum(terms, config.loss_weights)
-        find_gradients(self.optimiser, total, team=self.team)
-        with beside("judged"):
-            apply_gradients(self.judge_optimiser, clip=config.gradient_clip)
-        apply_gradients(self.optimiser, clip=config.gradient_clip)
-        meet("judged")
-        return {**terms, "total": total}
-
-    def _judge(self, skeletons_b1ss: Tensor) -> list[Tensor]:
-        """Return D's maps, behind as much noise as is left at this step."""
-        if self._noise() > 0:
-            skeletons_b1ss = add_noise(
-                skeletons_b1ss, self.noise, noise=self.noise_left, team=self.team
-            )
-        maps: list[Tensor] = self.judge(skeletons_b1ss)
-        return maps
-
-    def _finish_step(self, terms: Terms, total: Tensor) -> Terms:
-        take_step(self.optimiser, total, clip=self.config.gradient_clip, team=self.team)
-        return {**terms, "total": total}
 
 
 def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:
@@ -389,7 +329,7 @@ def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:
 
 
 def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | None:
-    if config.mode == "supervised" or config.loss_weights.flow == 0:
+    if "flow" not in config.needs:
         return None
     if "flow" not in context.products:
         raise BadInputError("the trial needs the product of the stage `flow`, which was not given")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from selfpose.cuda.layers import fuse, run_fused
 from selfpose.networks import D, Omega, Phi
-from selfpose.networks.layers import run_fused
 
 NETWORKS = {
     "Phi": (lambda: Phi(4, image_size=8, narrowest=4), 3, 8),
@@ -68,6 +69,43 @@ def test_a_batch_normalisation_that_is_shared_or_not_in_training_runs_as_it_is_w
         twin = copy.deepcopy(norm)
         torch.testing.assert_close(run_fused(nn.Sequential(norm, nn.ReLU()), x), twin(x).relu())
         torch.testing.assert_close(norm.running_mean, twin.running_mean)
+
+
+@pytest.fixture
+def autocast_anywhere() -> Iterator[None]:
+    """Autocast for CUDA, to float32, also where there is none: `torch.autocast` would refuse."""
+    dtype = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_dtype("cuda", torch.float32)
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    torch.set_autocast_dtype("cuda", dtype)
+
+
+def _judge(device: str) -> tuple[D, D, Tensor]:
+    torch.manual_seed(0)
+    network = D(4, image_size=32).to(device)
+    fused = copy.deepcopy(network)
+    fuse(fused)
+    return network, fused, torch.randn(2, 1, 32, 32).to(device)
+
+
+def test_a_fused_network_has_the_same_parameters_and_runs_as_written_without_autocast(
+    device: str,
+) -> None:
+    network, fused, image = _judge(device)
+
+    assert list(fused.state_dict()) == list(network.state_dict())
+    assert all(torch.equal(*maps) for maps in zip(fused(image), network(image), strict=True))
+
+
+@pytest.mark.usefixtures("autocast_anywhere")
+def test_a_fused_network_runs_fused_under_autocast(device: str) -> None:
+    network, fused, image = _judge(device)
+    first = network.networks[0]
+    assert isinstance(first, nn.Sequential)
+
+    assert torch.equal(fused(image)[0], run_fused(first, image))
 
 
 def _sequence(network: nn.Module) -> nn.Sequential:

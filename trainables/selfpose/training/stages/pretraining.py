@@ -1,0 +1,71 @@
+"""Trains one network alone, before it is trained together with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from posetune.api import Progress
+from selfpose.training.optimiser import make_optimiser, take_step
+
+__all__ = ["Pretraining", "pretrain", "save_network"]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How a network is trained alone: by Adam, whose learning rate falls along a cosine."""
+
+    steps: int
+    """Number of steps."""
+    batch_size: int
+    """Number of poses or images in each step."""
+    learning_rate: float
+    """Adam's learning rate at the first step."""
+    gradient_clip: float
+    """Largest norm of the network's gradient."""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], *, steps: int) -> Pretraining:
+        """Return it with what the fields of a configuration say, by name."""
+        return cls(
+            steps=steps,
+            batch_size=fields["batch_size"],
+            learning_rate=fields["pretrain_learning_rate"],
+            gradient_clip=fields["gradient_clip"],
+        )
+
+
+def pretrain(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    *,
+    settings: Pretraining,
+    progress: Progress,
+) -> None:
+    """Train a network.
+
+    Args:
+        network: changed in place.
+        loss: draws a batch and returns the network's error on it, (), no unit.
+        settings: steps, rate and clipping.
+        progress: told steps done and in all.
+    """
+    optimiser = make_optimiser([(network, settings.learning_rate)])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    for step in range(settings.steps):
+        value = loss()
+        take_step(optimiser, value, clip=settings.gradient_clip)
+        schedule.step()
+        if step % 50 == 0:
+            progress(step, settings.steps, f"error {float(value.detach()):.4f}")
+
+
+def save_network(network: nn.Module, file: Path) -> None:
+    """Write a network's weights into a file."""
+    save_file({name: t.cpu().contiguous() for name, t in network.state_dict().items()}, file)
