@@ -53,7 +53,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert config.model_dump()["loss_weights"] == {
         **dict.fromkeys(("adversarial", "keypoint", "flow", "reprojection_2d"), 1.0),
         **dict.fromkeys(("consistency_3d", "deformation"), 1.0),
-        **dict.fromkeys(("bone", "silhouette"), 0.0),
+        **dict.fromkeys(("bone", "silhouette", "read"), 0.0),
     }
     assert (config.image_size, config.batch_size, config.learning_rate) == (128, 96, 2e-4)
     assert (config.flow.depth, config.flow.pca_dimensions) == (8, 26)
@@ -68,6 +68,12 @@ def test_the_defaults_are_the_papers() -> None:
         ({"keypoint": {"map_px": 5}}, "map_px"),
         ({"loss_weights": {"floww": 1}}, "floww"),
         ({"flow": {"depth": 0}}, "depth"),
+        ({"loss_weights": {"read": 1}}, "give pretrain_bodies, or loss_weights.read: 0"),
+        ({"pretrain_pairs": 9}, "give pretrain_bodies, or pretrain_pairs: 0"),
+        (
+            {"pretrain_bodies": 9, "pretrain_pairs": 9, "pretrain_keypoints": 9},
+            "give the same network its first weights",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(values: dict[str, Any], named: str) -> None:

@@ -46,6 +46,18 @@ COMPLETE = SelfPoseConfig.model_validate(
         "loss_weights": {"silhouette": 1, "bone": 1},
     }
 )
+READ = SelfPoseConfig.model_validate(
+    {
+        **SMALL,
+        "pretrain_bodies": 2,
+        "pretrain_pairs": 2,
+        "pretrain_batch": 4,
+        "distort_images": True,
+        "silhouette_hue": 1,
+        "renderer": {"side_coding": True},
+        "loss_weights": {"silhouette": 1, "read": 1},
+    }
+)
 PAPER = SelfPoseConfig.model_validate(SMALL)
 LIFTING = SelfPoseConfig.model_validate(
     {**SMALL, "mode": "lifting", "mirror_prior": True, "decay_steps": 10}
@@ -87,6 +99,7 @@ def assert_bitwise_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor])
     ("config", "expected"),
     [
         (COMPLETE, ["baselines", "flow", "keypoints", "silhouette"]),
+        (READ, ["baselines", "flow", "bodies"]),
         (PAPER, ["baselines", "flow"]),
         (LIFTING, ["baselines", "flow"]),
         (SUPERVISED, ["baselines", "keypoints", "silhouette"]),
@@ -110,6 +123,13 @@ def test_loss_weights_change_no_stage_and_the_flows_depth_only_its_own(tiny_stor
 
     assert read(loss_weights={"keypoint": 3, "silhouette": 2}) == read()
     assert [name for name in deeper if deeper[name] != read()[name]] == ["flow"]
+
+
+def test_a_reader_of_bodies_needs_masks_that_tell_sides(tiny_store: Path) -> None:
+    config = READ.model_copy(update={"silhouette_hue": 0})
+
+    with pytest.raises(BadInputError, match="do not tell left from right; give silhouette_hue: 1"):
+        SelfPose.stages(config, tiny_store)
 
 
 def test_more_components_than_joints_allow_are_refused(tiny_store: Path) -> None:
@@ -226,7 +246,7 @@ def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
             return np.full_like(values, np.nan) if is_truth else values
 
         monkeypatch.setattr(Split, "_column", column)
-        for stage in ("flow", "keypoints", "silhouette"):  # baselines are no training
+        for stage in ("flow", "keypoints", "silhouette", "bodies"):  # baselines are no training
             folder = tmp_path / "products" / stage
             if folder.exists():
                 folder.rename(tmp_path / stage)
@@ -234,7 +254,9 @@ def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
     return poisoned
 
 
-@pytest.mark.parametrize("config", [COMPLETE, PAPER, LIFTING], ids=["options", "paper", "lifting"])
+@pytest.mark.parametrize(
+    "config", [COMPLETE, READ, PAPER, LIFTING], ids=["options", "read", "paper", "lifting"]
+)
 def test_training_never_sees_the_joints_of_the_training_images(
     config: SelfPoseConfig, start: Start, tmp_path: Path, poison: Callable[[], None]
 ) -> None:

@@ -296,6 +296,32 @@ class SelfPoseConfig(_Part):
         description="Number of steps for which Phi learns to output foreground masks before the "
         "joint training starts; 0 skips it. Not part of the paper.",
     )
+    pretrain_bodies: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Number of steps for which a reader of poses learns from drawn bodies, before "
+        "it reads the foreground masks of the training images; 0 skips it. Not part of the paper.",
+    )
+    pretrain_pairs: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Number of steps for which Phi and Omega learn from the poses that were read "
+        "in the masks, before the joint training starts; 0 skips it. Not part of the paper.",
+    )
+    pretrain_batch: int = Field(
+        16,
+        ge=2,
+        le=4096,
+        description="Number of images in each step of pretrain_pairs; a step of pretrain_bodies "
+        "has four times as many drawn bodies.",
+    )
+    distort_images: bool = Field(
+        False,
+        description="Whether the crops of each step are scaled, turned and shifted a little; the "
+        "poses are lifted as they lie in the original crops. Not part of the paper.",
+    )
     silhouette_hue: Literal[0, 1, -1] = Field(
         0,
         description="Which side's limbs are bluer in the images, so that masks are shaded by hue "
@@ -306,7 +332,7 @@ class SelfPoseConfig(_Part):
         2e-4,
         gt=0,
         le=0.1,
-        description="Learning rate of Adam at the first step of both pre-trainings; it falls to 0 "
+        description="Learning rate of Adam at the first step of each pre-training; it falls to 0 "
         "along a cosine.",
     )
     bf16: bool = Field(True, description="Whether a GPU computes the networks in bf16.")
@@ -348,7 +374,8 @@ class SelfPoseConfig(_Part):
     @property
     def needs_masks(self) -> bool:
         """Whether training reads foreground masks."""
-        warmed_up = self.takes_images and self.pretrain_silhouette > 0
+        steps = self.pretrain_silhouette + self.pretrain_bodies
+        warmed_up = self.takes_images and steps > 0
         return warmed_up or "masks" in self.needs
 
     @property
@@ -386,6 +413,26 @@ class SelfPoseConfig(_Part):
                 f"loss_weights: {names} are all 0 in mode {self.mode}, nothing would be learned; "
                 "give one of them a weight"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _bodies_are_read_first(self) -> SelfPoseConfig:
+        if self.pretrain_bodies == 0:
+            for name, value in (
+                ("loss_weights.read", self.loss_weights.by_name()["read"]),
+                ("pretrain_pairs", self.pretrain_pairs),
+            ):
+                if value > 0:
+                    raise ValueError(
+                        f"{name}: {value} takes the poses that are read in masks, and with "
+                        f"pretrain_bodies: 0 nobody reads them; give pretrain_bodies, or {name}: 0"
+                    )
+        for name in ("pretrain_keypoints", "pretrain_silhouette"):
+            if self.pretrain_pairs > 0 and getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} and pretrain_pairs: {self.pretrain_pairs} give "
+                    "the same network its first weights; set one of them to 0"
+                )
         return self
 
     @model_validator(mode="after")

@@ -145,7 +145,7 @@ def test_a_perfect_model_is_perfect_on_every_row(
         assert result.metrics[f"test/{name}"] == pytest.approx(0.0, abs=1e-3)
     assert told == [(done, 47) for done in (7, 14, 21, 28, 35, 42, 47)]
     assert set(result.pictures) == {
-        *("poses.png", "distribution.png"),
+        *("random.png", "poses.png", "distribution.png"),
         *("random_A.png", "random_B.png", "random_C.png"),
     }
     assert all(picture.startswith(PNG) for picture in result.pictures.values())

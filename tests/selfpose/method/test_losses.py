@@ -46,6 +46,15 @@ BY_HAND: dict[str, tuple[dict[str, Any], float]] = {
         },
         (0 + 0 + 4 + 0) / 4,
     ),
+    "read": (  # a joint 3 and 4 off, one not at all; every pixel 2 too bright
+        {
+            "joints_bj2": torch.tensor([[[3.0, 4.0], [1.0, 1.0]]]),
+            "mask_joints_bj2": torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]),
+            "skeletons_b1ss": torch.full((1, 1, 4, 4), 2.0),
+            "mask_skeletons_b1ss": torch.zeros(1, 1, 4, 4),
+        },
+        ((25 + 1e-4) ** 0.5 + 1e-2) / 2 + 4,
+    ),
     "reprojection_2d": (
         {
             "reprojected_bj2": torch.tensor([[[1.0, -2.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 0.0]]]),
@@ -102,6 +111,7 @@ def test_the_weights_are_the_papers_and_what_is_ours_has_none() -> None:
         "adversarial": 1.0,
         "keypoint": 1.0,
         "silhouette": 0.0,
+        "read": 0.0,
         "reprojection_2d": 1.0,
         "consistency_3d": 1.0,
         "deformation": 1.0,
@@ -244,6 +254,7 @@ def test_what_a_term_needs_follows_from_what_it_takes() -> None:
         "adversarial": {"images", "discriminator"},
         "keypoint": {"images"},
         "silhouette": {"images", "masks"},
+        "read": {"images", "bodies"},
         "reprojection_2d": set(),
         "consistency_3d": set(),
         "deformation": set(),

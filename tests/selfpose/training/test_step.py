@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
     "discriminator": {"width": 4, "noise": 0.2, "noise_steps": 20},
     "flow": {"depth": 2, "hidden": 8, "steps": 5, "batch_size": 16},
 }
-OURS = {
+OURS: dict[str, Any] = {
     "lift_prior": 4,
     "couple_skeleton": True,
     "detach_pose": True,
@@ -48,6 +48,17 @@ OURS = {
 }
 
 
+READ: dict[str, Any] = {
+    **OURS,
+    "pretrain_keypoints": 0,
+    "pretrain_silhouette": 0,
+    "pretrain_bodies": 2,
+    "pretrain_pairs": 2,
+    "pretrain_batch": 4,
+    "distort_images": True,
+    "silhouette_hue": 1,
+    "loss_weights": {**OURS["loss_weights"], "read": 1.3},
+}
 WITHOUT_D: dict[str, Any] = {"loss_weights": {"adversarial": 0}}
 
 
@@ -58,11 +69,12 @@ WITHOUT_D: dict[str, Any] = {"loss_weights": {"adversarial": 0}}
         {},
         OURS,
         {**OURS, "couple_skeleton": False},
+        READ,
         WITHOUT_D,
         {"mode": "lifting", "lifting": {"width": 16, "elevation": "uniform"}},
         {"mode": "supervised"},
     ],
-    ids=["paper", "options", "uncoupled options", "without D", "lifting", "supervised"],
+    ids=["paper", "options", "uncoupled options", "read", "without D", "lifting", "supervised"],
 )
 @pytest.mark.slow
 def test_a_step_equals_the_reference(
@@ -87,7 +99,8 @@ def test_the_total_is_the_weighted_sum_of_what_is_reported(
     tiny_store: Path, tmp_path: Path
 ) -> None:
     weights = {term.name: 0.5 + place for place, term in enumerate(LOSS_TERMS)}
-    config = SelfPoseConfig.model_validate({**SMALL, "loss_weights": weights})
+    read = {"pretrain_bodies": 1, "silhouette_hue": 1}
+    config = SelfPoseConfig.model_validate({**SMALL, **read, "loss_weights": weights})
     products = build_stages(SelfPose.stages(config, tiny_store), tmp_path)
     trial = Trial(config, TrialContext(store=tiny_store, seed=0, work=tmp_path, products=products))
     reported = trial.train(silent)

@@ -1,7 +1,8 @@
 """Chooses the frames of an evaluation that are drawn, and writes what is said beside them.
 
-`poses.png` has the best, median, worst and random rows of a split, `random_<subject>.png` random
-rows of each of the first subjects, and `distribution.png` the errors of all rows.
+`random.png` has rows of a split that were drawn by a seed, `poses.png` its best, median, worst and
+random rows, `random_<subject>.png` random rows of each of the first subjects, and
+`distribution.png` the errors of all rows.
 
 Shape letters: N frames.
 """
@@ -26,6 +27,8 @@ __all__ = ["draw_pictures"]
 
 _OF_EACH_KIND = 2
 """Number of rows that are drawn of the best, median, worst and random ones each."""
+_OF_ALL = 8
+"""Number of random rows of the whole split that are drawn."""
 _OF_EACH_SUBJECT = 6
 """Number of random rows of one subject that are drawn."""
 _SUBJECT_SHEETS = 8
@@ -62,7 +65,12 @@ def draw_pictures(
     averages = [f"{scores[name].mean():.{_digits(unit)}f} {unit}" for name in (main, constant)]
     beside = f"All frames: this model {averages[0]}, the constant pose {averages[1]}."
     picture = _Sheets(store, rows, predicted, error_n, unit, image_size)
+    drawn = np.random.default_rng(_SEED).permutation(len(error_n))[:_OF_ALL]
     pictures = {
+        "random.png": picture.draw(
+            [("random", int(row)) for row in drawn],
+            f"{len(drawn)} of {len(error_n):,} frames, drawn by a seed. {beside}",
+        ),
         "poses.png": picture.draw(
             _choose_rows(error_n, rows.motion),
             f"By error (best, median, worst) and at random, of {len(error_n):,} frames. {beside}",

@@ -28,6 +28,7 @@ __all__ = [
     "lift",
     "mirror_poses",
     "normalise_pose",
+    "pose_distance",
     "project",
     "rotate",
     "rotate_back",
@@ -40,6 +41,8 @@ Elevation = Literal["learned", "uniform", "none"]
 ROOT_DEPTH = 10.0
 """How far the root stands from the virtual camera, in head-to-root lengths."""
 
+_SMOOTH = 0.01
+"""Distance of joints, in crop coordinates, below which it counts as its square does."""
 _UNIFORM_ELEVATION_RAD = math.radians(20.0)
 
 
@@ -107,6 +110,19 @@ def project(poses_bj3: Tensor) -> Tensor:
         Normalised poses (B, J, 2), no unit. A joint nearer than 1 to the camera is seen as if at 1.
     """
     return poses_bj3[..., :2] / (poses_bj3[..., 2:] + ROOT_DEPTH).clamp(min=1.0)
+
+
+def pose_distance(poses_bj2: Tensor, others_bj2: Tensor) -> Tensor:
+    """Return the mean distance of joints, whose gradient is zero where poses are the same.
+
+    Args:
+        poses_bj2: 2D poses (B, J, 2), crop coordinates.
+        others_bj2: 2D poses (B, J, 2), crop coordinates.
+
+    Returns:
+        The mean over joints and poses of the distance, made smooth below .01, (), crop coordinates.
+    """
+    return (poses_bj2 - others_bj2).square().sum(-1).add(_SMOOTH**2).sqrt().mean()
 
 
 def rotation_x(angle_b: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from posetune.api import Metric
-from selfpose.method.geometry import rotate_back
+from selfpose.method.geometry import pose_distance, rotate_back
 from selfpose.method.quantities import Need, needs_of, quantity_names
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "discriminator_loss",
     "flow_loss",
     "keypoint_loss",
+    "read_loss",
     "realness_loss",
     "reprojection_2d_loss",
     "silhouette_loss",
@@ -105,6 +106,27 @@ def silhouette_loss(body_b1ss: Tensor, masks_b1ss: Tensor) -> Tensor:
         Mean squared difference, (), no unit, >= 0.
     """
     return (body_b1ss - masks_b1ss).square().mean()
+
+
+def read_loss(
+    joints_bj2: Tensor,
+    mask_joints_bj2: Tensor,
+    skeletons_b1ss: Tensor,
+    mask_skeletons_b1ss: Tensor,
+) -> Tensor:
+    """Return how far pose and skeleton are from what a reader of bodies saw in the masks; ours.
+
+    Args:
+        joints_bj2: joints that Omega reads in Phi's skeletons (B, J, 2), crop coordinates.
+        mask_joints_bj2: joints that were read in the images' masks (B, J, 2), crop coordinates.
+        skeletons_b1ss: Phi's skeletons (B, 1, S, S), about [-1, 1].
+        mask_skeletons_b1ss: `mask_joints_bj2`, rendered (B, 1, S, S), in [-1, 1].
+
+    Returns:
+        Mean distance of joints and mean squared difference of skeletons, summed, (), no unit.
+    """
+    redrawn = (skeletons_b1ss - mask_skeletons_b1ss).square().mean()
+    return pose_distance(joints_bj2, mask_joints_bj2) + redrawn
 
 
 def reprojection_2d_loss(reprojected_bj2: Tensor, normalised_bj2: Tensor) -> Tensor:
@@ -270,6 +292,13 @@ LOSS_TERMS: tuple[LossTerm, ...] = (
         "silhouette",
         silhouette_loss,
         "the 2D pose, rendered broadly, covers the foreground mask (ours, not the paper's)",
+        weight=0.0,
+    ),
+    LossTerm(
+        "read",
+        read_loss,
+        "the 2D pose and Phi's skeleton are those that a reader of drawn bodies saw in the "
+        "foreground mask (ours, not the paper's)",
         weight=0.0,
     ),
     LossTerm(

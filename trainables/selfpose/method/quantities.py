@@ -2,7 +2,8 @@
 
 A term (`selfpose.method.losses`) is a function whose parameters have names from `Quantities`; the
 step hands each of them what it asks for. `Annotated` says what a step must have to know a quantity:
-images (so not in lifting mode), foreground masks, the discriminator D, or the flow prior.
+images (so not in lifting mode), foreground masks, what a reader of bodies saw in those, the
+discriminator D, or the flow prior.
 
 Frames and units: as in `geometry`.
 Shape letters: B images and poses of this process; A poses that are lifted, of all processes that
@@ -19,11 +20,12 @@ from torch import Tensor
 
 __all__ = ["Need", "Quantities", "needs_of", "quantity_names"]
 
-Need = Literal["images", "masks", "discriminator", "flow"]
+Need = Literal["images", "masks", "bodies", "discriminator", "flow"]
 """What a configuration has to provide before some of the quantities are known."""
 
 _IMAGES: Need = "images"
 _MASKS: Need = "masks"
+_BODIES: Need = "bodies"
 _DISCRIMINATOR: Need = "discriminator"
 _FLOW: Need = "flow"
 
@@ -35,6 +37,10 @@ class Quantities(TypedDict, total=False):
     """Images (B, 3, S, S) in [-1, 1]."""
     masks_b1ss: Annotated[Tensor, _IMAGES, _MASKS]
     """Foreground masks of the images (B, 1, S, S): 1 on the person, -1 elsewhere."""
+    mask_joints_bj2: Annotated[Tensor, _IMAGES, _BODIES]
+    """Joints (B, J, 2), crop coordinates, that a reader of bodies saw in the images' masks."""
+    mask_skeletons_b1ss: Annotated[Tensor, _IMAGES, _BODIES]
+    """Skeleton images (B, 1, S, S) in [-1, 1], rendered from `mask_joints_bj2`."""
     prior_bj2: Annotated[Tensor, _IMAGES]
     """2D poses of the prior (B, J, 2), crop coordinates; unpaired with the images."""
     drawn_b1ss: Annotated[Tensor, _IMAGES]

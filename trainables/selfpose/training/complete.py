@@ -30,6 +30,7 @@ from selfpose.inference import ImagePoseModel
 from selfpose.method.losses import discriminator_loss, weighted_sum
 from selfpose.networks import D, Omega
 from selfpose.training.acceleration import Branches
+from selfpose.training.bodies.distortion import Distortion, draw_distortions
 from selfpose.training.data_parallel import ALONE, Team
 from selfpose.training.lifting import PriorPoses, RoundTrip
 from selfpose.training.optimiser import apply_gradients, find_gradients, take_step
@@ -48,6 +49,18 @@ class CompleteBatch(NamedTuple):
     """2D poses of the prior, crop coordinates, unpaired with the images."""
     lifted_prior_aj2: Tensor | None
     """More of them, to be lifted as if Omega had read them: of all processes."""
+    mask_joints_bj2: Tensor | None = None
+    """2D poses that a reader of bodies saw in the masks, crop coordinates."""
+    matrix_b22: Tensor | None = None
+    shift_b2: Tensor | None = None
+    """How images, masks and their poses are distorted (`bodies.distortion.Distortion`)."""
+
+    @property
+    def distortion(self) -> Distortion | None:
+        """How the crops are distorted, if they are."""
+        if self.matrix_b22 is None or self.shift_b2 is None:
+            return None
+        return Distortion(self.matrix_b22, self.shift_b2)
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class CompleteMode:
         feed: ImageFeed,
         poses: PriorPoses,
         optimisers: Optimisers,
+        mask_joints_nj2: Tensor | None = None,
     ) -> None:
         """Keep what a step needs.
 
@@ -85,10 +99,13 @@ class CompleteMode:
             feed: the training images, with masks if a term takes them.
             poses: of the prior.
             optimisers: of the networks and of D.
+            mask_joints_nj2: 2D poses that were read in the masks of all training images
+                (N, J, 2), crop coordinates, on the feed's device, if a term takes them.
         """
         self.config, self.model, self.judge = config, model, judge
         self.renderers, self.round_trip = renderers, round_trip
         self.feed, self.poses, self.optimisers = feed, poses, optimisers
+        self.mask_joints_nj2 = mask_joints_nj2
         self.team, self.generator = round_trip.team, round_trip.generator
         self.terms, self.weights = computed_terms(config), config.loss_weights.by_name()
         self._noisy = False
@@ -97,15 +114,24 @@ class CompleteMode:
 
     def draw_batch(self, order: torch.Generator) -> CompleteBatch:
         """Draw the images and the prior poses of a step."""
-        config = self.config
+        config, team = self.config, self.team
         rows_a = torch.randint(len(self.feed), (config.batch_size,), generator=order)
-        images_b3ss, masks_b1ss = self.feed.fetch(self.team.share(rows_a))
-        return CompleteBatch(
+        images_b3ss, masks_b1ss = self.feed.fetch(team.share(rows_a))
+        mask_joints_bj2 = None
+        if self.mask_joints_nj2 is not None:
+            mask_joints_bj2 = self.mask_joints_nj2[team.share(rows_a).to(images_b3ss.device)]
+        batch = CompleteBatch(
             images_b3ss,
             masks_b1ss,
-            self.team.share(self.poses.draw(config.batch_size, order)),
+            team.share(self.poses.draw(config.batch_size, order)),
             self.poses.draw(config.lift_prior, order) if config.lift_prior else None,
+            mask_joints_bj2,
         )
+        if not config.distort_images:
+            return batch
+        matrix_a22, shift_a2 = draw_distortions(config.batch_size, order)
+        distortion = Distortion(team.share(matrix_a22), team.share(shift_a2))
+        return _distort(batch, distortion.to(images_b3ss.device))
 
     def prepare(self, steps: int) -> object:
         """Set the noise on what D sees after so many steps; return whether there is any."""
@@ -183,8 +209,15 @@ class CompleteMode:
         )
         if batch.masks_b1ss is not None:
             losses.know(masks_b1ss=batch.masks_b1ss)
+        if batch.mask_joints_bj2 is not None:
+            losses.know(
+                mask_joints_bj2=batch.mask_joints_bj2,
+                mask_skeletons_b1ss=renderers.skeleton(batch.mask_joints_bj2),
+            )
         if losses.wants("body_b1ss"):
             losses.know(body_b1ss=renderers.body(joints_bj2))
+        if batch.distortion is not None:
+            joints_bj2 = batch.distortion.undo(joints_bj2)
         poses_aj2 = self.team.gather(joints_bj2.detach() if config.detach_pose else joints_bj2)
         if batch.lifted_prior_aj2 is not None:
             poses_aj2 = torch.cat((poses_aj2, batch.lifted_prior_aj2))
@@ -203,6 +236,18 @@ class CompleteMode:
         for scale, judgement in zip(self.judge.scales, maps, strict=True):
             branches.join(f"D, 1/{scale}", judgement)
         return maps
+
+
+def _distort(batch: CompleteBatch, distortion: Distortion) -> CompleteBatch:
+    """Return a batch whose images, masks and read poses are distorted; not the prior's poses."""
+    masks_b1ss, mask_joints_bj2 = batch.masks_b1ss, batch.mask_joints_bj2
+    return batch._replace(
+        images_b3ss=distortion.images(batch.images_b3ss),
+        masks_b1ss=None if masks_b1ss is None else distortion.images(masks_b1ss),
+        mask_joints_bj2=None if mask_joints_bj2 is None else distortion.poses(mask_joints_bj2),
+        matrix_b22=distortion.matrix_b22,
+        shift_b2=distortion.shift_b2,
+    )
 
 
 def noise_left(config: SelfPoseConfig, steps: int) -> float:

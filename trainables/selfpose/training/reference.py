@@ -108,6 +108,9 @@ class ReferenceTraining:
         masks_b1ss: Tensor | None,
         prior_bj2: Tensor,
         lifted_prior_bj2: Tensor | None,
+        mask_joints_bj2: Tensor | None = None,
+        matrix_b22: Tensor | None = None,
+        shift_b2: Tensor | None = None,
     ) -> Terms:
         """Train Phi, Omega and Lambda against D, then D against them.
 
@@ -116,6 +119,10 @@ class ReferenceTraining:
             masks_b1ss: their foreground masks (B, 1, S, S), -1 or 1, if a term takes them.
             prior_bj2: unpaired 2D poses (B, J, 2), crop coordinates.
             lifted_prior_bj2: more of them, lifted as if Omega had read them, if there are any.
+            mask_joints_bj2: poses that were read in the masks (B, J, 2), crop coordinates, if a
+                term takes them.
+            matrix_b22: how the crops are distorted, if they are: turned and scaled (B, 2, 2).
+            shift_b2: and then shifted (B, 2), crop coordinates.
         """
         config, model = self.config, self._image_model()
         # Phi draws a skeleton of each image. Omega reads it, and rendered poses of the prior.
@@ -141,11 +148,17 @@ class ReferenceTraining:
         }
         if masks_b1ss is not None:
             known["masks_b1ss"] = masks_b1ss
+        if mask_joints_bj2 is not None:
+            known["mask_joints_bj2"] = mask_joints_bj2
+            known["mask_skeletons_b1ss"] = _draw(self.renderers.skeleton, mask_joints_bj2)
         judge = self.judge if "discriminator" in config.needs else None
         if judge is not None:
             noisy_b1ss, noisy_real_b1ss = self._blur(skeletons_b1ss), self._blur(rendered_b1ss)
             known["judged"] = judge(noisy_b1ss)
         lifted_bj2 = joints_bj2.detach() if config.detach_pose else joints_bj2
+        if matrix_b22 is not None and shift_b2 is not None:  # lifted as it lies in the crop itself
+            moved_bj2 = lifted_bj2 - shift_b2[:, None]
+            lifted_bj2 = moved_bj2 @ torch.linalg.inv(matrix_b22).transpose(1, 2)
         if lifted_prior_bj2 is not None:
             lifted_bj2 = torch.cat((lifted_bj2, lifted_prior_bj2))
         terms = self._minimise({**known, **self._lift_and_return(lifted_bj2)})

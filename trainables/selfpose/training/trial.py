@@ -35,6 +35,7 @@ from selfpose.training.lifting import LiftingMode, PriorPoses, RoundTrip
 from selfpose.training.optimiser import CosineRates, make_optimiser
 from selfpose.training.prior import prior_poses
 from selfpose.training.renderers import Renderers
+from selfpose.training.stages.bodies import load_read_poses
 from selfpose.training.stages.needed import load_shared_weights
 from selfpose.training.supervised import SupervisedMode, read_labels
 from selfpose.training.terms import Terms
@@ -314,7 +315,18 @@ class Trial:
             feed=feed,
             poses=poses,
             optimisers=Optimisers(**self.optimisers),
+            mask_joints_nj2=self._load_read_poses(),
         )
+
+    def _load_read_poses(self) -> Tensor | None:
+        """Return the poses (N, J, 2) that were read in the training masks, if a term takes them."""
+        if "bodies" not in self.config.needs:
+            return None
+        if "bodies" not in self.context.products:
+            raise BadInputError(
+                "the trial needs the product of the stage `bodies`, which was not given"
+            )
+        return load_read_poses(self.context.products["bodies"]).to(self.device)
 
 
 def _make_team(config: SelfPoseConfig, context: TrialContext) -> Team:

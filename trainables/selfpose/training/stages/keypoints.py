@@ -99,4 +99,4 @@ def pretrain_omega(
         u_bj2 = u_bj2 + jitter * shift_b12.to(u_bj2.device)
         return (omega(renderer(u_bj2)) - u_bj2).square().mean()
 
-    pretrain(omega, loss, settings=settings, progress=progress)
+    pretrain([omega], loss, settings=settings, progress=progress)

@@ -15,7 +15,9 @@ from selfpose.config import SelfPoseConfig
 from selfpose.data.images import check_images
 from selfpose.data.store import Store, open_store
 from selfpose.inference import ImagePoseModel, PoseModel
-from selfpose.training.stages import baselines, flow, keypoints, silhouette
+from selfpose.method.skeleton import Layout
+from selfpose.training.bodies.shapes import BODY_SHAPES
+from selfpose.training.stages import baselines, bodies, flow, keypoints, silhouette
 from selfpose.training.stages.inputs import StageInputs
 
 __all__ = ["load_shared_weights", "needed_stages"]
@@ -35,6 +37,8 @@ def needed_stages(config: SelfPoseConfig, store_path: Path) -> Sequence[Stage]:
         modules.append(keypoints)
     if config.takes_images and config.pretrain_silhouette > 0:
         modules.append(silhouette)
+    if config.takes_images and config.pretrain_bodies > 0:
+        modules.append(bodies)
     return [_stage(module, config, store_path) for module in modules]
 
 
@@ -46,6 +50,9 @@ def load_shared_weights(model: PoseModel, products: Mapping[str, Path]) -> None:
         model.omega.load_state_dict(load_file(products["keypoints"] / keypoints.WEIGHTS_FILE))
     if "silhouette" in products:
         model.phi.load_state_dict(load_file(products["silhouette"] / silhouette.WEIGHTS_FILE))
+    if "bodies" in products and (products["bodies"] / bodies.PHI_FILE).exists():
+        model.phi.load_state_dict(load_file(products["bodies"] / bodies.PHI_FILE))
+        model.omega.load_state_dict(load_file(products["bodies"] / bodies.OMEGA_FILE))
 
 
 def _stage(module: ModuleType, config: SelfPoseConfig, store_path: Path) -> Stage:
@@ -82,6 +89,8 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
             f"mirror_prior, lifting.mirror_average: the mirror image of a {layout.name} is none; "
             "set both to false"
         )
+    if config.takes_images and config.pretrain_bodies > 0:
+        _check_bodies(config, layout)
     if config.mode != "complete" and not store.split("val").has_3d:
         raise BadInputError(
             f"mode: {config.mode} is taught or scored in 3D, and {store.root} holds no true 3D "
@@ -89,3 +98,19 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
         )
     if config.takes_images:
         check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
+
+
+def _check_bodies(config: SelfPoseConfig, layout: Layout) -> None:
+    """Raise unless a reader of bodies can tell the poses of a layout in masks."""
+    if layout.name not in BODY_SHAPES:
+        raise BadInputError(
+            f"pretrain_bodies: {config.pretrain_bodies}, but nobody has said how wide the parts of "
+            f"a {layout.name} are; give 0, or add it to selfpose.training.bodies.shapes"
+        )
+    has_sides = layout.mirror != tuple(range(len(layout.joints)))
+    if has_sides and config.silhouette_hue == 0:
+        raise BadInputError(
+            f"pretrain_bodies: {config.pretrain_bodies}, but with silhouette_hue: 0 the masks of a "
+            f"{layout.name} do not tell left from right; give silhouette_hue: 1 where right limbs "
+            "are bluer than left ones, -1 where left ones are, or pretrain_bodies: 0"
+        )

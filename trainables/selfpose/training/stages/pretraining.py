@@ -1,8 +1,8 @@
-"""Trains one network alone, before it is trained together with the others."""
+"""Trains one or two networks alone, before they are trained together with the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,21 @@ class Pretraining:
 
 
 def pretrain(
-    network: nn.Module,
+    networks: Sequence[nn.Module],
     loss: Callable[[], Tensor],
     *,
     settings: Pretraining,
     progress: Progress,
 ) -> None:
-    """Train a network.
+    """Train networks.
 
     Args:
-        network: changed in place.
-        loss: draws a batch and returns the network's error on it, (), no unit.
+        networks: changed in place; the gradient of each is clipped by itself.
+        loss: draws a batch and returns their error on it, (), no unit.
         settings: steps, rate and clipping.
         progress: told steps done and in all.
     """
-    optimiser = make_optimiser([(network, settings.learning_rate)])
+    optimiser = make_optimiser([(network, settings.learning_rate) for network in networks])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     for step in range(settings.steps):
         value = loss()

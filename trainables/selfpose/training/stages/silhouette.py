@@ -76,4 +76,4 @@ def pretrain_phi(
         images_b3ss, masks_b1ss = feed.fetch(pick)
         return (phi(images_b3ss) - masks_b1ss).square().mean()
 
-    pretrain(phi, loss, settings=settings, progress=progress)
+    pretrain([phi], loss, settings=settings, progress=progress)
