@@ -12,7 +12,7 @@ from support.recording import replay
 from support.simulated_driver import open_unsynced
 
 from posetune.study.forecast import Interval, forecast, forecast_sweep
-from posetune.study.prospects import Situation
+from posetune.study.forecast_model import Situation
 
 SWEEPS = 200
 SHARES = (0.3, 0.7)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import happened, simulated_opening
 
 from posetune.study.database import open_database
+from posetune.study.events import Reported
 from posetune.study.sweep import SweepRun
 from posetune.testing.toy import Toy
 
@@ -100,8 +100,8 @@ def reports_of_ours(folder: Path, store: Path) -> list[float]:
     command = [sys.executable, "-m", "posetune.cli", "sweep", str(file), "--name", "s", "--json"]
     environment = {**os.environ, "POSETUNE_HOME": str(folder / "home")}
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    with open_database(f"sqlite:///{folder / 'home/study.db'}").reading() as connection:
-        return list(connection.execute(text("SELECT at FROM report ORDER BY at")).scalars())
+    database = open_database(f"sqlite:///{folder / 'home/study.db'}")
+    return [report.at for report in happened(database, Reported)]
 
 
 def reports_of_tune(folder: Path, store: Path) -> list[float]:

@@ -27,7 +27,7 @@ from support.simulated_driver import fill, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.study.database import Database, open_database
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
 
 TRIALS = 10_000
 FEW = 100
@@ -40,14 +40,14 @@ SEARCH = {
 }
 
 
-def wanted() -> Opening:
+def wanted() -> SweepStart:
     made = opening(
         search={"x": {"float": [0.01, 10], "log": True}, **SEARCH},
         pruner={"max_epochs": 27},
         budget={"trials": 2 * TRIALS},
     )
     defaults = {name: 1.0 for name in made.spec.search} | {"depth": 8}
-    return Opening(**{**vars(made), "defaults": defaults})
+    return SweepStart(**{**vars(made), "defaults": defaults})
 
 
 def megabytes(key: str) -> float:
@@ -84,7 +84,7 @@ def snapshot(file: Path, copy: Path) -> None:
 
 OPEN = """
 import json, sys, time
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 from bench_study import *
 started = time.perf_counter()
 database = open_database({address!r})
@@ -98,7 +98,8 @@ print(json.dumps([checked - started, ended - started, megabytes("VmHWM")]))
 
 def open_in_a_new_process(file: Path) -> list[float]:
     """Seconds to the checked database, seconds to the opened sweep, and peak memory in MB."""
-    code = OPEN.format(here=str(Path(__file__).parent), address=f"sqlite:///{file}")
+    here = Path(__file__).parent
+    code = OPEN.format(folders=[str(here), str(here.parent)], address=f"sqlite:///{file}")
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return list(json.loads(out.stdout))
 

@@ -19,7 +19,7 @@ from support.recording import Recording, record
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.database import Database
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
 
 __all__ = ["Curves", "Search", "epochs_until", "read_curves"]
 
@@ -107,7 +107,7 @@ def epochs_until(
     generator = np.random.default_rng(seed)
     points = list(curves.values)
     first = dict(zip(curves.space, points[generator.integers(len(points))], strict=True))
-    opening = Opening(
+    opening = SweepStart(
         f"search{seed}", SweepSpec.model_validate(content), "", "store", "d1", {}, first
     )
     world = Curves(curves.space, curves.values, seed)

@@ -18,7 +18,7 @@ from posetune.storage.digest import digest_folder
 from posetune.study.database import Database, open_database
 from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
 from posetune.testing.toy import Toy
 
 SPEC = {
@@ -47,7 +47,7 @@ class Scene:
         """Start or continue the sweep, as a driver does."""
         spec = SweepSpec.model_validate({**SPEC, "budget": {"trials": self.trials}})
         provenance = self.provenance or {"commit": "abc123", "dirty": True}
-        opening = Opening(
+        opening = SweepStart(
             name=self.name,
             spec=spec,
             source="trainable: posetune.testing.toy:Toy\n",

@@ -21,7 +21,7 @@ from posetune.spec.sweep import SweepSpec
 from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.view import SweepView, read_sweep
 
 __all__ = [
@@ -114,7 +114,7 @@ class World:
         return self.epoch_s * math.exp(spread)
 
 
-def draw_opening(generator: np.random.Generator, **changes: Any) -> Opening:
+def draw_opening(generator: np.random.Generator, **changes: Any) -> SweepStart:
     """Draw a sweep file: its space, sizes, pruner and sampler; `changes` replace its keys."""
     dimensions = int(generator.integers(1, 7))
     factor = int(generator.choice([2, 3, 4]))
@@ -136,7 +136,7 @@ def draw_opening(generator: np.random.Generator, **changes: Any) -> Opening:
         **changes,
     }
     defaults = {name: 0.5 for name in spec["search"]}
-    return Opening("s", SweepSpec.model_validate(spec), "text", "store", "d1", {}, defaults)
+    return SweepStart("s", SweepSpec.model_validate(spec), "text", "store", "d1", {}, defaults)
 
 
 def draw_world(spec: SweepSpec, generator: np.random.Generator, **changes: Any) -> World:
@@ -268,7 +268,7 @@ class _Driver:
 
 def record(
     database: Database,
-    opening: Opening,
+    opening: SweepStart,
     world: Behaviour,
     *,
     slots: int = 1,
@@ -294,8 +294,8 @@ def record(
             driver.start(trial.number)
         if not driver.queue:
             break
-        if driver.queue[0][0] >= run.purse.ends_at:
-            recording.now = run.purse.ends_at
+        if driver.queue[0][0] >= run.budget.ends_at:
+            recording.now = run.budget.ends_at
             break
         recording.now, _, action = heapq.heappop(driver.queue)
         action()
@@ -358,8 +358,8 @@ def replay(database: Database, seed: int, shares: Sequence[float], **changes: An
 
 
 def _with_limits(
-    opening: Opening, world: World, slots: int, generator: np.random.Generator
-) -> Opening:
+    opening: SweepStart, world: World, slots: int, generator: np.random.Generator
+) -> SweepStart:
     spec = opening.spec
     rough_s = spec.budget.trials * math.sqrt(spec.pruner.max_epochs) * world.epoch_s
     limits = {}

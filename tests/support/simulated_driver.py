@@ -11,26 +11,31 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study import journal
 from posetune.study.database import Database, open_database
 from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.view import SweepView, list_sweeps
 
 __all__ = [
     "SimulatedTrial",
     "drive",
     "fill",
+    "happened",
     "open_unsynced",
     "outcome",
     "simulated_loss",
     "simulated_opening",
 ]
+
+E = TypeVar("E")
 
 SPEC: dict[str, Any] = {
     "trainable": "posetune.testing.toy:Toy",
@@ -41,10 +46,10 @@ SPEC: dict[str, Any] = {
 }
 
 
-def simulated_opening(**changes: Any) -> Opening:
+def simulated_opening(**changes: Any) -> SweepStart:
     """Return what a small sweep `s` is opened with; `changes` replace keys of its sweep file."""
     spec = SweepSpec.model_validate({**SPEC, **changes})
-    return Opening("s", spec, "text", "store", "d1", {}, {"x": 1.0, "depth": 8})
+    return SweepStart("s", spec, "text", "store", "d1", {}, {"x": 1.0, "depth": 8})
 
 
 def simulated_loss(params: Mapping[str, Scalar], epoch: int) -> float:
@@ -102,7 +107,7 @@ class SimulatedTrial:
 
 def drive(
     database: Database,
-    opening: Opening,
+    opening: SweepStart,
     *,
     slots: int = 1,
     order: random.Random | None = None,
@@ -156,22 +161,29 @@ def fill(run: SweepRun, trials: int, generator: random.Random) -> None:
             decision = under_way.step({**metrics, objective: value})
 
 
+def happened(database: Database, kind: type[E], name: str | None = None) -> list[E]:
+    """Return the events of a kind in order: of one sweep, or of all, one after the other."""
+    found: list[E] = []
+    with database.reading() as connection:
+        for view in reversed(list_sweeps(database)):
+            if name in (None, view.name):
+                events = journal.read_events(connection, view.id)
+                found += [event for event in events if isinstance(event, kind)]
+    return found
+
+
 def outcome(database: Database) -> str:
     """Return everything that must not depend on kills, as text: all but attempts and times."""
-    queries = [
-        "SELECT number, params, seed FROM trial ORDER BY number",
-        "SELECT t.number, r.epoch, r.value, r.decision FROM report r "
-        "JOIN trial t ON t.id = r.trial_id ORDER BY r.id",
-        "SELECT t.number, o.state, o.epoch, o.value, o.reason FROM told o "
-        "JOIN trial t ON t.id = o.trial_id ORDER BY t.number",
-        'SELECT t.number, stage, "key" FROM stage_use u JOIN trial t ON t.id = u.trial_id '
-        "ORDER BY t.number, stage",
+    return json.dumps([_outcome(view) for view in list_sweeps(database)], indent=1)
+
+
+def _outcome(view: SweepView) -> list[list[Any]]:
+    trials = [
+        [t.number, t.params, t.seed, t.state, t.epochs, t.value, t.reason, sorted(t.stages.items())]
+        for t in view.trials
     ]
-    with database.reading() as connection:
-        rows = [[list(row) for row in connection.execute(text(query))] for query in queries]
-    for trial in rows[0]:  # SQLite gives JSON as text, PostgreSQL as an object
-        trial[1] = json.loads(trial[1]) if isinstance(trial[1], str) else trial[1]
-    return json.dumps(rows, indent=1)
+    reports = [[r.trial, r.epoch, r.value, r.decision] for r in view.reports]
+    return [trials, reports]
 
 
 def open_unsynced(file: Path) -> Database:

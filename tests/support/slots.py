@@ -19,9 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import text
-
+from posetune.study import journal
 from posetune.study.database import open_database
+from posetune.study.events import AttemptPlaced, Reported
 
 __all__ = ["Figures", "run_many"]
 
@@ -174,8 +174,9 @@ def _figures(
     study: Path, samples: list[_Sample], workers: dict[int, float], *, slots: int
 ) -> Figures:
     with open_database(f"sqlite:///{study}").reading() as connection:
-        starts = sorted(connection.execute(text("SELECT at FROM placement")).scalars())
-        reports = connection.execute(text("SELECT at, seconds FROM report")).all()
+        found = list(journal.read_events(connection, 1))
+    starts = sorted(event.at for event in found if isinstance(event, AttemptPlaced))
+    reports = [(event.at, event.seconds) for event in found if isinstance(event, Reported)]
     shares = [share for share in workers.values() if not math.isnan(share)]
     first, last, standing = starts[0], starts[-1], starts[slots - 1]
 

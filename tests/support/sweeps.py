@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select
 from support.commands import command_environment
+from support.simulated_driver import happened
 
 from posetune.api import BadInputError
-from posetune.study import schema
 from posetune.study.database import Database, open_database
+from posetune.study.events import HandedOver
 from posetune.study.view import SweepView, read_sweep
 
-__all__ = ["Driver", "Script", "beside", "count", "open_study", "partial_seconds", "until", "view"]
+__all__ = ["Driver", "Script", "beside", "events", "open_study", "partial_seconds", "until", "view"]
 
 HANG_S = 300.0
 """After this long a test gives up; whatever it waits for takes seconds, on a busy machine too."""
@@ -39,6 +39,7 @@ main()
 """
 
 Found = TypeVar("Found")
+Kind = TypeVar("Kind")
 
 
 def until(holds: Callable[[], Found], *, lives: Callable[[], bool] = lambda: True) -> Found:
@@ -80,22 +81,17 @@ def view(home: Path, name: str = "s") -> SweepView | None:
     return None
 
 
-def count(home: Path, table: schema.Table) -> int:
-    """Return how many rows a table of a home's study has."""
-    with (
-        contextlib.suppress(BadInputError),
-        open_study(home) as database,
-        database.reading() as connection,
-    ):
-        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
-    return 0
+def events(home: Path, kind: type[Kind], name: str | None = None) -> list[Kind]:
+    """Return the events of a kind in order, of one sweep or of all; none without a study."""
+    with contextlib.suppress(BadInputError), open_study(home) as database:
+        return happened(database, kind, name)
+    return []
 
 
 def partial_seconds(home: Path) -> list[float]:
     """Return what was trained of each epoch within which a trial was handed over, s."""
-    column = schema.checkpoint.c.partial_s
-    with open_study(home) as database, database.reading() as connection:
-        return list(connection.execute(select(column).where(column.is_not(None))).scalars())
+    saved = [event.checkpoint.partial_s for event in events(home, HandedOver)]
+    return [seconds for seconds in saved if seconds is not None]
 
 
 class Script:

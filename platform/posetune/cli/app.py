@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": "Estimate the pose of the person in each picture.",
     "export": "Write a model as one torch.export program.",
     "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
+    "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
 }
 """Each command and its line in `posetune --help`, so that help imports no command."""
 

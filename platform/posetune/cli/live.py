@@ -17,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.tables import format_params, format_seconds
-from posetune.study.forecast import Foresight
-from posetune.study.records import TrialRecord
+from posetune.study.forecast import Forecaster
+from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
+from posetune.study.trials import TrialRecord
 
 __all__ = ["live_table"]
 
@@ -29,12 +30,12 @@ FORECAST_S = 5.0
 
 
 @contextmanager
-def live_table(run: SweepRun, foresight: Foresight, *, quiet: bool) -> Iterator[None]:
+def live_table(run: SweepRun, forecaster: Forecaster, *, quiet: bool) -> Iterator[None]:
     """Show the sweep while it runs; on no terminal, a line whenever a trial ends."""
     if quiet:
         yield
         return
-    board = _Board(run, foresight)
+    board = _Board(run, forecaster)
     done = threading.Event()
     threading.Thread(target=board.forecast, args=(done,), daemon=True).start()
     try:
@@ -58,8 +59,8 @@ def _shown(best: TrialRecord) -> str:
 
 
 class _Board:
-    def __init__(self, run: SweepRun, foresight: Foresight) -> None:
-        self._run, self._foresight = run, foresight
+    def __init__(self, run: SweepRun, forecaster: Forecaster) -> None:
+        self._run, self._forecaster = run, forecaster
         self._started = time.monotonic()
         self._left = ""
         """Between what and what, with 80 %; set now and then by a thread of its own."""
@@ -68,10 +69,10 @@ class _Board:
         """Ask again and again what is left of the sweep."""
         while not done.wait(FORECAST_S):
             with contextlib.suppress(BadInputError, SQLAlchemyError):  # the study is away
-                outlook = self._foresight.look(self._run.view)
-                if outlook is not None:
-                    ends = outlook.forecast.wall_s
-                    left = [max(0.0, end - outlook.driven_s) for end in ends]
+                forecast = self._forecaster.latest(self._run.view)
+                if forecast is not None:
+                    ends = forecast.wall_s
+                    left = [max(0.0, end - forecast.driven_s) for end in ends]
                     self._left = f"{format_seconds(left[0])} to {format_seconds(left[2])}"
 
     def render(self) -> RenderableType:
@@ -116,7 +117,7 @@ class _Board:
                 return
 
     def _row(self, trial: TrialRecord) -> tuple[str, str, str, str, str]:
-        state = trial.state or ("RUNNING" if trial.epoch else "STARTING")
+        state = trial.state or (TrialState.RUNNING if trial.epoch else "STARTING")
         value = "-" if trial.value is None else f"{trial.value:.2f}"
         epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
         return str(trial.number), state, epoch, value, format_params(trial.params)

@@ -60,8 +60,6 @@ def run_sweep(
     stopping = stopping or StopRequest()
     stopping.also = run.give_up_waiting
     try:
-        for trial in run.trials:
-            run.release_checkpoints(trial.number)
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.may_start and not run.spent:

@@ -83,6 +83,8 @@ class DriverContext:
         self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
         """Trials that were given to Tune and have not begun to train."""
+        self.deaths: dict[int, str] = {}
+        """Why each trial's worker died last; the trial's reason if it is given up."""
 
     @property
     def store(self) -> str:

@@ -20,7 +20,6 @@ from posetune.execution.cluster_room import HeldResources, Node, describe_wait, 
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.gpu_sharing import Need, measure_need, share_of
 from posetune.spec.sweep import Resources
-from posetune.study.sweep import SweepRun
 
 __all__ = ["ClusterWatch", "TrialRequest", "measure_share", "read_nodes"]
 
@@ -86,7 +85,7 @@ class ClusterWatch:
         self._said, self._said_at = "", 0.0
         self._gpu = self._resources.gpu
         self._outgrown: dict[int, float] = {}
-        self._peak_bytes = int(context.run.shared.get("peak_bytes", 0))
+        self._peak_bytes = context.run.shared.peak_bytes if context.run.shared else 0
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
 
     @property
@@ -108,8 +107,8 @@ class ClusterWatch:
         shared = self._context.run.shared
         if shared and peak_bytes > self._peak_bytes:
             self._peak_bytes = peak_bytes
-            self._context.run.note("peak", {"trial": trial, "peak_bytes": peak_bytes})
-            need = Need(peak_bytes, int(shared["context_bytes"]), int(shared["total_bytes"]))
+            self._context.run.peaked(trial, peak_bytes)
+            need = Need(peak_bytes, shared.context_bytes, shared.total_bytes)
             self._gpu = max(self._gpu, share_of(need))
 
     def ran_out_of_memory(self, trial: int) -> None:
@@ -171,7 +170,7 @@ class ClusterWatch:
         now = time.monotonic()
         began_or_ended = bool(text) != bool(self._said)
         if began_or_ended or (text != self._said and now - self._said_at > SAY_S):
-            _wait_for_room(self._context.run, text)
+            self._context.run.wait_for_room(text)
             self._said, self._said_at = text, now
 
 
@@ -194,21 +193,15 @@ def measure_share(context: DriverContext) -> None:
             ray.cancel(call, force=True)
             return
         if not said and time.monotonic() - begun > WAIT_S:
-            _wait_for_room(run, "measuring what a trial takes of a GPU, on one that nobody uses")
+            run.wait_for_room("measuring what a trial takes of a GPU, on one that nobody uses")
             said = True
     if said:
-        _wait_for_room(run, "")
+        run.wait_for_room("")
     need = ray.get(call)
     if isinstance(need, BadInputError):
         raise need
     facts = {"peak_bytes": need.peak, "context_bytes": need.context, "total_bytes": need.total}
     run.share(share_of(need), **facts)
-
-
-def _wait_for_room(run: SweepRun, what: str) -> None:
-    """Record what a trial without a place waits for; empty when none waits any more."""
-    run.room = what
-    run.note("waits", {"for": what})
 
 
 def _read_groups() -> tuple[list[HeldResources], set[str]]:

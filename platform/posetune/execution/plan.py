@@ -20,7 +20,7 @@ from posetune.spec.sweep import SweepSpec, configure, default_params
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecast import forecast
-from posetune.study.prospects import Situation
+from posetune.study.forecast_model import Situation
 from posetune.trial.run import require_device
 
 __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]

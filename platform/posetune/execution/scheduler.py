@@ -83,7 +83,7 @@ class StudyScheduler(FIFOScheduler):
         self._context.unplaced.discard(record.number)
         node = self._nodes.pop(record.number, None)
         self._ask_for_room(trial)
-        if record.handed_over:
+        if record.has_handed_over:
             return
         if node is not None:
             self._watch.lost(record.number, record.attempt, node)
@@ -92,7 +92,8 @@ class StudyScheduler(FIFOScheduler):
             self._watch.ran_out_of_memory(record.number)
             self._ask_for_room(trial)
         last_line = text.strip().splitlines()[-1]
-        record.reason = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
+        said = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
+        self._context.deaths[record.number] = said
 
     def _ask_for_room(self, trial: Trial) -> None:
         """Say what a trial's next attempt takes: before Tune queues it, by which it files it."""

@@ -46,7 +46,7 @@ class StudySearcher(Searcher):
         """Note the end of a trial; one that Tune gave up is told FAILED."""
         number = self._numbers.pop(trial_id)
         if error and self._run.trials[number].state is None:
-            self._run.fail(number, self._run.trials[number].reason)
+            self._run.fail(number, self._context.deaths.get(number, "its worker died"))
             self._context.release(number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

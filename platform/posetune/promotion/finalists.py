@@ -14,6 +14,7 @@ from posetune.promotion.gate import Finalist
 from posetune.storage import open_folder
 from posetune.storage.digest import digest_json
 from posetune.study.seeding import seed_for
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 from posetune.trial.single import SingleTrial, forget_single, train_single
 
@@ -50,7 +51,9 @@ def retrain_finalists(
     Raises:
         BadInputError: no trial is complete, or the data is not the sweep's.
     """
-    trials = [t for t in view.ranked if t.state == "COMPLETE" and t.value is not None][:FINALISTS]
+    trials = [t for t in view.ranked if t.state == TrialState.COMPLETE and t.value is not None][
+        :FINALISTS
+    ]
     if not trials:
         raise BadInputError(f"sweep {view.name}: has no complete trial to train again")
     if trainable.describe_store(open_folder(store)).digest != view.store_digest:
@@ -63,8 +66,7 @@ def retrain_finalists(
             told = _titled(progress, f"trial {trial.number}, seed {k} of {seeds}")
             values.append(_value(single, trainable, told))
         found.append(Finalist(trial.number, tuple(values)))
-    sign = 1 if view.spec.objective.mode == "min" else -1
-    return sorted(found, key=lambda finalist: sign * finalist.mean)
+    return sorted(found, key=lambda finalist: view.spec.objective.sign * finalist.mean)
 
 
 def _titled(progress: Progress, title: str) -> Progress:

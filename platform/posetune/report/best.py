@@ -7,6 +7,7 @@ from posetune.report.page import BestTrial
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
 from posetune.study.checkpoints import verified_model
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 
 __all__ = ["look_at_best"]
@@ -22,7 +23,7 @@ def look_at_best(view: SweepView, storage: Storage, progress: Progress = silent)
         storage: where the sweep's checkpoints are.
         progress: hears how many frames are evaluated.
     """
-    trial = next((t for t in view.ranked if t.state == "COMPLETE"), None)
+    trial = next((t for t in view.ranked if t.state == TrialState.COMPLETE), None)
     if trial is None:
         return BestTrial(missing="no trial is complete")
     figures: dict[str, bytes] = {}

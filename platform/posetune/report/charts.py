@@ -117,14 +117,14 @@ def best_so_far(view: SweepView) -> str:
 
     The time is in GPU-hours, or in hours for a sweep without GPUs.
     """
-    better = min if view.spec.objective.mode == "min" else max
+    objective = view.spec.objective
     gpu = view.spec.resources.gpu
     spent, best = 0.0, None
     points: list[tuple[float, float]] = []
     for report in view.reports:
         spent += report.seconds * (gpu or 1) / 3600
         if report.epoch == view.spec.pruner.max_epochs and report.value is not None:
-            best = report.value if best is None else better(best, report.value)
+            best = report.value if best is None else objective.best((best, report.value))
             points.append((spent, best))
     if points:
         points.append((spent, points[-1][1]))
@@ -220,7 +220,7 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str
         )
         bar = axes.figure.colorbar(points, ax=axes)
         bar.set_label(view.spec.objective.metric.rpartition("/")[2])
-        best = (min if view.spec.objective.mode == "min" else max)(values, key=values.__getitem__)
+        best = min(values, key=lambda n: view.spec.objective.sign * values[n])
         i = numbers.index(best)
         axes.plot(across[i], up[i], "*", color=COLOURS[4], markersize=13, markeredgecolor="black")
         _scale(axes, view, x, vertical=False)
@@ -244,7 +244,7 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
         _to_unit(_unlog(view, n, _numeric(view, n, [t.params[n] for t in view.trials])))
         for n in names
     ]
-    sign = 1 if view.spec.objective.mode == "min" else -1
+    sign = view.spec.objective.sign
     ranked = sorted(values, key=lambda n: -sign * values[n])[-_MOST_LINES:]
     heights = dict(zip(ranked, _to_unit([values[n] for n in ranked]), strict=True))
     shades = mpl.colormaps["cividis_r"]

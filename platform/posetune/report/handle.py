@@ -70,9 +70,9 @@ class Sweep:
         rows = []
         with self._database.reading() as connection:
             for trial in view.trials:
-                for row in journal.read_metrics(connection, view.id, number=trial.number):
-                    facts = {"trial": trial.number, "epoch": row["epoch"]}
-                    rows.append({**facts, "seconds": row["seconds"], **row["metrics"]})
+                for report in journal.read_metrics(connection, view.id, number=trial.number):
+                    facts = {"trial": trial.number, "epoch": report.epoch}
+                    rows.append({**facts, "seconds": report.seconds, **(report.metrics or {})})
         return pa.Table.from_pylist(rows)
 
 

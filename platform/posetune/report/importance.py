@@ -95,7 +95,7 @@ def _shares(view: SweepView, compared: Mapping[int, float]) -> dict[str, float]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = distributions(view.spec)
     study = optuna.create_study(
-        direction="minimize" if view.spec.objective.mode == "min" else "maximize",
+        direction=view.spec.objective.direction,
         storage=optuna.storages.InMemoryStorage(),
     )
     for number, value in compared.items():

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as OptunaState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.study.sampler import distributions
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 
 __all__ = ["export_study"]
 
 _STATES = {
-    "COMPLETE": TrialState.COMPLETE,
-    "PRUNED": TrialState.PRUNED,
-    "FAILED": TrialState.FAIL,
-    "RUNNING": TrialState.RUNNING,
-    "INTERRUPTED": TrialState.RUNNING,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.INTERRUPTED: OptunaState.RUNNING,
 }
 
 
@@ -77,11 +78,10 @@ def export_study(view: SweepView, address: str) -> str:
 def _write(view: SweepView, address: str) -> None:
     storage = RDBStorage(address)
     try:
-        minimize = view.spec.objective.mode == "min"
         study = optuna.create_study(
             study_name=view.name,
             storage=storage,
-            direction=StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE,
+            direction=view.spec.objective.direction,
         )
         try:
             study.set_user_attr("posetune.store_digest", view.store_digest)
@@ -103,7 +103,7 @@ def _trials(view: SweepView) -> list[FrozenTrial]:
     for trial in view.trials:
         written = create_trial(
             state=_STATES[trial.state],
-            value=trial.value if trial.state in ("COMPLETE", "PRUNED") else None,
+            value=trial.value if trial.state.has_value else None,
             params=dict(trial.params),
             distributions=dict(space),
             intermediate_values=values[trial.number],
@@ -111,7 +111,7 @@ def _trials(view: SweepView) -> list[FrozenTrial]:
         )
         # Optuna sets both to now; the dashboard's timeline needs the sweep's own times.
         written.datetime_start = datetime.fromtimestamp(trial.asked)
-        written.datetime_complete = datetime.fromtimestamp(trial.told) if trial.told else None
+        written.datetime_complete = datetime.fromtimestamp(trial.ended) if trial.ended else None
         trials.append(written)
     return trials
 

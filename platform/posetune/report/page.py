@@ -31,6 +31,7 @@ from posetune.report.blocks import (
 from posetune.report.importance import matched_values, param_importance
 from posetune.report.pruning import pruning_balance
 from posetune.report.tables import budget_used, changed_params, count_epochs, short_names
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 
 __all__ = ["BestTrial", "build_page"]
@@ -97,12 +98,11 @@ def _facts(view: SweepView) -> dict[str, str]:
     }
     if view.best is None or view.best.value is None:
         return facts
-    better = "lower" if objective.mode == "min" else "higher"
     value = (
         f"{view.best.value:.4g}, trial {view.best.number} after {view.best.epochs} of "
         f"{view.spec.pruner.max_epochs} epochs"
     )
-    return {f"best {objective.metric} ({better} is better)": value, **facts}
+    return {f"best {objective.metric} ({objective.better_word} is better)": value, **facts}
 
 
 def _curves(view: SweepView) -> list[Block]:
@@ -126,8 +126,7 @@ def _baselines(view: SweepView) -> list[Block]:
     rows = [(name, value) for name, value in view.baselines.items()]
     if best is not None and best.value is not None:
         rows.append((f"best: trial {best.number}", best.value))
-    sign = 1 if view.spec.objective.mode == "min" else -1
-    rows.sort(key=lambda row: sign * row[1])
+    rows.sort(key=lambda row: view.spec.objective.sign * row[1])
     place = next((i for i, (name, _) in enumerate(rows) if name.startswith("best: ")), None)
     shown = [(name, f"{value:.4g}") for name, value in rows]
     note = (
@@ -292,7 +291,7 @@ def _trials(view: SweepView) -> list[Block]:
 
 
 def _failures(view: SweepView) -> list[Block]:
-    reasons = Counter(trial.reason for trial in view.trials if trial.state == "FAILED")
+    reasons = Counter(trial.reason for trial in view.trials if trial.state == TrialState.FAILED)
     if not reasons:
         return [Paragraph("No trial failed.")]
     rows = [(count, reason) for reason, count in reasons.most_common()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 
 __all__ = ["Audit", "PruningBalance", "pruning_balance"]
@@ -67,13 +68,13 @@ class PruningBalance:
 def pruning_balance(view: SweepView) -> PruningBalance:
     """Return what pruning saved and, from the audited trials, what it may have cost."""
     last = view.spec.pruner.max_epochs
-    cut = [t for t in view.trials if t.state == "PRUNED" and t.epochs]
-    complete = [t for t in view.trials if t.state == "COMPLETE"]
+    cut = [t for t in view.trials if t.state == TrialState.PRUNED and t.epochs]
+    complete = [t for t in view.trials if t.state == TrialState.COMPLETE]
     kept = [t.value for t in complete if t.number not in view.audited and t.value is not None]
-    sign = 1 if view.spec.objective.mode == "min" else -1
-    best = min(kept, key=lambda value: sign * value, default=sign * math.inf)
+    objective = view.spec.objective
+    best = objective.best(kept) if kept else objective.sign * math.inf
     audits = tuple(
-        Audit(t.number, view.audited[t.number], t.value, sign * (best - t.value))
+        Audit(t.number, view.audited[t.number], t.value, objective.sign * (best - t.value))
         for t in complete
         if t.number in view.audited and t.value is not None
     )

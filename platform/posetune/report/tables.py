@@ -13,6 +13,7 @@ from posetune.report.importance import Importance, param_importance
 from posetune.report.pruning import pruning_balance
 from posetune.study.budget import unit
 from posetune.study.forecast import forecast_sweep
+from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView
 
 __all__ = [
@@ -35,7 +36,12 @@ HEADER_CHARACTERS = 8
 """Number of characters to which a word in a table's header is shortened."""
 FEW = 8
 """Number of trials that one line names; it counts the others."""
-STATE_STYLES = {"COMPLETE": "green", "FAILED": "red", "INTERRUPTED": "yellow", "RUNNING": "cyan"}
+STATE_STYLES: dict[str, str] = {
+    TrialState.COMPLETE: "green",
+    TrialState.FAILED: "red",
+    TrialState.INTERRUPTED: "yellow",
+    TrialState.RUNNING: "cyan",
+}
 
 
 def as_json(view: SweepView) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
     head = Text.assemble(
         f"sweep {view.name}: ",
         (view.state, STATE_STYLES.get(view.state, "")),
-        f" ({view.stopped})" if view.stopped and view.state != "COMPLETE" else "",
+        f" ({view.stopped})" if view.stopped and view.state != SweepStatus.COMPLETE else "",
         f"; {len(view.trials)} of {view.spec.budget.trials} trials: {states or 'none yet'}",
     )
     parts: list[RenderableType] = [
@@ -157,7 +163,7 @@ def changed_params(view: SweepView) -> dict[str, tuple[Any, Any]]:
 def budget_used(view: SweepView) -> str:
     """Return how much of each limit of the budget is used, in words."""
     budget = view.spec.budget
-    ended = sum(trial.state in ("COMPLETE", "PRUNED", "FAILED") for trial in view.trials)
+    ended = sum(trial.state.is_end for trial in view.trials)
     parts = [f"{ended} of {budget.trials} trials", f"training {format_seconds(view.trained_s)}"]
     if view.spec.resources.gpu or budget.gpu_hours:
         limit = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
@@ -214,12 +220,12 @@ def next_steps(view: SweepView, home_flag: str = "") -> str:
             the default home.
     """
     name = view.name
-    if view.state == "RUNNING":
+    if view.state == SweepStatus.RUNNING:
         return f"posetune show {name}{home_flag} again, or posetune ui{home_flag}"
-    if view.state == "INTERRUPTED":
+    if view.state == SweepStatus.INTERRUPTED:
         grow = " (raise its budget in the file first)" if "budget" in view.stopped else ""
         return f"the command that started it, again: it continues{grow}"
-    if view.state == "FAILED":
+    if view.state == SweepStatus.FAILED:
         return "mend what the reasons above say, then sweep under another name"
     return (
         f"posetune report {name}{home_flag} --out {name}.html, "
@@ -306,9 +312,8 @@ def _comparison(view: SweepView) -> Table:
     default = next((t for t in view.trials if t.number == 0 and t.value is not None), None)
     if default is not None and default is not best and default.value is not None:
         rows.append((f"defaults: trial 0 after {count_epochs(default.epochs)}", default.value))
-    sign = 1 if view.spec.objective.mode == "min" else -1
     table = Table(f"{view.spec.objective.metric} on validation", "value", box=SIMPLE)
-    for name, value in sorted(rows, key=lambda row: sign * row[1]):
+    for name, value in sorted(rows, key=lambda row: view.spec.objective.sign * row[1]):
         style = "bold" if name.startswith("best") else ""
         table.add_row(Text(name, style), Text(f"{value:.1f}", style))
     return table

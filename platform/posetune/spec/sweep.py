@@ -7,7 +7,7 @@ key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,29 @@ class Objective(Frozen):
     mode: Literal["min", "max"] = Field(
         description="Whether a lower (`min`) or a higher (`max`) value of the metric is better."
     )
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by so that lower is better: 1, or -1 for `max`."""
+        return 1 if self.mode == "min" else -1
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """The mode as Optuna calls it."""
+        return "minimize" if self.mode == "min" else "maximize"
+
+    @property
+    def better_word(self) -> Literal["lower", "higher"]:
+        """What a better value is than another, as a word."""
+        return "lower" if self.mode == "min" else "higher"
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value is better than another."""
+        return self.sign * one < self.sign * other
+
+    def best(self, values: Iterable[float]) -> float:
+        """Return the best of some values."""
+        return min(values, key=lambda value: self.sign * value)
 
 
 class Sampler(Frozen):

@@ -9,6 +9,7 @@ from pathlib import Path
 from posetune.api import BadInputError
 from posetune.storage import Storage
 from posetune.storage.digest import digest_folder
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 
 __all__ = ["verified_model"]
@@ -28,7 +29,7 @@ def verified_model(
     Raises:
         BadInputError: the trial has none, it is missing, or it is damaged.
     """
-    if trial.checkpoint is None or trial.state != "COMPLETE":
+    if trial.checkpoint is None or trial.state != TrialState.COMPLETE:
         raise BadInputError(
             f"sweep {view.name}, trial {trial.number}: is {trial.state} after {trial.epochs} "
             "epochs and has exported no model; complete trials have one "

@@ -52,7 +52,7 @@ RETRY_S = 60.0
 
 
 class Database:
-    """A study database; hand it to `journal`, `sweep` and `view`."""
+    """A study database; hand it to `sweep` and `view`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -108,7 +108,9 @@ class Database:
 
 
 def open_database(address: str, *, create: bool = True) -> Database:
-    """Open the study database, making the tables if need be.
+    """Open the study database, making the tables where there are none.
+
+    A study of the version before is opened as it is; see `upgrade`.
 
     Args:
         address: SQLAlchemy URL, as in `Home.database`.
@@ -132,24 +134,34 @@ def open_database(address: str, *, create: bool = True) -> Database:
         event.listen(engine, "connect", _prepare_sqlite)
     try:
         with _naming_damage(shown):
-            if create:
+            version = _read_version(engine)
+            if version is None:
+                if not create:
+                    raise nothing_yet
                 _create_tables(engine)
-            elif not inspect(engine).has_table(schema.about.name):
-                raise nothing_yet
+                version = _read_version(engine)
             with engine.connect() as connection:
-                version = connection.execute(select(schema.about.c.version)).scalar()
                 if engine.name == "sqlite":
                     _check_pages(connection)
     except OperationalError as error:
         raise BadInputError(f"study database {shown}: cannot be opened ({error.orig})") from error
     except SQLAlchemyError as error:
         raise _damaged(shown, getattr(error, "orig", None) or error) from error
-    if version != schema.VERSION:
+    if version not in (schema.OLD_VERSION, schema.VERSION):
         raise BadInputError(
             f"study database {shown}: has tables of version {version}, this posetune reads "
-            f"{schema.VERSION}; use the posetune that wrote it, or another --home"
+            f"{schema.OLD_VERSION} and {schema.VERSION}; use the posetune that wrote it, or "
+            "another --home"
         )
     return Database(engine)
+
+
+def _read_version(engine: Engine) -> int | None:
+    """Return the version of the tables; None where there are none yet."""
+    if not inspect(engine).has_table(schema.about.name):
+        return None
+    with engine.connect() as connection:
+        return connection.execute(select(schema.about.c.version)).scalar()
 
 
 def reach_database(address: str) -> None:

@@ -1,7 +1,7 @@
-"""What a sweep will take, as intervals: by simulating what is left of it, many times.
+"""Forecasts what a sweep will take, as intervals: by simulating what is left of it, many times.
 
-Each replication runs the rest of the sweep with the real rungs and the real rule of the budget, on
-trials that are drawn (`prospects`).
+Each replication runs the rest of the sweep as its driver would: the same `Decider` decides, and the
+same `SweepState` takes in the events, on trials that are drawn (`forecast_model`).
 
 An interval is from the tenth to the ninetieth percentile of the replications; on the way a little
 wider (`WIDENING`).
@@ -14,23 +14,25 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from posetune.study.budget import Holding, Purse
-from posetune.study.prospects import Draw, Prospects, Situation
-from posetune.study.records import TrialRecord
-from posetune.study.rungs import Decision, Rungs
+from posetune.study import events
+from posetune.study.decisions import Decider
+from posetune.study.forecast_model import Draw, ForecastModel, Situation
+from posetune.study.records import CheckpointRecord
+from posetune.study.rungs import Decision
+from posetune.study.state import SweepState
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 
 __all__ = [
     "Forecast",
-    "Foresight",
+    "Forecaster",
     "Interval",
-    "Outlook",
     "Situation",
     "forecast",
     "forecast_sweep",
@@ -41,7 +43,7 @@ WIDENING = 1.25
 """Of intervals on the way: without it they covered 0.70 on 60 recorded sweeps (other seeds than
 those of docs/results/forecast.md), because a sweep has more surprises than the model."""
 HAND_OVER_S = 3.0
-"""How long the trials have to save when a limit is reached (see `execution.handing_over`)."""
+"""How long the trials have to save when a limit is reached (see `execution.preemption`)."""
 FIRST_S, EVERY_S, SHARE = 5.0, 20.0, 50
 """Before the first forecast of a sweep under way; between two at least, and at least so many times
 what one takes."""
@@ -66,11 +68,15 @@ class Forecast:
     """With a driver at work."""
     ends_by: dict[str, float]
     """The share of replications that each limit ended: trials, gpu_hours, wall_hours."""
+    reports: int
+    """How many reports it rests on."""
+    driven_s: float
+    """For how long drivers had been at work when it was made."""
 
 
 def forecast_sweep(view: SweepView) -> Forecast | None:
     """Forecast a sweep on its way; None before its first report, and where nothing is left."""
-    ended = [t for t in view.trials if t.state in ("COMPLETE", "PRUNED", "FAILED")]
+    ended = [t for t in view.trials if t.state.is_end]
     if not view.reports or len(ended) >= view.spec.budget.trials:
         return None
     attempts = sum(trial.attempts for trial in view.trials)
@@ -81,22 +87,13 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
         setup_s=max(0.0, beside_s) / max(1, attempts),
         trials=view.trials,
         reports=view.reports,
+        audited=view.audited,
         driven_s=view.driven_s,
     )
     return forecast(situation)
 
 
-class Outlook(NamedTuple):
-    """A forecast, and when it was made."""
-
-    forecast: Forecast
-    reports: int
-    """That it rests on."""
-    driven_s: float
-    """For how long drivers had been at work."""
-
-
-class Foresight:
+class Forecaster:
     """The forecast of one sweep under way, for all who show it.
 
     It is made anew now and then, by whichever of their threads asks when it is due: the driver's
@@ -107,9 +104,9 @@ class Foresight:
         """Begin; the first forecast is due after `first_s`."""
         self._due = time.monotonic() + first_s
         self._lock = threading.Lock()
-        self._last: Outlook | None = None
+        self._last: Forecast | None = None
 
-    def look(self, read: Callable[[], SweepView]) -> Outlook | None:
+    def latest(self, read: Callable[[], SweepView]) -> Forecast | None:
         """Return the last forecast; None before the first report.
 
         Args:
@@ -117,11 +114,8 @@ class Foresight:
         """
         with self._lock:
             if time.monotonic() >= self._due:
-                begun, view = time.thread_time(), read()
-                found = forecast_sweep(view)
-                self._last = None
-                if found is not None:
-                    self._last = Outlook(found, len(view.reports), view.driven_s)
+                begun = time.thread_time()
+                self._last = forecast_sweep(read())
                 taken = time.thread_time() - begun
                 self._due = time.monotonic() + max(EVERY_S, SHARE * taken)
             return self._last
@@ -137,7 +131,7 @@ def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: in
         spec = situation.spec.model_copy(update={"budget": budget})
         situation = replace(situation, spec=spec, epoch_s=1.0)
     generator = np.random.default_rng(seed)
-    model = Prospects(situation, generator, replications)
+    model = ForecastModel(situation, generator, replications)
     ends = [_Rest(situation, draw, generator).run() for draw in model.draws()]
     widening = WIDENING if situation.reports else 1.0
     reasons = Counter(end.reason for end in ends)
@@ -146,6 +140,8 @@ def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: in
         held_s=_interval([end.held_s for end in ends], widening),
         wall_s=_interval([end.wall_s for end in ends], widening),
         ends_by={reason: count / len(ends) for reason, count in reasons.most_common()},
+        reports=len(situation.reports),
+        driven_s=situation.driven_s,
     )
 
 
@@ -161,7 +157,7 @@ def _interval(values: Sequence[float], widening: float) -> Interval:
 def _peak(trials: Sequence[TrialView]) -> int:
     """Return how many trials were at work at once, at most."""
     marks = [(t.asked, 1) for t in trials if t.attempts]
-    marks += [(t.told, -1) for t in trials if t.attempts and t.told is not None]
+    marks += [(t.ended, -1) for t in trials if t.attempts and t.ended is not None]
     at_once, most = 0, 1
     for _, change in sorted(marks):
         at_once += change
@@ -178,31 +174,23 @@ class _End:
 
 
 class _Rest:
-    """One replication: what a driver would do with the rest of the sweep."""
+    """One replication: what a driver would do with the rest of the sweep.
+
+    Its values are latent: lower is better, whatever the sweep's own objective is. Its clock begins
+    at 0, and what was recorded happened then.
+    """
 
     def __init__(self, situation: Situation, draw: Draw, generator: np.random.Generator) -> None:
         self._situation, self._draw, self._generator = situation, draw, generator
-        lower = situation.spec.objective.model_copy(update={"mode": "min"})
-        self._spec = situation.spec.model_copy(update={"objective": lower})
+        latent = situation.spec.objective.model_copy(update={"mode": "min"})
+        self._spec = situation.spec.model_copy(update={"objective": latent})
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
         """When which trial ends its epoch."""
-        self._trials = [_record(trial) for trial in situation.trials]
-        self._rungs = Rungs(self._spec.pruner, "min", self._spec.sampler.seed)
-        self._purse = Purse(
-            self._spec, self._trials, driven_s=0.0, audited=self._rungs.audited, clock=lambda: 0.0
-        )
-        self._values = {n: value for (n, epoch), value in draw.recorded.items()}
-        for report in situation.reports:
-            value = draw.recorded.get((report.trial, report.epoch))
-            if value is not None:
-                self._rungs.replay(report.trial, report.epoch, value)
-                self._purse.recall(report.trial, report.epoch, value, report.seconds)
-        for trial in self._trials:
-            trial.value = self._values.get(trial.number, 0.0) if trial.epoch else None
-            if trial.state is not None:
-                self._purse.ended(trial.number, trial.state)
-        self._waiting = [t.number for t in self._trials if t.state is None]
+        self._state = SweepState(self._spec)
+        for event in _recorded(situation, draw.recorded):
+            self._state.apply(event)
+        self._decider = Decider(self._state, lambda: self._now)
 
     def run(self) -> _End:
         """Run it to its end."""
@@ -212,93 +200,119 @@ class _Rest:
         while not reason:
             self._fill_slots()
             if not self._queue:
-                more = self._waiting or len(self._trials) < self._spec.budget.trials
+                more = len(self._state.ended) < self._spec.budget.trials
                 reason = "gpu_hours" if more else "trials"
             elif self._queue[0][0] >= wall_left_s:
                 reason, self._now = "wall_hours", max(0.0, wall_left_s)
             else:
                 self._now, number = heapq.heappop(self._queue)
-                self._report(self._trials[number])
-                reason = "gpu_hours" if self._purse.spent else ""
+                self._end_epoch(number)
+                reason = "gpu_hours" if self._decider.budget.spent else ""
         if self._queue:
             self._now += float(self._generator.uniform(0, HAND_OVER_S))
         for _, number in self._queue:
-            self._purse.seen(self._trials[number], self._now)
-        epochs = sum(trial.epoch for trial in self._trials)
+            self._hand_over(number)
+        epochs = sum(trial.epoch for trial in self._state.trials)
         # The first trials build the stages, as many of them at once as there are slots.
         stages_s = self._situation.stages_s
         wall_s = driven_s + self._now + stages_s / self._situation.slots
-        return _End(epochs, self._purse.held_s + stages_s, wall_s, reason)
+        return _End(epochs, self._state.ledger.held_s + stages_s, wall_s, reason)
 
     def _fill_slots(self) -> None:
-        budget, purse = self._spec.budget, self._purse
         while len(self._queue) < self._situation.slots:
-            number = next((n for n in self._waiting if purse.may_train(self._trials[n])), None)
-            if number is not None:
-                self._waiting.remove(number)
-            elif self._waiting or len(self._trials) >= budget.trials or not purse.may_train(None):
-                return
-            else:
-                number = len(self._trials)
-                self._trials.append(TrialRecord(number, number, {}, 0))
-            self._begin(self._trials[number])
+            trial = self._decider.open_trial()
+            if trial is None:
+                if not self._decider.may_ask():
+                    return
+                self._apply(self._decider.ask({}))
+                trial = self._state.trials[-1]
+            self._begin(trial.number)
 
-    def _begin(self, trial: TrialRecord) -> None:
-        self._purse.begin(trial, self._now, follows_death=False)
-        known = trial.number < len(self._situation.trials)
-        if known and self._situation.trials[trial.number].state == "RUNNING":
+    def _begin(self, number: int) -> None:
+        self._apply(self._decider.begin_attempt(number))
+        recorded = self._situation.trials
+        if number < len(recorded) and recorded[number].state == TrialState.RUNNING:
             # Some of the epoch under way is over; all of it is counted when it is reported.
-            over_s = float(self._generator.random() * self._draw.epoch_s[trial.number])
-            self._purse.started(trial, self._now - over_s, 0.0)
-            self._next(trial, after_s=-over_s)
+            over_s = float(self._generator.random() * self._draw.epoch_s[number])
+            self._place(number, after_s=-over_s, setup_s=0.0)
         else:
             setup_s = self._situation.setup_s
-            self._purse.started(trial, self._now + setup_s, setup_s)
-            self._next(trial, after_s=setup_s)
+            self._place(number, after_s=setup_s, setup_s=setup_s)
 
-    def _next(self, trial: TrialRecord, *, after_s: float = 0.0) -> None:
-        seconds = self._draw.epoch_s[trial.number]
-        jitter = self._draw.jitter
+    def _place(self, number: int, *, after_s: float, setup_s: float) -> None:
+        attempt = self._state.trials[number].attempt
+        facts = {"setup_s": setup_s}
+        self._apply(events.AttemptPlaced(self._now + after_s, number, attempt, facts))
+        self._train(number, after_s=after_s)
+
+    def _train(self, number: int, *, after_s: float = 0.0) -> None:
+        seconds, jitter = self._draw.epoch_s[number], self._draw.jitter
         varied = seconds * math.exp(jitter * self._generator.normal() - jitter**2 / 2)
         end = max(self._now, self._now + after_s + varied)
-        heapq.heappush(self._queue, (end, trial.number))
+        heapq.heappush(self._queue, (end, number))
 
-    def _report(self, trial: TrialRecord) -> None:
-        number, epoch = trial.number, trial.epoch + 1
-        seconds = self._now - (trial.holding.since or 0.0)
-        self._purse.seen(trial, self._now)
+    def _end_epoch(self, number: int) -> None:
+        trial = self._state.trials[number]
+        epoch, seconds = trial.epoch + 1, self._now - (trial.holding.since or 0.0)
         if epoch == 1 and self._generator.random() < self._draw.failing:
-            self._end(trial, "FAILED")
+            self._apply(self._decider.fail(number, ""))
             return
         noise = self._draw.crossing * self._generator.normal()
         value = float(self._draw.worths[number]) + noise
-        decision = self._rungs.report(number, epoch, value)
-        trial.epoch, trial.value = epoch, value
-        trial.seconds += seconds
-        self._purse.reported(trial, epoch, value, seconds)
-        if decision != Decision.CONTINUE:
-            self._end(trial, "COMPLETE" if decision == Decision.COMPLETE else "PRUNED")
-        elif self._purse.may_train(trial):
-            self._next(trial)
+        metrics = {self._spec.objective.metric: value}
+        self._apply(
+            self._decider.report(
+                number, epoch=epoch, metrics=metrics, seconds=seconds, checkpoint=None
+            )
+        )
+        if trial.decision != Decision.CONTINUE:
+            self._apply(self._decider.finish(number))
+            return
+        aside = self._decider.set_aside(number)
+        if aside is None:
+            self._train(number)
         else:
-            self._purse.set_aside(number)
-            self._waiting.append(number)
+            self._apply(aside)
 
-    def _end(self, trial: TrialRecord, state: str) -> None:
-        trial.state = state
-        self._purse.ended(trial.number, state)
+    def _hand_over(self, number: int) -> None:
+        trial = self._state.trials[number]
+        saved = CheckpointRecord(trial.attempt, trial.epoch, "", "", 0, partial_s=0.0)
+        self._apply(self._decider.hand_over(number, saved))
+
+    def _apply(self, event: events.Event) -> None:
+        self._state.apply(event)
 
 
-def _record(trial: TrialView) -> TrialRecord:
-    ended = trial.state in ("COMPLETE", "PRUNED", "FAILED")
-    return TrialRecord(
-        id=trial.number,
-        number=trial.number,
-        params={},
-        seed=0,
-        attempt=trial.attempts,
-        epoch=trial.epochs,
-        seconds=trial.seconds,
-        state=trial.state if ended else None,
-        holding=Holding(trial.held_s),
-    )
+def _recorded(
+    situation: Situation, latent: Mapping[tuple[int, int], float]
+) -> Iterator[events.Event]:
+    """Yield what was recorded of a sweep as events at time 0, with latent values.
+
+    Args:
+        situation: what was recorded.
+        latent: the values by trial and epoch, where trials are compared.
+    """
+    for trial in situation.trials:
+        yield events.TrialAsked(0.0, trial.number, {}, 0)
+        for attempt in range(1, trial.attempts + 1):
+            yield events.AttemptBegun(0.0, trial.number, attempt, from_epoch=0)
+        facts = {"setup_s": trial.held_s}  # all that its attempts have held
+        yield events.AttemptPlaced(0.0, trial.number, trial.attempts, facts)
+    last: dict[int, float] = {}
+    for number, epoch, value, seconds, _ in situation.reports:
+        last[number] = latent.get((number, epoch), last.get(number, 0.0))
+        yield events.Reported(
+            at=0.0,
+            trial=number,
+            attempt=0,
+            epoch=epoch,
+            value=None if value is None else last[number],
+            decision=Decision.CONTINUE,
+            seconds=seconds,
+            is_audited=situation.audited.get(number) == epoch,
+        )
+    for trial in situation.trials:
+        if trial.state.is_end:
+            value = last.get(trial.number)
+            yield events.TrialEnded(0.0, trial.number, trial.state, trial.epochs, value, "")
+    yield events.DriverOpened(0.0, situation.spec.budget.model_dump(), {})

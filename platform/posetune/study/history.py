@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, select
-
-from posetune.study import schema
+from posetune.study import events, journal
 from posetune.study.database import Database
-from posetune.study.journal import SET_ASIDE
 
 __all__ = ["Happening", "read_history"]
 
@@ -18,6 +16,8 @@ __all__ = ["Happening", "read_history"]
 class Happening:
     """One event."""
 
+    seq: int
+    """Its place in the order of the sweep's events, from 1."""
     at: float
     """Seconds since the epoch."""
     trial: int | None
@@ -26,87 +26,90 @@ class Happening:
 
 
 def read_history(
-    database: Database, sweep_id: int, *, trial: int | None = None, after: float = 0.0
+    database: Database, sweep_id: int, *, trial: int | None = None, after: int = 0
 ) -> list[Happening]:
-    """Return the events of a sweep, or of one of its trials, later than `after`, in order."""
+    """Return the events of a sweep, or of a trial, later than number `after`, in order."""
     with database.reading() as connection:
         found = [
-            Happening(event["at"], event.get("trial_number"), text)
-            for table, describe in _TABLES.items()
-            for event in _rows(connection, table, sweep_id, after)
-            if (text := describe(event))
+            Happening(seq, event.at, _trial_of(event), text)
+            for seq, event in enumerate(
+                journal.read_events(connection, sweep_id, after=after), start=after + 1
+            )
+            if (text := _WORDS[type(event)](event))
         ]
-    wanted = (h for h in found if trial is None or h.trial == trial)
-    return sorted(wanted, key=lambda happening: happening.at)
+    return [happening for happening in found if trial is None or happening.trial == trial]
 
 
-def _rows(
-    connection: Connection, table: Table, sweep_id: int, after: float
-) -> Iterator[RowMapping]:
-    owner = schema.trial
-    number = owner.c.number.label("trial_number")
-    if table is schema.sweep_event:
-        query = select(table).where(table.c.sweep_id == sweep_id)
-    elif table is owner:
-        query = select(table, number).where(table.c.sweep_id == sweep_id)
-    else:
-        query = select(table, number).join(owner, owner.c.id == table.c.trial_id)
-        query = query.where(owner.c.sweep_id == sweep_id)
-    yield from connection.execute(query.where(table.c.at > after).order_by(table.c.at)).mappings()
+def _trial_of(event: events.Event) -> int | None:
+    return getattr(event, "trial", None)
 
 
-def _of_sweep(row: RowMapping) -> str:
-    data = row["data"]
-    if row["kind"] == "stopped":
-        return f"the driver stopped: {data.get('reason')}"
-    if row["kind"] == SET_ASIDE:
-        return f"trial {data['trial']} is set aside: the budget has no room for it now"
-    if row["kind"] == "started":
-        commit = (data.get("commit") or {}).get("commit") or "unknown"
-        return f"a driver started, with code {commit[:12]}"
-    if row["kind"] == "waits":
-        return data["for"] or "no trial waits any more"
-    if row["kind"] in ("share", "peak"):
-        return _of_memory(row["kind"], data)
-    if row["kind"] == "excused":
-        return f"attempt {data['attempt']} of trial {data['trial']} does not count: {data['why']}"
-    return f"{row['kind']}: " + ", ".join(f"{k} {v:.2f}" for k, v in data.items())
+def _started(event: events.SweepStarted) -> str:
+    return "; ".join(event.notes)
 
 
-def _of_memory(kind: str, data: dict[str, float]) -> str:
-    peak = f"{data['peak_bytes'] / 1e9:.2f} GB"
-    if kind == "peak":
-        return f"trial {data['trial']} has taken {peak} of its GPU, more than was measured before"
-    of = f"{peak} of {data['total_bytes'] / 1e9:.2f} GB"
-    return f"a step of the largest configuration took {of}: a trial gets gpu {data['gpu']}"
+def _opened(event: events.DriverOpened) -> str:
+    return f"a driver started, with code {(event.commit.get('commit') or 'unknown')[:12]}"
 
 
-def _of_report(row: RowMapping) -> str:
-    value = "not a number" if row["value"] is None else f"{row['value']:.4g}"
-    return f"epoch {row['epoch']}: {value} after {row['seconds']:.1f} s; {row['decision']}"
+def _share(event: events.ShareMeasured) -> str:
+    of = f"{event.peak_bytes / 1e9:.2f} GB of {event.total_bytes / 1e9:.2f} GB"
+    return f"a step of the largest configuration took {of}: a trial gets gpu {event.gpu}"
 
 
-def _of_checkpoint(row: RowMapping) -> str:
-    if row["partial_s"] is None:
-        return ""  # every report has one
-    return f"handed over within epoch {row['epoch'] + 1}, after {row['partial_s']:.1f} s of it"
+def _peak(event: events.MemoryPeaked) -> str:
+    peak = f"{event.peak_bytes / 1e9:.2f} GB"
+    return f"trial {event.trial} has taken {peak} of its GPU, more than was measured before"
 
 
-def _of_placement(row: RowMapping) -> str:
-    facts = row["facts"]
+def _baselines(event: events.BaselinesMeasured) -> str:
+    return "baselines: " + ", ".join(f"{name} {v:.2f}" for name, v in event.values.items())
+
+
+def _asked(event: events.TrialAsked) -> str:
+    return "asked: " + ", ".join(f"{name}={value}" for name, value in event.params.items())
+
+
+def _placed(event: events.AttemptPlaced) -> str:
+    facts = event.facts
     where = f"{facts.get('node')} ({facts.get('device')}, {facts.get('threads')} threads)"
-    return f"attempt {row['attempt']} trains on {where}"
+    return f"attempt {event.attempt} trains on {where}"
 
 
-_TABLES: dict[Table, Callable[[RowMapping], str]] = {
-    schema.sweep_event: _of_sweep,
-    schema.trial: lambda row: "asked: " + ", ".join(f"{k}={v}" for k, v in row["params"].items()),
-    schema.attempt: lambda row: f"attempt {row['number']} begins after epoch {row['from_epoch']}",
-    schema.placement: _of_placement,
-    schema.stage_use: lambda row: (
-        f"stage {row['stage']} {row['key'][:8]}: {'trained' if row['trained'] else 'found'}"
-    ),
-    schema.report: _of_report,
-    schema.checkpoint: _of_checkpoint,
-    schema.told: lambda row: f"{row['state']}: {row['reason']}",
+def _stage(event: events.StageUsed) -> str:
+    return f"stage {event.stage} {event.key[:8]}: {'trained' if event.trained else 'found'}"
+
+
+def _reported(event: events.Reported) -> str:
+    value = "not a number" if event.value is None else f"{event.value:.4g}"
+    return f"epoch {event.epoch}: {value} after {event.seconds:.1f} s; {event.decision}"
+
+
+def _handed_over(event: events.HandedOver) -> str:
+    saved = event.checkpoint
+    return f"handed over within epoch {saved.epoch + 1}, after {saved.partial_s or 0.0:.1f} s of it"
+
+
+def _excused(event: events.AttemptExcused) -> str:
+    return f"attempt {event.attempt} of trial {event.trial} does not count: {event.why}"
+
+
+_WORDS: dict[type[events.Event], Callable[[Any], str]] = {
+    events.SweepStarted: _started,
+    events.DriverOpened: _opened,
+    events.DriverClosed: lambda e: f"the driver stopped: {e.reason}",
+    events.ShareMeasured: _share,
+    events.RoomAwaited: lambda e: e.what or "no trial waits any more",
+    events.BaselinesMeasured: _baselines,
+    events.TrialAsked: _asked,
+    events.AttemptBegun: lambda e: f"attempt {e.attempt} begins after epoch {e.from_epoch}",
+    events.AttemptPlaced: _placed,
+    events.StageUsed: _stage,
+    events.Reported: _reported,
+    events.EpochRepeated: lambda e: f"epoch {e.epoch} was trained again; its first report stands",
+    events.HandedOver: _handed_over,
+    events.SetAside: lambda e: f"trial {e.trial} is set aside: the budget has no room for it now",
+    events.AttemptExcused: _excused,
+    events.MemoryPeaked: _peak,
+    events.TrialEnded: lambda e: f"{e.state}: {e.reason}",
 }

@@ -54,6 +54,8 @@ class Lease:
         """Who wants the driver to stop; read whenever the lease is renewed."""
         self._database = database
         self._sweep_id = sweep_id
+        query = select(schema.lease.c.holder).where(schema.lease.c.sweep_id == sweep_id)
+        self._holder_query = query.with_for_update()
         self._released = threading.Event()
         self._take_or_wait(name)
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -61,9 +63,7 @@ class Lease:
 
     def check(self, connection: Connection) -> None:
         """Raise `LeaseLostError` unless the lease is still ours; call it in every transaction."""
-        table = schema.lease
-        query = select(table.c.holder).where(table.c.sweep_id == self._sweep_id)
-        if connection.execute(query.with_for_update()).scalar() != self.holder:
+        if connection.execute(self._holder_query).scalar() != self.holder:
             raise LeaseLostError("another driver has taken this sweep over")
 
     def release(self) -> None:

@@ -1,8 +1,9 @@
-"""The tables of a study: the same on SQLite and PostgreSQL, append-only.
+"""The tables of a study: the same on SQLite and PostgreSQL.
 
-Each row is an event that happened and never changes. The exceptions are `lease`, which says who
-drives a sweep right now, and `tracked_run`, a row of which is replaced when its MLflow store was
-wiped. A trial's state is not stored; it follows from the events (`view`).
+`event` holds the truth: every event of every sweep, append-only, each with its place in the one
+order of its sweep. `state` says what the events mean; no state is stored. `lease` says who drives a
+sweep right now; a row of `tracked` is replaced when its MLflow store was wiped. `old_tables` has
+the tables of the version before.
 """
 
 from sqlalchemy import (
@@ -10,6 +11,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -19,30 +21,28 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "OLD_VERSION",
     "VERSION",
     "about",
-    "attempt",
-    "checkpoint",
+    "event",
     "lease",
     "metadata",
     "opening",
-    "placement",
-    "report",
-    "stage_use",
     "sweep",
-    "sweep_event",
-    "told",
-    "tracked_run",
-    "trial",
+    "tracked",
 ]
 
-VERSION = 2
-"""Raised when the tables change; a database of another version is refused, not guessed at."""
+VERSION = 3
+"""Raised when the tables change; a database of a newer version is refused, not guessed at."""
+
+OLD_VERSION = 2
+"""The version before, which is read as it is; the first driver that continues it upgrades it."""
 
 metadata = MetaData()
 
 about = Table("posetune", metadata, Column("version", Integer, primary_key=True))
 
+# What a sweep was started with; its first event is written with it.
 sweep = Table(
     "sweep",
     metadata,
@@ -56,117 +56,32 @@ sweep = Table(
     Column("provenance", JSON, nullable=False),  # code commit, versions, hardware
 )
 
-# What happened to a sweep as a whole: started, continued, stopped, baselines.
-sweep_event = Table(
-    "sweep_event",
+event = Table(
+    "event",
+    metadata,
+    Column("sweep_id", ForeignKey("sweep.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),  # from 1, without gaps
+    Column("kind", String(32), nullable=False),  # events.kind_of
+    Column("at", Float, nullable=False),
+    Column("trial", Integer),  # its number
+    Column("epoch", Integer),
+    Column("data", JSON(none_as_null=True), nullable=False),  # the other fields
+    # All that a report says; apart, because who follows the events has no need of them.
+    Column("metrics", JSON(none_as_null=True)),
+    Index("event_of_trial", "sweep_id", "trial", "seq"),
+)
+
+# The MLflow run of a trial (or of the sweep itself, where trial is NULL).
+tracked = Table(
+    "tracked",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("sweep_id", ForeignKey("sweep.id"), nullable=False, index=True),
-    Column("kind", String(16), nullable=False),
-    Column("at", Float, nullable=False),
-    Column("data", JSON, nullable=False),
-)
-
-trial = Table(
-    "trial",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("sweep_id", ForeignKey("sweep.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("params", JSON, nullable=False),
-    Column("seed", Integer, nullable=False),
-    Column("at", Float, nullable=False),
-    UniqueConstraint("sweep_id", "number"),
-)
-
-attempt = Table(
-    "attempt",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey("trial.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("from_epoch", Integer, nullable=False),
-    UniqueConstraint("trial_id", "number"),
-)
-
-# Where an attempt runs: node, device, threads; written when its training begins.
-placement = Table(
-    "placement",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey("trial.id"), nullable=False, index=True),
-    Column("attempt", Integer, nullable=False),
-    Column("facts", JSON, nullable=False),
-    Column("at", Float, nullable=False),
-)
-
-# `id` is the order of arrival, from which the rungs are rebuilt.
-report = Table(
-    "report",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey("trial.id"), nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("epoch", Integer, nullable=False),
-    Column("value", Float),  # the objective; NULL when it was not a number
-    Column("metrics", JSON, nullable=False),
-    Column("decision", String(8), nullable=False),  # Decision
-    Column("seconds", Float, nullable=False),
-    Column("at", Float, nullable=False),
-    UniqueConstraint("trial_id", "epoch"),
-)
-
-checkpoint = Table(
-    "checkpoint",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey("trial.id"), nullable=False, index=True),
-    Column("attempt", Integer, nullable=False),
-    Column("epoch", Integer, nullable=False),
-    Column("folder", Text, nullable=False),  # below the storage folder
-    Column("digest", String(64), nullable=False),
-    Column("bytes", Integer, nullable=False),
-    # Seconds trained since the last whole epoch, where it was saved within one; else NULL.
-    Column("partial_s", Float),
-    Column("at", Float, nullable=False),
-)
-
-told = Table(
-    "told",
-    metadata,
-    Column("trial_id", ForeignKey("trial.id"), primary_key=True),
-    Column("state", String(12), nullable=False),  # COMPLETE, PRUNED or FAILED
-    Column("epoch", Integer, nullable=False),
-    Column("value", Float),
-    Column("reason", Text, nullable=False),
-    Column("at", Float, nullable=False),
-)
-
-stage_use = Table(
-    "stage_use",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("sweep_id", ForeignKey("sweep.id"), nullable=False, index=True),
-    Column("trial_id", ForeignKey("trial.id"), nullable=False),
-    Column("stage", String(64), nullable=False),
-    Column("key", String(64), nullable=False),
-    Column("trained", Integer, nullable=False),  # 1 where this trial's request trained it
-    Column("at", Float, nullable=False),
-    UniqueConstraint("trial_id", "stage"),
-)
-
-# The MLflow run of a trial (or of the sweep itself, where trial_id is NULL).
-tracked_run = Table(
-    "tracked_run",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("sweep_id", ForeignKey("sweep.id"), nullable=False, index=True),
-    Column("trial_id", ForeignKey("trial.id")),
+    Column("trial", Integer),
     Column("tracking", Text, nullable=False),
     Column("run_id", String(64), nullable=False),
     Column("at", Float, nullable=False),
-    UniqueConstraint("trial_id", "tracking"),
+    UniqueConstraint("sweep_id", "trial", "tracking"),
 )
 
 # Each time the test split of a store was looked at.

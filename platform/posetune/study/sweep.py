@@ -1,35 +1,54 @@
 """The sweep as its driver sees it: asks, reports, decisions and reconciliation, without Ray.
 
-`SweepRun` holds in memory what it needs for the next decision and can rebuild all of it from the
-database. Each method appends one event in one transaction, and only then changes the memory; the
-caller acts on what is returned. So a driver may be killed between any two lines: the next one,
-started by the same command, opens the sweep and stands where the last commit left it.
+`SweepRun` commits one event in one transaction, and only then applies it to its `SweepState`; the
+caller acts on what is returned. What an event says is decided by `decisions.Decider`, what it means
+by `state.SweepState.apply`. So a driver may be killed between any two lines: the next one, started
+by the same command, folds the committed events and stands where the last commit left it.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
-from posetune.study import journal, schema
-from posetune.study.budget import Purse
+from posetune.api import BadInputError
+from posetune.spec.sweep import SweepSpec
+from posetune.study import journal
+from posetune.study.budget_rule import BudgetRule
 from posetune.study.database import Database
+from posetune.study.decisions import Decider
+from posetune.study.events import (
+    SEMANTICS,
+    BaselinesMeasured,
+    DriverClosed,
+    DriverOpened,
+    EpochRepeated,
+    Event,
+    HandedOver,
+    MemoryPeaked,
+    Reported,
+    RoomAwaited,
+    ShareMeasured,
+    StageUsed,
+    TrialEnded,
+)
 from posetune.study.lease import Lease
-from posetune.study.opening import Opening, check_unchanged, create_once
-from posetune.study.records import Attempt, CheckpointRecord, TrialRecord
-from posetune.study.rungs import Decision, Rungs, Standing, compared_epochs
+from posetune.study.records import Attempt, CheckpointRecord
+from posetune.study.rungs import Decision
 from posetune.study.sampler import SearchMemory
-from posetune.study.seeding import seed_for
+from posetune.study.start_from import prior_trials
+from posetune.study.state import SweepState
+from posetune.study.states import TrialState
+from posetune.study.sweep_start import SweepStart, check_unchanged, create_once
+from posetune.study.trials import TrialRecord
+from posetune.study.upgrade import upgrade_before_driving
 from posetune.study.view import SweepView, read_sweep
-from posetune.study.warm import read_warm
 
-__all__ = ["Attempt", "Opening", "StaleAttemptError", "SweepRun"]
-
-T = TypeVar("T")
+__all__ = ["Attempt", "StaleAttemptError", "SweepRun", "SweepStart"]
 
 
 class StaleAttemptError(RuntimeError):
@@ -40,39 +59,46 @@ class SweepRun:
     """A sweep under way; one driver at a time."""
 
     def __init__(
-        self, database: Database, opening: Opening, clock: Callable[[], float] = time.time
+        self, database: Database, start: SweepStart, clock: Callable[[], float] = time.time
     ) -> None:
         """Start the sweep, or continue it where its events end.
 
         Args:
-            database: the study.
-            opening: the sweep.
+            database: the study; one of the version before is upgraded, where it is SQLite.
+            start: the sweep.
             clock: when events happen, in seconds since the epoch.
 
         Raises:
-            BadInputError: the sweep exists with another file or store, or has a live driver.
+            BadInputError: the sweep exists with another file or store, or has a live driver, or
+                was begun by a newer posetune.
         """
-        self.name = opening.name
-        self.spec = opening.spec
+        self.name = start.name
+        self.notice = ""
+        """What trials wait for, but for a place on the cluster; for whoever watches."""
         self._database, self._clock = database, clock
-        self._defaults = dict(opening.defaults)
+        self._defaults = dict(start.defaults)
+        upgrade_before_driving(database)
         with database.reading() as connection:
-            row = journal.find_sweep(connection, opening.name)
-            budget = journal.read_budget(connection, dict(row)) if row else {}
-        if row is None:
-            self.id = create_once(database, opening)
-        else:
-            check_unchanged(dict(row), budget, opening)
-            self.id = int(row["id"])
-        self.has_baselines = False
-        self.room = self.notice = ""
-        """What trials wait for (a place, and all else), for who watches; empty while none does."""
+            row = journal.find_sweep(connection, start.name)
+        self.id = create_once(database, start, clock()) if row is None else int(row["id"])
         self.lease = Lease(database, self.id, self.name)
-        self._rebuild()
-        facts = {"budget": self.spec.budget.model_dump(), "commit": opening.commit}
-        self.note("started", facts)
-        self.purse.take_over()
-        self._reconcile()
+        try:
+            self.state = self._read(start)
+        except BaseException:
+            self.lease.release()
+            raise
+        self._decider = Decider(self.state, clock)
+        self.stage_keys = _by_stage(self.state.trials)
+        """Keys of the stage products that trials used before this driver, by stage."""
+        prior = prior_trials(self.state.prior)
+        self._memory = SearchMemory(self.state.spec, self.state.trials, prior)
+        self._handed_out: set[int] = set()
+        """Open trials that the caller was given, and has not begun an attempt at."""
+        self._released: dict[int, list[CheckpointRecord]] = {}
+        """The checkpoints of each trial that nothing needs any more, until they are deleted."""
+        self._commit(DriverOpened(clock(), start.spec.budget.model_dump(), start.commit))
+        for number in self._decider.missing_ends():
+            self.finish(number)
 
     # -- what the searcher asks ------------------------------------------------------------
 
@@ -81,67 +107,34 @@ class SweepRun:
 
         The budget may leave room for none now, and for some when others have ended.
         """
-        for number in self._waiting:
-            if self.purse.may_train(self.trials[number]):
-                self._waiting.remove(number)
-                return self.trials[number]
-        number = len(self.trials)
-        if number >= self.spec.budget.trials or self._waiting or not self.purse.may_train(None):
+        trial = self._decider.open_trial(self._handed_out)
+        if trial is not None:
+            self._handed_out.add(trial.number)
+            return trial
+        if not self._decider.may_ask(self._handed_out):
             return None
-        if number == 0:
-            params = self._defaults
-            self._memory.add(params)
-        else:
-            params = self._memory.ask(number)
-        alike = self.spec.sampler.name == "one_by_one"  # so that only the field differs
-        seed = seed_for(self.spec.sampler.seed, 0 if alike else number, "trial")
-        values = {"number": number, "params": params, "seed": seed}
-        identity = self._append(schema.trial, values, of_sweep=True)
-        self.trials.append(TrialRecord(identity, number, dict(params), seed))
+        number = len(self.trials)
+        params = self._memory.ask(number) if number else self._defaults
+        self._commit(self._decider.ask(params))
         return self.trials[number]
-
-    @property
-    def waits_for(self) -> str:
-        """What the sweep is waiting for; empty while it goes on."""
-        return self.notice or self.room or self._database.notice
-
-    def share(self, gpu: float, **facts: int) -> None:
-        """Record the part of a GPU that each trial takes from now on, and what was measured."""
-        self.shared, self.spec = {"gpu": gpu, **facts}, self.spec.with_share(gpu)
-        self.note(journal.SHARE, self.shared)
-        self.purse.share(self.spec)
-
-    def excuse(self, number: int, attempt: int, why: str) -> None:
-        """Record that an attempt ended by no fault of its trial: it does not count as a crash."""
-        self.note("excused", {"trial": number, "attempt": attempt, "why": why})
-        self.trials[number].excuse(attempt)
-
-    def give_up_waiting(self) -> None:
-        """Let an event that cannot be committed raise, instead of waiting for the database."""
-        self._database.give_up.set()
 
     @property
     def left(self) -> int:
         """Trials still to be handed out."""
-        return len(self._waiting) + self.spec.budget.trials - len(self.trials)
+        waiting = [n for n in self.state.waiting if n not in self._handed_out]
+        return len(waiting) + self.spec.budget.trials - len(self.trials)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether there is a trial left that the budget has room for."""
+        has_open = self._decider.open_trial(self._handed_out) is not None
+        return has_open or self._decider.may_ask(self._handed_out)
 
     def begin_attempt(self, number: int) -> Attempt:
-        """Begin the next attempt of a trial; reports of older ones are refused from now on.
-
-        A second attempt in one driver's life means that the first one's worker died, unless it
-        handed its work over or was excused.
-        """
+        """Begin the next attempt of a trial; reports of older ones are refused from now on."""
+        self._commit(self._decider.begin_attempt(number))
+        self._handed_out.discard(number)
         trial = self.trials[number]
-        aside = bool(trial.attempt) and trial.set_aside == trial.attempt
-        died = number in self._begun and not trial.handed_over and not aside
-        excused = bool(trial.attempt) and trial.excused == trial.attempt
-        at = self._clock()
-        values = {"trial_id": trial.id, "number": trial.attempt + 1, "at": at}
-        self._append(schema.attempt, {**values, "from_epoch": trial.epoch})
-        trial.attempt += 1
-        trial.crashes += died and not excused
-        self.purse.begin(trial, at, follows_death=died)
-        self._begun.add(number)
         return Attempt(
             trial=number,
             number=trial.attempt,
@@ -172,56 +165,18 @@ class SweepRun:
             StaleAttemptError: the attempt has been replaced.
         """
         trial = self._current(number, attempt)
-        known = trial.decisions.get(epoch)
-        value = metrics.get(self.spec.objective.metric, math.nan)
-        objective = float(value) if math.isfinite(value) else None
-        decision = Decision(known) if known else self._rungs.report(number, epoch, objective)
-        at = self._clock()
-
-        def commit(connection: Connection) -> None:
-            if known is None:
-                row = {
-                    "trial_id": trial.id,
-                    "attempt": attempt,
-                    "epoch": epoch,
-                    "value": objective,
-                    "metrics": {k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
-                    "decision": decision.value,
-                    "seconds": seconds,
-                    "at": at,
-                }
-                journal.append(connection, schema.report, row)
-            if checkpoint is not None:
-                row = {"trial_id": trial.id, "at": at, **vars(checkpoint)}
-                journal.append(connection, schema.checkpoint, row)
-
-        self._write(commit)
-        self.purse.seen(trial, at)
-        if checkpoint is not None:
-            trial.checkpoints.append(checkpoint)
-        if known is None:
-            trial.epoch, trial.value = epoch, objective
-            trial.decisions[epoch] = decision.value
-            trial.seconds += seconds
-            self.purse.reported(trial, epoch, objective, seconds)
-            self._memory.report(number, epoch, objective)
-            self._stand(number, epoch, objective)
-        return decision
+        event = self._decider.report(
+            number, epoch=epoch, metrics=metrics, seconds=seconds, checkpoint=checkpoint
+        )
+        self._commit(event)
+        return event.decision if isinstance(event, Reported) else trial.decided(epoch)
 
     def goes_on(self, number: int) -> bool:
-        """Whether the budget lets a trial train on after a report; otherwise it is set aside.
-
-        It stays open then, and goes on when there is room for it: in this life of the driver,
-        after others have ended, or in another with a larger budget.
-        """
-        trial = self.trials[number]
-        if self.purse.may_train(trial):
-            return True
-        self.note(journal.SET_ASIDE, {"trial": number, "attempt": trial.attempt})
-        trial.set_aside = trial.attempt
-        self.purse.set_aside(number)
-        self._waiting.append(number)
-        return False
+        """Whether the budget lets a trial train on after a report; otherwise it is set aside."""
+        event = self._decider.set_aside(number)
+        if event is not None:
+            self._commit(event)
+        return event is None
 
     def started(self, number: int, attempt: int, *, facts: Mapping[str, Any]) -> None:
         """Record where an attempt runs.
@@ -229,12 +184,8 @@ class SweepRun:
         Raises:
             StaleAttemptError: the attempt has been replaced.
         """
-        trial = self._current(number, attempt)
-        at = self._clock()
-        values = {"trial_id": trial.id, "attempt": attempt, "facts": dict(facts), "at": at}
-        self._append(schema.placement, values)
-        trial.placement = dict(facts)
-        self.purse.started(trial, at, float(facts.get("setup_s", 0.0)))
+        self._current(number, attempt)
+        self._commit(self._decider.place(number, facts))
 
     def hand_over(self, number: int, attempt: int, *, checkpoint: CheckpointRecord) -> None:
         """Commit the checkpoint of an attempt that was told to stop within an epoch.
@@ -242,82 +193,132 @@ class SweepRun:
         Raises:
             StaleAttemptError: the attempt has been replaced.
         """
-        trial = self._current(number, attempt)
-        at = self._clock()
-        self._append(schema.checkpoint, {"trial_id": trial.id, "at": at, **vars(checkpoint)})
-        trial.checkpoints.append(checkpoint)
-        self.purse.seen(trial, at)
+        self._current(number, attempt)
+        self._commit(self._decider.hand_over(number, checkpoint))
+
+    def excuse(self, number: int, attempt: int, why: str) -> None:
+        """Record that an attempt ended by no fault of its trial: it does not count as a crash."""
+        self._commit(self._decider.excuse(number, attempt, why))
 
     def finish(self, number: int) -> None:
-        """Tell the end that the last report decided: COMPLETE or PRUNED."""
-        trial = self.trials[number]
-        decision = trial.decisions[trial.epoch]
-        if decision == Decision.PRUNE:
-            reason = f"cut by ASHA at epoch {trial.epoch}"
-            self._tell(trial, "PRUNED", reason)
-        elif trial.value is None:
-            self._tell(trial, "FAILED", f"{self.spec.objective.metric} was not a number")
-        else:
-            cut = self._rungs.audited.get(number)
-            audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
-            self._tell(trial, "COMPLETE", f"ran its {trial.epoch} epochs{audit}")
+        """Commit the end that the last report decided: COMPLETE or PRUNED."""
+        self._commit(self._decider.finish(number))
 
     def fail(self, number: int, reason: str) -> None:
-        """Tell that a trial failed for good."""
-        self._tell(self.trials[number], "FAILED", reason)
+        """Commit that a trial failed for good."""
+        self._commit(self._decider.fail(number, reason))
 
     def stage_used(self, number: int, stage: str, *, key: str, trained: bool) -> None:
-        """Record which stage product a trial used, and whether it was trained for it."""
-        trial = self.trials[number]
-        values = {"trial_id": trial.id, "stage": stage, "key": key, "trained": int(trained)}
-        if (number, stage) not in self._stages_used:
-            self._append(schema.stage_use, values, of_sweep=True)
-            self._stages_used.add((number, stage))
+        """Record which stage product a trial used, once, and whether it was trained for it."""
+        if stage not in self.trials[number].stages:
+            self._commit(StageUsed(self._clock(), number, stage, key, trained))
 
     def baselines(self, baselines: Mapping[str, float]) -> None:
         """Record the trivial baselines on validation, once."""
         if baselines and not self.has_baselines:
-            self.note("baselines", dict(baselines))
-            self.has_baselines = True
+            self._commit(BaselinesMeasured(self._clock(), dict(baselines)))
 
     def release_checkpoints(self, number: int) -> list[CheckpointRecord]:
-        """Return the checkpoints of a trial that nothing needs any more."""
-        return self.trials[number].release_checkpoints()
+        """Return the checkpoints of a trial that nothing needs any more, once."""
+        return self._released.pop(number, [])
+
+    # -- what the cluster says -------------------------------------------------------------
+
+    def share(self, gpu: float, **facts: int) -> None:
+        """Record the part of a GPU that each trial takes from now on, and what was measured."""
+        self._commit(ShareMeasured(self._clock(), gpu, **facts))
+
+    def peaked(self, number: int, peak_bytes: int) -> None:
+        """Record that a trial has taken more of its GPU's memory than was measured before."""
+        self._commit(MemoryPeaked(self._clock(), number, peak_bytes))
+
+    def wait_for_room(self, what: str) -> None:
+        """Record what a trial without a place waits for; empty when none waits any more."""
+        self._commit(RoomAwaited(self._clock(), what))
+
+    # -- where it stands -------------------------------------------------------------------
+
+    @property
+    def spec(self) -> SweepSpec:
+        """The sweep file, with the budget of now and the part of a GPU that was measured."""
+        return self.state.spec
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """The trials by number."""
+        return self.state.trials
+
+    @property
+    def budget(self) -> BudgetRule:
+        """Who may train on."""
+        return self._decider.budget
+
+    @property
+    def shared(self) -> ShareMeasured | None:
+        """What was measured, where trials share GPUs."""
+        return self.state.shared
+
+    @property
+    def has_baselines(self) -> bool:
+        """Whether the baselines are recorded."""
+        return bool(self.state.baselines)
+
+    @property
+    def waits_for(self) -> str:
+        """What the sweep is waiting for; empty while it goes on."""
+        return self.notice or self.state.waits_for_room or self._database.notice
 
     @property
     def spent(self) -> str:
         """Which limit of the budget is spent; empty while none is."""
-        return self.purse.spent
+        return self.budget.spent
 
     @property
     def short(self) -> str:
         """Why nothing is run though trials are left; empty where none is left."""
-        return f"{self.purse.limit} is spent, but for less than a report" if self.left else ""
-
-    @property
-    def may_start(self) -> bool:
-        """Whether there is a trial left that the budget has room for."""
-        if self._waiting:
-            return any(self.purse.may_train(self.trials[number]) for number in self._waiting)
-        return self.left > 0 and self.purse.may_train(None)
+        return f"{self.budget.limit} is spent, but for less than a report" if self.left else ""
 
     @property
     def best(self) -> TrialRecord | None:
         """The best trial so far, ranked as the finished sweep will be."""
-        mode, standings = self.spec.objective.mode, self._standings
-        judged = [t for t in list(self.trials) if t.value is not None and t.state != "FAILED"]
-        return min(judged, key=lambda t: t.place(standings.get(t.number), mode), default=None)
+        objective = self.spec.objective
+        judged = [
+            trial
+            for trial in list(self.trials)
+            if trial.value is not None and trial.state != TrialState.FAILED
+        ]
+        return min(judged, key=lambda trial: trial.place(objective), default=None)
 
     def view(self) -> SweepView:
         """Read the sweep as everybody sees it; from any thread."""
         return read_sweep(self._database, self.name)
 
+    def give_up_waiting(self) -> None:
+        """Let an event that cannot be committed raise, instead of waiting for the database."""
+        self._database.give_up.set()
+
     def close(self, reason: str) -> None:
         """Record why the driver stops, and give the lease back."""
-        self.note("stopped", {"reason": reason})
+        self._commit(DriverClosed(self._clock(), reason))
         self.lease.release()
 
     # -- inside ----------------------------------------------------------------------------
+
+    def _read(self, start: SweepStart) -> SweepState:
+        """Return where the committed events end, if that can be continued with `start`."""
+        with self._database.reading() as connection:
+            row = journal.find_sweep(connection, self.name)
+            if row is None:
+                raise BadInputError(f"sweep {self.name}: is not there any more")
+            state = journal.fold_sweep(connection, row)
+        if state.semantics > SEMANTICS:
+            raise BadInputError(
+                f"sweep {self.name}: was begun by a newer posetune, with rules "
+                f"{state.semantics}; this one knows them up to {SEMANTICS}. Continue it with that "
+                "posetune, or give another --name."
+            )
+        check_unchanged(dict(row), state.spec.budget.model_dump(), start)
+        return state
 
     def _current(self, number: int, attempt: int) -> TrialRecord:
         trial = self.trials[number]
@@ -325,84 +326,39 @@ class SweepRun:
             raise StaleAttemptError(f"trial {number}: attempt {attempt} has been replaced")
         return trial
 
-    def _rebuild(self) -> None:
-        self._rungs = Rungs(self.spec.pruner, self.spec.objective.mode, self.spec.sampler.seed)
-        self._standings: dict[int, Standing] = {}
-        self._compared = compared_epochs(self.spec.pruner)
-        with self._database.reading() as connection:
-            reports = journal.read_reports(connection, self.id)
-            self.trials = journal.read_trials(connection, self.id, reports)
-            self._stages_used, self.has_baselines = journal.read_once(connection, self.id)
-            self.stage_keys = _by_stage(journal.read_stage_keys(connection, self.id))
-            """Keys of the stage products that trials used before this driver, by stage."""
-            driven_s = journal.read_driven_seconds(connection, self.id)
-            warm, self.warm_notes = read_warm(connection, self.id)
-            self.shared = journal.read_share(connection, self.id)
-        if self.shared:
-            self.spec = self.spec.with_share(self.shared["gpu"])
-        self._memory = SearchMemory(self.spec, warm)
-        self.purse = Purse(
-            self.spec,
-            self.trials,
-            driven_s=driven_s,
-            audited=self._rungs.audited,
-            clock=self._clock,
-        )
-        values: dict[int, dict[int, float]] = {trial.number: {} for trial in self.trials}
-        for number, epoch, value, seconds, decision in reports:
-            self.trials[number].decisions[epoch] = decision
-            self._rungs.replay(number, epoch, value)
-            self._stand(number, epoch, value)
-            self.purse.recall(number, epoch, value, seconds)
-            if value is not None:
-                values[number][epoch] = value
-        for trial in self.trials:
-            self._memory.add(trial.params, values[trial.number], trial.state)
-            if trial.state is not None:
-                self.purse.ended(trial.number, trial.state)
-        self._waiting = [trial.number for trial in self.trials if trial.state is None]
-        self._begun: set[int] = set()
+    def _commit(self, event: Event) -> None:
+        """Append an event in one transaction, under the lease; then apply it."""
+        seq = self.state.seq + 1
 
-    def _stand(self, number: int, epoch: int, value: float | None) -> None:
-        if epoch in self._compared and value is not None:
-            self._standings[number] = (epoch, value)
-
-    def _reconcile(self) -> None:
-        """Tell the trials whose end was decided but not told when the last driver died."""
-        for number in list(self._waiting):
-            trial = self.trials[number]
-            if trial.decisions.get(trial.epoch, Decision.CONTINUE) != Decision.CONTINUE:
-                self._waiting.remove(number)
-                self.finish(number)
-
-    def _tell(self, trial: TrialRecord, state: str, reason: str) -> None:
-        at = self._clock()
-        end = {"state": state, "epoch": trial.epoch, "value": trial.value, "reason": reason}
-        self._append(schema.told, {"trial_id": trial.id, "at": at, **end})
-        trial.state, trial.reason = state, reason
-        self.purse.told(trial, at, state)
-        self._memory.tell(trial.number, state, trial.value)
-
-    def note(self, kind: str, data: dict[str, Any]) -> None:
-        """Append an event of the sweep as a whole."""
-        self._append(schema.sweep_event, {"kind": kind, "data": data}, of_sweep=True)
-
-    def _append(self, table: Any, values: dict[str, Any], *, of_sweep: bool = False) -> int:
-        row = {"at": self._clock(), **values, **({"sweep_id": self.id} if of_sweep else {})}
-        return self._write(lambda connection: journal.append(connection, table, row))
-
-    def _write(self, change: Callable[[Connection], T]) -> T:
-        def guarded(connection: Connection) -> T:
+        def append(connection: Connection) -> None:
             self.lease.check(connection)
-            return change(connection)
+            journal.append_event(connection, self.id, seq, event)
 
-        return self._database.write(guarded)
+        try:
+            self._database.write(append)
+        except IntegrityError:
+            with self._database.reading() as connection:
+                if not journal.has_event(connection, self.id, seq, event):
+                    raise
+        self._note_released(event)
+        self.state.apply(event)
+
+    def _note_released(self, event: Event) -> None:
+        """Remember the checkpoints that an event lets go, for whoever deletes them."""
+        if not isinstance(event, Reported | EpochRepeated | HandedOver | TrialEnded):
+            return
+        saved = list(self.trials[event.trial].checkpoints)
+        if not isinstance(event, TrialEnded) and event.checkpoint is not None:
+            saved.append(event.checkpoint)
+        gone = [checkpoint for checkpoint in saved if checkpoint.folder in event.released]
+        if gone:
+            self._released.setdefault(event.trial, []).extend(gone)
 
 
-def _by_stage(keys: Mapping[int, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+def _by_stage(trials: Iterable[TrialRecord]) -> dict[str, tuple[str, ...]]:
     """Return the different keys of each stage, the first trial's first."""
     found: dict[str, dict[str, None]] = {}
-    for number in sorted(keys):
-        for stage, key in keys[number].items():
+    for trial in trials:
+        for stage, key in trial.stages.items():
             found.setdefault(stage, {})[key] = None
     return {stage: tuple(of_stage) for stage, of_stage in found.items()}

@@ -1,27 +1,31 @@
-"""The sweep as a reader sees it: states derived from the events, trials ranked.
+"""The sweep as a reader sees it: the fold of its events, with its trials ranked.
 
-A trial that was not told is RUNNING while its sweep has a live driver and INTERRUPTED, that is
+A trial without an end is RUNNING while its sweep has a live driver and INTERRUPTED, that is
 resumable, when it has none; so no state has to be written when a driver dies.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, select
 
 from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
+from posetune.study.events import Reported
 from posetune.study.lease import is_live
-from posetune.study.records import CheckpointRecord, Report, TrialRecord
-from posetune.study.rungs import Rungs, Standing, compared_epochs, place
+from posetune.study.records import CheckpointRecord, Report
+from posetune.study.rungs import Standing, place
+from posetune.study.state import StageUse, SweepState
+from posetune.study.states import SweepStatus, TrialState
+from posetune.study.trials import TrialRecord
 
 __all__ = [
     "LeftOut",
@@ -35,16 +39,13 @@ __all__ = [
     "sweep_names",
 ]
 
-SweepState = Literal["RUNNING", "COMPLETE", "INTERRUPTED", "FAILED"]
-
 
 @dataclass(frozen=True)
 class TrialView:
     """One trial."""
 
     number: int
-    state: str
-    """RUNNING, COMPLETE, PRUNED, FAILED or INTERRUPTED."""
+    state: TrialState
     params: dict[str, Scalar]
     epochs: int
     value: float | None
@@ -55,23 +56,19 @@ class TrialView:
     reason: str
     mlflow_run_id: str | None
     checkpoint: CheckpointRecord | None = None
-    """The newest committed one."""
+    """The newest that is kept."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
     asked: float = 0.0
     """When the sampler was asked for it; seconds since the epoch."""
-    told: float | None = None
+    ended: float | None = None
     """When it ended; None while it is open."""
     held_s: float = 0.0
     """For how long its attempts have held their resources."""
-
-
-@dataclass(frozen=True)
-class StageUse:
-    """How often a shared stage was trained, and how often a trial found it ready."""
-
-    trained: int
-    reused: int
+    standing: Standing | None = None
+    """Where it is compared with others; None before the first rung."""
+    stages: dict[str, str] = field(default_factory=dict)
+    """The key of each shared stage product that it used."""
 
 
 class LeftOut(NamedTuple):
@@ -89,7 +86,7 @@ class SweepView:
 
     id: int
     name: str
-    state: SweepState
+    state: SweepStatus
     spec: SweepSpec
     source: str
     store: str
@@ -100,6 +97,10 @@ class SweepView:
     baselines: dict[str, float]
     reports: tuple[Report, ...] = ()
     """In order of arrival."""
+    ended: tuple[int, ...] = ()
+    """The trials that have ended, in the order of their ends."""
+    audited: dict[int, int] = field(default_factory=dict)
+    """The trials that ran on where ASHA would have cut them, and at which epoch."""
     stages: dict[str, StageUse] = field(default_factory=dict)
     best_metrics: dict[str, float | None] = field(default_factory=dict)
     """All that the best trial reported last; only where one sweep is read."""
@@ -108,26 +109,12 @@ class SweepView:
     waits_for: str = ""
     """What a trial of a running sweep waits for, where one has no place on the cluster."""
     driven_s: float = 0.0
-    """For how long drivers have been at work; only where one sweep is read."""
+    """For how long drivers have been at work."""
 
     @cached_property
     def standings(self) -> dict[int, Standing]:
         """Where each trial stands; one that has not reached the first rung is missing."""
-        compared = compared_epochs(self.spec.pruner)
-        return {
-            report.trial: (report.epoch, report.value)
-            for report in self.reports
-            if report.epoch in compared and report.value is not None
-        }
-
-    @cached_property
-    def audited(self) -> dict[int, int]:
-        """The trials that ran on where ASHA would have cut them, and at which epoch."""
-        rungs = Rungs(self.spec.pruner, self.spec.objective.mode, self.spec.sampler.seed)
-        if self.spec.pruner.audit_share:
-            for report in self.reports:
-                rungs.replay(report.trial, report.epoch, report.value)
-        return rungs.audited
+        return {t.number: t.standing for t in self.trials if t.standing is not None}
 
     @cached_property
     def ranked(self) -> list[TrialView]:
@@ -139,10 +126,10 @@ class SweepView:
                 self.standings.get(trial.number),
                 epochs=trial.epochs,
                 value=trial.value,
-                mode=self.spec.objective.mode,
+                objective=self.spec.objective,
             )
 
-        judged = [t for t in self.trials if t.value is not None and t.state != "FAILED"]
+        judged = [t for t in self.trials if t.value is not None and t.state != TrialState.FAILED]
         return sorted(judged, key=key)
 
     @property
@@ -164,9 +151,9 @@ class SweepView:
     @property
     def left_out(self) -> LeftOut:
         """What the budget has kept from being trained, unless a driver is still at it."""
-        if self.state == "RUNNING":
+        if self.state == SweepStatus.RUNNING:
             return LeftOut(0, {})
-        open_trials = {t.number: t.epochs for t in self.trials if t.state == "INTERRUPTED"}
+        open_trials = {t.number: t.epochs for t in self.trials if t.state == TrialState.INTERRUPTED}
         return LeftOut(self.spec.budget.trials - len(self.trials), open_trials)
 
     @property
@@ -208,13 +195,11 @@ def read_sweep(database: Database, name: str) -> SweepView:
                 + (f"there is {known}" if known else "it holds none yet")
             )
         view = _view(connection, row)
-        driven = journal.read_driven_seconds(connection, view.id)
-        view = dataclasses.replace(view, driven_s=driven)
         if view.best is None:
             return view
         number, before = view.best.number, view.best.epochs - 1
         last = journal.read_metrics(connection, view.id, number=number, after=before)
-        return dataclasses.replace(view, best_metrics=dict(last[-1]["metrics"]))
+        return dataclasses.replace(view, best_metrics=dict(last[-1].metrics or {}))
 
 
 def find_run(database: Database, run_id: str) -> tuple[str, int]:
@@ -223,67 +208,45 @@ def find_run(database: Database, run_id: str) -> tuple[str, int]:
     Raises:
         BadInputError: no trial's run has this id.
     """
-    run, trial, sweep = schema.tracked_run, schema.trial, schema.sweep
-    query = (
-        select(sweep.c.name, trial.c.number)
-        .select_from(run.join(trial, trial.c.id == run.c.trial_id))
-        .join(sweep, sweep.c.id == run.c.sweep_id)
-        .where(run.c.run_id == run_id)
-    )
     with database.reading() as connection:
-        found = connection.execute(query).first()
-    if found is None:
-        raise BadInputError(
-            f"{run_id}: is neither SWEEP/TRIAL nor the id of a trial's MLflow run in "
-            f"{database.address} (posetune show NAME --json has them)"
-        )
-    return str(found.name), int(found.number)
+        for sweep in connection.execute(select(schema.sweep.c.id, schema.sweep.c.name)).all():
+            for run in journal.read_runs(connection, sweep.id):
+                if run.run_id == run_id and run.trial is not None:
+                    return str(sweep.name), run.trial
+    raise BadInputError(
+        f"{run_id}: is neither SWEEP/TRIAL nor the id of a trial's MLflow run in "
+        f"{database.address} (posetune show NAME --json has them)"
+    )
 
 
 def needed_stages(database: Database) -> set[str]:
     """Return the keys of the stage products that a sweep which is not finished has used."""
-    unfinished = [v.id for v in list_sweeps(database) if v.state in ("RUNNING", "INTERRUPTED")]
-    table = schema.stage_use
-    with database.reading() as connection:
-        query = select(table.c.key).where(table.c.sweep_id.in_(unfinished))
-        return set(connection.execute(query).scalars())
+    unfinished = (SweepStatus.RUNNING, SweepStatus.INTERRUPTED)
+    return {
+        key
+        for view in list_sweeps(database)
+        if view.state in unfinished
+        for trial in view.trials
+        for key in trial.stages.values()
+    }
 
 
 def _view(connection: Connection, row: RowMapping) -> SweepView:
-    budget = journal.read_budget(connection, dict(row))
-    spec = SweepSpec.model_validate({**row["spec"], "budget": budget})
-    if shared := journal.read_share(connection, row["id"]):
-        spec = spec.with_share(shared["gpu"])
+    state = SweepState(SweepSpec.model_validate(row["spec"]))
+    reports: list[Report] = []
+    for event in journal.read_events(connection, row["id"]):
+        state.apply(event)
+        if isinstance(event, Reported):
+            said = event.value, event.seconds, event.decision
+            reports.append(Report(event.trial, event.epoch, *said))
     live = _has_live_driver(connection, row["id"])
-    runs = _run_ids(connection, row["id"])
-    times = _times(connection, row["id"])
-    reports = journal.read_reports(connection, row["id"])
-    trials = tuple(
-        TrialView(
-            number=t.number,
-            state=t.state or ("RUNNING" if live else "INTERRUPTED"),
-            params=t.params,
-            epochs=t.epoch,
-            value=t.value,
-            seconds=t.seconds,
-            attempts=t.attempt,
-            seed=t.seed,
-            reason=t.reason or _why_open(t),
-            mlflow_run_id=runs.get(t.id),
-            checkpoint=t.checkpoints[-1] if t.checkpoints else None,
-            placement=t.placement,
-            asked=times[t.id][0],
-            told=times[t.id][1],
-            held_s=t.holding.seconds,
-        )
-        for t in journal.read_trials(connection, row["id"], reports, all_checkpoints=False)
-    )
-    events = _events(connection, row["id"])
+    runs = {run.trial: run.run_id for run in journal.read_runs(connection, row["id"])}
+    trials = tuple(_trial(trial, live, runs.get(trial.number)) for trial in state.trials)
     return SweepView(
         id=row["id"],
         name=row["name"],
-        state=_state(trials, spec.budget.trials, live),
-        spec=spec,
+        state=_status(trials, state.spec.budget.trials, live),
+        spec=state.spec,
         source=row["source"],
         store=row["store"],
         store_digest=row["store_digest"],
@@ -291,25 +254,50 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         started=row["at"],
         trials=trials,
         reports=tuple(reports),
-        baselines=events.get("baselines", {}),
-        stages=_stage_uses(connection, row["id"]),
-        waits_for=events.get("waits", {}).get("for", "") if live else "",
-        stopped="" if live else events.get("stopped", {}).get("reason", "the driver died"),
+        ended=tuple(state.ended),
+        audited=state.rungs.audited,
+        baselines=state.baselines,
+        stages={name: state.stages[name] for name in sorted(state.stages)},
+        waits_for=state.waits_for_room if live else "",
+        stopped="" if live else state.stopped or "the driver died",
+        driven_s=state.driven_s,
+    )
+
+
+def _trial(trial: TrialRecord, live: bool, run_id: str | None) -> TrialView:
+    return TrialView(
+        number=trial.number,
+        state=trial.state or (TrialState.RUNNING if live else TrialState.INTERRUPTED),
+        params=trial.params,
+        epochs=trial.epoch,
+        value=trial.value,
+        seconds=trial.seconds,
+        attempts=trial.attempt,
+        seed=trial.seed,
+        reason=trial.reason or _why_open(trial),
+        mlflow_run_id=run_id,
+        checkpoint=trial.checkpoints[-1] if trial.checkpoints else None,
+        placement=trial.placement,
+        asked=trial.asked,
+        ended=trial.ended,
+        held_s=trial.holding.seconds,
+        standing=trial.standing,
+        stages=trial.stages,
     )
 
 
 def _why_open(trial: TrialRecord) -> str:
-    aside = trial.state is None and 0 < trial.attempt == trial.set_aside
+    aside = trial.state is None and trial.is_set_aside
     return f"set aside by the budget after epoch {trial.epoch}" if aside else ""
 
 
-def _state(trials: Iterable[TrialView], budget: int, live: bool) -> SweepState:
+def _status(trials: Sequence[TrialView], budget: int, live: bool) -> SweepStatus:
     if live:
-        return "RUNNING"
-    states = [trial.state for trial in trials]
-    if len(states) < budget or "INTERRUPTED" in states:
-        return "INTERRUPTED"
-    return "FAILED" if set(states) == {"FAILED"} else "COMPLETE"
+        return SweepStatus.RUNNING
+    states = {trial.state for trial in trials}
+    if len(trials) < budget or TrialState.INTERRUPTED in states:
+        return SweepStatus.INTERRUPTED
+    return SweepStatus.FAILED if states == {TrialState.FAILED} else SweepStatus.COMPLETE
 
 
 def _has_live_driver(connection: Connection, sweep_id: int) -> bool:
@@ -317,46 +305,3 @@ def _has_live_driver(connection: Connection, sweep_id: int) -> bool:
         select(schema.lease).where(schema.lease.c.sweep_id == sweep_id)
     ).one_or_none()
     return row is not None and is_live(row.host, row.pid, row.pid_started, row.expires)
-
-
-def _times(connection: Connection, sweep_id: int) -> dict[int, tuple[float, float | None]]:
-    """Return when each trial was asked for and when its end was told."""
-    trial, told = schema.trial, schema.told
-    query = select(trial.c.id, trial.c.at, told.c.at.label("end"))
-    query = query.join(told, told.c.trial_id == trial.c.id, isouter=True)
-    rows = connection.execute(query.where(trial.c.sweep_id == sweep_id))
-    return {row.id: (row.at, row.end) for row in rows}
-
-
-def _run_ids(connection: Connection, sweep_id: int) -> dict[int, str]:
-    table = schema.tracked_run
-    query = select(table.c.trial_id, table.c.run_id).where(
-        table.c.sweep_id == sweep_id, table.c.trial_id.is_not(None)
-    )
-    return {row.trial_id: row.run_id for row in connection.execute(query.order_by(table.c.id))}
-
-
-def _events(connection: Connection, sweep_id: int) -> dict[str, Any]:
-    """Return the newest data of each kind of event; what only a dead driver said is left out."""
-    table = schema.sweep_event
-    query = select(table.c.kind, table.c.data).where(table.c.sweep_id == sweep_id)
-    events: dict[str, Any] = {}
-    for row in connection.execute(query.order_by(table.c.id)):
-        events[row.kind] = row.data
-        if row.kind == "started":
-            events.pop("waits", None)
-    return events
-
-
-def _stage_uses(connection: Connection, sweep_id: int) -> dict[str, StageUse]:
-    table = schema.stage_use
-    query = (
-        select(table.c.stage, func.count(), func.sum(table.c.trained))
-        .where(table.c.sweep_id == sweep_id)
-        .group_by(table.c.stage)
-        .order_by(table.c.stage)
-    )
-    return {
-        stage: StageUse(trained=int(trained), reused=int(uses - trained))
-        for stage, uses, trained in connection.execute(query)
-    }

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from sqlalchemy import RowMapping
 
 from posetune.home import Home
 from posetune.spec.sweep import Objective
 from posetune.storage.digest import digest_json
+from posetune.study.events import Reported
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.connection import patiently
 
@@ -84,10 +84,10 @@ def upload(
 
 
 def draw_learning_curve(
-    objective: Objective, reports: Sequence[RowMapping], baselines: Mapping[str, float]
+    objective: Objective, reports: Sequence[Reported], baselines: Mapping[str, float]
 ) -> Figure:
     """Draw a trial's objective over its epochs, with the baselines as horizontal lines."""
-    points = [(r["epoch"], r["metrics"].get(objective.metric)) for r in reports]
+    points = [(report.epoch, report.value) for report in reports]
     known = [(epoch, value) for epoch, value in points if value is not None]
     figure = Figure(figsize=(6, 4))  # a layout engine doubles the time to draw
     axes = figure.add_subplot()

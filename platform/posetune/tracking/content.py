@@ -9,24 +9,24 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlflow.entities import Metric
 from pydantic import ValidationError
-from sqlalchemy import RowMapping
 
 from posetune.home import Home
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import configure
 from posetune.storage.digest import digest_json
 from posetune.study.budget import unit
-from posetune.study.forecast import Outlook
+from posetune.study.events import Reported
+from posetune.study.forecast import Forecast
+from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value
 
 __all__ = [
-    "CLOSED",
     "SECONDS_METRIC",
     "SWEEP_TAG",
     "TRIAL_TAG",
@@ -51,14 +51,12 @@ SECONDS_METRIC = "time/epoch_s"
 """Metric with the seconds of an epoch. Every report has it, even if its objective was no number,
 so it tells up to which epoch a run is logged."""
 
-CLOSED = ("COMPLETE", "PRUNED", "FAILED")
-"""States of a trial that will not change any more."""
 _STATUS = {
-    "RUNNING": "RUNNING",
-    "COMPLETE": "FINISHED",
-    "PRUNED": "FINISHED",
-    "FAILED": "FAILED",
-    "INTERRUPTED": "KILLED",
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAILED: "FAILED",
+    TrialState.INTERRUPTED: "KILLED",
 }
 _IN_FILES = ("diff.text", "packages")
 """Facts of the provenance that are among the run's files and not among its tags."""
@@ -83,28 +81,25 @@ def sweep_identity(view: SweepView) -> str:
     return digest_json([view.name, view.started])[:16]
 
 
-def run_status(state: str) -> str:
+def run_status(state: TrialState | SweepStatus) -> str:
     """Return MLflow's status for the state of a trial or sweep."""
-    return _STATUS[state]
+    return _STATUS[TrialState(state)]
 
 
 def best_complete(view: SweepView) -> TrialView | None:
     """Return the best trial among those that ran all their epochs."""
-    return next((trial for trial in view.ranked if trial.state == "COMPLETE"), None)
+    return next((trial for trial in view.ranked if trial.state == TrialState.COMPLETE), None)
 
 
 # -- a trial ---------------------------------------------------------------------------------
 
 
-def trial_tags(
-    view: SweepView, trial: TrialView, *, stages: Mapping[str, str], home: Home
-) -> dict[str, str]:
+def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, str]:
     """Return the tags of a trial's run.
 
     Args:
         view: the sweep.
         trial: the trial.
-        stages: key of each stage product that the trial used, by the stage's name.
         home: where checkpoints are.
     """
     tags = {
@@ -126,7 +121,7 @@ def trial_tags(
             "posetune.checkpoint.digest": trial.checkpoint.digest,
             "posetune.checkpoint.bytes": trial.checkpoint.bytes,
         }
-    tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in stages.items()}
+    tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in trial.stages.items()}
     return {name: tag_value(value) for name, value in tags.items()}
 
 
@@ -145,18 +140,18 @@ def trial_params(view: SweepView, trial: TrialView) -> dict[str, str]:
     return {entity_key(name): param_value(value) for name, value in _flatten(config).items()}
 
 
-def report_metrics(reports: Iterable[RowMapping]) -> list[Metric]:
+def report_metrics(reports: Iterable[Reported]) -> list[Metric]:
     """Return the metrics of reports, one step per epoch; values that are no numbers are left out.
 
     Args:
-        reports: rows of the study with `metrics`, `seconds`, `at` and `epoch`.
+        reports: reports that were read with their metrics.
     """
     metrics = []
     for report in reports:
-        values = {entity_key(name): value for name, value in report["metrics"].items()}
-        values[SECONDS_METRIC] = report["seconds"]
+        values = {entity_key(name): value for name, value in (report.metrics or {}).items()}
+        values[SECONDS_METRIC] = report.seconds
         metrics += [
-            Metric(name, float(value), _milliseconds(report["at"]), report["epoch"])
+            Metric(name, float(value), _milliseconds(report.at), report.epoch)
             for name, value in values.items()
             if value is not None and math.isfinite(value)
         ]
@@ -188,7 +183,7 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
     return {name: tag_value(value) for name, value in tags.items()}
 
 
-def forecast_tag(view: SweepView, outlook: Outlook | None) -> dict[str, str]:
+def forecast_tag(view: SweepView, expected: Forecast | None) -> dict[str, str]:
     """Return the tag that forecasts a running sweep's epochs, hours and end, as 80 % intervals.
 
     The tag is emptied once the sweep does not run. Without a new forecast nothing is returned, so
@@ -197,17 +192,16 @@ def forecast_tag(view: SweepView, outlook: Outlook | None) -> dict[str, str]:
 
     Args:
         view: the sweep.
-        outlook: the latest forecast; None if there is no new one.
+        expected: the latest forecast; None if there is no new one.
     """
-    if view.state != "RUNNING":
+    if view.state != SweepStatus.RUNNING:
         return {"posetune.forecast": ""}
-    if outlook is None:
+    if expected is None:
         return {}
-    expected = outlook.forecast
     hours = (view.spec.resources.gpu or 1.0) / 3600
     ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
     text = (
-        f"the whole with 80 % (reports so far: {outlook.reports}): {expected.epochs.low:.0f} to "
+        f"the whole with 80 % (reports so far: {expected.reports}): {expected.epochs.low:.0f} to "
         f"{expected.epochs.high:.0f} epochs, {expected.held_s.low * hours:.3g} to "
         f"{expected.held_s.high * hours:.3g} {unit(view.spec)}, {expected.wall_s.low / 3600:.3g} "
         f"to {expected.wall_s.high / 3600:.3g} hours by the clock; ended by {ends}"
@@ -227,37 +221,30 @@ def _provenance_tags(view: SweepView) -> dict[str, Any]:
     return tags
 
 
-def sweep_metrics(view: SweepView, lives: Sequence[RowMapping]) -> list[Metric]:
-    """Return the best value so far, one step per ended trial, and the baselines at step 0.
-
-    Args:
-        view: the sweep.
-        lives: rows of the study with `number` and `ended` of each trial, in the order of the steps.
-    """
-    unit = load_trainable(view.spec.trainable).metrics[view.spec.objective.metric].unit
+def sweep_metrics(view: SweepView) -> list[Metric]:
+    """Return the best value so far, one step per ended trial, and the baselines at step 0."""
+    objective = view.spec.objective
+    unit = load_trainable(view.spec.trainable).metrics[objective.metric].unit
     metrics = [
         Metric(
             entity_key(f"baseline/{name}_{unit}".rstrip("_")), value, _milliseconds(view.started), 0
         )
         for name, value in view.baselines.items()
     ]
-    better = min if view.spec.objective.mode == "min" else max
-    name = entity_key(f"best/{view.spec.objective.metric}")
-    trials = {trial.number: trial for trial in view.trials}
+    name = entity_key(f"best/{objective.metric}")
     best = None
-    for step, life in enumerate(lives, start=1):
-        trial = trials.get(life["number"])
-        if trial is None or trial.state != "COMPLETE" or trial.value is None:
+    for step, number in enumerate(view.ended, start=1):
+        trial = view.trials[number]
+        if trial.state != TrialState.COMPLETE or trial.value is None or trial.ended is None:
             continue
-        best = trial.value if best is None else better(best, trial.value)
-        metrics.append(Metric(name, best, _milliseconds(life["ended"]), step))
+        best = trial.value if best is None else objective.best((best, trial.value))
+        metrics.append(Metric(name, best, _milliseconds(trial.ended), step))
     return metrics
 
 
 def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
     """Return the Markdown that the page of a trial's run begins with."""
     objective = view.spec.objective
-    better = "lower" if objective.mode == "min" else "higher"
     rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
     if trial.value is not None:
         after = f"after {trial.epochs} of {view.spec.pruner.max_epochs} epochs"
@@ -265,7 +252,7 @@ def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
     command = ["posetune", "reproduce", f"{view.name}/{trial.number}", "--home", str(home.folder)]
     return (
         f"{trial.state.lower()}{': ' if trial.reason else ''}{trial.reason}\n\n"
-        f"| | {objective.metric} ({better} is better) |\n|---|---:|\n"
+        f"| | {objective.metric} ({objective.better_word} is better) |\n|---|---:|\n"
         + "\n".join(rows)
         + "\n\nThis trains it again from its record and says whether the result agrees:\n\n"
         + f"```\n{shlex.join(command)}\n```"

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from posetune.home import Home, check_name
 from posetune.study import journal
 from posetune.study.database import Database
-from posetune.study.forecast import Foresight
+from posetune.study.events import Reported
+from posetune.study.forecast import Forecaster
+from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking import artifacts, content
 from posetune.tracking.connection import (
@@ -75,22 +76,11 @@ def ship(database: Database, name: str, home: Home) -> ShipReport:
         return Projection(database, name, home).advance()
 
 
-@dataclass(frozen=True)
-class _Study:
-    """Holds what the study says of a sweep at one moment."""
-
-    view: SweepView
-    lives: Sequence[RowMapping]
-    """Beginning and end of each trial."""
-    stages: Mapping[int, Mapping[str, str]]
-    """Key of each stage product that a trial used, by the trial's number and the stage's name."""
-
-
 class Projection:
     """Knows what MLflow holds of one sweep, and ships the rest."""
 
     def __init__(
-        self, database: Database, name: str, home: Home, foresight: Foresight | None = None
+        self, database: Database, name: str, home: Home, forecaster: Forecaster | None = None
     ) -> None:
         """Connect to MLflow.
 
@@ -98,12 +88,12 @@ class Projection:
             database: the study.
             name: name of the sweep.
             home: where tracking and storage are.
-            foresight: forecasts the sweep, in the process of its driver; None elsewhere.
+            forecaster: forecasts the sweep, in the process of its driver; None elsewhere.
         """
         self._database = database
         self._name = check_name(name)  # a lock is named after it
         self._home = home
-        self._foresight = foresight
+        self._forecaster = forecaster
         self._client = connect(home)
         self._tracking = public_address(home.tracking)
         self._recorded: dict[int | None, str] = {}
@@ -116,19 +106,13 @@ class Projection:
         # The study is read while no other process ships, so that an older view of the sweep never
         # overwrites a newer one.
         with exclusive(self._home.folder, f"tracking-{self._name}"):
-            study = self._read()
+            view = read_sweep(self._database, self._name)
             if self._runs is None:
-                self._runs = self._adopt(study.view)
+                self._runs = self._adopt(view)
             self._runs.done.clear()
-            report = self._ship(study, self._runs)
+            report = self._ship(view, self._runs)
             self._runs.is_fresh = False  # from here on another process may make runs
             return report
-
-    def _read(self) -> _Study:
-        view = read_sweep(self._database, self._name)
-        with self._database.reading() as connection:
-            lives = journal.read_lives(connection, view.id)
-            return _Study(view, lives, journal.read_stage_keys(connection, view.id))
 
     def _adopt(self, view: SweepView) -> SweepRuns:
         experiment = open_experiment(self._client, self._home, content.experiment_name(view))
@@ -141,23 +125,20 @@ class Projection:
             recorded=self._recorded,
         )
 
-    def _ship(self, study: _Study, runs: SweepRuns) -> ShipReport:
-        view = study.view
+    def _ship(self, view: SweepView, runs: SweepRuns) -> ShipReport:
         parent = runs.open(None, view.name, started=view.started)
-        lives = {life["number"]: life for life in study.lives}
         open_ = [trial for trial in view.trials if trial.number not in self._closed]
         for trial in open_:
-            life = lives[trial.number]
             name = f"{view.name}-{trial.number:03d}"
-            held = runs.open(trial.number, name, started=life["asked"], parent=parent)
-            self._log_trial(study, trial, runs=runs, held=held)
-            runs.set_status(held, content.run_status(trial.state), life["ended"])
+            held = runs.open(trial.number, name, started=trial.asked, parent=parent)
+            self._log_trial(view, trial, runs=runs, held=held)
+            runs.set_status(held, content.run_status(trial.state), trial.ended)
         self._record(view, runs)
-        self._log_sweep(study, runs, held=parent)
+        self._log_sweep(view, runs, held=parent)
         # Files are uploaded last: if that fails, the numbers have arrived.
         self._upload_sweep(view, runs, held=parent)
         for trial in open_:
-            if trial.state in content.CLOSED:
+            if trial.state.is_end:
                 self._upload_trial(view, trial, runs=runs)
                 self._closed.add(trial.number)
                 runs.forget(trial.number)
@@ -172,28 +153,29 @@ class Projection:
         )
 
     def _log_trial(
-        self, study: _Study, trial: TrialView, *, runs: SweepRuns, held: HeldRun
+        self, view: SweepView, trial: TrialView, *, runs: SweepRuns, held: HeldRun
     ) -> None:
-        view = study.view
-        stages = study.stages.get(trial.number, {})
         runs.log(
             held,
             metrics=content.report_metrics(self._reports(view, trial, after=held.step)),
             params=content.trial_params(view, trial),
-            tags=content.trial_tags(view, trial, stages=stages, home=self._home),
+            tags=content.trial_tags(view, trial, home=self._home),
         )
         runs.log_data(held, view.store, view.store_digest)
 
-    def _log_sweep(self, study: _Study, runs: SweepRuns, *, held: HeldRun) -> None:
-        view = study.view
-        metrics = content.sweep_metrics(view, study.lives)
+    def _log_sweep(self, view: SweepView, runs: SweepRuns, *, held: HeldRun) -> None:
+        metrics = content.sweep_metrics(view)
         new = [m for m in metrics if m.step > held.step or m.key not in held.metrics]
-        outlook = self._foresight.look(lambda: view) if self._foresight else None
-        tags = content.sweep_tags(view, self._home) | content.forecast_tag(view, outlook)
+        expected = self._forecaster.latest(lambda: view) if self._forecaster else None
+        tags = content.sweep_tags(view, self._home) | content.forecast_tag(view, expected)
         runs.log(held, metrics=new, tags=tags)
         runs.log_data(held, view.store, view.store_digest)
-        ends = [life["ended"] for life in study.lives if life["ended"] is not None]
-        ended = max(ends, default=None) if view.state in ("COMPLETE", "FAILED") else None
+        ends = [trial.ended for trial in view.trials if trial.ended is not None]
+        ended = (
+            max(ends, default=None)
+            if view.state in (SweepStatus.COMPLETE, SweepStatus.FAILED)
+            else None
+        )
         runs.set_status(held, content.run_status(view.state), ended)
 
     def _upload_sweep(self, view: SweepView, runs: SweepRuns, *, held: HeldRun) -> None:
@@ -206,7 +188,7 @@ class Projection:
     def _upload_trial(self, view: SweepView, trial: TrialView, *, runs: SweepRuns) -> None:
         held = runs.held[trial.number]
         origin, folders = artifacts.trial_parts(self._home, trial)
-        if trial.state == "COMPLETE" and held.tags.get(FILES_TAG) != origin:
+        if trial.state == TrialState.COMPLETE and held.tags.get(FILES_TAG) != origin:
             reports = self._reports(view, trial, after=0)
             curve = artifacts.draw_learning_curve(view.spec.objective, reports, view.baselines)
             figures = {"figures/learning_curve.png": curve}
@@ -217,7 +199,7 @@ class Projection:
             runs.log(held, tags={FILES_TAG: origin})
             runs.done["uploads"] += 1
 
-    def _reports(self, view: SweepView, trial: TrialView, *, after: int) -> list[RowMapping]:
+    def _reports(self, view: SweepView, trial: TrialView, *, after: int) -> list[Reported]:
         if trial.epochs <= after:
             return []
         with self._database.reading() as connection:

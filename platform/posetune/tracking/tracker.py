@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from posetune.home import Home
 from posetune.study.database import Database
-from posetune.study.forecast import Foresight
+from posetune.study.forecast import Forecaster
 
 __all__ = ["Tracker"]
 
@@ -45,7 +45,7 @@ class Tracker:
         home: Home,
         *,
         announce: Callable[[str], None] = lambda page: None,
-        foresight: Foresight | None = None,
+        forecaster: Forecaster | None = None,
     ) -> None:
         """Prepare to ship a sweep.
 
@@ -55,10 +55,10 @@ class Tracker:
             home: where tracking and storage are.
             announce: function that is called once, with the address at which a browser shows the
                 sweep.
-            foresight: forecasts the sweep for its run's tag; None ships no forecast.
+            forecaster: forecasts the sweep for its run's tag; None ships no forecast.
         """
         self._announce = announce
-        self._foresight = foresight
+        self._forecaster = forecaster
         self._announced = False
         self.error = ""
         """Why the last pass failed, in one line; empty if it did not fail."""
@@ -108,7 +108,7 @@ class Tracker:
             self._begun = started = time.monotonic()
             try:
                 projection = projection or Projection(
-                    self._database, self._name, self._home, self._foresight
+                    self._database, self._name, self._home, self._forecaster
                 )
                 page = projection.advance().page
                 if not self._announced:

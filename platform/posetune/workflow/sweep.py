@@ -14,8 +14,8 @@ from posetune.home import Home, check_name
 from posetune.provenance import collect
 from posetune.spec.sweep import configure, default_params, load_sweep
 from posetune.study.database import Database, open_database
-from posetune.study.forecast import Foresight
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.forecast import Forecaster
+from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.view import SweepView, read_sweep
 from posetune.tracking.tracker import Tracker
 from posetune.workflow.stores import find_store
@@ -32,7 +32,7 @@ class Onlooker(Protocol):
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
         """The sweep was opened; `notes` say what it takes over from others."""
 
-    def watching(self, run: SweepRun, foresight: Foresight) -> AbstractContextManager[None]:
+    def watching(self, run: SweepRun, forecaster: Forecaster) -> AbstractContextManager[None]:
         """Return a block in which the sweep runs and is shown."""
 
     def page(self, address: str) -> None:
@@ -46,7 +46,7 @@ class _Nobody:
         pass
 
     @contextmanager
-    def watching(self, run: SweepRun, foresight: Foresight) -> Iterator[None]:
+    def watching(self, run: SweepRun, forecaster: Forecaster) -> Iterator[None]:
         yield
 
     def page(self, address: str) -> None:
@@ -104,7 +104,7 @@ def run_sweep(
     trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
     resolved = Home.resolve(home).prepare()
     database = open_database(resolved.database)
-    opening = Opening(
+    start = SweepStart(
         name=name,
         spec=spec,
         source=document.text,
@@ -114,17 +114,17 @@ def run_sweep(
         defaults=defaults,
     )
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
-    run = SweepRun(database, opening)
+    run = SweepRun(database, start)
     shown = onlooker or _Nobody()
-    shown.begins(run, run.warm_notes)
-    foresight = Foresight()
-    tracker = Tracker(database, name, resolved, announce=shown.page, foresight=foresight)
+    shown.begins(run, run.state.notes)
+    forecaster = Forecaster()
+    tracker = Tracker(database, name, resolved, announce=shown.page, forecaster=forecaster)
     if tracking:
         tracker.start()
     request = StopRequest()
     is_tracked = False
     try:
-        with shown.watching(run, foresight), machine:
+        with shown.watching(run, forecaster), machine:
             run_trials(
                 run,
                 trainable,

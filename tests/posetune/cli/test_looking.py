@@ -85,8 +85,8 @@ def test_reproduce_says_where_a_record_is_not_what_training_gives(
     shutil.copytree(folder / "home", other)
     with contextlib.closing(sqlite3.connect(other / "study.db")) as study:
         study.execute(
-            "UPDATE report SET metrics = json_set(metrics, '$.\"val/error_mm\"', 0.5) "
-            "WHERE epoch = 2 AND trial_id = (SELECT id FROM trial WHERE number = 0)"
+            "UPDATE event SET metrics = json_set(metrics, '$.\"val/error_mm\"', 0.5) "
+            "WHERE epoch = 2 AND trial = 0 AND kind = 'reported'"
         )
         study.commit()
     result = run("reproduce", "toy/0", "--home", other)
@@ -105,8 +105,8 @@ def test_elsewhere_a_record_agrees_if_seeds_lie_further_apart(
     with contextlib.closing(sqlite3.connect(other / "study.db")) as study:
         study.execute("UPDATE sweep SET provenance = json_set(provenance, '$.processor', 'other')")
         study.execute(
-            "UPDATE report SET metrics = json_set(metrics, '$.\"val/error_mm\"', "
-            "json_extract(metrics, '$.\"val/error_mm\"') + ?)",
+            "UPDATE event SET metrics = json_set(metrics, '$.\"val/error_mm\"', "
+            "json_extract(metrics, '$.\"val/error_mm\"') + ?) WHERE kind = 'reported'",
             (changed_by,),
         )
         study.commit()

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
+from support.simulated_driver import happened
 
 from posetune.study import schema
 from posetune.study.database import Database, open_database
+from posetune.study.events import Reported
 from posetune.study.view import read_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
@@ -34,10 +36,8 @@ def rows(database: Database, table: Any) -> list[Any]:
 
 def wait_for_reports(database: Database, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 180
-    query = select(func.count()).select_from(schema.report)
     while True:
-        with database.reading() as connection:
-            found = connection.execute(query).scalar_one()
+        found = len(happened(database, Reported))
         if found >= count:
             return
         assert process.poll() is None, "the sweep has ended too soon"
@@ -109,7 +109,7 @@ def check_sweep(database: Database, cluster: Any) -> None:
         printed = cluster.folder / "home" / "storage" / "logs" / "s" / f"{trial.number:05d}.log"
         begun = printed.read_text().count(SAY)
         assert EPOCHS <= begun <= EPOCHS + trial.attempts - 1, "more than one epoch repeated"
-    reported = [(row.trial_id, row.epoch) for row in rows(database, schema.report)]
+    reported = [(event.trial, event.epoch) for event in happened(database, Reported)]
     assert len(reported) == len(set(reported)) == TRIALS * EPOCHS
 
 

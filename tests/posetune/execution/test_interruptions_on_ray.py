@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from support.commands import Posetune
 from support.simulated_driver import outcome
-from support.sweeps import Driver, Script, beside, count, open_study, partial_seconds, until, view
+from support.sweeps import Driver, Script, beside, events, open_study, partial_seconds, until, view
 
 from posetune.execution import preemption
 from posetune.study import schema
+from posetune.study.events import AttemptPlaced
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -45,7 +46,7 @@ def check_outcome(home: Path, undisturbed: str, *, disturbances: int) -> None:
     assert found is not None
     assert found.state == "COMPLETE"
     assert sum(trial.attempts for trial in found.trials) == len(found.trials) + disturbances
-    assert count(home, schema.placement) == len(found.trials) + disturbances
+    assert len(events(home, AttemptPlaced)) == len(found.trials) + disturbances
     assert epochs_begun(home) == len(found.reports) + disturbances
 
 
@@ -135,7 +136,7 @@ def test_the_driver_is_out_though_neither_mlflow_nor_the_worker_answers(
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         command = ("sweep", file, "--name", "s", "--address", ray_head)
         driver = Driver(tmp_path, *command, MLFLOW_TRACKING_URI=address)
-        driver.until(lambda: count(home, schema.placement))
+        driver.until(lambda: events(home, AttemptPlaced))
         code = driver.end(signal.SIGTERM)
     assert code == 130, driver.output
     assert "the same command again continues it" in driver.output

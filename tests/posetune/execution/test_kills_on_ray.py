@@ -14,9 +14,9 @@ import mlflow
 import pytest
 from support.commands import Posetune
 from support.simulated_driver import outcome
-from support.sweeps import Driver, Script, count, open_study, view
+from support.sweeps import Driver, Script, events, open_study, view
 
-from posetune.study import schema
+from posetune.study.events import Reported, TrialEnded
 from posetune.study.rungs import Rungs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -72,7 +72,7 @@ def test_killed_within_an_epoch_and_between_trials_a_sweep_ends_the_same(
     whole.until(lambda: len(script.lines) < 5)  # the second epoch of the first trial
     whole.kill()
     driver = Driver(tmp_path, *command, "--address", ray_head)  # its workers are not
-    driver.until(lambda: count(migrated_home, schema.told))  # the second trial goes no further
+    driver.until(lambda: events(migrated_home, TrialEnded))  # the second trial goes no further
     driver.kill()
     script.let_go()
     result = posetune(*command, "--address", ray_head)
@@ -107,9 +107,12 @@ def check_reports(home: Path, *, trials: int) -> None:
     for report in found.reports:
         epochs[report.trial].append(report.epoch)
     assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in found.trials}
-    rungs = Rungs(found.spec.pruner, "min", found.spec.sampler.seed)
-    decisions = [rungs.report(r.trial, r.epoch, r.value) for r in found.reports]
-    assert decisions == [report.decision for report in found.reports]
+    rungs = Rungs(found.spec.pruner, found.spec.objective, found.spec.sampler.seed)
+    for report in found.reports:
+        said = report.trial, report.epoch, report.value
+        decision, is_audited = rungs.decide(*said)
+        assert decision == report.decision
+        rungs.record(*said, is_audited=is_audited)
 
 
 @pytest.mark.long
@@ -129,7 +132,7 @@ def test_killed_within_a_stage_and_later_the_model_ends_the_same(
             driver.until(lambda home=home: list(home.glob("storage/stages/*/*.claim")))
             driver.kill()
             driver = Driver(folder, *command)
-            driver.until(lambda home=home: count(home, schema.report) >= 2)
+            driver.until(lambda home=home: len(events(home, Reported)) >= 2)
             driver.kill()
         driver = Driver(folder, *command)
         assert driver.end() == 0, driver.output

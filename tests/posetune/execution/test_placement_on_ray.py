@@ -13,11 +13,18 @@ import pytest
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
-from sqlalchemy import select
 from support.commands import Posetune
-from support.sweeps import Driver, Script, open_study, view
+from support.sweeps import Driver, Script, events, view
 
-from posetune.study import schema
+from posetune.study.events import (
+    AttemptExcused,
+    AttemptPlaced,
+    HandedOver,
+    MemoryPeaked,
+    RoomAwaited,
+    ShareMeasured,
+    TrialEnded,
+)
 from posetune.study.view import SweepView
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -90,25 +97,6 @@ def waits_for(home: Path, name: str) -> str:
     return "" if found is None else found.waits_for
 
 
-def events(home: Path, name: str, kind: str) -> list[dict[str, Any]]:
-    """Return what a sweep's events of one kind say, in order."""
-    table = schema.sweep_event
-    query = select(table.c.data).join(schema.sweep).order_by(table.c.id)
-    query = query.where(schema.sweep.c.name == name, table.c.kind == kind)
-    with open_study(home) as database, database.reading() as connection:
-        return list(connection.execute(query).scalars())
-
-
-def rows(home: Path, name: str, table: Any) -> list[dict[str, Any]]:
-    """Return the rows of a table of trials, with the trial's number, in order."""
-    query = select(table, schema.trial.c.number.label("trial")).select_from(
-        table.join(schema.trial, schema.trial.c.id == table.c.trial_id).join(schema.sweep)
-    )
-    query = query.where(schema.sweep.c.name == name).order_by(table.c.at)
-    with open_study(home) as database, database.reading() as connection:
-        return [dict(row) for row in connection.execute(query).mappings()]
-
-
 def test_sweeps_on_one_cluster_say_what_they_wait_for_and_use_a_node_that_joins(
     write: Write, nodes: Nodes, home: Path, tmp_path: Path
 ) -> None:
@@ -137,15 +125,15 @@ def test_sweeps_on_one_cluster_say_what_they_wait_for_and_use_a_node_that_joins(
         assert found.state == "COMPLETE"
         assert "a trial waits for" in drivers[name].output
         assert found.waits_for == ""
-        assert [bool(event["for"]) for event in events(home, name, "waits")] == [True, False]
+        assert [bool(event.what) for event in events(home, RoomAwaited, name)] == [True, False]
         assert {t.placement["ray_node"] for t in found.trials} == {joined.node_id}
     script.let_go()
     assert drivers["first"].end() == 0, drivers["first"].output
-    placed = rows(home, "first", schema.placement)
-    ends = {row["trial_id"]: row["at"] for row in rows(home, "first", schema.told)}
+    placed = events(home, AttemptPlaced, "first")
+    ends = {event.trial: event.at for event in events(home, TrialEnded, "first")}
     assert len(ends) == 4
     for before, after in pairwise(placed):
-        assert after["at"] > ends[before["trial_id"]]  # one at a time, though there was room
+        assert after.at > ends[before.trial]  # one at a time, though there was room
 
 
 def drain(nodes: Nodes, node: str) -> None:
@@ -174,16 +162,16 @@ def test_nodes_that_are_drained_or_die_hand_their_trials_over(
     driver.until(lambda: len(script.lines) < 2)
     nodes.cluster.remove_node(dying, allow_graceful=False)
     last = nodes.add("spot", num_cpus=1)
-    (excused,) = driver.until(lambda: events(home, "spot", "excused"))
+    (excused,) = driver.until(lambda: events(home, AttemptExcused, "spot"))
     script.let_go()
     assert driver.end() == 0, driver.output
     used = [node.node_id for node in (leaving, dying, last)]
     found = found_of(home, "spot")
     assert (found.state, found.trials[0].epochs) == ("COMPLETE", 4)
-    assert len([row for row in rows(home, "spot", schema.checkpoint) if row["partial_s"]]) == 1
-    assert [row["facts"]["ray_node"] for row in rows(home, "spot", schema.placement)] == used
-    assert (excused["attempt"], excused["why"]) == (2, f"its node {used[1][:8]} left")
-    assert events(home, "spot", "excused") == [excused]
+    assert len(events(home, HandedOver, "spot")) == 1
+    assert [event.facts["ray_node"] for event in events(home, AttemptPlaced, "spot")] == used
+    assert (excused.attempt, excused.why) == (2, f"its node {used[1][:8]} left")
+    assert events(home, AttemptExcused, "spot") == [excused]
 
 
 def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_it(
@@ -200,13 +188,13 @@ def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_
     assert result.returncode == 0, result.stderr
     found = found_of(home, "shared")
     assert found.state == "COMPLETE"
-    (measured,) = events(home, "shared", "share")
-    assert 100e6 < measured["peak_bytes"] < 105e6
-    assert (measured["total_bytes"], measured["gpu"]) == (10**9, 0.125)
+    (measured,) = events(home, ShareMeasured, "shared")
+    assert 100e6 < measured.peak_bytes < 105e6
+    assert (measured.total_bytes, measured.gpu) == (10**9, 0.125)
     assert found.spec.resources.gpu == 0.125
-    peaks = [event["peak_bytes"] for event in events(home, "shared", "peak")]
+    peaks = [event.peak_bytes for event in events(home, MemoryPeaked, "shared")]
     assert 300e6 < max(peaks) < 410e6  # while it grows it holds both
-    given = [row["facts"]["gpu"] for row in rows(home, "shared", schema.placement)]
+    given = [event.facts["gpu"] for event in events(home, AttemptPlaced, "shared")]
     assert given[0] == 0.125
     assert given[-1] in (0.3333, 0.5)
 
@@ -225,5 +213,5 @@ def test_a_trial_that_runs_out_of_memory_gets_twice_its_part_of_the_gpu_next_tim
     assert result.returncode == 0, result.stderr
     assert found_of(home, "outgrown").state == "COMPLETE"
     assert script.is_over()
-    given = [row["facts"]["gpu"] for row in rows(home, "outgrown", schema.placement)]
+    given = [event.facts["gpu"] for event in events(home, AttemptPlaced, "outgrown")]
     assert given == [0.125, 0.25]

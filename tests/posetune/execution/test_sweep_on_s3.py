@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
 from support.commands import run_here
-from support.simulated_driver import outcome
+from support.simulated_driver import happened, outcome
 from support.sweeps import Driver, Script, beside, open_study, partial_seconds, until
 
 from posetune.execution import preemption
 from posetune.storage import open_storage
-from posetune.study import schema
+from posetune.study.events import StageUsed, TrialEnded
 
 Write = Callable[..., Path]
 
@@ -70,9 +69,8 @@ def test_a_sweep_on_s3_that_is_killed_and_stopped_ends_bit_for_bit_as_one_in_a_f
     assert all(entry["state"] == "whole" for entry in used)
     with open_study(home) as database:
         assert outcome(database) == undisturbed
-        with database.reading() as connection:
-            trained = connection.execute(select(func.sum(schema.stage_use.c.trained))).scalar_one()
-            states = connection.execute(select(schema.told.c.state)).scalars().all()
+        trained = sum(use.trained for use in happened(database, StageUsed))
+        states = [end.state for end in happened(database, TrialEnded)]
     assert trained == len(used)
     # One checkpoint is left of each complete trial, none of the others; nothing in the home.
     kept = [remote.children(f"runs/checkpoints/s/{n:05d}") for n in range(3)]

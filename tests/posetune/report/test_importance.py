@@ -18,20 +18,39 @@ from support.simulated_driver import simulated_opening as opening
 from posetune.report.importance import param_importance
 from posetune.report.tables import as_json, sweep_tables
 from posetune.study.records import Report
+from posetune.study.rungs import Standing, compared_epochs
+from posetune.study.states import SweepStatus, TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, TrialView, read_sweep
 
 
+def state_of(values: list[float | None], *, is_open: bool) -> TrialState:
+    if is_open:
+        return TrialState.RUNNING
+    return TrialState.COMPLETE if len(values) == 9 else TrialState.PRUNED
+
+
+def standing_of(values: list[float | None], compared: set[int]) -> Standing | None:
+    """Where a trial stands that reported these values."""
+    found = [(e, v) for e, v in enumerate(values, 1) if e in compared and v is not None]
+    return found[-1] if found else None
+
+
 def view_of(
-    values: dict[int, list[float | None]], open_: frozenset[int] = frozenset(), mode: str = "min"
+    values: dict[int, list[float | None]],
+    open_: frozenset[int] = frozenset(),
+    mode: str = "min",
+    grace_epochs: int = 1,
 ) -> SweepView:
     """A sweep of trials with these values after each epoch; x and depth are drawn at random."""
     generator = random.Random(0)
-    spec = opening(objective={"metric": "loss", "mode": mode}).spec
+    pruner = {"max_epochs": 9, "grace_epochs": grace_epochs}
+    spec = opening(objective={"metric": "loss", "mode": mode}, pruner=pruner).spec
+    compared = compared_epochs(spec.pruner)
     trials = tuple(
         TrialView(
             number=number,
-            state="RUNNING" if number in open_ else "COMPLETE" if len(found) == 9 else "PRUNED",
+            state=state_of(found, is_open=number in open_),
             params={"x": 10 ** generator.uniform(-2, 1), "depth": generator.randrange(2, 17, 2)},
             epochs=len(found),
             value=found[-1],
@@ -40,6 +59,7 @@ def view_of(
             seed=0,
             reason="",
             mlflow_run_id=None,
+            standing=standing_of(found, compared),
         )
         for number, found in values.items()
     )
@@ -51,7 +71,7 @@ def view_of(
     return SweepView(
         id=1,
         name="s",
-        state="RUNNING",
+        state=SweepStatus.RUNNING,
         spec=spec,
         source="",
         store="",
@@ -122,9 +142,8 @@ def test_a_trial_under_way_is_ranked_by_the_rung_it_passed(mode: str) -> None:
 
 
 def test_before_the_first_rung_the_furthest_comes_first() -> None:
-    spec = {"max_epochs": 9, "grace_epochs": 3}
-    view = view_of({0: [1.0], 1: [3.0, 3.0], 2: [2.0, 2.0]}, frozenset({0, 1, 2}))
-    view = replace(view, spec=opening(pruner=spec).spec)
+    values: dict[int, list[float | None]] = {0: [1.0], 1: [3.0, 3.0], 2: [2.0, 2.0]}
+    view = view_of(values, frozenset(values), grace_epochs=3)
     assert [t.number for t in view.ranked] == [2, 1, 0]
     assert view.leaders == (0, 0)
     assert as_json(view)["best_among"] is None

@@ -30,7 +30,7 @@ def test_optuna_reads_every_trial_with_its_reports(view: SweepView, tmp_path: Pa
     reported = sum(len(t.intermediate_values) for t in study.trials)
     assert reported == len(view.reports)
     times = [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in study.trials]
-    assert times == [pytest.approx((t.asked, t.told), abs=1e-5) for t in view.trials]
+    assert times == [pytest.approx((t.asked, t.ended), abs=1e-5) for t in view.trials]
     complete = [t.value for t in view.trials if t.state == "COMPLETE" and t.value is not None]
     assert study.best_value == min(complete)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["optuna.db"]

@@ -16,7 +16,7 @@ from support.simulated_driver import open_unsynced, simulated_opening
 from posetune.study.database import Database
 from posetune.study.history import read_history
 from posetune.study.rungs import Decision
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.view import list_sweeps, read_sweep
 
 SWEEPS = 24
@@ -29,19 +29,19 @@ def study(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def named(opening: Opening, name: str, **budget: float) -> Opening:
+def named(opening: SweepStart, name: str, **budget: float) -> SweepStart:
     spec = opening.spec
     spec = spec.model_copy(update={"budget": spec.budget.model_copy(update=budget)})
     return dataclasses.replace(opening, name=name, spec=spec)
 
 
-def limit_s(opening: Opening) -> float:
+def limit_s(opening: SweepStart) -> float:
     hours = opening.spec.budget.gpu_hours
     assert hours is not None
     return hours * 3600 / opening.spec.resources.gpu
 
 
-def draw(seed: int, **changes: float) -> tuple[Opening, World, int]:
+def draw(seed: int, **changes: float) -> tuple[SweepStart, World, int]:
     """A sweep file without a limit of hours, its world, and trials at a time."""
     generator = np.random.default_rng(seed)
     opening = draw_opening(generator)
@@ -49,7 +49,7 @@ def draw(seed: int, **changes: float) -> tuple[Opening, World, int]:
     return opening, world, int(generator.integers(1, 7))
 
 
-def capped(opening: Opening, world: World, slots: int, *, seed: int) -> Opening:
+def capped(opening: SweepStart, world: World, slots: int, *, seed: int) -> SweepStart:
     """With GPU-hours for one to five complete trials, after the first reports of all slots."""
     epochs = float(np.random.default_rng(seed).uniform(1.2, 5)) * opening.spec.pruner.max_epochs
     limit = (epochs + 2 * slots) * 1.2 * world.epoch_s + (2 * slots + 1) * world.setup_s
@@ -74,7 +74,7 @@ def test_what_is_counted_is_what_attempts_held(study: Database, seed: int) -> No
     counted: list[float] = []
 
     def watch(run: SweepRun, _: Recording) -> bool:
-        counted.append(run.purse.held_s)
+        counted.append(run.state.ledger.held_s)
         return True
 
     recording = record(study, opening, world, slots=slots, watch=watch)
@@ -117,8 +117,8 @@ def test_a_killed_driver_is_followed_by_one_that_decides_the_same(
     def watch(run: SweepRun, _: Recording) -> bool:
         nonlocal events
         events += 1
-        leader = run.purse.leader
-        stood.append((round(run.purse.held_s, 6), leader and leader.number))
+        leader = run.budget.leader
+        stood.append((round(run.state.ledger.held_s, 6), leader and leader.number))
         return events % 17 != 0
 
     lives = 0
@@ -126,8 +126,8 @@ def test_a_killed_driver_is_followed_by_one_that_decides_the_same(
         if stood:  # a driver was killed: the next one stands where it stood
             recording.now += 1.0
             again = SweepRun(study, opening, clock=partial(getattr, recording, "now"))
-            leader = again.purse.leader
-            assert (round(again.purse.held_s, 6), leader and leader.number) == stood[-1]
+            leader = again.budget.leader
+            assert (round(again.state.ledger.held_s, 6), leader and leader.number) == stood[-1]
             again.lease.release()
         recording = record(study, opening, world, slots=slots, recording=recording, watch=watch)
         lives += 1
@@ -163,7 +163,7 @@ def test_the_time_between_two_drivers_is_not_counted(study: Database) -> None:
     now += 36_000
     again = SweepRun(study, opening, clock=lambda: now)
     assert again.trials[0].state == "COMPLETE"
-    assert again.purse.held_s == 70
+    assert again.state.ledger.held_s == 70
     again.lease.release()
     assert read_sweep(study, "s").trials[0].held_s == 70
 

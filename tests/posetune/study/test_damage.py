@@ -52,7 +52,7 @@ def test_a_value_that_cannot_be_read_is_named_as_damage(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
     drive(database, opening())
     with database.engine.begin() as connection:
-        connection.execute(text("UPDATE trial SET params = '{' WHERE number = 3"))
+        connection.execute(text("UPDATE event SET data = '{' WHERE seq = 9"))
     with pytest.raises(BadInputError, match="is damaged"):
         SweepRun(database, opening())
     with pytest.raises(BadInputError, match="is damaged"):

@@ -13,8 +13,10 @@ from support.simulated_driver import open_unsynced
 
 from posetune.study.database import Database
 from posetune.study.forecast import Forecast, Interval, forecast, forecast_sweep
-from posetune.study.prospects import GAIN, Situation, worth
+from posetune.study.forecast_model import GAIN, Situation, worth
 from posetune.study.sampler import SearchMemory
+from posetune.study.states import TrialState
+from posetune.study.trials import TrialRecord
 
 REPLAYS = 24
 
@@ -71,13 +73,15 @@ def test_the_modelled_gain_is_that_of_the_actual_sampler() -> None:
         search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(3)}
         spec = draw_opening(generator, search=search, sampler={"name": "tpe", "seed": seed}).spec
         optimum = generator.uniform(0.1, 0.9, 3)
-        memory = SearchMemory(spec)
+        trials: list[TrialRecord] = []
+        memory = SearchMemory(spec, trials)
         losses = []
         for number in range(50):
             params = memory.ask(number)
             losses.append(float(np.sum(np.abs(np.array([*params.values()]) - optimum) ** 1.5)))
-            memory.report(number, 1, losses[-1])
-            memory.tell(number, "COMPLETE", losses[-1])
+            ended = TrialRecord(number, params, 0, epoch=1, value=losses[-1])
+            ended.values[1], ended.state = losses[-1], TrialState.COMPLETE
+            trials.append(ended)
         everywhere = np.sort(np.sum(np.abs(generator.random((4000, 3)) - optimum) ** 1.5, axis=1))
         rank = np.searchsorted(everywhere, losses[30:]) / 4000
         found.append(float(np.mean(rank)))

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
-from posetune.spec.sweep import Pruner
-from posetune.study.rungs import Decision, Rungs, rung_epochs
+from posetune.spec.sweep import Objective, Pruner
+from posetune.study.rungs import Decision, Rungs, interpolate, rung_epochs
+
+MIN = Objective(metric="value", mode="min")
+
+
+def judge(rungs: Rungs, trial: int, epoch: int, value: float | None) -> Decision:
+    """Decide and record, as a driver does."""
+    decision, is_audited = rungs.decide(trial, epoch, value)
+    rungs.record(trial, epoch, value, is_audited=is_audited)
+    return decision
 
 
 def pruner(max_epochs: int, grace: int = 1, factor: int = 3) -> Pruner:
@@ -44,14 +54,14 @@ def ray_decisions(settings: Pruner, reports: list[tuple[int, int, float]], mode:
 def interleaved(seed: int, settings: Pruner, mode: str) -> tuple[list, list[Decision]]:
     """Forty trials reported in a random interleaving, stopped by our own decisions."""
     generator = random.Random(seed)
-    rungs = Rungs(settings, mode)
+    rungs = Rungs(settings, Objective(metric="value", mode=mode))
     running = {number: 0 for number in range(40)}
     reports, decisions = [], []
     while running:
         number = generator.choice(list(running))
         running[number] += 1
         value = round(generator.gauss(number % 7, 1.0), 1)  # rounded, so that ties occur
-        decision = rungs.report(number, running[number], value)
+        decision = judge(rungs, number, running[number], value)
         reports.append((number, running[number], value))
         decisions.append(decision)
         if decision != Decision.CONTINUE:
@@ -68,10 +78,19 @@ def test_decisions_equal_those_of_ray(settings: Pruner, mode: str) -> None:
         assert ours == ray_decisions(settings, reports, mode)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4, 7])
+def test_quantiles_equal_those_of_numpy_to_the_last_bit(factor: int) -> None:
+    generator = np.random.default_rng(0)
+    percentile = (1 - 1 / factor) * 100
+    for count in range(1, 200):
+        values = np.sort(generator.lognormal(0, 3, count) * generator.choice([-1, 1], count))
+        assert interpolate(list(values), percentile / 100) == np.percentile(values, percentile)
+
+
 def test_replaying_the_reports_gives_the_same_decisions() -> None:
     reports, decisions = interleaved(3, pruner(27), "min")
-    rungs = Rungs(pruner(27), "min")
-    assert [rungs.report(*report) for report in reports] == decisions
+    rungs = Rungs(pruner(27), MIN)
+    assert [judge(rungs, *report) for report in reports] == decisions
 
 
 def test_the_top_rung_is_not_lost_to_rounding() -> None:
@@ -79,43 +98,43 @@ def test_the_top_rung_is_not_lost_to_rounding() -> None:
 
 
 def test_without_a_pruner_every_trial_runs_its_epochs() -> None:
-    rungs = Rungs(Pruner(name="none", max_epochs=3), "min")
+    rungs = Rungs(Pruner(name="none", max_epochs=3), MIN)
     for value in (1.0, 2.0, 3.0):
-        said = [rungs.report(0, epoch, value) for epoch in (1, 2, 3)]
+        said = [judge(rungs, 0, epoch, value) for epoch in (1, 2, 3)]
         assert said == [Decision.CONTINUE, Decision.CONTINUE, Decision.COMPLETE]
 
 
 def test_not_a_number_is_neither_recorded_nor_cut() -> None:
-    rungs = Rungs(pruner(9), "min")
-    assert rungs.report(0, 1, None) == Decision.CONTINUE
+    rungs = Rungs(pruner(9), MIN)
+    assert judge(rungs, 0, 1, None) == Decision.CONTINUE
     assert not rungs.records[1]
 
 
 def test_an_audited_trial_runs_on_and_the_others_are_judged_as_if_it_had_been_cut() -> None:
     reports, decisions = interleaved(3, pruner(27), "min")
     audit = pruner(27).model_copy(update={"audit_share": 0.5})
-    rungs = Rungs(audit, "min", seed=1)
+    rungs = Rungs(audit, MIN, seed=1)
     for (trial, epoch, value), expected in zip(reports, decisions, strict=True):
-        said = rungs.report(trial, epoch, value)
+        said = judge(rungs, trial, epoch, value)
         if said != expected:
             assert (said, expected) == (Decision.CONTINUE, Decision.PRUNE)
             assert rungs.audited[trial] == epoch
             for later in range(epoch + 1, 27):
-                assert rungs.report(trial, later, -1e9) == Decision.CONTINUE
-            assert rungs.report(trial, 27, -1e9) == Decision.COMPLETE
+                assert judge(rungs, trial, later, -1e9) == Decision.CONTINUE
+            assert judge(rungs, trial, 27, -1e9) == Decision.COMPLETE
     cut = [trial for (trial, _, _), d in zip(reports, decisions, strict=True) if d == "prune"]
     assert 0 < len(rungs.audited) < len(cut)
-    again = Rungs(audit, "min", seed=1)
+    again = Rungs(audit, MIN, seed=1)
     for trial, epoch, value in reports:
-        again.replay(trial, epoch, value)
+        again.record(trial, epoch, value, is_audited=rungs.audited.get(trial) == epoch)
     assert (again.audited, again.records) == (rungs.audited, rungs.records)
 
 
 @pytest.mark.parametrize(("share", "most"), [(0.0, 0), (1.0, 40)])
 def test_none_or_all_of_the_trials_are_audited(share: float, most: int) -> None:
     reports, decisions = interleaved(3, pruner(27), "min")
-    rungs = Rungs(pruner(27).model_copy(update={"audit_share": share}), "min")
-    for report in reports:
-        rungs.report(*report)
+    rungs = Rungs(pruner(27).model_copy(update={"audit_share": share}), MIN)
+    for reported in reports:
+        judge(rungs, *reported)
     cut = [d for d in decisions if d == Decision.PRUNE]
     assert len(rungs.audited) == min(most, len(cut))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from posetune.study import schema
 from posetune.study.database import Database, open_database
 from posetune.study.history import read_history
 from posetune.study.records import CheckpointRecord
-from posetune.study.sweep import Opening, StaleAttemptError, SweepRun
+from posetune.study.sweep import StaleAttemptError, SweepRun, SweepStart
 from posetune.study.view import read_sweep
 
 
@@ -206,24 +207,41 @@ def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -
         SweepRun(database, opening(budget={"trials": 16}))
 
 
+def test_a_default_that_has_changed_since_is_not_a_change_of_the_file(database: Database) -> None:
+    """The sweep keeps the default that it was begun with; what a file says is still held to it."""
+    source = "pruner: {name: asha, max_epochs: 9}\nsampler: {seed: 0}\n"
+    start = replace(opening(), source=source)
+    then = start.spec.model_copy(
+        update={"pruner": start.spec.pruner.model_copy(update={"reduction_factor": 4})}
+    )
+    SweepRun(database, replace(start, spec=then)).lease.release()
+    run = SweepRun(database, start)
+    assert run.spec.pruner.reduction_factor == 4
+    run.lease.release()
+    with pytest.raises(BadInputError, match="pruner: "):
+        SweepRun(database, opening(pruner={"max_epochs": 9, "reduction_factor": 3}))
+    with pytest.raises(BadInputError, match="pruner: "):
+        SweepRun(database, replace(start, spec=opening(pruner={"max_epochs": 27}).spec))
+
+
 def test_what_changed_in_the_file_is_shown_as_a_difference(database: Database) -> None:
     lines = [f"line {number}" for number in range(200)]
-    started = Opening(**{**vars(opening()), "source": "\n".join(lines)})
+    started = SweepStart(**{**vars(opening()), "source": "\n".join(lines)})
     SweepRun(database, started).lease.release()
     lines[7] = "max_epochs: 27"
     changed = {**vars(opening(pruner={"max_epochs": 27})), "source": "\n".join(lines)}
     with pytest.raises(BadInputError) as refusal:
-        SweepRun(database, Opening(**changed))
+        SweepRun(database, SweepStart(**changed))
     assert "  -line 7\n  +max_epochs: 27\n" in str(refusal.value)
     changed["source"] = "\n".join(line.upper() for line in lines)
     with pytest.raises(BadInputError, match=r"\.\.\. \d+ more lines") as refusal:
-        SweepRun(database, Opening(**changed))
+        SweepRun(database, SweepStart(**changed))
     assert len(str(refusal.value).splitlines()) < 50
 
 
 def test_a_changed_store_is_refused(database: Database) -> None:
     SweepRun(database, opening()).lease.release()
-    changed = Opening(**{**vars(opening()), "store_digest": "d2"})
+    changed = SweepStart(**{**vars(opening()), "store_digest": "d2"})
     with pytest.raises(BadInputError, match="its store has changed"):
         SweepRun(database, changed)
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from posetune.home import Home
 from posetune.study import schema
-from posetune.study.forecast import Foresight, forecast_sweep
+from posetune.study.forecast import Forecaster, forecast_sweep
 from posetune.study.view import read_sweep
 from posetune.testing.toy import ToyConfig
 from posetune.tracking import connection
@@ -142,11 +142,11 @@ def test_shipping_step_by_step_equals_shipping_at_the_end(
 def test_the_run_of_a_running_sweep_says_what_the_whole_will_take(scene: Any, shown: Read) -> None:
     scene.trials = 30
     run = scene.open()
-    live = Projection(scene.database, "first", scene.home, Foresight(first_s=0.0))
+    live = Projection(scene.database, "first", scene.home, Forecaster(first_s=0.0))
     number, attempt = scene.begin(run)
     live.advance()
     assert "posetune.forecast" not in shown(scene.home)["first"]["tags"]  # nothing is known
-    live = Projection(scene.database, "first", scene.home, Foresight(first_s=0.0))
+    live = Projection(scene.database, "first", scene.home, Forecaster(first_s=0.0))
     scene.epoch(run, number, attempt, value=5.0)
     live.advance()
     said = shown(scene.home)["first"]["tags"]["posetune.forecast"]
@@ -178,7 +178,7 @@ def test_the_study_knows_the_runs_without_credentials(
     trials = read_sweep(scene.database, "first").trials
     assert [t.mlflow_run_id for t in trials] == [runs[f"first-00{i}"]["id"] for i in range(4)]
     with scene.database.reading() as connected:
-        rows = connected.execute(select(schema.tracked_run.c.tracking)).scalars().all()
+        rows = connected.execute(select(schema.tracked.c.tracking)).scalars().all()
     assert len(rows) == 5
     assert connection.public_address("http://me:secret@host:5000") == "http://host:5000"
 

@@ -150,9 +150,9 @@ _DRIVER = """
 import json, sys, time
 from posetune.spec.sweep import SweepSpec
 from posetune.study.database import open_database
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepStart, SweepRun
 address, spec = sys.argv[1], json.loads(sys.argv[2])
-opening = Opening(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
+opening = SweepStart(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
                   store_digest="d" * 64, provenance={}, defaults={"x": 0.3, "depth": 4})
 run = SweepRun(open_database(address), opening)
 trial = run.next_trial()

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.simulated_driver import open_unsynced
+from support.simulated_driver import happened, open_unsynced
 
 from posetune.api import Cost, Trainable, TrialContext
 from posetune.execution.plan import plan_sweep
 from posetune.spec.sweep import SweepSpec, default_params
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
-from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
-from posetune.study.sweep import Opening, SweepRun
+from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy, ToyConfig
 from posetune.trial.checkpoints import (
@@ -79,10 +78,8 @@ class Driver:
     def start(self) -> None:
         """What `run_sweep` does before Ray starts."""
         defaults = default_params(self.spec, self.trainable.config_model)
-        opening = Opening("s", self.spec, "text", "store", self.digest, {}, defaults)
+        opening = SweepStart("s", self.spec, "text", "store", self.digest, {}, defaults)
         self.run = SweepRun(self.database, opening)
-        for trial in self.run.trials:
-            drop_checkpoints(self.storage, self.run.release_checkpoints(trial.number))
         drop_orphans(self.storage, "s", (c for t in self.run.trials for c in t.checkpoints))
         self.slots: dict[int, TrialRun] = {}
         self.done = False
@@ -195,9 +192,12 @@ class Driver:
             assert any(whole) or not needed
 
     def committed(self) -> dict[int, list[CheckpointRecord]]:
-        with self.database.reading() as connection:
-            trials = journal.read_trials(connection, self.run.id, [])
-        return {t.number: t.checkpoints for t in trials if t.checkpoints}
+        found: dict[int, list[CheckpointRecord]] = {}
+        for event in happened(self.database, object):
+            saved = getattr(event, "checkpoint", None)
+            if saved is not None:
+                found.setdefault(event.trial, []).append(saved)
+        return found
 
     def is_whole(self, checkpoint: CheckpointRecord) -> bool:
         folder = self.folder / checkpoint.folder

@@ -18,6 +18,7 @@ from posetune.home import Home
 from posetune.storage import Storage
 from posetune.study.database import open_database
 from posetune.study.history import read_history
+from posetune.study.states import SweepStatus
 from posetune.study.view import read_sweep
 from posetune.trial.checkpoints import log_file
 
@@ -57,12 +58,12 @@ def logs(
         print_json({"events": [asdict(h) for h in read_history(database, view.id, trial=trial)]})
         return
     printed = _Tail(resolved.storage, None if trial is None else log_file(name, trial))
-    seen = 0.0
+    seen = 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            is_live = read_sweep(database, name).state == "RUNNING" if follow else False
+            is_live = read_sweep(database, name).state == SweepStatus.RUNNING if follow else False
             for happening in read_history(database, view.id, trial=trial, after=seen):
-                seen = happening.at
+                seen = happening.seq
                 who = "sweep" if happening.trial is None else f"trial {happening.trial}"
                 at = datetime.fromtimestamp(happening.at).strftime("%Y-%m-%d %H:%M:%S")
                 console.out(f"{at} {who}: {happening.text}", highlight=False)

@@ -99,8 +99,8 @@ def _find(home: Home, run: str, store: str | None) -> Recorded:
         raise BadInputError(f"{run}: sweep {sweep} has {len(view.trials)} trials, from 0 on")
     trial = view.trials[number]
     with database.reading() as connection:
-        rows = journal.read_metrics(connection, view.id, number=number)
-    if not rows:
+        reports = journal.read_metrics(connection, view.id, number=number)
+    if not reports:
         raise BadInputError(f"{run}: is {trial.state} and has reported no epoch to compare with")
     place = open_storage(store or view.store).address
     folder = open_folder(place)
@@ -112,7 +112,7 @@ def _find(home: Home, run: str, store: str | None) -> Recorded:
             f"{run}: store {place} has digest {digest[:12]}, the trial was trained on "
             f"{view.store_digest[:12]}; name that one with --store"
         )
-    return Recorded(view, trial, [row["metrics"] for row in rows], place, home.storage)
+    return Recorded(view, trial, [report.metrics or {} for report in reports], place, home.storage)
 
 
 def _digest(trainable: str, store: Path) -> str:

@@ -14,6 +14,7 @@ from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.study.database import open_database
 from posetune.study.lease import ask_to_stop
+from posetune.study.states import SweepStatus
 from posetune.study.view import read_sweep
 
 __all__ = ["stop"]
@@ -44,7 +45,7 @@ def stop(
         raise BadInputError(f"sweep {name}: has no driver to stop; it is {view.state}")
     deadline = time.monotonic() + STOP_S
     with console.status(f"waiting for the driver of {name}"):
-        while (view := read_sweep(database, name)).state == "RUNNING":
+        while (view := read_sweep(database, name)).state == SweepStatus.RUNNING:
             if time.monotonic() > deadline:
                 raise BadInputError(
                     f"sweep {name}: its driver has not stopped within {STOP_S:.0f} s; it will at "

@@ -17,8 +17,9 @@ from posetune.execution.connection import RayNotStartedError
 from posetune.execution.driver import StudyLostError
 from posetune.report.tables import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, sweep_tables
-from posetune.study.forecast import Foresight, forecast
-from posetune.study.prospects import Situation
+from posetune.study.forecast import Forecaster, forecast
+from posetune.study.forecast_model import Situation
+from posetune.study.states import SweepStatus
 from posetune.study.sweep import SweepRun
 from posetune.workflow.sweep import SweepEnd, run_sweep
 
@@ -89,8 +90,8 @@ class _Terminal:
         if not self._quiet:
             console.print(_expected(run))
 
-    def watching(self, run: SweepRun, foresight: Foresight) -> AbstractContextManager[None]:
-        return live_table(run, foresight, quiet=self._quiet)
+    def watching(self, run: SweepRun, forecaster: Forecaster) -> AbstractContextManager[None]:
+        return live_table(run, forecaster, quiet=self._quiet)
 
     def page(self, address: str) -> None:
         # On one line, however narrow the terminal: `submit` looks for it.
@@ -116,12 +117,12 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         console.print(
             f"MLflow is behind{because}; bring it up to date: posetune track {view.name}{home_flag}"
         )
-    if view.state == "INTERRUPTED":
+    if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
         first = "raise the budget in the file; then " if is_spent else ""
         console.print(f"{view.stopped}; {first}the same command again continues it")
         raise typer.Exit(130 if end.stopped_by_user else 2 if end.refused else 0)
-    if view.state == "FAILED":
+    if view.state == SweepStatus.FAILED:
         reasons = sorted({trial.reason for trial in view.trials})
         console.print("every trial failed: " + "; ".join(reasons[:3]))
         raise typer.Exit(1)

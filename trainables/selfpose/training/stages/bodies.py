@@ -27,10 +27,10 @@ from selfpose.training.bodies.drawing import BodyRenderer
 from selfpose.training.bodies.pairs import train_pairs
 from selfpose.training.bodies.reading import read_masks, train_reader
 from selfpose.training.bodies.shapes import BODY_SHAPES
-from selfpose.training.stages.pretraining import Pretraining, save_network
 from selfpose.training.prior import prior_poses
 from selfpose.training.renderers import skeleton_renderer
 from selfpose.training.stages.inputs import StageInputs
+from selfpose.training.stages.pretraining import Pretraining, save_network
 
 __all__ = ["OMEGA_FILE", "PHI_FILE", "READS", "build", "load_read_poses"]
 

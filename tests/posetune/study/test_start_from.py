@@ -12,16 +12,16 @@ from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
 from posetune.study.database import Database
-from posetune.study.opening import Opening
 from posetune.study.sweep import SweepRun
+from posetune.study.sweep_start import SweepStart
 from posetune.study.view import list_sweeps
 
 
-def named(name: str, **changes: Any) -> Opening:
+def named(name: str, **changes: Any) -> SweepStart:
     return replace(opening(**changes), name=name)
 
 
-def warm(**changes: Any) -> Opening:
+def warm(**changes: Any) -> SweepStart:
     return named("new", sampler={"start_from": ["old"]}, **changes)
 
 
@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_named(study: Database) -> None:
     narrow = {**SPEC["search"], "depth": {"int": [2, 8], "step": 2}}
     run = SweepRun(study, warm(search=narrow))
     run.lease.release()
-    (note,) = run.warm_notes
+    (note,) = run.state.notes
     assert "trials of old; left out: depth outside [2, 8] (" in note
 
 

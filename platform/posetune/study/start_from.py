@@ -7,41 +7,42 @@ become of the other sweeps. They inform the sampler; the rungs and the ranking a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from posetune.api import BadInputError
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
-from posetune.study import journal, schema
+from posetune.study import journal
+from posetune.study.states import TrialState
+from posetune.study.trials import TrialRecord
 
-__all__ = ["WARM", "WarmTrial", "gather", "read_warm"]
-
-WARM = "warm_start"
-"""The kind of the event that holds them."""
+__all__ = ["PriorTrial", "gather", "prior_trials"]
 
 
 @dataclass(frozen=True)
-class WarmTrial:
+class PriorTrial:
     """A finished trial of another sweep."""
 
     params: dict[str, Scalar]
     values: dict[int, float]
     """The objective by epoch, where it was a number."""
-    state: str
+    state: TrialState
     """COMPLETE or PRUNED."""
 
 
-def gather(connection: Connection, spec: SweepSpec, store_digest: str) -> dict[str, Any]:
-    """Return the event's data: the trials to start from, and what was left out and why.
+def gather(
+    connection: Connection, spec: SweepSpec, store_digest: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the trials to start from, as JSON, and notes of what was left out and why.
 
     Raises:
         BadInputError: a sweep is not there, or none of its trials can be used.
     """
-    trials: list[WarmTrial] = []
+    trials: list[PriorTrial] = []
     notes: list[str] = []
     for name in spec.sampler.start_from:
         row = journal.find_sweep(connection, name)
@@ -55,7 +56,7 @@ def gather(connection: Connection, spec: SweepSpec, store_digest: str) -> dict[s
         )
         if obstacle:
             raise BadInputError(f"sampler.start_from: sweep {name} is not compatible: {obstacle}")
-        found, refused = _usable(connection, row["id"], other=other, spec=spec)
+        found, refused = _usable(journal.fold_sweep(connection, row).trials, other=other, spec=spec)
         reasons = ", ".join(f"{reason} ({count})" for reason, count in refused.items())
         if not found:
             raise BadInputError(
@@ -65,23 +66,19 @@ def gather(connection: Connection, spec: SweepSpec, store_digest: str) -> dict[s
         trials += found
         left_out = f"; left out: {reasons}" if reasons else ""
         notes.append(f"starts from {len(found)} trials of {name}{left_out}")
-    return {"trials": [asdict(trial) for trial in trials], "notes": notes}
+    return [asdict(trial) for trial in trials], notes
 
 
-def read_warm(connection: Connection, sweep_id: int) -> tuple[list[WarmTrial], list[str]]:
-    """Return the trials that a sweep started from, and what to say of them."""
-    event = schema.sweep_event
-    query = select(event.c.data).where(event.c.sweep_id == sweep_id, event.c.kind == WARM)
-    data = connection.execute(query).scalar() or {"trials": [], "notes": []}
-    trials = [
-        WarmTrial(
+def prior_trials(found: Sequence[Mapping[str, Any]]) -> list[PriorTrial]:
+    """Return the trials that a sweep's first event holds as JSON."""
+    return [
+        PriorTrial(
             params=trial["params"],
             values={int(epoch): value for epoch, value in trial["values"].items()},
-            state=trial["state"],
+            state=TrialState(trial["state"]),
         )
-        for trial in data["trials"]
+        for trial in found
     ]
-    return trials, data["notes"]
 
 
 def _obstacle(other: SweepSpec, spec: SweepSpec) -> str:
@@ -98,17 +95,13 @@ def _obstacle(other: SweepSpec, spec: SweepSpec) -> str:
 
 
 def _usable(
-    connection: Connection, sweep_id: int, *, other: SweepSpec, spec: SweepSpec
-) -> tuple[list[WarmTrial], Counter[str]]:
-    reports = journal.read_reports(connection, sweep_id)
-    values: dict[int, dict[int, float]] = {}
-    for report in reports:
-        if report.value is not None:
-            values.setdefault(report.trial, {})[report.epoch] = report.value
-    found: list[WarmTrial] = []
+    trials: Sequence[TrialRecord], *, other: SweepSpec, spec: SweepSpec
+) -> tuple[list[PriorTrial], Counter[str]]:
+    found: list[PriorTrial] = []
     refused: Counter[str] = Counter()
-    for trial in journal.read_trials(connection, sweep_id, reports, all_checkpoints=False):
-        if trial.state not in ("COMPLETE", "PRUNED") or trial.number not in values:
+    for trial in trials:
+        values = {epoch: value for epoch, value in trial.values.items() if value is not None}
+        if not (trial.state and trial.state.has_value) or not values:
             continue
         config = {**other.fixed, **trial.params}
         reason = _mismatch(config, spec)
@@ -116,7 +109,7 @@ def _usable(
             refused[reason] += 1
         else:
             params = {name: config[name] for name in spec.search}
-            found.append(WarmTrial(params, values[trial.number], trial.state))
+            found.append(PriorTrial(params, values, trial.state))
     return found, refused
 
 

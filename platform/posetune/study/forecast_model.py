@@ -1,4 +1,4 @@
-"""Trials that a sweep may still meet: drawn worlds that agree with what is recorded.
+"""Draws the trials that a sweep may still meet: worlds that agree with what is recorded.
 
 - *How good they are.* Only ranks matter to the rungs, so trials have a latent worth: standard
   normal for a sampler that draws at random. TPE's later trials are better than its first and less
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from posetune.spec.sweep import SweepSpec
 from posetune.study.records import Report
 from posetune.study.rungs import compared_epochs
+from posetune.study.states import TrialState
 from posetune.study.view import TrialView
 
-__all__ = ["Draw", "Prospects", "Situation", "worth"]
+__all__ = ["Draw", "ForecastModel", "Situation", "worth"]
 
 CANDIDATES = 400
 """Draws of the sampler's gain among which those that fit the reports are found."""
@@ -60,6 +61,8 @@ class Situation:
     """What the shared stages that are not there yet take together."""
     trials: Sequence[TrialView] = ()
     reports: Sequence[Report] = ()
+    audited: Mapping[int, int] = field(default_factory=dict)
+    """The trials that run on where ASHA would have cut them, and at which epoch."""
     driven_s: float = 0.0
 
 
@@ -78,7 +81,7 @@ class Draw:
     failing: float
 
 
-class Prospects:
+class ForecastModel:
     """Draws worlds that agree with what is recorded."""
 
     def __init__(
@@ -87,7 +90,7 @@ class Prospects:
         self._situation, self._generator, self._count = situation, generator, replications
         self._spec = situation.spec
         self._compared = sorted(compared_epochs(self._spec.pruner))
-        sign = 1.0 if self._spec.objective.mode == "min" else -1.0
+        sign = float(self._spec.objective.sign)
         self._values: dict[int, dict[int, float]] = {epoch: {} for epoch in self._compared}
         for report in situation.reports:
             if report.epoch in self._values and report.value is not None:
@@ -98,8 +101,8 @@ class Prospects:
         """Yield as many as there are replications."""
         worths = self._worths()
         low, high = (math.log(bound) for bound in CROSSING)
-        ended = [t for t in self._situation.trials if t.state in ("COMPLETE", "PRUNED", "FAILED")]
-        failed = sum(t.state == "FAILED" for t in ended)
+        ended = [t for t in self._situation.trials if t.state.is_end]
+        failed = sum(t.state == TrialState.FAILED for t in ended)
         for row in worths:
             crossing = math.exp(self._generator.uniform(low, high))
             yield Draw(

@@ -1,0 +1,336 @@
+"""The events of a sweep: what can happen, as one frozen class each, with what was decided.
+
+A sweep is the list of its events in one total order. `state.SweepState.apply` alone says what they
+mean; `decisions.Decider` makes those that a driver decides, `journal` writes and reads them. What
+was decided live (a cut, an audit, a crash that counts, a checkpoint that is let go) is a field of
+the event, so nobody decides it again.
+
+The fields `at`, `trial`, `epoch` and `metrics` are columns of the table; the others are one JSON
+value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from posetune.spec.parameters import Scalar
+from posetune.study.records import CheckpointRecord
+from posetune.study.rungs import Decision
+from posetune.study.states import TrialState
+
+__all__ = [
+    "COLUMNS",
+    "SEMANTICS",
+    "AttemptBegun",
+    "AttemptExcused",
+    "AttemptPlaced",
+    "BaselinesMeasured",
+    "DriverClosed",
+    "DriverOpened",
+    "EpochRepeated",
+    "Event",
+    "HandedOver",
+    "MemoryPeaked",
+    "Reported",
+    "RoomAwaited",
+    "SetAside",
+    "ShareMeasured",
+    "StageUsed",
+    "SweepStarted",
+    "TrialAsked",
+    "TrialEnded",
+    "decode",
+    "encode",
+    "kind_of",
+]
+
+SEMANTICS = 1
+"""The rules of sampler, rungs, ranking and budget that a sweep begins with today.
+
+Raise it with every change of a default that would make a sweep that is under way choose otherwise,
+and let the code that changed ask `SweepState.semantics` which rules a sweep was begun with.
+"""
+
+
+# -- the sweep as a whole ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStarted:
+    """A sweep begins; always the first event."""
+
+    at: float
+    """When it happened, in seconds since the epoch; so in every event."""
+    semantics: int
+    """Which rules it keeps to its end."""
+    prior: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """The trials of other sweeps that its sampler knows: `start_from.PriorTrial`, as JSON."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What to say of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverOpened:
+    """A driver takes the sweep over; what the one before did after its last event is not known."""
+
+    at: float
+    budget: dict[str, Any]
+    """The limits from now on; they may have grown."""
+    commit: dict[str, Any]
+    """The code of this driver: the commit, and the digest of what differs from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverClosed:
+    """The driver stops of itself."""
+
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShareMeasured:
+    """A probe found how much of a GPU a trial takes; so much each trial gets from now on."""
+
+    at: float
+    gpu: float
+    peak_bytes: int = 0
+    context_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoomAwaited:
+    """A trial has no place on the cluster; with an empty text none waits any more."""
+
+    at: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaselinesMeasured:
+    """The trivial baselines on validation are known."""
+
+    at: float
+    values: dict[str, float]
+
+
+# -- a trial -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TrialAsked:
+    """The sampler drew the parameters of a new trial."""
+
+    at: float
+    trial: int
+    params: dict[str, Scalar]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptBegun:
+    """An attempt at a trial begins; what older ones say is refused from now on."""
+
+    at: float
+    trial: int
+    attempt: int
+    from_epoch: int
+    """Epochs that were reported before."""
+    follows_death: bool = False
+    """Whether the attempt before ended with its worker, under the same driver."""
+    is_crash: bool = False
+    """Whether that counts against the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlaced:
+    """An attempt begins to train: its worker stands on a node, with its stages."""
+
+    at: float
+    trial: int
+    attempt: int
+    facts: dict[str, Any]
+    """Node, device, threads, and `setup_s`, the seconds that it took to stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageUsed:
+    """A trial stands on the product of a shared stage."""
+
+    at: float
+    trial: int
+    stage: str
+    key: str
+    trained: bool
+    """Whether it was trained for this trial, or found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """An epoch was trained and reported for the first time, and the rungs decided."""
+
+    at: float
+    trial: int
+    attempt: int
+    epoch: int
+    value: float | None
+    """The objective; None where it was not a number."""
+    decision: Decision
+    seconds: float
+    is_audited: bool = False
+    """Whether ASHA would have cut the trial here, and it runs on to show what cutting costs."""
+    checkpoint: CheckpointRecord | None = None
+    released: tuple[str, ...] = ()
+    """The folders of the checkpoints that nothing needs from now on."""
+    metrics: Mapping[str, float | None] | None = None
+    """All that was reported; None where it was not asked for in reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRepeated:
+    """An epoch was trained again after its checkpoint was lost; its first report stands."""
+
+    at: float
+    trial: int
+    attempt: int
+    epoch: int
+    checkpoint: CheckpointRecord | None = None
+    released: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """An attempt that was told to stop within an epoch saved where it was."""
+
+    at: float
+    trial: int
+    attempt: int
+    checkpoint: CheckpointRecord
+    released: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """The budget has no room for another epoch of a trial now; the trial stays open."""
+
+    at: float
+    trial: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptExcused:
+    """An attempt ended by no fault of its trial, for example because its node left."""
+
+    at: float
+    trial: int
+    attempt: int
+    why: str
+    takes_back: bool = False
+    """Whether it had been counted as a crash already."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPeaked:
+    """A trial has taken more of its GPU's memory than was measured before."""
+
+    at: float
+    trial: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial has ended for good."""
+
+    at: float
+    trial: int
+    state: TrialState
+    epoch: int
+    value: float | None
+    reason: str
+    released: tuple[str, ...] = ()
+
+
+Event: TypeAlias = (
+    SweepStarted
+    | DriverOpened
+    | DriverClosed
+    | ShareMeasured
+    | RoomAwaited
+    | BaselinesMeasured
+    | TrialAsked
+    | AttemptBegun
+    | AttemptPlaced
+    | StageUsed
+    | Reported
+    | EpochRepeated
+    | HandedOver
+    | SetAside
+    | AttemptExcused
+    | MemoryPeaked
+    | TrialEnded
+)
+
+# -- as rows ---------------------------------------------------------------------------------------
+
+COLUMNS = ("at", "trial", "epoch", "metrics")
+"""The fields that have a column of their own."""
+
+
+def kind_of(cls: type[Event]) -> str:
+    """Return what the database calls a class of events, such as `trial_asked`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+_CLASSES: dict[str, type[Event]] = {kind_of(cls): cls for cls in Event.__args__}
+_KINDS = {cls: kind for kind, cls in _CLASSES.items()}
+_DATA = {cls: [(f.name, f.default) for f in fields(cls) if f.name not in COLUMNS] for cls in _KINDS}
+_HAS = {cls: [f.name for f in fields(cls) if f.name in COLUMNS] for cls in _KINDS}
+
+
+def encode(event: Event) -> dict[str, Any]:
+    """Return an event as a row: its kind, its columns and its data without what is the default."""
+    cls = type(event)
+    data = {
+        name: value for name, default in _DATA[cls] if (value := getattr(event, name)) != default
+    }
+    if "checkpoint" in data:
+        data["checkpoint"] = dataclasses.asdict(data["checkpoint"])
+    if "released" in data:
+        data["released"] = list(data["released"])
+    row = {name: getattr(event, name) for name in _HAS[cls]}
+    return {"kind": _KINDS[cls], **dict.fromkeys(COLUMNS), **row, "data": data}
+
+
+def decode(
+    kind: str, at: float, trial: int | None, epoch: int | None, data: dict[str, Any]
+) -> Event:
+    """Return the event of a row; its metrics are left out.
+
+    Args:
+        kind: as `kind_of` names it.
+        at: the column.
+        trial: the column; None where the kind has none.
+        epoch: the column; None where the kind has none.
+        data: the other fields; used up.
+    """
+    data["at"] = at
+    if trial is not None:
+        data["trial"] = trial
+    if epoch is not None:
+        data["epoch"] = epoch
+    if "checkpoint" in data:
+        data["checkpoint"] = CheckpointRecord(**data["checkpoint"])
+    if "released" in data:
+        data["released"] = tuple(data["released"])
+    if "decision" in data:
+        data["decision"] = Decision(data["decision"])
+    elif "state" in data:
+        data["state"] = TrialState(data["state"])
+    return _CLASSES[kind](**data)

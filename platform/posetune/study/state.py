@@ -1,0 +1,232 @@
+"""What a sweep's events mean: the one fold.
+
+`SweepState.apply` is the only code that says what an event means. A driver appends an event and
+applies it; a resume, a reader, the forecast's simulation and the tests' drivers apply the same
+events to a state of their own. So whatever is known of a sweep follows from its events, in their
+order, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from posetune.spec.sweep import Budget, SweepSpec
+from posetune.study import events
+from posetune.study.budget import BudgetLedger
+from posetune.study.records import CheckpointRecord
+from posetune.study.rungs import Rungs, compared_epochs
+from posetune.study.trials import TrialRecord
+
+__all__ = ["StageUse", "SweepState"]
+
+
+@dataclass
+class StageUse:
+    """How often a shared stage was trained, and how often a trial found it ready."""
+
+    trained: int = 0
+    reused: int = 0
+
+
+class SweepState:
+    """Where a sweep stands after some of its events; feed it each once, in order."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        """Begin before the first event.
+
+        Args:
+            spec: the sweep as it was started; events change its budget and its share of a GPU.
+        """
+        self.spec = spec
+        self.seq = 0
+        """How many events were applied, which is the number of the last one."""
+        self.semantics = 0
+        """Which rules the sweep was begun with; see `events.SEMANTICS`."""
+        self.prior: list[dict[str, Any]] = []
+        """The trials of other sweeps that its sampler knows."""
+        self.notes: list[str] = []
+        """What to say of them."""
+        self.trials: list[TrialRecord] = []
+        """By number."""
+        self.ended: list[int] = []
+        """The trials that have ended, in the order of their ends."""
+        self.waiting: list[int] = []
+        """The open trials that no attempt is at, in the order in which they are taken up."""
+        self.begun: set[int] = set()
+        """The trials that had an attempt under the newest driver."""
+        self.rungs = Rungs(spec.pruner, spec.objective, spec.sampler.seed)
+        self.ledger = BudgetLedger()
+        self.stages: dict[str, StageUse] = {}
+        self.baselines: dict[str, float] = {}
+        self.shared: events.ShareMeasured | None = None
+        """What was measured of the memory that a trial takes, where trials share GPUs."""
+        self.waits_for_room = ""
+        """What a trial without a place on the cluster waits for; empty while none does."""
+        self.stopped = ""
+        """Why the newest driver stopped of itself; empty while it has not."""
+        self.opened_at = 0.0
+        """When the newest driver opened the sweep; seconds since the epoch."""
+        self.driven_before_s = 0.0
+        """For how long the drivers before were at work, from their starts to their last events."""
+        self._last_at = 0.0
+        """The last event of the newest driver."""
+        self._compared = compared_epochs(spec.pruner)
+
+    @property
+    def driven_s(self) -> float:
+        """For how long drivers have been at work."""
+        return self.driven_before_s + self._last_at - self.opened_at
+
+    def apply(self, event: events.Event) -> None:
+        """Take in the next event."""
+        self.seq += 1
+        _MEANINGS[type(event)](self, event)
+        self._last_at = max(self._last_at, event.at)
+
+    # -- the sweep as a whole --------------------------------------------------------------------
+
+    def _sweep_started(self, event: events.SweepStarted) -> None:
+        self.semantics = event.semantics
+        self.prior, self.notes = event.prior, event.notes
+        self.opened_at = self._last_at = event.at
+
+    def _driver_opened(self, event: events.DriverOpened) -> None:
+        self.driven_before_s = self.driven_s
+        self.opened_at = self._last_at = event.at
+        budget = Budget.model_validate(event.budget)
+        self.spec = self.spec.model_copy(update={"budget": budget})
+        self.stopped = self.waits_for_room = ""
+        self.waiting = [t.number for t in self.trials if t.state is None]
+        for number in self.waiting:
+            self.trials[number].holding.let_go()
+        self.ledger.running.clear()
+        self.begun.clear()
+
+    def _driver_closed(self, event: events.DriverClosed) -> None:
+        self.stopped = event.reason
+
+    def _share_measured(self, event: events.ShareMeasured) -> None:
+        self.shared = event
+        self.spec = self.spec.with_share(event.gpu)
+
+    def _room_awaited(self, event: events.RoomAwaited) -> None:
+        self.waits_for_room = event.what
+
+    def _baselines_measured(self, event: events.BaselinesMeasured) -> None:
+        self.baselines = event.values
+
+    # -- a trial ---------------------------------------------------------------------------------
+
+    def _trial_asked(self, event: events.TrialAsked) -> None:
+        self.trials.append(TrialRecord(event.trial, event.params, event.seed, event.at))
+        self.ledger.open.add(event.trial)
+
+    def _attempt_begun(self, event: events.AttemptBegun) -> None:
+        trial = self.trials[event.trial]
+        trial.attempt = event.attempt
+        trial.crashes += event.is_crash
+        self.ledger.held_s += trial.holding.begin(event.at, follows_death=event.follows_death)
+        self.ledger.attempts += 1
+        self.ledger.running.add(event.trial)
+        self.begun.add(event.trial)
+        if event.trial in self.waiting:
+            self.waiting.remove(event.trial)
+
+    def _attempt_placed(self, event: events.AttemptPlaced) -> None:
+        trial = self.trials[event.trial]
+        trial.placement = event.facts
+        setup_s = float(event.facts.get("setup_s", 0.0))
+        self.ledger.held_s += trial.holding.placed(event.at, setup_s)
+
+    def _stage_used(self, event: events.StageUsed) -> None:
+        self.trials[event.trial].stages[event.stage] = sys.intern(event.key)
+        use = self.stages.setdefault(event.stage, StageUse())
+        use.trained += event.trained
+        use.reused += not event.trained
+
+    def _reported(self, event: events.Reported) -> None:
+        trial, epoch, value = self.trials[event.trial], event.epoch, event.value
+        self.rungs.record(event.trial, epoch, value, is_audited=event.is_audited)
+        trial.epoch, trial.value, trial.decision = epoch, value, event.decision
+        trial.values[epoch] = value
+        if value is not None and epoch in self._compared:
+            trial.standing = (epoch, value)
+        self.ledger.count_epoch(trial.last_s, event.seconds)
+        trial.seconds += event.seconds
+        trial.last_s = event.seconds
+        self._saved(trial, event.at, event.checkpoint, event.released)
+
+    def _epoch_repeated(self, event: events.EpochRepeated) -> None:
+        self._saved(self.trials[event.trial], event.at, event.checkpoint, event.released)
+
+    def _handed_over(self, event: events.HandedOver) -> None:
+        trial = self.trials[event.trial]
+        trial.handed_over = event.attempt
+        self._saved(trial, event.at, event.checkpoint, event.released)
+
+    def _saved(
+        self,
+        trial: TrialRecord,
+        at: float,
+        checkpoint: CheckpointRecord | None,
+        released: tuple[str, ...],
+    ) -> None:
+        """A trial gave a sign of life, perhaps with a checkpoint, and others are let go."""
+        self.ledger.held_s += trial.holding.seen(at)
+        if checkpoint is not None:
+            trial.checkpoints.append(checkpoint)
+        _release(trial, released)
+
+    def _set_aside(self, event: events.SetAside) -> None:
+        self.trials[event.trial].set_aside = event.attempt
+        self.ledger.running.discard(event.trial)
+        self.waiting.append(event.trial)
+
+    def _attempt_excused(self, event: events.AttemptExcused) -> None:
+        trial = self.trials[event.trial]
+        if event.takes_back:
+            trial.crashes -= 1
+        else:
+            trial.excused = event.attempt
+
+    def _memory_peaked(self, event: events.MemoryPeaked) -> None:
+        """Nothing follows: it is told to people, and a new driver measures again."""
+
+    def _trial_ended(self, event: events.TrialEnded) -> None:
+        trial = self.trials[event.trial]
+        trial.state, trial.reason, trial.ended = event.state, event.reason, event.at
+        self.ended.append(event.trial)
+        self.ledger.held_s += trial.holding.end(event.at)
+        self.ledger.count_end(trial, self.spec.objective, self._compared)
+        if event.trial in self.waiting:
+            self.waiting.remove(event.trial)
+        _release(trial, event.released)
+
+
+def _release(trial: TrialRecord, folders: tuple[str, ...]) -> None:
+    if folders:
+        trial.checkpoints = [c for c in trial.checkpoints if c.folder not in folders]
+
+
+_MEANINGS: dict[type[events.Event], Callable[[SweepState, Any], None]] = {
+    events.SweepStarted: SweepState._sweep_started,
+    events.DriverOpened: SweepState._driver_opened,
+    events.DriverClosed: SweepState._driver_closed,
+    events.ShareMeasured: SweepState._share_measured,
+    events.RoomAwaited: SweepState._room_awaited,
+    events.BaselinesMeasured: SweepState._baselines_measured,
+    events.TrialAsked: SweepState._trial_asked,
+    events.AttemptBegun: SweepState._attempt_begun,
+    events.AttemptPlaced: SweepState._attempt_placed,
+    events.StageUsed: SweepState._stage_used,
+    events.Reported: SweepState._reported,
+    events.EpochRepeated: SweepState._epoch_repeated,
+    events.HandedOver: SweepState._handed_over,
+    events.SetAside: SweepState._set_aside,
+    events.AttemptExcused: SweepState._attempt_excused,
+    events.MemoryPeaked: SweepState._memory_peaked,
+    events.TrialEnded: SweepState._trial_ended,
+}

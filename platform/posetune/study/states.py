@@ -1,0 +1,40 @@
+"""The states of a trial and of a sweep, by name."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["SweepStatus", "TrialState"]
+
+
+class TrialState(enum.StrEnum):
+    """Where a trial stands.
+
+    The first three are ends, which the study records. A trial without an end is RUNNING while its
+    sweep has a live driver and INTERRUPTED, that is resumable, when it has none.
+    """
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+    RUNNING = "RUNNING"
+    INTERRUPTED = "INTERRUPTED"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing can happen to the trial any more."""
+        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the trial ended with a value that a sampler may learn from."""
+        return self in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class SweepStatus(enum.StrEnum):
+    """Where a sweep stands; FAILED where every trial has failed."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    INTERRUPTED = "INTERRUPTED"
+    FAILED = "FAILED"

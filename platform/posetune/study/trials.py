@@ -1,0 +1,156 @@
+"""A trial as the events tell it: where it stands, what it holds, which checkpoints it keeps.
+
+`SweepState` alone changes a `TrialRecord`; everybody else reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from posetune.spec.parameters import Scalar
+from posetune.spec.sweep import Objective
+from posetune.study.records import CheckpointRecord
+from posetune.study.rungs import Decision, Standing, place
+from posetune.study.states import TrialState
+
+__all__ = ["Holding", "TrialRecord", "split_needed"]
+
+
+@dataclass(slots=True)
+class Holding:
+    """For how long a trial's attempts have held their resources.
+
+    Its methods return the seconds that an event adds.
+    """
+
+    seconds: float = 0.0
+    since: float | None = None
+    """Up to when it is counted, while an attempt holds them; seconds since the epoch."""
+
+    def begin(self, at: float, *, follows_death: bool) -> float:
+        """Begin an attempt; if the one before died under the same driver, it did so about now."""
+        added = self.seen(at) if follows_death else 0.0
+        self.since = None
+        return added
+
+    def let_go(self) -> None:
+        """Stop counting: nothing is known of what went on after the last event of a driver."""
+        self.since = None
+
+    def end(self, at: float) -> float:
+        """Count up to the end of the trial."""
+        added = self.seen(at)
+        self.since = None
+        return added
+
+    def placed(self, at: float, setup_s: float) -> float:
+        """Count what the attempt's stages and its trial took until they stood."""
+        self.seconds += setup_s
+        self.since = at
+        return setup_s
+
+    def seen(self, at: float) -> float:
+        """Count up to a sign of life: a report or a checkpoint."""
+        if self.since is None:
+            return 0.0
+        added = max(0.0, at - self.since)
+        self.seconds += added
+        self.since = at
+        return added
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """A trial as its events tell it."""
+
+    number: int
+    params: dict[str, Scalar]
+    seed: int
+    asked: float = 0.0
+    """When the sampler was asked for it; seconds since the epoch."""
+    attempt: int = 0
+    """Number of the newest attempt; 0 before the first."""
+    crashes: int = 0
+    """Attempts whose worker died under a living driver, but for those that were excused."""
+    excused: int = 0
+    """The newest attempt that ended by no fault of the trial; 0 where none did."""
+    set_aside: int = 0
+    """The newest attempt that the budget ended; 0 where none was."""
+    handed_over: int = 0
+    """The newest attempt that ended with a checkpoint because it was told to; 0 where none did."""
+    epoch: int = 0
+    """Epochs reported."""
+    value: float | None = None
+    """The objective at the last report."""
+    values: dict[int, float | None] = field(default_factory=dict)
+    """The objective at every report, by epoch; None where it was not a number."""
+    decision: Decision = Decision.CONTINUE
+    """What the rungs said of the last report."""
+    standing: Standing | None = None
+    """Where it is compared with others; None before the first rung."""
+    seconds: float = 0.0
+    """What its reported epochs took."""
+    last_s: float = 0.0
+    """What the last of them took."""
+    state: TrialState | None = None
+    """COMPLETE, PRUNED or FAILED once it has ended."""
+    reason: str = ""
+    ended: float | None = None
+    """When it ended; seconds since the epoch."""
+    checkpoints: list[CheckpointRecord] = field(default_factory=list)
+    """Those that are kept, in the order in which they were committed."""
+    placement: dict[str, Any] = field(default_factory=dict)
+    """Node, device and threads of the newest attempt that began to train."""
+    stages: dict[str, str] = field(default_factory=dict)
+    """The key of each shared stage product that it used."""
+    holding: Holding = field(default_factory=Holding)
+    """For how long its attempts have held their resources."""
+
+    def decided(self, epoch: int) -> Decision:
+        """Return what the rungs said of an epoch that was reported: only the last one ends it."""
+        return self.decision if epoch == self.epoch else Decision.CONTINUE
+
+    def place(self, objective: Objective) -> tuple[float, ...]:
+        """Return what trials are sorted by, as `rungs.place` does."""
+        return place(
+            self.number, self.standing, epochs=self.epoch, value=self.value, objective=objective
+        )
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether the newest attempt ended with a checkpoint because it was told to."""
+        return 0 < self.attempt == self.handed_over
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether the budget ended the newest attempt."""
+        return 0 < self.attempt == self.set_aside
+
+    @property
+    def is_excused(self) -> bool:
+        """Whether the newest attempt ended by no fault of the trial."""
+        return 0 < self.attempt == self.excused
+
+
+def split_needed(
+    checkpoints: Sequence[CheckpointRecord], state: TrialState | None
+) -> tuple[list[CheckpointRecord], list[CheckpointRecord]]:
+    """Return the checkpoints of a trial that are needed, and those that nothing needs any more.
+
+    An open trial keeps its newest two (the newest may turn out broken), a complete one its last,
+    which holds the model; a trial that was cut or failed keeps none. A checkpoint that was
+    followed by one that is not further had turned out broken.
+
+    Args:
+        checkpoints: in the order in which they were committed.
+        state: how the trial ended; None while it is open.
+    """
+    kept: list[CheckpointRecord] = []
+    for checkpoint in checkpoints:
+        kept = [c for c in kept if c.progress < checkpoint.progress]
+        kept.append(checkpoint)
+    needed = {None: 2, TrialState.COMPLETE: 1}.get(state, 0)
+    kept = kept[len(kept) - needed :] if needed < len(kept) else kept
+    return kept, [c for c in checkpoints if c not in kept]
