@@ -193,13 +193,13 @@ def test_the_sums_of_a_checkpoint_from_before_they_had_names_find_their_places(
         *("bone", "silhouette", "total", "discriminator", "elevation_spread"),
     ]
     counters = json.loads(file.read_text())
-    assert set(counters["sums"]) == set(names)
     file.write_text(json.dumps(counters | {"sums": [float(i) for i in range(len(names))]}))
     trial.load(tmp_path / "state")
     saved_tensors(trial, tmp_path / "again")
 
     found = json.loads((tmp_path / "again" / "state.json").read_text())["sums"]
-    assert found == {name: float(i) for i, name in enumerate(names)}
+    later = dict.fromkeys(set(found) - set(names), 0.0)  # terms that there were not yet
+    assert found == {name: float(i) for i, name in enumerate(names)} | later
 
 
 @pytest.mark.slow

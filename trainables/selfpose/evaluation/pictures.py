@@ -67,13 +67,13 @@ def draw_pictures(
     picture = _Sheets(store, rows, predicted, error_n, unit, image_size)
     drawn = np.random.default_rng(_SEED).permutation(len(error_n))[:_OF_ALL]
     pictures = {
-        "random.png": picture.draw(
-            [("random", int(row)) for row in drawn],
-            f"{len(drawn)} of {len(error_n):,} frames, drawn by a seed. {beside}",
-        ),
         "poses.png": picture.draw(
             _choose_rows(error_n, rows.motion),
             f"By error (best, median, worst) and at random, of {len(error_n):,} frames. {beside}",
+        ),
+        "random.png": picture.draw(
+            [("random", int(row)) for row in drawn],
+            f"{len(drawn)} of {len(error_n):,} frames, drawn by a seed. {beside}",
         ),
         "distribution.png": draw_distribution(
             error_n, rows.activity, rows.motion, names=store.metadata.activities, unit=unit
