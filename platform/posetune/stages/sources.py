@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from posetune.storage.digest import digest_json
@@ -44,20 +44,27 @@ def reachable_modules(module: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such module.
     """
-    ours = (module.partition(".")[0], PLATFORM)
+    ours = {_package(module), PLATFORM}
     if _file(module) is None:
         raise ValueError(f"stage source {module}: no such module")
     found, waiting = {module}, [module]
     while waiting:
-        for name in _imports(waiting.pop()):
-            if name.partition(".")[0] in ours and name not in found:
+        for name in _imports(waiting.pop(), ours):
+            if name not in found:
                 found.add(name)
                 waiting.append(name)
     return tuple(sorted(found))
 
 
-def _imports(module: str) -> Iterator[str]:
-    """Yield the modules that a module imports, by any statement but those for type checkers."""
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _imports(module: str, ours: Collection[str]) -> Iterator[str]:
+    """Yield our modules that a module imports, by any statement but those for type checkers.
+
+    Others are not looked for: to find one, Python imports the packages that it lies in.
+    """
     waiting: list[ast.AST] = [ast.parse(_text(module))]
     while waiting:
         node = waiting.pop()
@@ -65,19 +72,22 @@ def _imports(module: str) -> Iterator[str]:
             waiting.extend(node.orelse)
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _file(alias.name))
+            names = [alias.name for alias in node.names if _package(alias.name) in ours]
+            yield from (name for name in names if _file(name))
         elif isinstance(node, ast.ImportFrom):
-            yield from _imported_from(module, node)
+            yield from _imported_from(module, node, ours)
         waiting.extend(ast.iter_child_nodes(node))
 
 
-def _imported_from(module: str, node: ast.ImportFrom) -> Iterator[str]:
+def _imported_from(module: str, node: ast.ImportFrom, ours: Collection[str]) -> Iterator[str]:
     origin = node.module or ""
     if node.level:
         is_package = (_file(module) or Path()).name == "__init__.py"
         parts = module.split(".")
         above = parts[: len(parts) - node.level + is_package]
         origin = ".".join([*above, *([origin] if origin else [])])
+    if _package(origin) not in ours:
+        return
     modules = [f"{origin}.{alias.name}" for alias in node.names]
     yield from (name for name in modules if _file(name))
     if any(_file(name) is None for name in modules):
@@ -92,7 +102,7 @@ def _text(module: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def _file(module: str) -> Path | None:
     """Return a module's source file; None where there is no such module, or it has no source."""
-    if module.partition(".")[0] == "":
+    if not _package(module):
         return None
     try:
         spec = importlib.util.find_spec(module)

@@ -75,3 +75,13 @@ def test_a_module_that_is_not_there_is_named() -> None:
         source_digest("posetune.nowhere")
     with pytest.raises(ValueError, match="no such module"):
         stage_key(Stage("flow", {}, ["posetune.nowhere"], 0, lambda folder, progress: None), "d")
+
+
+def test_looking_imports_no_package_of_others() -> None:
+    """A worker looks at the start of a trial: matplotlib would cost it 25 MB."""
+    looking = "import sys\nfrom posetune.stages.sources import source_digest\n"
+    looking += "source_digest('posetune.testing.toy')\n"
+    looking += "print([name for name in ('matplotlib', 'torch', 'ray') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", looking], capture_output=True, text=True)
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")
