@@ -112,6 +112,9 @@ class StoreSummary:
     """Facts to print, by their name: format, layout, image size, licence and so on."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Metrics that cannot be computed on this store, each with what the store lacks for it."""
+    quality: Mapping[str, str] = field(default_factory=dict)
+    """What the import left out and what its checks measured, by name. It stands on every version
+    of a model that is registered."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,8 @@ class Evaluation:
     """The ends of the 95 % interval of metrics and baselines, by their names."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further results for a reader, e.g. counts and averages of each activity (JSON values)."""
+    notes: Sequence[str] = ()
+    """Sentences that a reader of the numbers must know, e.g. that training and test data differ."""
     contest: Contest | None = None
     """How promotion compares two models; None if this model cannot be compared with another."""
 

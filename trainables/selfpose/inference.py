@@ -10,7 +10,7 @@ Shape letters: N poses, B batch, J joints, S image side in pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +111,11 @@ class ImagePoseModel(PoseModel):
 class PosePredictor:
     """An exported model, ready to use (`posetune.api.Predictor`)."""
 
-    def __init__(self, model: PoseModel, config: SelfPoseConfig) -> None:
-        """Keep a model in evaluation mode."""
+    def __init__(
+        self, model: PoseModel, config: SelfPoseConfig, trained_on: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep a model in evaluation mode, with facts about its training data."""
+        self.trained_on: Mapping[str, str] = trained_on or {}
         self.model = model.eval().requires_grad_(False)
         self.config = config
         self.layout = model.layout
@@ -201,11 +204,28 @@ def build_model(config: SelfPoseConfig, layout: Layout, *, h: float) -> PoseMode
     return model
 
 
-def export_model(model: PoseModel, config: SelfPoseConfig, folder: Path) -> None:
-    """Write a model into `folder`; `load_model` reads it."""
+def export_model(
+    model: PoseModel,
+    config: SelfPoseConfig,
+    folder: Path,
+    trained_on: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model into `folder`; `load_model` reads it.
+
+    Args:
+        model: the networks.
+        config: the configuration that they were trained with.
+        folder: an existing folder.
+        trained_on: facts about the training data, by name, which `evaluate` compares.
+    """
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     save_file(weights, folder / f".{_WEIGHTS}.partial")
-    facts = {"layout": model.layout.name, "h": model.h, "config": config.model_dump(mode="json")}
+    facts = {
+        "layout": model.layout.name,
+        "h": model.h,
+        "config": config.model_dump(mode="json"),
+        "trained_on": dict(trained_on or {}),
+    }
     (folder / f".{_FACTS}.partial").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     for name in (_WEIGHTS, _FACTS):
         (folder / f".{name}.partial").replace(folder / name)
@@ -222,10 +242,14 @@ def load_model(exported: Path) -> PosePredictor:
         config = SelfPoseConfig.model_validate(facts["config"])
         model = build_model(config, LAYOUTS[facts["layout"]], h=float(facts["h"]))
         model.load_state_dict(load_file(exported / _WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        trained_on = {str(k): str(v) for k, v in facts.get("trained_on", {}).items()}
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+        SafetensorError,
+    ) as error:
         reason = str(error).splitlines()[0]
         raise BadInputError(
             f"{exported}: not an exported selfpose model ({type(error).__name__}: {reason}); "
             "export the trial again"
         ) from None
-    return PosePredictor(model, config)
+    return PosePredictor(model, config, trained_on)

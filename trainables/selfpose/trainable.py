@@ -25,6 +25,7 @@ from selfpose import data
 from selfpose.config import SelfPoseConfig
 from selfpose.evaluation.baselines import read_baselines
 from selfpose.evaluation.evaluate import evaluate_exported
+from selfpose.evaluation.notes import data_facts
 from selfpose.inference import PosePredictor, export_model, load_model
 from selfpose.method.losses import TRAINING_METRICS
 from selfpose.method.metrics import METRICS
@@ -113,7 +114,8 @@ class SelfPose:
 
     def export(self, folder: Path) -> None:
         """Write inference weights and what loads them."""
-        export_model(self._trial.model, self._trial.config, folder)
+        trained_on = data_facts(data.open_store(self._trial.context.store))
+        export_model(self._trial.model, self._trial.config, folder, trained_on)
 
     def draw(self, folder: Path) -> None:
         """Write a sheet of validation frames with true and predicted poses."""

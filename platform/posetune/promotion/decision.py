@@ -139,7 +139,8 @@ def promote(
         with database.reading() as connection:
             runs = journal.read_tracked(connection, view.id, public_address(home.tracking))
         run_id = runs[trial.number]
-        candidate = Candidate(view, trial, folder, digest, report.experiment_id, run_id)
+        quality = _data_quality(view, request, trainable)
+        candidate = Candidate(view, trial, folder, digest, report.experiment_id, run_id, quality)
         with exclusive(home.folder, f"registry-{request.model}"):
             version = register(client, request.model, candidate, trainable=trainable)
             champion = find_alias(client, request.model, request.alias)
@@ -205,6 +206,18 @@ def _choose(view: SweepView, finalists: Sequence[Finalist]) -> TrialView:
             f"sweep is {view.state}); continue it with the command that started it"
         )
     return trial
+
+
+def _data_quality(view: SweepView, request: Request, trainable: type[Trainable]) -> str:
+    """Return what the import of a sweep's data left out and measured, in words for a tag."""
+    try:
+        summary = trainable.describe_store(open_folder(request.store or view.store))
+    except BadInputError as error:
+        return f"not known: {error}"
+    if summary.digest != view.store_digest:
+        return "not known: the data at hand is not the sweep's"
+    words = [f"{name}: {text}" for name, text in summary.quality.items()]
+    return "\n".join(words) or "this kind of data has no checks"
 
 
 def _without_gate(candidate: Candidate, version: Version, registry: _Registry) -> Promotion:

@@ -29,6 +29,7 @@ from posetune.promotion.models import Version, to_version
 from posetune.storage.digest import digest_folder
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.connection import make_once, patiently
+from posetune.tracking.naming import tag_value
 
 __all__ = ["Candidate", "check_names", "register"]
 
@@ -53,6 +54,8 @@ class Candidate:
     """Id of the MLflow experiment that shows the sweep."""
     run_id: str
     """Id of the trial's run."""
+    data_quality: str = "not known"
+    """What the import of the sweep's data left out and what its checks measured, in words."""
 
     @property
     def lineage(self) -> dict[str, str]:
@@ -62,6 +65,7 @@ class Candidate:
             "posetune.trial": str(self.trial.number),
             "posetune.run_id": self.run_id,
             "posetune.store_digest": self.view.store_digest,
+            "posetune.data_quality": tag_value(self.data_quality),
             "posetune.checkpoint_digest": self.checkpoint_digest,
             "posetune.model_digest": digest_folder(self.folder),
             "posetune.objective": self.view.spec.objective.metric,

@@ -40,6 +40,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, A
     np.savez_compressed(frames, **columns)
     content = {
         **facts,
+        "notes": list(evaluation.notes),
         "metrics": _with_intervals(evaluation.metrics, evaluation),
         "baselines": _with_intervals(evaluation.baselines, evaluation),
         **evaluation.details,

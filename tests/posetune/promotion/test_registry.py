@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from posetune.api import BadInputError
+from posetune.api import BadInputError, StoreSummary
 from posetune.home import Home
 from posetune.promotion.decision import Promotion, Request, promote
 from posetune.testing.toy import Toy
@@ -46,6 +46,25 @@ def test_the_best_complete_trial_becomes_a_version_with_lineage(finished: Any) -
     assert run.info.status == "FINISHED"
     assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "selfpose", "version": 1}]
     assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
+
+
+def test_what_the_import_of_the_data_left_out_stands_on_the_version(
+    finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def promoted_tag(model: str) -> str:
+        promoted(finished, model)
+        client = MlflowClient(finished.home.tracking)
+        tags = client.get_model_version_by_alias(model, "candidate").tags
+        return str(tags["posetune.data_quality"])
+
+    assert promoted_tag("absent").startswith("not known: ")
+    quality = {"check: size": "1500 to 1900 mm", "left out": "2 items: 2: upside down"}
+    summary = StoreSummary("d" * 64, {"val": 1}, {}, quality=quality)
+    monkeypatch.setattr(Toy, "describe_store", lambda store: summary)
+
+    assert promoted_tag("checked") == (
+        "check: size: 1500 to 1900 mm\nleft out: 2 items: 2: upside down"
+    )
 
 
 def test_the_model_has_its_trials_metrics_on_its_data_and_the_run_keeps_its_own(

@@ -145,10 +145,33 @@ def test_what_is_excluded_from_every_copy_is_named_and_does_not_trouble_a_strict
     assert open_store(tmp_path / "store").metadata.skipped == {"corrupt in the dataset": 1}
 
 
-def test_a_split_without_any_good_row_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"every item of the split val is bad; .* val/0\.jpg"):
-        run_import(_source("val"), tmp_path / "store", _options(), silent)
-    assert not (tmp_path / "store").exists()
+def test_a_split_without_any_good_row_is_empty_and_said_to_be(tmp_path: Path) -> None:
+    run_import(_source("val"), tmp_path / "store", _options(), silent)
+
+    summary = data.describe(tmp_path / "store")
+    assert summary.rows["val"] == 0
+    assert summary.rows["test"] > 0
+    assert summary.facts["empty splits"].startswith("val")
+    assert summary.facts["true 3D poses"] == "yes"
+    data.draw_contact_sheet(tmp_path / "store", tmp_path / "sheet.png")
+    with pytest.raises(BadInputError, match=r"leave out --strict"):
+        run_import(_source("val"), tmp_path / "other", _options(strict=True), silent)
+
+
+@pytest.mark.parametrize("bad", ["val", "train"])
+def test_a_split_that_lost_its_rows_while_reading_is_empty_too(tmp_path: Path, bad: str) -> None:
+    rows = {**dict.fromkeys(SPLITS, ROWS), bad: 0}
+    source = _source(rows=rows, skipped=(Skip(bad, "film", "upside down"),))
+    run_import(source, tmp_path / "store", _options(), silent)
+
+    assert len(open_store(tmp_path / "store").split(bad)) == 0
+
+
+def test_an_import_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    source = _source(rows=dict.fromkeys(SPLITS, 0), skipped=(Skip("val", "film", "frozen"),))
+    with pytest.raises(BadInputError, match="nothing can be imported; the first is film: frozen"):
+        run_import(source, tmp_path / "store", _options(), silent)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_split_without_rows_is_refused(tmp_path: Path) -> None:

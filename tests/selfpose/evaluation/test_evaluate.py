@@ -1,5 +1,6 @@
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from selfpose.data.store import Metadata, open_store, write_metadata
 from selfpose.evaluation import evaluate, pictures
 from selfpose.evaluation.evaluate import evaluate_exported
 from selfpose.evaluation.figures import SheetRow
-from selfpose.inference import build_model, export_model
+from selfpose.inference import build_model, export_model, load_model
 from selfpose.method.metrics import METRICS, validation_metrics
 from selfpose.method.skeleton import H36M_17, Layout
 
@@ -54,6 +55,8 @@ def make_store(
     format_: str = "test",
     activities: tuple[str, ...] = ("Walking", "Sitting"),
     has_3d: bool = True,
+    motions: tuple[str, ...] = ("a", "b", "c", "d", "e", "f"),
+    facts: Mapping[str, str] | None = None,
 ) -> Path:
     train, test = (
         write_rows(root, name, rows, has_3d=has_3d) for name, rows in (("train", 60), ("test", 47))
@@ -66,7 +69,8 @@ def make_store(
         image_size=SIZE,
         activities=activities,
         subjects=("A", "B", "C"),
-        motions=("a", "b", "c", "d", "e", "f"),
+        motions=motions,
+        facts=facts or {},
         licence="none",
         seed=0,
         made_from={},
@@ -110,6 +114,7 @@ class AllKnowing:
     image_size = SIZE
     config = SimpleNamespace(mode="complete")
     layout = H36M_17
+    trained_on: Mapping[str, str] = {}
     joint_names: Sequence[str] = H36M_17.joints
 
     def __init__(self, store: Path, factors: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
@@ -207,10 +212,9 @@ def test_the_table_has_the_supplementarys_columns_and_its_rows_only_for_human36m
         texts[format_] = evaluate_exported(model, made, "test").tables
 
     ours, other = texts["human36m"]["activities.md"], texts["mocap17"]["activities.md"]
-    head = (
-        "| Method | Assumptions | Dir. | Disc. | Eat | Greet | Phon. | Photo | Pose | Purch. | Sit "
-        "| SitD. | Smoke | Wait | Walk | WalkD | WalkT | Avg. |"
-    )
+    names = "Dir. Disc. Eat Greet Phon. Photo Pose Purch. Sit SitD. Smoke Wait Walk WalkD WalkT"
+    heads = [f"{name} (mm, P-aligned)" for name in (*names.split(), "Avg.")]
+    head = f"| Method | Assumptions | {' | '.join(heads)} |"
     assert ours.splitlines().count(head) == other.splitlines().count(head) == 2
     assert "| Sosa & Hogg 2023 | Unp. 2D | 84.4 | 77.8 |" in ours
     assert "102.5 | 96.7 |" in ours
@@ -219,10 +223,74 @@ def test_the_table_has_the_supplementarys_columns_and_its_rows_only_for_human36m
     table = list(csv.DictReader(texts["human36m"]["activities.csv"].splitlines()))
     (mine,) = (r for r in table if (r["method"], r["statistic"]) == ("this model", "mean"))
     shown = next(line for line in ours.splitlines() if line.startswith("| this model |"))
-    assert f"{float(mine['Photo']):.1f}" == shown.split(" | ")[7]
-    assert mine["Dir."] == ""
+    assert f"{float(mine['Photo (mm, P-aligned)']):.1f}" == shown.split(" | ")[7]
+    assert mine["Dir. (mm, P-aligned)"] == ""
     assert "| motions | | 0 | 0 | 0 | 0 | 0 | 5 |" in ours
     assert "pck.md" not in texts["human36m"]
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("drifted", ["S9/Greeting-2", "S9/SittingDown 1"])
+def test_the_figure_is_given_with_and_without_shifted_sequences(
+    drifted: str, tmp_path: Path
+) -> None:
+    names = ("S9/Walking-1", drifted, "S9/Eating-1", "S11/Eating-1", "S11/Walking-1", "S1/Eating-1")
+    made = make_store(tmp_path, format_="human36m", motions=names)
+    result = evaluate_exported(exported(tmp_path), made, "test")
+
+    error, motion = result.records["p_mpjpe_mm"], result.records["motion"]
+    means = result.details["without_drift"]["means"]["p_mpjpe_mm"]
+    assert means["all"] == pytest.approx(error.mean())
+    assert means["without"] == pytest.approx(error[motion != 1].mean())
+    (note,) = result.notes
+    assert f"{means['all']:.1f} mm with, {means['without']:.1f} mm without the 10 frames" in note
+    assert "--exclude-drift" in note
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_data_without_shifted_sequences_has_one_figure(tmp_path: Path) -> None:
+    for number, format_ in enumerate(("human36m", "mpi_inf_3dhp")):
+        names = ("S9/Greeting-1", "b", "c", "d", "e", "S9/Greeting-2" if number else "f")
+        folder = tmp_path / format_
+        folder.mkdir()
+        made = make_store(folder, format_=format_, motions=names)
+        result = evaluate_exported(exported(folder), made, "test")
+
+        assert result.notes == []
+        assert "without_drift" not in result.details
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_scale_and_annotations_that_differ_from_the_training_data_are_named(
+    tmp_path: Path,
+) -> None:
+    folder = exported(tmp_path)
+    config = load_model(folder).config
+    trained_on = {"format": "test", "scale": "real", "annotations": "annot3", "level": "plain"}
+    export_model(build_model(config, H36M_17, h=0.4), config, folder, trained_on)
+    facts = {"scale": "universal", "annotations": "univ_annot3", "level": "rooms"}
+    other = make_store(tmp_path, facts=facts)
+    notes = evaluate_exported(folder, other, "test").notes
+
+    assert notes == [
+        "scale differs: the model was trained on real, and is evaluated on universal",
+        "annotations differs: the model was trained on annot3, and is evaluated on univ_annot3",
+    ]
+    same = {"scale": "real", "annotations": "annot3"}
+    assert evaluate_exported(folder, make_store(tmp_path, facts=same), "test").notes == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_every_head_of_a_column_says_unit_and_alignment(tmp_path: Path) -> None:
+    names = ("Standing/Walking", "On The Floor")
+    made = make_store(tmp_path, format_="mpi_inf_3dhp", activities=names)
+    tables = evaluate_exported(exported(tmp_path), made, "test").tables
+
+    about = {"method", "assumptions", "statistic", "activity", "frames", "motions"}
+    for name in ("activities.csv", "pck.csv"):
+        for head in set(next(csv.reader([tables[name].splitlines()[0]]))) - about:
+            assert re.search(r"\bmm\b|share", head), head
+            assert "aligned" in head, head
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -233,7 +301,8 @@ def test_mpi_inf_3dhp_gets_a_table_of_pck_and_auc(tmp_path: Path) -> None:
     result = evaluate_exported(exported(tmp_path), made, "test")
 
     lines = result.tables["pck.md"].splitlines()
-    assert "| Method | Assumptions | Standing/Walking | On The Floor | Avg. |" in (
+    heads = [f"{name} (mm, P-aligned)" for name in (*names, "Avg.")]
+    assert f"| Method | Assumptions | {' | '.join(heads)} |" in (
         result.tables["activities.md"].splitlines()
     )
     (total,) = (line for line in lines if line.startswith("| all frames | 47 | 5 |"))

@@ -13,12 +13,15 @@ from selfpose.method.metrics import (
     error_2d_side_swap_px,
     flat_depth,
     group_activities,
+    joint_distances,
     mpjpe,
     n_mpjpe,
     p_mpjpe,
     p_mpjpe_side_swap,
     pck,
     pck_joints,
+    scale_to_truth,
+    share_within,
     validation_metrics,
     validation_subset,
 )
@@ -128,7 +131,7 @@ def test_pck_counts_14_joints_of_a_body() -> None:
 
 
 def test_error_2d_is_measured_between_pixel_centres() -> None:
-    truth = np.zeros((1, 17, 2))
+    truth = people(1)[..., :2] / 2000
     one_pixel_right = truth + np.array([2 / 63, 0.0])
 
     np.testing.assert_allclose(error_2d_px(one_pixel_right, truth, image_size=64), 1.0)
@@ -262,6 +265,57 @@ def test_a_prediction_that_is_not_finite_makes_the_objective_infinite(bad: float
         assert values["val/n_mpjpe_mm"] == np.inf
         assert values["val/error_2d_px"] == np.inf
         assert values["val/pck_150"] < 1.0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300])
+def test_no_scale_turns_a_prediction_inside_out(scale: float) -> None:
+    truth = people(30)
+    centred = truth - truth[:, :1]
+    scaled, _ = scale_to_truth(-scale * centred, truth, root=0)
+
+    assert (scaled == 0).all()
+    assert n_mpjpe(-centred, truth, root=0).min() > 300.0
+    assert pck(joint_distances(scaled, centred)[:, pck_joints(H36M_17)]) < 0.5
+
+
+def test_a_mirrored_prediction_still_gets_its_least_squares_scale() -> None:
+    truth = people(30)
+    mirrored = (truth - truth[:, :1]) * [1.0, 1.0, -1.0] / 300
+
+    scaled, _ = scale_to_truth(mirrored, truth, root=0)
+
+    ratio = np.linalg.norm(scaled, axis=(1, 2)) / np.linalg.norm(mirrored, axis=(1, 2))
+    assert (ratio > 200).all()
+
+
+@pytest.mark.parametrize("place", [0.0, 4000.0])
+@pytest.mark.parametrize("prediction", ["truth", "other"])
+def test_a_truth_in_one_place_has_no_error_at_all(place: float, prediction: str) -> None:
+    truth = people(4)
+    truth[2] = place
+    predicted = truth.copy() if prediction == "truth" else people(4, seed=1)
+
+    errors = {
+        "P": p_mpjpe(predicted, truth),
+        "P mirrored": p_mpjpe(predicted, truth, reflection="best"),
+        "P swap": p_mpjpe_side_swap(predicted, truth, layout=H36M_17),
+        "N": n_mpjpe(predicted, truth, root=0),
+        "plain": mpjpe(predicted, truth, root=0),
+        "2D": error_2d_px(predicted[..., :2], truth[..., :2], image_size=64),
+        "PCK": share_within(joint_distances(predicted, truth), 150.0),
+    }
+
+    for name, error in errors.items():
+        assert np.isnan(error).tolist() == [False, False, True, False], name
+    assert np.isnan(pck(joint_distances(predicted, truth)))
+    assert np.isnan(auc(joint_distances(predicted, truth)))
+
+
+def test_validation_on_a_degenerate_truth_is_nan_in_every_metric() -> None:
+    given = validation_inputs()
+    given["truth_3d_nj3"][5], given["truth_2d_nj2"][5] = 0.0, 0.0
+
+    assert all(np.isnan(value) for value in validation_metrics(**given).values())
 
 
 @pytest.mark.parametrize(("length", "frames"), [(10, 3), (1000, 999), (4501, 512), (7, 1)])

@@ -47,6 +47,9 @@ def describe(path: Path) -> StoreSummary:
     store = open_store(path)
     metadata = store.metadata
     size = sum(shard.size for shards in metadata.shards.values() for shard in shards)
+    splits = [store.split(name) for name in SPLITS if name != "prior"]
+    has_3d = any(split.has_3d for split in splits)
+    empty = [name for name in SPLITS if not len(store.split(name))]
     facts = {
         "format": metadata.format,
         "layout": f"{metadata.layout} ({len(metadata.joints)} joints)",
@@ -58,13 +61,17 @@ def describe(path: Path) -> StoreSummary:
         "subjects": str(len(metadata.subjects)),
         "activities": ", ".join(metadata.activities),
         "units": metadata.units,
-        "true 3D poses": "yes" if store.split("val").has_3d else "none: 2D joints only",
+        "true 3D poses": "yes" if has_3d else "none: 2D joints only",
         "size": f"{size / 1e6:.1f} MB",
         "licence": metadata.licence,
         "skipped": _describe_skipped(metadata.skipped, path),
     }
+    if empty:
+        facts["empty splits"] = f"{', '.join(empty)}: all items of theirs were left out"
     rows = {name: len(store.split(name)) for name in metadata.shards}
-    return StoreSummary(store.digest, rows, facts, unavailable=_unavailable(store))
+    quality = {name: text for name, text in facts.items() if name.startswith("check: ")}
+    quality["left out"] = _count_skipped(metadata.skipped)
+    return StoreSummary(store.digest, rows, facts, unavailable=_unavailable(store), quality=quality)
 
 
 def _unavailable(store: Store) -> dict[str, str]:
@@ -77,11 +84,16 @@ def _unavailable(store: Store) -> dict[str, str]:
 
 def _describe_skipped(skipped: Mapping[str, int], path: Path) -> str:
     """Return what the import left out, in words, the most frequent reason first."""
+    return _count_skipped(skipped, f", named in {path / SKIPPED_FILE}")
+
+
+def _count_skipped(skipped: Mapping[str, int], where: str = "") -> str:
+    """Return the number of items that were left out, by reason, the most frequent first."""
     if not skipped:
         return "nothing"
     reasons = sorted(skipped.items(), key=lambda reason: -reason[1])
     words = "; ".join(f"{count}: {reason}" for reason, count in reasons)
-    return f"{sum(skipped.values())} items, named in {path / SKIPPED_FILE}: {words}"
+    return f"{sum(skipped.values())} items{where}: {words}"
 
 
 def draw_contact_sheet(path: Path, out_png: Path) -> None:

@@ -79,11 +79,7 @@ def run_import(source: Source, out: Path, options: ImportOptions, progress: Prog
         BadInputError: a split has no rows, `out` holds something else, the disk is too small, or
             an item is bad and the options are strict.
     """
-    for split in SPLITS:
-        if not source.rows.get(split):
-            raise BadInputError(
-                f"{source.format}: nothing falls into the split {split}; it takes more data"
-            )
+    _check_rows(source)
     if options.strict:
         check_strict(source.skipped)
     made_from = _made_from(source, options)
@@ -109,6 +105,28 @@ def run_import(source: Source, out: Path, options: ImportOptions, progress: Prog
             raise _explain(error, partial) from None
         finally:
             _remove_if_useless(partial)
+
+
+def _check_rows(source: Source) -> None:
+    """Raise if nothing is left, or if a split has no rows though nothing was left out of it.
+
+    A split that lost all its rows to bad items stays empty, because one bad item must not refuse
+    all the others; `data info` says so.
+    """
+    if not any(source.rows.values()):
+        first = source.skipped[0] if source.skipped else None
+        why = "it takes more data" if first is None else f"the first is {first.item}: "
+        raise BadInputError(
+            f"{source.format}: nothing can be imported; {why}{first.reason if first else ''}"
+        )
+    halves = {"train", "prior"}  # a bad item of one sequence is written down for its first half
+    bad = {skip.split for skip in source.skipped}
+    bad |= halves if bad & halves else set()
+    for split in SPLITS:
+        if not source.rows.get(split) and split not in bad:
+            raise BadInputError(
+                f"{source.format}: nothing falls into the split {split}; it takes more data"
+            )
 
 
 def _made_from(source: Source, options: ImportOptions) -> dict[str, str | int | None]:
@@ -199,6 +217,8 @@ def _row_bytes(source: Source, split: str, options: ImportOptions) -> float:
     """Return the mean number of bytes of a few rows of a split, which are made for this."""
     rows, wanted = source.rows[split], SAMPLED_ROWS[options.encoding]
     sizes: list[int] = []
+    if not rows:
+        return 0.0
     for i in range(4 * wanted):
         at = (2 * i + 1) * rows // (8 * wanted)
         columns = _EncodedJob(source.job(split, at, at + 1), options)().columns
@@ -234,7 +254,7 @@ def _write_parts(
     parts = [
         _Part(f"{split}/{i:05d}.arrow", split, start, min(start + SHARD_ROWS, source.rows[split]))
         for split in SPLITS
-        for i, start in enumerate(range(0, source.rows[split], SHARD_ROWS))
+        for i, start in enumerate(range(0, source.rows.get(split, 0), SHARD_ROWS))
     ]
     done = {name: _from_journal(entry) for name, entry in journal["parts"].items()}
     done = {name: part for name, part in done.items() if _is_whole(partial, part.shard)}
@@ -327,9 +347,8 @@ def _metadata(
         )
         for split in SPLITS
     }
-    for split, files in shards.items():
-        if not files:
-            _refuse_empty(split, partial, skipped)
+    if not any(shards.values()):
+        _refuse_empty(partial, skipped)
     return Metadata(
         format=source.format,
         layout=source.layout.name,
@@ -350,11 +369,10 @@ def _metadata(
     )
 
 
-def _refuse_empty(split: str, partial: Path, skipped: list[Skip]) -> None:
-    first = next(skip for skip in skipped if skip.split == split)
+def _refuse_empty(partial: Path, skipped: list[Skip]) -> None:
     raise BadInputError(
-        f"{partial}: every item of the split {split} is bad; the first is {first.item}: "
-        f"{first.reason}; mend the data and remove this folder"
+        f"{partial}: every item is bad; the first is {skipped[0].item}: {skipped[0].reason}; mend "
+        "the data and give the same command again"
     )
 
 

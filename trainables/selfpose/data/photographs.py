@@ -30,6 +30,7 @@ from selfpose.data.foreground import (
     is_silhouette,
     read_mask,
 )
+from selfpose.data.plausibility import Unit
 from selfpose.data.seeding import generator
 from selfpose.data.sources import ImportJob, ImportOptions, Made, Skip
 from selfpose.data.synthetic.cameras import Crop, draw_crop
@@ -61,6 +62,11 @@ class PhotoOptions(ImportOptions):
         "keep",
         description="What becomes of the background: `keep` leaves it, `remove` paints every pixel "
         "black that the foreground mask leaves out.",
+    )
+    unit: Unit | None = Field(
+        None,
+        description="Unit of the 3D joints, for who knows better than the format. Default: the "
+        "format's own.",
     )
 
 
@@ -126,7 +132,7 @@ def limit_rows(rows: Photographs, limit: int | None) -> Photographs:
 
     A frame is kept with the rows of all its cameras, so there can be more rows than `limit`.
     """
-    if limit is None:
+    if limit is None or not len(rows):
         return rows
     motion_n, frame_n = rows.columns["motion"], rows.columns["frame"]
     frames, frame_of_n = np.unique(np.stack([motion_n, frame_n]), axis=1, return_inverse=True)
@@ -172,6 +178,8 @@ def _whence_masks(parts: Sequence[Photographs]) -> str | None:
     """Return where the masks of these pictures come from, in words; None if some have no mask."""
     given = estimated = 0
     for part in parts:
+        if not len(part):
+            continue
         with_mask_n = np.asarray([place is not None for place in part.masks or [None] * len(part)])
         with_backdrop_n = np.zeros(len(part), dtype=bool)
         if part.backdrop_n is not None:
@@ -329,7 +337,8 @@ class PhotographJob:
         ):
             raise BadPictureError("joints are not numbers")
         slack_2 = self.rows.slack * size_2
-        if (joints_j2 < -slack_2).any() or (joints_j2 > size_2 - 1 + slack_2).any():
+        inside_j2 = (joints_j2 >= -slack_2) & (joints_j2 <= size_2 - 1 + slack_2)
+        if not inside_j2.all():
             raise BadPictureError("joints outside the picture")
 
     def _frame_mask(self, place: MaskPlace, i: int) -> NDArray[np.uint8]:

@@ -112,7 +112,8 @@ class Source:
     job: Callable[[str, int, int], ImportJob]
     """Function that gives the job for a range of rows: `job(split, start, end)`."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Facts that `posetune data info` prints about the data, by name: level, views, scale."""
+    """Facts that `posetune data info` prints about the data, by name: level, views, scale, and what
+    the checks of `plausibility` measured."""
     skipped: tuple[Skip, ...] = ()
     """Bad items that were found while the annotations were read; they have no rows."""
     excluded: tuple[Skip, ...] = ()

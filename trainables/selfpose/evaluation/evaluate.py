@@ -19,6 +19,7 @@ import numpy as np
 from posetune.api import BadInputError, Contest, Evaluation, Progress, silent
 from selfpose.data.store import Split, Store, open_store
 from selfpose.evaluation.averages import Average, Averager, Averages
+from selfpose.evaluation.notes import compare_data, drifted_rows, without_drift
 from selfpose.evaluation.pictures import draw_pictures
 from selfpose.evaluation.scores import Predictions, score_frames, table_rows
 from selfpose.evaluation.tables import Header, activity_table, pck_table
@@ -73,6 +74,7 @@ def evaluate_exported(
     averager = Averager(rows.activity, rows.motion)
     averages = {name: averager.average(value_n) for name, value_n in scores.items()}
     main = "p_mpjpe_mm" if "p_mpjpe_mm" in scores else "error_2d_px"
+    drift, drift_notes = without_drift(scores, drifted_rows(data, rows))
     metrics = {f"{split}/{name}": average for name, average in _metrics(averages).items()}
     baselines = _baselines(averages)
     origin = ("activity", "subject", "motion", "camera", "frame")
@@ -91,7 +93,8 @@ def evaluate_exported(
         ),
         tables=_tables(data, split, predictor=predictor, averages=averages, averager=averager),
         intervals={n: (a.low, a.high) for n, a in {**metrics, **baselines}.items()},
-        details=_details(data, averages, averager),
+        details=_details(data, averages, averager) | drift,
+        notes=[*compare_data(predictor.trained_on, data), *drift_notes],
         contest=_contest(data, main, sees_images=_takes_images(predictor)),
     )
 

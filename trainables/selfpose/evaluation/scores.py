@@ -32,6 +32,7 @@ from selfpose.method.metrics import (
     p_mpjpe_side_swap,
     pck_joints,
     scale_to_truth,
+    share_within,
 )
 from selfpose.method.procrustes import procrustes_align
 from selfpose.method.skeleton import Layout
@@ -134,10 +135,11 @@ def _found(
 ) -> Mapping[str, NDArray[np.float64]]:
     """Return two columns: PCK at 150 mm, and its mean over the thresholds of the AUC.
 
-    Both are shares of a frame's joints that are closer to the truth than the threshold.
+    Both are shares of a frame's joints that are closer to the truth than the threshold; NaN where
+    the truth is degenerate.
     """
-    shares = [(distance_nj < threshold).mean(axis=1) for threshold in AUC_THRESHOLDS_MM]
-    within_n = (distance_nj < PCK_THRESHOLD_MM).mean(axis=1)
+    shares = [share_within(distance_nj, threshold) for threshold in AUC_THRESHOLDS_MM]
+    within_n = share_within(distance_nj, PCK_THRESHOLD_MM)
     return dict(zip(names, (within_n, np.mean(shares, axis=0)), strict=True))
 
 

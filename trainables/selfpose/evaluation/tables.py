@@ -15,12 +15,12 @@ from selfpose.evaluation.scores import Row
 __all__ = ["Header", "activity_table", "pck_table"]
 
 _PCK_COLUMNS = {
-    "pck_150": "PCK@150, scaled",
-    "auc": "AUC, scaled",
-    "p_pck_150": "PCK@150, P-aligned",
-    "p_auc": "AUC, P-aligned",
-    "p_mpjpe_mm": "P-MPJPE, mm",
-    "n_mpjpe_mm": "N-MPJPE, mm",
+    "pck_150": "PCK@150 mm, share, root and scale aligned",
+    "auc": "AUC to 150 mm, share, root and scale aligned",
+    "p_pck_150": "PCK@150 mm, share, P-aligned",
+    "p_auc": "AUC to 150 mm, share, P-aligned",
+    "p_mpjpe_mm": "P-MPJPE, mm, P-aligned",
+    "n_mpjpe_mm": "N-MPJPE, mm, root and scale aligned",
 }
 
 _BOOTSTRAP = (
@@ -81,7 +81,8 @@ def activity_table(
     sizes = [f"| motions | | {' | '.join(str(count[n][1]) for n in names)} | {averager.motions} |"]
     frames = sum(n for n, _ in averager.counts.values())
     sizes += [f"| frames | | {' | '.join(str(count[n][0]) for n in names)} | {frames} |"]
-    head = _head(["Method", "Assumptions", *names, "Avg."])
+    heads = [f"{name} ({_measured(unit)})" for name in (*names, "Avg.")]
+    head = _head(["Method", "Assumptions", *heads])
     text = [
         f"# {title}",
         "",
@@ -101,7 +102,12 @@ def activity_table(
         *head,
         *(_markdown(line, _interval) for line in lines),
     ]
-    return "\n".join(text) + "\n", _csv([*names, "Avg."], [*lines, *published])
+    return "\n".join(text) + "\n", _csv(heads, [*lines, *published])
+
+
+def _measured(unit: str) -> str:
+    """Return unit and alignment of a table's numbers, for the heads of its columns."""
+    return "mm, P-aligned" if unit == "mm" else "px, not aligned"
 
 
 def pck_table(
@@ -119,7 +125,8 @@ def pck_table(
     named = {f"{header.activities[i]}": i for i in averager.counts}
     head = ["Activity", "frames", "motions", *_PCK_COLUMNS.values()]
     text = ["# PCK and AUC", "", header.source, "", *_head(head)]
-    flat: list[list[object]] = [["activity", "frames", "motions", "statistic", *_PCK_COLUMNS]]
+    head_csv = ["activity", "frames", "motions", "statistic", *_PCK_COLUMNS.values()]
+    flat: list[list[object]] = [[*head_csv]]
     total = (sum(frames for frames, _ in averager.counts.values()), averager.motions)
     for name, activity in {**named, "all frames": -1}.items():
         frames, motions = averager.counts.get(activity, total)

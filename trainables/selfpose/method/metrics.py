@@ -2,7 +2,9 @@
 
 Read `validation_metrics` first. Errors are computed per frame and averaged at the end; a
 prediction that is not finite has an infinite error. Predictions have no scale of their own, so
-each 3D error first fits either a similarity (P-) or a scale (N-) to the truth.
+each 3D error first fits either a similarity (P-) or a scale (N-) to the truth; a scale is never
+negative, because that would turn a pose inside out. A truth with all joints in one place is no
+pose: every error against it is NaN, and so is every average that it is part of.
 
 Frames and units:
     3D      camera axes (x right, y down, z away from the camera); the truth in millimetres
@@ -34,6 +36,7 @@ __all__ = [
     "error_2d_side_swap_px",
     "flat_depth",
     "group_activities",
+    "is_degenerate",
     "joint_distances",
     "mpjpe",
     "n_mpjpe",
@@ -42,6 +45,7 @@ __all__ = [
     "pck",
     "pck_joints",
     "scale_to_truth",
+    "share_within",
     "validation_metrics",
     "validation_subset",
 ]
@@ -69,7 +73,7 @@ METRICS: Mapping[str, Metric] = {
         "mm", "min", "The same as the frame mean, the better of the pose and its left/right swap"
     ),
     "val/n_mpjpe_mm": Metric(
-        "mm", "min", "Mean joint distance, root at 0, after the least-squares scale"
+        "mm", "min", "Mean joint distance, root at 0, after the least-squares scale (0 or more)"
     ),
     "val/pck_150": Metric(
         "share", "max", "Joints closer than 150 mm, root at 0, after the least-squares scale"
@@ -122,7 +126,7 @@ def validation_metrics(
         given: the fields of `ValidationArrays`.
 
     Returns:
-        Metric name to value. Not finite if a prediction is not.
+        Metric name to value. Not finite if a prediction is not; NaN if a true pose is degenerate.
 
     Raises:
         ValueError: there is no frame, or shapes do not fit.
@@ -165,15 +169,15 @@ def validation_metrics(
 
 
 def joint_distances(a_njd: NDArray[Any], b_njd: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the distance of each joint to the same joint of another pose.
+    """Return the distance of each joint of a prediction to the same joint of the truth.
 
     Args:
-        a_njd: poses, (N, J, D), any frame and unit.
-        b_njd: the other poses, (N, J, D), the same frame and unit.
+        a_njd: predicted poses, (N, J, D), any frame and unit.
+        b_njd: true poses, (N, J, D), the same frame and unit.
 
     Returns:
-        Distances, (N, J), the same unit. One that is not a number, because a joint is not, is
-        infinite.
+        Distances, (N, J), the same unit. One that is not a number, because a predicted joint is
+        not, is infinite. All distances to a truth that is degenerate (see `is_degenerate`) are NaN.
 
     Raises:
         ValueError: the shapes differ.
@@ -182,7 +186,21 @@ def joint_distances(a_njd: NDArray[Any], b_njd: NDArray[Any]) -> NDArray[np.floa
         raise ValueError(f"poses must have the same shape, got {a_njd.shape} and {b_njd.shape}")
     with np.errstate(invalid="ignore", over="ignore"):  # of a prediction that is not finite
         distance_nj = np.linalg.norm(a_njd.astype(np.float64) - b_njd, axis=-1)
-    return np.where(np.isnan(distance_nj), np.inf, distance_nj)
+    distance_nj = np.where(np.isnan(distance_nj), np.inf, distance_nj)
+    distance_nj[is_degenerate(b_njd)] = np.nan
+    return distance_nj
+
+
+def is_degenerate(poses_njd: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which poses are none, (N,): all joints are in one place, or one is not a number.
+
+    Args:
+        poses_njd: poses, (N, J, D), any unit and frame.
+    """
+    with np.errstate(invalid="ignore"):  # of infinities
+        extent_n = np.ptp(poses_njd.astype(np.float64), axis=1).max(axis=1)
+    poses_apart_n: NDArray[np.bool_] = (extent_n > 0) & np.isfinite(extent_n)  # NaN compares False
+    return ~poses_apart_n
 
 
 def p_mpjpe(
@@ -223,7 +241,7 @@ def p_mpjpe_side_swap(
 def scale_to_truth(
     predicted_nj3: NDArray[Any], truth_nj3: NDArray[Any], *, root: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Move both poses' roots to 0 and scale the predicted one by least squares.
+    """Move both poses' roots to 0 and scale the predicted one by least squares, by 0 or more.
 
     Args:
         predicted_nj3: predicted poses, (N, J, 3), camera axes, any unit.
@@ -237,7 +255,8 @@ def scale_to_truth(
     with np.errstate(invalid="ignore", over="ignore"):  # of a prediction that is not finite
         square_n = np.square(predicted_nj3).sum(axis=(1, 2))
         product_n = (predicted_nj3 * truth_nj3).sum(axis=(1, 2))
-        scale_n = product_n / np.where(square_n > 0, square_n, 1.0)
+        # A negative scale would find a pose that is turned inside out, -truth, without a fault.
+        scale_n = np.maximum(product_n / np.where(square_n > 0, square_n, 1.0), 0.0)
         return scale_n[:, None, None] * predicted_nj3, truth_nj3
 
 
@@ -288,9 +307,23 @@ def pck(distance_nj: NDArray[Any], threshold_mm: float = PCK_THRESHOLD_MM) -> fl
         threshold_mm: the threshold, mm.
 
     Returns:
-        The share, 0 to 1, no unit.
+        The share, 0 to 1, no unit; NaN if a distance is.
     """
-    return float((distance_nj < threshold_mm).mean())
+    return float(share_within(distance_nj, threshold_mm).mean())
+
+
+def share_within(distance_nj: NDArray[Any], threshold_mm: float) -> NDArray[np.float64]:
+    """Return the share of each frame's joints that are closer to the truth than a threshold.
+
+    Args:
+        distance_nj: distance of each joint from the truth, (N, J), mm.
+        threshold_mm: the threshold, mm.
+
+    Returns:
+        The shares, (N,), 0 to 1, no unit; NaN for a frame with a distance that is NaN.
+    """
+    share_n = (distance_nj < threshold_mm).mean(axis=1)
+    return np.where(np.isnan(distance_nj).any(axis=1), np.nan, share_n)
 
 
 def auc(distance_nj: NDArray[Any]) -> float:

@@ -49,7 +49,7 @@ def check_discriminator(loss: float, epoch: int) -> None:
     Raises:
         TrialFailedError: it has not.
     """
-    if loss < _DEAD_DISCRIMINATOR_LOSS:
+    if not loss >= _DEAD_DISCRIMINATOR_LOSS:  # so that NaN does not pass
         raise TrialFailedError(
             f"collapsed in epoch {epoch}: the discriminator's loss is {loss:.1e}, it tells every "
             "skeleton apart and teaches nothing; lower discriminator.learning_rate_ratio or raise "
@@ -72,13 +72,13 @@ def check_spread(
         TrialFailedError: all frames get one and the same; says of which kind.
     """
     share = float(joints_nj2.std(axis=0).mean()) / usual_2d
-    if share < _SMALLEST_SHARE:
+    if not share >= _SMALLEST_SHARE:  # so that NaN does not pass
         raise TrialFailedError(
             f"collapsed in epoch {epoch}: one and the same 2D pose for every validation frame "
             f"(its spread is {share:.1%} of the prior's)"
         )
     spread = float(poses_nj3.std(axis=0).mean())
-    if spread < _SMALLEST_SHARE:
+    if not spread >= _SMALLEST_SHARE:
         raise TrialFailedError(
             f"collapsed in epoch {epoch}: one and the same pose for every validation frame "
             f"(spread {spread:.1e} of a limb's length)"

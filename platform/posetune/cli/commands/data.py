@@ -48,6 +48,11 @@ def import_(
     prior: Annotated[str | None, typer.Option(help="handdb: parts that give 2D poses.")] = None,
     test: Annotated[str | None, typer.Option(help="handdb: parts to test on.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Pictures raw or as jpeg.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of 3D joints: m, cm, mm or inch.")] = None,
+    exclude_drift: Annotated[
+        bool | None,
+        typer.Option("--exclude-drift", help="human36m: leave out S9's shifted sequences."),
+    ] = None,
     strict: Annotated[bool | None, typer.Option(help="Refuse bad items.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default all cores.")] = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
@@ -79,6 +84,8 @@ def import_(
         "prior": prior,
         "test": test,
         "encoding": encoding,
+        "unit": unit,
+        "exclude_drift": exclude_drift,
         "strict": strict,
         "workers": workers,
     }
@@ -87,10 +94,20 @@ def import_(
         importer.run(file, out, options, progress)
     summary = found.describe_store(out)
     if as_json:
-        print_json({"store": str(out), "digest": summary.digest, "rows": dict(summary.rows)})
+        print_json(
+            {
+                "store": str(out),
+                "digest": summary.digest,
+                "rows": dict(summary.rows),
+                "quality": dict(summary.quality),
+            }
+        )
         return
     rows = ", ".join(f"{split} {count}" for split, count in summary.rows.items())
     console.print(f"store {out}: {rows}")
+    left_out = summary.quality.get("left out", "nothing")
+    if left_out != "nothing":
+        console.print(f"left out: {left_out}", markup=False)
     console.print(f"Next: posetune data info {out}")
 
 

@@ -70,6 +70,8 @@ def evaluate(
         print((out / "metrics.json").read_text(encoding="utf-8"), end="")
         return
     console.print(evaluation_table(evaluation, f"{found.name} on split {split} of {store}"))
+    for note in evaluation.notes:
+        console.print(note, markup=False)
     if facts.get("test_split_opened"):
         console.print(f"looks at this test split so far: {facts['test_split_opened']}")
     console.print(f"{out}: {', '.join(file.name for file in files)}")

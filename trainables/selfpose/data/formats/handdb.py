@@ -35,6 +35,7 @@ from selfpose.data.decoding import (
     read_picture_bytes,
 )
 from selfpose.data.importing import run_import
+from selfpose.data.plausibility import Checks, Take
 from selfpose.data.shards import Column
 from selfpose.data.sources import ImportOptions, Made, Skip, Source
 from selfpose.data.store import SPLITS
@@ -45,6 +46,9 @@ __all__ = ["IMPORTER", "HandDBOptions", "read_handdb"]
 
 CROP_FACTOR = 2.2
 """Side of the crop divided by the larger side of the joints' box. Source: the dataset's paper."""
+FARTHEST_CENTRE = 0.5
+"""Largest distance of hand_box_center from the middle of the joints' box in x or y, as a share of
+the box's larger side: the centre must lie in the box."""
 JOINTS = len(HAND_21.joints)
 ANNOTATED = 1
 """Third number of a point that was annotated."""
@@ -144,7 +148,12 @@ def read_handdb(root: Path, options: HandDBOptions) -> Source:
                     hands[split].append(_read_hand(item, entry, part))
                 except BadPictureError as error:
                     skipped.append(Skip(split, item, str(error)))
-    chosen = {split: _limited(some, options.limit) for split, some in hands.items()}
+    checks = Checks(HAND_21)
+    sound = {
+        split: _sound_hands(split, some, options, checks) for split, some in hands.items() if some
+    }
+    checks.finish(root)
+    chosen = {split: _limited(sound.get(split, ()), options.limit) for split in SPLITS}
     motions = tuple(dict.fromkeys(hand.motion for some in chosen.values() for hand in some))
     numbers = {name: i for i, name in enumerate(motions)}
     return Source(
@@ -163,9 +172,36 @@ def read_handdb(root: Path, options: HandDBOptions) -> Source:
             split=split,
             image_size=options.image_size,
         ),
-        facts={f"{split} from": ", ".join(options.parts(split)) for split in SPLITS},
-        skipped=tuple(skipped),
+        facts={
+            **{f"{split} from": ", ".join(options.parts(split)) for split in SPLITS},
+            **checks.facts(),
+        },
+        skipped=(*skipped, *checks.skipped),
     )
+
+
+def _sound_hands(
+    split: str, hands: Sequence[_Hand], options: HandDBOptions, checks: Checks
+) -> list[_Hand]:
+    """Return the hands of a split that the checks accept."""
+    sound: list[_Hand] = []
+    for part in options.parts(split):
+        some = [hand for hand in hands if hand.part == part]
+        if not some:
+            continue
+        # A hand stands there twice if both its picture and its joints do.
+        numbers: dict[tuple[str, bytes], int] = {}
+        keys = [(hand.picture, hand.joints_j2.tobytes()) for hand in some]
+        frame_n = np.asarray([numbers.setdefault(key, len(numbers)) for key in keys])
+        take = Take(
+            name=PARTS[part],
+            split=split,
+            names=[hand.picture for hand in some],
+            frame_n=frame_n,
+            joints_2d_nj2=np.stack([hand.joints_j2 for hand in some]),
+        )
+        sound += [some[i] for i in np.flatnonzero(checks.check(take)).tolist()]
+    return sound
 
 
 def _limited(hands: Sequence[_Hand], limit: int | None) -> list[_Hand]:
@@ -242,7 +278,7 @@ def _read_hand(item: str, entry: Any, part: str) -> _Hand:
     _check_inside(joints_j2, entry.get("img_width"), entry.get("img_height"))
     low_2, high_2 = joints_j2.min(axis=0), joints_j2.max(axis=0)
     side = float((high_2 - low_2).max())
-    if side <= 0:
+    if not side > 0:
         raise BadPictureError("all joints are at one place")
     crop = Crop(_centre(entry, (low_2 + high_2) / 2), CROP_FACTOR * side)
     is_left = bool(entry.get("is_left", 0))
@@ -261,11 +297,20 @@ def _centre(entry: Mapping[str, Any], middle_2: NDArray[np.float64]) -> tuple[fl
     return x, y
 
 
+def _check_centre(hand: _Hand) -> None:
+    """Refuse a hand whose crop lies elsewhere."""
+    low_2, high_2 = hand.joints_j2.min(axis=0), hand.joints_j2.max(axis=0)
+    off_2 = np.abs(np.asarray(hand.crop.centre_px) - (low_2 + high_2) / 2)
+    if not off_2.max() <= FARTHEST_CENTRE * (high_2 - low_2).max():
+        raise BadPictureError("hand_box_center is not at the joints")
+
+
 def _check_inside(joints_j2: NDArray[Any], width: Any, height: Any) -> None:
     """Refuse joints outside the picture; nothing is checked if the picture's size is not known."""
     if not isinstance(width, int | float) or not isinstance(height, int | float):
         return
-    if (joints_j2 < -0.5).any() or (joints_j2 > np.asarray((width, height)) - 0.5).any():
+    inside_j2 = (joints_j2 >= -0.5) & (joints_j2 <= np.asarray((width, height)) - 0.5)
+    if not inside_j2.all():
         raise BadPictureError("joints outside the picture")
 
 
@@ -313,9 +358,12 @@ class HandJob:
         joints_j2 = hand.crop.from_frame(hand.joints_j2)
         row: dict[str, Any] = dict.fromkeys(("subject", "camera", "frame"), 0)
         row["activity"] = list(PARTS).index(hand.part)
+        if self.split == "prior":
+            _check_centre(hand)
         if self.split != "prior":
             picture = decode_reduced(read_picture_bytes(Path(self.root, hand.picture)), 1)
             _check_inside(hand.joints_j2, picture.shape[1], picture.shape[0])
+            _check_centre(hand)
             bgr = cut_crop(picture, hand.crop, self.image_size, scale=1.0)
             image_ss3 = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
             row["image"] = image_ss3[:, ::-1] if hand.is_left else image_ss3

@@ -28,6 +28,8 @@ from selfpose.data.foreground import MaskPlace
 from selfpose.data.formats.human36m_protocol import (
     ACTIVITIES,
     CAMERA_IDS,
+    DRIFT,
+    DRIFTED,
     FRAME_SIZES,
     JOINTS,
     LICENCE,
@@ -44,6 +46,7 @@ from selfpose.data.photographs import (
     limit_rows,
     photograph_jobs,
 )
+from selfpose.data.plausibility import UNITS_MM, Checks, Take, lens_fault
 from selfpose.data.sources import Skip, Source
 
 __all__ = ["read_fetch"]
@@ -54,9 +57,6 @@ FIRST_ACTION = 2
 """Number of the first action; the dataset's action 1 stands for all actions together."""
 CORRUPT = {("S11/Directions-2", 54138969)}
 """Sequence and camera of the videos that are corrupt in the dataset itself."""
-DISAGREE_PX = 50.0
-"""Mean distance of projected 3D joints to the 2D joints, in pixels, above which a row is bad. The
-intrinsics were fitted without distortion, which makes good rows differ by a few pixels."""
 MASK_FOLDERS = ("ground_truth_bs", "ground_truth_bb")
 """Folders of silhouettes and of boxes; the first one that has a mask is used."""
 
@@ -89,6 +89,7 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
         progress(i, len(names), f"reading {name}")
         digest.update(f"{name}\0{_sha256(root / name / 'annot.h5')}\0".encode())
         collected.add(name)
+    collected.checks.finish(folder)
     joined = {split: join_photographs(some) for split, some in collected.parts.items()}
     with_backdrops = add_backdrops(joined, still="subject")
     rows = {split: limit_rows(part, options.limit) for split, part in with_backdrops.items()}
@@ -103,8 +104,8 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
         motions=tuple(names),
         rows={split: len(part) for split, part in rows.items()},
         job=job,
-        facts={**describe_protocol(options), **facts},
-        skipped=tuple(collected.skipped),
+        facts={**describe_protocol(options), **facts, **collected.checks.facts()},
+        skipped=(*collected.skipped, *collected.checks.skipped),
         excluded=tuple(collected.excluded),
     )
 
@@ -116,6 +117,7 @@ class _Collected:
         self._root, self._options = root, options
         self._stems = _mask_stems(root)
         self._sequences = 0
+        self.checks = Checks(JOINTS[options.layout][0])
         self.parts: dict[str, list[Photographs]] = {}
         self.skipped: list[Skip] = []
         self.excluded: list[Skip] = []
@@ -125,14 +127,21 @@ class _Collected:
         motion, self._sequences = self._sequences, self._sequences + 1
         file, subject = self._root / name / "annot.h5", name.split("/")[0]
         sequence = _read_arrays(file, self._options)
-        lengths = {key: len(values) for key, values in sequence.arrays.items()}
         split = "test" if subject in TEST_SUBJECTS else "train"
         split = "val" if subject == self._options.val else split
+        if name in DRIFTED and self._options.exclude_drift:
+            self.excluded.append(Skip(split, name, DRIFT))
+            return
+        lengths = {key: len(values) for key, values in sequence.arrays.items()}
         if len(set(lengths.values())) > 1:
             words = ", ".join(f"{key} {length}" for key, length in lengths.items())
             skip = Skip(split, f"{name} ({words})", "wrong count: arrays of unequal length")
             self.skipped.append(skip)
-            return
+            # What all arrays have is kept; rows that do not belong together disagree in 2D and 3D.
+            sequence = sequence.shortened(min(lengths.values()))
+            if not sequence.is_in_order():
+                self.skipped.append(Skip(split, name, "frames of a camera are not in order"))
+                return
         _check_cameras(sequence.arrays["camera"], file)
         rows = _rows(self._root, name, sequence=sequence, motion=motion, options=self._options)
         rows = rows.pick(np.flatnonzero(self._good_rows(name, split, sequence=sequence, rows=rows)))
@@ -147,18 +156,41 @@ class _Collected:
         cameras, actions = sequence.arrays["camera"], sequence.arrays["action"]
         for camera in sorted(set(CAMERA_IDS) - set(cameras.tolist())):
             self.skipped.append(Skip(split, f"{name} camera {camera}", "missing camera"))
-        known = (actions >= FIRST_ACTION) & (actions < FIRST_ACTION + len(ACTIVITIES))
-        bad = {"2D and 3D joints disagree": _disagree(sequence), "unknown action": ~known}
-        good_n = np.ones(len(rows), dtype=bool)
-        for reason, rows_n in bad.items():
-            named = [rows.names[i] for i in np.flatnonzero(rows_n & good_n).tolist()]
-            self.skipped += [Skip(split, item, reason) for item in named]
-            good_n &= ~rows_n
+        known_n = (actions >= FIRST_ACTION) & (actions < FIRST_ACTION + len(ACTIVITIES))
+        unknown = [rows.names[i] for i in np.flatnonzero(~known_n).tolist()]
+        self.skipped += [Skip(split, item, "unknown action") for item in unknown]
+        good_n = known_n & self._mirror_free(name, split, sequence)
+        checked = rows.pick(np.flatnonzero(good_n))
+        seen_nj2 = sequence.seen_2d_nj2()[good_n][:, JOINTS[self._options.layout][1]]
+        take = Take(
+            name=name,
+            split=split,
+            names=checked.names,
+            frame_n=checked.columns["frame"],
+            joints_3d_nj3=checked.joints_3d_nj3,
+            joints_2d_nj2=checked.joints_2d_nj2,
+            seen_2d_nj2=seen_nj2,
+            camera_n=checked.columns["camera"],
+            cameras=CAMERA_IDS,
+        )
+        if len(take):
+            good_n[good_n] = self.checks.check(take)
         for corrupt, camera in CORRUPT:
             if corrupt == name and camera in cameras:
                 skip = Skip(split, f"{name} camera {camera}", "corrupt video in the dataset")
                 self.excluded.append(skip)
                 good_n &= cameras != camera
+        return good_n
+
+    def _mirror_free(self, name: str, split: str, sequence: _Sequence) -> NDArray[np.bool_]:
+        """Return which rows come from cameras that do not mirror, (N,); write down the others."""
+        cameras_n = sequence.arrays["camera"]
+        good_n = np.ones(len(cameras_n), dtype=bool)
+        for camera, (fx, _, fy, _) in sequence.intrinsics.items():
+            fault = lens_fault((fx, fy))
+            if fault and camera in cameras_n:
+                self.skipped.append(Skip(split, f"{name} camera {camera}", fault))
+                good_n &= cameras_n != camera
         return good_n
 
 
@@ -175,7 +207,8 @@ def _rows(
             for camera, frame in zip(cameras, frames, strict=True)
         ],
         joints_2d_nj2=sequence.pose_2d_nj2[:, joints].astype(np.float32),
-        joints_3d_nj3=sequence.pose_3d_nj3[:, joints].astype(np.float32),
+        joints_3d_nj3=sequence.pose_3d_nj3[:, joints].astype(np.float32)
+        * np.float32(UNITS_MM[options.unit or "mm"]),
         columns={
             "activity": (sequence.arrays["action"] - FIRST_ACTION).astype(np.int32),
             "subject": np.full(len(frames), SUBJECTS.index(name.split("/")[0]), np.int32),
@@ -208,6 +241,33 @@ class _Sequence:
     @property
     def pose_3d_nj3(self) -> NDArray[Any]:
         return self.arrays[self.pose]
+
+    def is_in_order(self) -> bool:
+        """Return whether the frames of each camera follow one another, as h36m-fetch writes them.
+
+        They do not if a row is missing in the middle of one array.
+        """
+        camera_n, frame_n = self.arrays["camera"], self.arrays["frame"]
+        cameras = np.unique(camera_n).tolist()
+        return all((np.diff(frame_n[camera_n == camera]) > 0).all() for camera in cameras)
+
+    def shortened(self, rows: int) -> _Sequence:
+        """Return the sequence with its first rows only."""
+        return replace(self, arrays={name: some[:rows] for name, some in self.arrays.items()})
+
+    def seen_2d_nj2(self) -> NDArray[np.float64]:
+        """Return where the cameras see the 3D joints, (N, 32, 2), in pixels.
+
+        The places are NaN for a camera without intrinsics.
+        """
+        pose_3d_nj3 = self.pose_3d_nj3.astype(np.float64)
+        seen_nj2 = np.full((len(pose_3d_nj3), DATASET_JOINTS, 2), np.nan)
+        for camera, (fx, cx, fy, cy) in self.intrinsics.items():
+            here = np.flatnonzero(self.arrays["camera"] == camera)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                plane_nj2 = pose_3d_nj3[here, :, :2] / pose_3d_nj3[here, :, 2:]
+                seen_nj2[here] = plane_nj2 * (fx, fy) + (cx, cy)
+        return seen_nj2
 
 
 def _read_arrays(file: Path, options: Human36MOptions) -> _Sequence:
@@ -243,20 +303,6 @@ def _check_cameras(cameras_n: NDArray[Any], file: Path) -> None:
     if unknown:
         known = ", ".join(map(str, CAMERA_IDS))
         raise BadInputError(f"{file}: unknown camera {unknown[0]}; Human3.6M has {known}")
-
-
-def _disagree(sequence: _Sequence) -> NDArray[np.bool_]:
-    """Return in which rows the projected 3D joints are far from the 2D joints, (N,)."""
-    pose_3d_nj3 = sequence.pose_3d_nj3.astype(np.float64)
-    disagree_n = np.zeros(len(pose_3d_nj3), dtype=bool)
-    for camera, (fx, cx, fy, cy) in sequence.intrinsics.items():
-        here = np.flatnonzero(sequence.arrays["camera"] == camera)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            plane_nj2 = pose_3d_nj3[here, :, :2] / pose_3d_nj3[here, :, 2:]
-        off_nj2 = plane_nj2 * (fx, fy) + (cx, cy) - sequence.pose_2d_nj2[here]
-        # NaN compares as False here; the job finds it later and names it for what it is.
-        disagree_n[here] = np.linalg.norm(off_nj2, axis=-1).mean(axis=1) > DISAGREE_PX
-    return disagree_n
 
 
 def _mask_stems(root: Path) -> Mapping[str, str]:

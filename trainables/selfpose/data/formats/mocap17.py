@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from posetune.api import BadInputError, Importer, Progress
 from selfpose.data.importing import run_import
+from selfpose.data.plausibility import UNITS_MM, Unit
 from selfpose.data.seeding import generator
 from selfpose.data.synthetic.drawing import DrawingOptions, draw_corpus
-from selfpose.data.synthetic.motions import Corpus, Motion, half_of, place_in_room
+from selfpose.data.synthetic.motions import (
+    Corpus,
+    Motion,
+    check_corpus,
+    half_of,
+    place_in_room,
+)
 from selfpose.method.skeleton import H36M_17, Layout
 
-__all__ = ["IMPORTER", "read_mocap17"]
+__all__ = ["IMPORTER", "Mocap17Options", "read_mocap17"]
 
 GROUPS = ("train", "val", "test")
 """Names of the file's groups."""
@@ -34,22 +43,45 @@ COLUMNS = ("subject", "activity", "motion", "frame")
 """Names of the datasets that each group has beside `positions`."""
 
 
-def read_mocap17(file: Path, *, seed: int) -> Corpus:
-    """Read all motions and place each in the room.
+class Mocap17Options(DrawingOptions):
+    """Holds the options of an import of a file of motion capture."""
+
+    unit: Unit | None = Field(
+        None, description="Unit of the positions, for who knows better than the file. Default: mm."
+    )
+
+
+def read_mocap17(file: Path, *, seed: int, unit: Unit | None = None) -> Corpus:
+    """Read all motions, leave out frames that no person can have, and place each in the room.
 
     Args:
         file: the HDF5 file.
         seed: seed of each motion's place in the room.
+        unit: unit of the positions; None takes the file's word that they are in mm.
 
     Raises:
-        BadInputError: the file cannot be read or has another form; the message says what is wrong
-            and where.
+        BadInputError: the file cannot be read, has another form or holds no people; the message
+            says what is wrong and where.
     """
+    corpus = check_corpus(_read_file(file, unit), file)
+    motions = [replace(motion, joints_fj3=_placed(motion, seed)) for motion in corpus.motions]
+    return replace(corpus, motions=tuple(motions))
+
+
+def _placed(motion: Motion, seed: int) -> NDArray[np.float32]:
+    group = "train" if motion.split == "prior" else motion.split
+    return place_in_room(
+        motion.joints_fj3, LAYOUT, rng=generator(seed, "place", group, motion.name)
+    )
+
+
+def _read_file(file: Path, unit: Unit | None) -> Corpus:
+    """Read all motions as they stand in the file, in mm."""
     if not file.is_file():
         raise BadInputError(f"{file}: no such file")
     try:
         with h5py.File(file, "r") as h5:
-            return _read(h5, file, seed)
+            return _read(h5, file, unit)
     except BadInputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's own
@@ -57,15 +89,17 @@ def read_mocap17(file: Path, *, seed: int) -> Corpus:
         raise BadInputError(f"{file}: not a readable HDF5 file, or cut off: {reason}") from None
 
 
-def _read(h5: h5py.File, file: Path, seed: int) -> Corpus:
-    _check_layout(h5, file)
+def _read(h5: h5py.File, file: Path, unit: Unit | None) -> Corpus:
+    _check_layout(h5, file, unit)
     subjects, names = _texts(h5, "subjects", file), _texts(h5, "motions/name", file)
     activities = tuple(str(name) for name in _attribute(h5, "activities", file))
     limits = {"subject": len(subjects), "activity": len(activities), "motion": len(names)}
     motions = [
         motion
         for group in GROUPS
-        for motion in _read_group(h5, group, file=file, limits=limits, names=names, seed=seed)
+        for motion in _read_group(
+            h5, group, file=file, limits=limits, names=names, unit_mm=UNITS_MM[unit or "mm"]
+        )
     ]
     licences = {str(value) for key, value in h5.attrs.items() if key.startswith("licence")}
     return Corpus(
@@ -79,8 +113,8 @@ def _read(h5: h5py.File, file: Path, seed: int) -> Corpus:
     )
 
 
-def _check_layout(h5: h5py.File, file: Path) -> None:
-    """Refuse a file whose joints are not those of the layout, in mm."""
+def _check_layout(h5: h5py.File, file: Path, unit: Unit | None) -> None:
+    """Refuse a file whose joints are not those of the layout, in mm if no unit is given."""
     joints = [_plain_name(str(name)) for name in _attribute(h5, "joints", file)]
     wanted = [_plain_name(name) for name in LAYOUT.joints]
     if joints != wanted:
@@ -94,8 +128,11 @@ def _check_layout(h5: h5py.File, file: Path) -> None:
             f"{file}: attribute parents is {parents}, {LAYOUT.name} has {list(LAYOUT.parents)}"
         )
     units = h5.attrs.get("units", "millimetres")
-    if units not in ("millimetres", "mm"):
-        raise BadInputError(f"{file}: attribute units is {units!r}, must be 'millimetres'")
+    if unit is None and units not in ("millimetres", "mm"):
+        raise BadInputError(
+            f"{file}: attribute units is {units!r}, must be 'millimetres'; give --unit m, cm, mm "
+            "or inch"
+        )
 
 
 def _plain_name(joint: str) -> str:
@@ -113,7 +150,7 @@ def _read_group(
     file: Path,
     limits: dict[str, int],
     names: tuple[str, ...],
-    seed: int,
+    unit_mm: float,
 ) -> Iterator[Motion]:
     """Yield the motions of one group."""
     positions = _dataset(h5, f"{group}/positions", file)
@@ -122,7 +159,7 @@ def _read_group(
         raise BadInputError(
             f"{file}: {group}/positions has shape {positions.shape}, must be (N, {joints}, 3)"
         )
-    positions = positions.astype(np.float32)
+    positions = positions.astype(np.float32) * np.float32(unit_mm)
     columns = {name: _column(h5, group, name, len(positions), file=file) for name in COLUMNS}
     for name, count in limits.items():
         low, high = int(columns[name].min()), int(columns[name].max())
@@ -130,7 +167,6 @@ def _read_group(
             raise BadInputError(
                 f"{file}: {group}/{name} goes from {low} to {high}, must be within 0..{count - 1}"
             )
-    _check_finite(positions, group, file)
     for number in np.unique(columns["motion"]):
         here = np.flatnonzero(columns["motion"] == number)
         name = names[number]
@@ -140,18 +176,7 @@ def _read_group(
             split=half_of(name) if group == "train" else group,
             frame_f=columns["frame"][here].astype(np.int32),
             activity_f=columns["activity"][here].astype(np.int32),
-            joints_fj3=place_in_room(
-                positions[here], LAYOUT, rng=generator(seed, "place", group, name)
-            ),
-        )
-
-
-def _check_finite(positions: NDArray[np.float32], group: str, file: Path) -> None:
-    broken = np.flatnonzero(~np.isfinite(positions).all(axis=(1, 2)))
-    if len(broken):
-        raise BadInputError(
-            f"{file}: {group}/positions holds NaN or infinity in {len(broken)} rows, "
-            f"the first is row {broken[0]}"
+            joints_fj3=positions[here],
         )
 
 
@@ -188,16 +213,17 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
-def _run(file: Path | None, out: Path, options: DrawingOptions, progress: Progress) -> None:
+def _run(file: Path | None, out: Path, options: Mocap17Options, progress: Progress) -> None:
     if file is None:
         raise BadInputError("the format mocap17 reads a file: name it before --format")
-    source = draw_corpus(read_mocap17(file, seed=options.seed), options)
+    corpus = read_mocap17(file, seed=options.seed, unit=options.unit)
+    source = draw_corpus(corpus, options)
     run_import(source, out, options, progress)
 
 
 IMPORTER = Importer(
     summary="17-joint motion capture in HDF5, drawn as people in rooms",
     needs_file=True,
-    options=DrawingOptions,
+    options=Mocap17Options,
     run=_run,
 )

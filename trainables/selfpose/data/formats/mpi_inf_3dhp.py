@@ -26,6 +26,7 @@ from selfpose.data.photographs import (
     limit_rows,
     photograph_jobs,
 )
+from selfpose.data.plausibility import Checks
 from selfpose.data.sources import Source
 from selfpose.method.skeleton import H36M_17
 
@@ -47,12 +48,14 @@ def read_mpi_inf_3dhp(
     Raises:
         BadInputError: there are no annotations, or one cannot be read or has another form.
     """
-    sequences = _gather(folder, options, progress)
+    checks = Checks(H36M_17)
+    sequences = _gather(folder, options, progress, checks)
     if not sequences:
         raise BadInputError(
             f"{folder}: no MPI-INF-3DHP here: neither S1/Seq1/annot.mat and the like nor "
             f"{TEST_FOLDER}/TS1/annot_data.mat"
         )
+    checks.finish(folder)
     parts: dict[str, list[Photographs]] = {}
     digest = hashlib.sha256()
     for sequence in sequences:
@@ -74,13 +77,18 @@ def read_mpi_inf_3dhp(
         motions=tuple(sequence.name for sequence in sequences),
         rows={split: len(part) for split, part in rows.items()},
         job=job,
-        facts={**_describe_protocol(options, valid), **facts},
-        skipped=tuple(skip for sequence in sequences for skip in sequence.skipped),
+        facts={**_describe_protocol(options, valid), **facts, **checks.facts()},
+        skipped=(
+            *(skip for sequence in sequences for skip in sequence.skipped),
+            *checks.skipped,
+        ),
         excluded=tuple(skip for sequence in sequences for skip in sequence.excluded),
     )
 
 
-def _gather(folder: Path, options: MpiInf3dhpOptions, progress: Progress) -> list[Gathered]:
+def _gather(
+    folder: Path, options: MpiInf3dhpOptions, progress: Progress, checks: Checks
+) -> list[Gathered]:
     """Read every training and test sequence below the folder."""
     names = [f"{subject}/Seq{i}" for subject in TRAIN_SUBJECTS for i in (1, 2)]
     train = [name for name in names if (folder / name / "annot.mat").is_file()]
@@ -92,9 +100,11 @@ def _gather(folder: Path, options: MpiInf3dhpOptions, progress: Progress) -> lis
     for motion, name in enumerate((*train, *sorted(tests))):
         progress(motion, len(train) + len(tests), f"reading {name}")
         sequences.append(
-            read_test_sequence(folder, tests[name] + name, motion=motion, options=options)
+            read_test_sequence(
+                folder, tests[name] + name, motion=motion, options=options, checks=checks
+            )
             if name in tests
-            else read_train_sequence(folder, name, motion=motion, options=options)
+            else read_train_sequence(folder, name, motion=motion, options=options, checks=checks)
         )
     return sequences
 
@@ -111,6 +121,7 @@ def _describe_protocol(options: MpiInf3dhpOptions, valid: int) -> dict[str, str]
         held_out = "NOT held out: some frames of the prior's halves, to watch a final training by"
     return {
         "scale": options.scale,
+        "annotations": "univ_annot3" if options.scale == "universal" else "annot3",
         "train and prior": f"first and second halves of the other subjects' sequences, {every}",
         "val": held_out,
         "test": f"{valid} valid frames; the whole test set has {VALID_FRAMES}",

@@ -9,6 +9,7 @@ Frames and units: pixels of the frame; mm in camera axes. Shape letters: F frame
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from selfpose.data.formats.mpi_inf_protocol import (
     MpiInf3dhpOptions,
 )
 from selfpose.data.photographs import Photographs
+from selfpose.data.plausibility import UNITS_MM, Checks, Take
 from selfpose.data.sources import Skip
 
 __all__ = ["read_test_sequence"]
 
 
 def read_test_sequence(
-    folder: Path, name: str, *, motion: int, options: MpiInf3dhpOptions
+    folder: Path, name: str, *, motion: int, options: MpiInf3dhpOptions, checks: Checks
 ) -> Gathered:
     """Read the valid frames of a test sequence.
 
@@ -44,15 +46,19 @@ def read_test_sequence(
         name: path of the sequence below the folder; it ends in the sequence's name, e.g. `TS1`.
         motion: number of the sequence among all motions.
         options: which scale is used.
+        checks: what the rows are held against.
 
     Raises:
         BadInputError: the annotations cannot be read or have another form.
     """
     file, short = folder / name / "annot_data.mat", name.split("/")[-1]
     pose = "univ_annot3" if options.scale == "universal" else "annot3"
-    arrays = _read_arrays(file, pose)
+    arrays, lost = _read_arrays(file, pose)
     with file.open("rb") as raw:
         gathered = Gathered(short, hashlib.file_digest(raw, "sha256").hexdigest())
+    if lost:
+        skip = Skip("test", f"{short} ({lost})", "wrong count: arrays of unequal length")
+        gathered.skipped.append(skip)
     valid_f, activity_f = arrays["valid_frame"] != 0, arrays["activity_annotation"]
     if not valid_f.all():
         item = f"{short} ({(~valid_f).sum()} of {len(valid_f)} frames)"
@@ -81,18 +87,45 @@ def read_test_sequence(
         root=str(folder),
         slack=TEST_SLACK,
     )
-    gathered.parts["test"] = [rows]
+    gathered.parts["test"] = [_sound(rows, arrays["annot3"][frames], short, options, checks)]
     return gathered
 
 
-def _read_arrays(file: Path, pose: str) -> dict[str, NDArray[Any]]:
-    """Return the joints, (F, 17, 2) in pixels and (F, 17, 3) in mm, and two numbers per frame.
+def _sound(
+    rows: Photographs,
+    real_nj3: NDArray[Any],
+    name: str,
+    options: MpiInf3dhpOptions,
+    checks: Checks,
+) -> Photographs:
+    """Return the rows that the checks accept, in mm; `real_nj3` are the joints at real scale."""
+    assert rows.joints_3d_nj3 is not None  # test sequences have 3D joints
+    unit = np.float32(UNITS_MM[options.unit or "mm"])
+    rows = replace(rows, joints_3d_nj3=rows.joints_3d_nj3 * unit)
+    if not len(rows):
+        return rows
+    take = Take(
+        name=name,
+        split="test",
+        names=rows.names,
+        frame_n=rows.columns["frame"],
+        joints_3d_nj3=rows.joints_3d_nj3,
+        projecting_nj3=real_nj3[:, TEST_JOINTS] * unit,
+        joints_2d_nj2=rows.joints_2d_nj2,
+    )
+    return rows.pick(np.flatnonzero(checks.check(take)))
 
-    The numbers, (F,) each, say whether the frame is valid and which activity it shows.
+
+def _read_arrays(file: Path, pose: str) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the joints and two numbers per frame, and in words what the file has too few of.
+
+    The joints are (F, 17, 2) in pixels and (F, 17, 3) in mm. The numbers, (F,) each, say whether
+    the frame is valid and which activity it shows. F is the number of frames that have all.
     """
     try:
         with h5py.File(file, "r") as h5:
-            arrays = {name: np.asarray(h5[name][()]) for name in ("annot2", pose)}
+            names = ("annot2", pose, "annot3")
+            arrays = {name: np.asarray(h5[name][()]) for name in names}
             numbers = {
                 name: np.asarray(h5[name][()]).reshape(-1)
                 for name in ("valid_frame", "activity_annotation")
@@ -104,18 +137,17 @@ def _read_arrays(file: Path, pose: str) -> dict[str, NDArray[Any]]:
         raise BadInputError(
             f"{file}: not a readable MATLAB v7.3 file, or cut off: {reason}"
         ) from None
-    frames = len(arrays["annot2"])
-    for name, axes in (("annot2", 2), (pose, 3)):
-        wanted = (frames, 1, len(TEST_JOINTS), axes)
-        if arrays[name].shape != wanted:
+    for name, axes in {"annot2": 2, pose: 3, "annot3": 3}.items():
+        wanted = (1, len(TEST_JOINTS), axes)
+        if arrays[name].shape[1:] != wanted:
             raise BadInputError(
-                f"{file}: unknown layout: {name} has shape {arrays[name].shape}, must be {wanted}"
+                f"{file}: unknown layout: {name} has shape {arrays[name].shape}, must be "
+                f"(F, {', '.join(map(str, wanted))})"
             )
         arrays[name] = arrays[name][:, 0]
-    for name, values in numbers.items():
-        if len(values) != frames:
-            raise BadInputError(
-                f"{file}: {name} has {len(values)} entries for {frames} frames of annot2"
-            )
-        arrays[name] = values.astype(np.int64)
-    return arrays
+    arrays |= {name: values.astype(np.int64) for name, values in numbers.items()}
+    lengths = {name: len(values) for name, values in arrays.items()}
+    frames = min(lengths.values())
+    lost = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    equal = frames == max(lengths.values())
+    return {name: values[:frames] for name, values in arrays.items()}, "" if equal else lost

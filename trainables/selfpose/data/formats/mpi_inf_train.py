@@ -38,6 +38,7 @@ from selfpose.data.formats.mpi_inf_protocol import (
     MpiInf3dhpOptions,
 )
 from selfpose.data.photographs import Photographs
+from selfpose.data.plausibility import UNITS_MM, Checks, Take, lens_fault
 from selfpose.data.sources import Skip
 from selfpose.data.synthetic.motions import first_half
 
@@ -47,15 +48,12 @@ DATASET_JOINTS = 28
 """Number of joints in the annotations."""
 DATASET_CAMERAS = 14
 """Number of cameras in the annotations."""
-DISAGREE_PX = 50.0
-"""Mean distance of projected 3D joints to the 2D joints, in pixels, above which a row is bad. It is
-far more than the distortion of the lens."""
 WATCHED_STRIDE = 64
 """Distance, in training frames, between the frames that validate when no subject is held out."""
 
 
 def read_train_sequence(
-    folder: Path, name: str, *, motion: int, options: MpiInf3dhpOptions
+    folder: Path, name: str, *, motion: int, options: MpiInf3dhpOptions, checks: Checks
 ) -> Gathered:
     """Read a training sequence.
 
@@ -64,33 +62,42 @@ def read_train_sequence(
         name: name of the sequence, e.g. `S1/Seq1`.
         motion: number of the sequence among all motions.
         options: which frames and which scale are used.
+        checks: what the rows are held against.
 
     Raises:
         BadInputError: the annotations cannot be read or have another form.
     """
-    annotations = _read_annotations(folder / name / "annot.mat", options.scale)
+    annotations = _read_annotations(folder / name / "annot.mat", options)
     gathered = Gathered(name, annotations.sha256)
     subject = name.split("/")[0]
     split = "val" if subject == options.val else "train"
     chosen_f = _choose_frames(annotations, gathered, split=split, options=options)
     frames = annotations.frame_f[chosen_f]
     cut = int(frames[first_half(frames)].max(initial=-1))  # all cameras are cut at the same time
-    disagree_f = _disagree(annotations, folder / name / "camera.calibration")
+    lenses = _read_lenses(folder / name / "camera.calibration")
     for camera in CAMERAS:
         item = f"{name} camera {camera}"
         if (name, camera) in SHORT_VIDEOS:
             gathered.excluded.append(Skip(split, item, "video too short in the dataset"))
             continue
         pattern = _picture_pattern(folder, name, camera)
-        fault = _camera_fault(annotations, camera, pattern)
+        fault = _camera_fault(annotations, camera, pattern) or lenses.get(camera, _NO_LENS).fault
         if fault or pattern is None:
             gathered.skipped.append(Skip(split, item, fault))
             continue
-        rows = _rows(annotations, camera, chosen_f, pattern=pattern)
+        chosen = np.flatnonzero(chosen_f[: min(_lengths(annotations, camera))])
+        lengths = _lengths(annotations, camera)
+        if len(set(lengths)) > 1:
+            words = f"{item} (2D, 3D, real 3D, frames: {', '.join(map(str, lengths))})"
+            gathered.skipped.append(Skip(split, words, "wrong count: arrays of unequal length"))
+        rows = _rows(annotations, camera, chosen, pattern=pattern)
         rows.columns["motion"][:] = motion
         rows.columns["subject"][:] = SUBJECTS.index(subject)
         rows.columns["activity"][:] = len(TEST_ACTIVITIES) + int(name[-1]) - 1
-        rows = _leave_out(rows, disagree_f[camera][chosen_f], split=split, gathered=gathered)
+        take = _take(
+            annotations, rows, item, chosen=chosen, lens=lenses.get(camera, _NO_LENS), split=split
+        )
+        rows = _leave_out(rows, take, gathered=gathered, checks=checks)
         rows = replace(rows, root=str(folder))
         rows = replace(rows, masks=_place_masks(folder / name / "FGmasks", camera, rows))
         for part, chosen_n in _split_rows(rows, split, cut=cut, options=options).items():
@@ -115,11 +122,11 @@ class _Annotations:
     """SHA-256 of the file."""
 
 
-def _read_annotations(file: Path, scale: str) -> _Annotations:
+def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    wanted = "univ_annot3" if scale == "universal" else "annot3"
+    wanted = "univ_annot3" if options.scale == "universal" else "annot3"
     poses = {"annot2": 2, "annot3": 3, wanted: 3}
     try:
         found = loadmat(str(file), appendmat=False, variable_names=(*poses, "cameras", "frames"))
@@ -141,6 +148,12 @@ def _read_annotations(file: Path, scale: str) -> _Annotations:
         raise BadInputError(f"{file}: not a readable MATLAB file, or cut off: {reason}") from None
     for some in joints.values():
         _check_form(file, some)
+    if options.unit is not None:
+        for name in {"annot3", wanted}:
+            joints[name] = {
+                camera: joints_fj3 * np.float32(UNITS_MM[options.unit])
+                for camera, joints_fj3 in joints[name].items()
+            }
     with file.open("rb") as raw:
         sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
     return _Annotations(frame_f, joints["annot2"], joints[wanted], joints["annot3"], sha256)
@@ -177,22 +190,25 @@ def _camera_fault(annotations: _Annotations, camera: int, pattern: str | None) -
     """Return why a camera of a sequence cannot be used; empty if it can."""
     if camera not in annotations.joints_2d:
         return "missing camera"
-    lengths = {len(part[camera]) for part in (annotations.joints_2d, annotations.joints_3d)}
-    if lengths != {len(annotations.frame_f)}:
-        return "wrong count: arrays of unequal length"
     return "" if pattern else "no pictures"
 
 
+def _lengths(annotations: _Annotations, camera: int) -> tuple[int, ...]:
+    """Return the numbers of 2D poses, 3D poses, 3D poses at real scale, and frames of a camera."""
+    parts = (annotations.joints_2d, annotations.joints_3d, annotations.real_3d)
+    return (*(len(part[camera]) for part in parts), len(annotations.frame_f))
+
+
 def _rows(
-    annotations: _Annotations, camera: int, chosen_f: NDArray[np.bool_], *, pattern: str
+    annotations: _Annotations, camera: int, chosen: NDArray[np.int64], *, pattern: str
 ) -> Photographs:
     """Return the rows of one camera; motion, subject and activity are 0 in all of them."""
-    frames = annotations.frame_f[chosen_f]
+    frames = annotations.frame_f[chosen]
     blank = np.zeros(len(frames), np.int32)
     return Photographs(
         names=[pattern.format(frame + 1) for frame in frames.tolist()],
-        joints_2d_nj2=annotations.joints_2d[camera][chosen_f][:, TRAIN_JOINTS],
-        joints_3d_nj3=annotations.joints_3d[camera][chosen_f][:, TRAIN_JOINTS],
+        joints_2d_nj2=annotations.joints_2d[camera][chosen][:, TRAIN_JOINTS],
+        joints_3d_nj3=annotations.joints_3d[camera][chosen][:, TRAIN_JOINTS],
         columns={
             **{name: blank.copy() for name in ("activity", "subject", "motion")},
             "camera": np.full(len(frames), camera, np.int32),
@@ -203,60 +219,95 @@ def _rows(
     )
 
 
-def _disagree(annotations: _Annotations, calibration: Path) -> dict[int, NDArray[np.bool_]]:
-    """Return for each camera in which frames the projected 3D joints are far from the 2D joints.
+@dataclass(frozen=True)
+class _Lens:
+    """Holds a camera's intrinsics, as far as they are known."""
 
-    A camera without calibration has no such frames.
-    """
-    known = _read_intrinsics(calibration) if calibration.is_file() else {}
-    frames = len(annotations.frame_f)
-    disagree: dict[int, NDArray[np.bool_]] = {camera: np.zeros(frames, bool) for camera in CAMERAS}
-    for camera in set(known) & set(annotations.joints_2d) & set(annotations.real_3d):
-        seen_fj3 = annotations.real_3d[camera].astype(np.float64) @ known[camera].T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            off_fj2 = seen_fj3[..., :2] / seen_fj3[..., 2:]
-        if len(off_fj2) == len(annotations.joints_2d[camera]) == frames:
-            off_fj2 = off_fj2[:, TRAIN_JOINTS] - annotations.joints_2d[camera][:, TRAIN_JOINTS]
-            disagree[camera] = np.linalg.norm(off_fj2, axis=-1).mean(axis=1) > DISAGREE_PX
-    return disagree
+    intrinsics_33: NDArray[np.float64] | None
+    """Matrix of intrinsics, (3, 3), in pixels."""
+    fault: str
+    """What is wrong with the camera; empty if nothing is."""
 
 
-def _read_intrinsics(file: Path) -> dict[int, NDArray[np.float64]]:
-    """Return the matrix (3, 3) of intrinsics of each camera, in pixels.
+_NO_LENS = _Lens(None, "")
+
+
+def _read_lenses(file: Path) -> dict[int, _Lens]:
+    """Return the lens of each camera in a file of calibrations; there are none without a file.
 
     The file has a header and then seven lines for each camera, which begin with a word.
     """
-    found: dict[int, NDArray[np.float64]] = {}
+    intrinsics: dict[int, NDArray[np.float64]] = {}
+    rotations: dict[int, NDArray[np.float64]] = {}
     camera = -1
+    if not file.is_file():
+        return {}
     try:
         for line in file.read_text(encoding="utf-8").splitlines()[1:]:
             key, *values = line.split() or [""]
             if key == "name":
                 camera = int(values[0])
-            elif key == "intrinsic":
+            elif key in ("intrinsic", "extrinsic"):
+                found = intrinsics if key == "intrinsic" else rotations
                 found[camera] = np.asarray(values, np.float64).reshape(4, 4)[:3, :3]
     except (OSError, ValueError, IndexError) as error:
         raise BadInputError(f"{file}: not a table of cameras: {error}") from None
-    return found
+    return {
+        camera: _Lens(matrix_33, lens_fault(np.diag(matrix_33)[:2].tolist(), rotations.get(camera)))
+        for camera, matrix_33 in intrinsics.items()
+    }
 
 
-def _leave_out(
-    rows: Photographs, disagree_n: NDArray[np.bool_], *, split: str, gathered: Gathered
-) -> Photographs:
+def _take(
+    annotations: _Annotations,
+    rows: Photographs,
+    item: str,
+    *,
+    chosen: NDArray[np.int64],
+    lens: _Lens,
+    split: str,
+) -> Take:
+    """Return what the checks look at: the rows of one camera, with the lens if it is known."""
+    camera = int(rows.columns["camera"][0]) if len(rows) else 0
+    real_nj3 = annotations.real_3d[camera][chosen][:, TRAIN_JOINTS].astype(np.float64)
+    seen_nj2 = None
+    if lens.intrinsics_33 is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            through_nj3 = real_nj3 @ lens.intrinsics_33.T
+            seen_nj2 = through_nj3[..., :2] / through_nj3[..., 2:]
+    return Take(
+        name=item,
+        split=split,
+        names=rows.names,
+        frame_n=rows.columns["frame"],
+        joints_3d_nj3=rows.joints_3d_nj3,
+        projecting_nj3=real_nj3,
+        joints_2d_nj2=rows.joints_2d_nj2,
+        seen_2d_nj2=seen_nj2,
+    )
+
+
+def _leave_out(rows: Photographs, take: Take, *, gathered: Gathered, checks: Checks) -> Photographs:
     """Return the good rows and write down the others.
 
-    A row with a joint outside the picture is excluded, because people walk out of the picture; a
-    row whose 2D and 3D joints disagree is bad.
+    A row with a joint outside the picture is excluded, because people walk out of the picture, but
+    not out of every picture of a camera. The others are held against what a person can be.
     """
     size_2 = np.asarray(STUDIO_SIZE)
     outside_nj2 = (rows.joints_2d_nj2 < 0) | (rows.joints_2d_nj2 > size_2 - 1)
-    outside_n = outside_nj2.any(axis=(1, 2))
-    for rows_n, reason, account in (
-        (outside_n, "joints outside the picture", gathered.excluded),
-        (disagree_n & ~outside_n, "2D and 3D joints disagree", gathered.skipped),
-    ):
-        account += [Skip(split, rows.names[i], reason) for i in np.flatnonzero(rows_n).tolist()]
-    return rows.pick(np.flatnonzero(~outside_n & ~disagree_n))
+    outside_n = outside_nj2.any(axis=(1, 2))  # NaN is not outside; the checks find it
+    reason = "joints outside the picture"
+    if len(rows) and outside_n.all():
+        item = f"{take.name} ({len(rows)} rows)"
+        gathered.skipped.append(Skip(take.split, item, reason))
+    else:
+        gathered.excluded += [
+            Skip(take.split, rows.names[i], reason) for i in np.flatnonzero(outside_n).tolist()
+        ]
+    inside = np.flatnonzero(~outside_n)
+    if len(inside):
+        inside = inside[checks.check(take.pick(inside))]
+    return rows.pick(inside)
 
 
 def _split_rows(

@@ -11,7 +11,7 @@ Frames and units: 3D joints are turned into mm in camera axes. Shape letters: F 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from posetune.api import BadInputError, Progress, silent
 from selfpose.data.formats.human36m_protocol import (
     ACTIVITIES,
     CAMERA_IDS,
+    DRIFT,
+    DRIFTED_STEMS,
     FRAME_SIZES,
     JOINTS,
     LICENCE,
@@ -35,6 +37,8 @@ from selfpose.data.formats.human36m_protocol import (
 )
 from selfpose.data.formats.npz import read_object
 from selfpose.data.photographs import Photographs, join_photographs, limit_rows, photograph_jobs
+from selfpose.data.plausibility import FROZEN, UNITS_MM, Checks, Take, lens_fault
+from selfpose.data.pose_measures import extent, frozen_rows
 from selfpose.data.sources import Skip, Source
 
 __all__ = ["POSES_FILE", "PoseCamera", "fit_camera", "read_videopose3d"]
@@ -53,6 +57,8 @@ MOVED_MM = 40.0
 be kept. Source: h36m-fetch does the same."""
 FIT_FRAMES = 400
 """Number of frames from which a camera is recovered, about."""
+LONGER_FRAMES = 10
+"""Number of frames by which 2D and 3D poses of a sequence may differ in length unnamed."""
 FIT_GUESS_PX = (1145.0, 500.0)
 """Focal length and centre in pixels from which the fit of a camera starts: those of a lens that
 sees a room from its corner."""
@@ -70,6 +76,29 @@ class PoseCamera:
     """The world's origin in camera axes, (3,), in mm."""
     error_px: float
     """Root of the mean squared distance between projected 3D joints and 2D joints, in pixels."""
+    intrinsics_33: NDArray[np.float64]
+    """Matrix of intrinsics, (3, 3), in pixels."""
+    distortion_5: NDArray[np.float64]
+    """OpenCV's coefficients k1, k2, p1, p2, k3, (5,)."""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the camera; empty if nothing is."""
+        mirrors = lens_fault(np.diag(self.intrinsics_33)[:2].tolist(), self.world_to_camera_33)
+        if mirrors or self.error_px < FIT_ERROR_PX:
+            return mirrors
+        return "no camera sees the 3D poses where the 2D poses are"
+
+    def project(self, joints_nj3: NDArray[Any]) -> NDArray[np.float64]:
+        """Return where the camera sees joints (N, J, 3), in mm in camera axes: (N, J, 2), px."""
+        joints_m3 = joints_nj3.reshape(-1, 3).astype(np.float64)
+        finite_m = np.isfinite(joints_m3).all(axis=1)
+        pixels_m2 = np.full((len(joints_m3), 2), np.nan)
+        if finite_m.any():
+            pixels_m2[finite_m] = cv2.projectPoints(
+                joints_m3[finite_m], np.zeros(3), np.zeros(3), self.intrinsics_33, self.distortion_5
+            )[0][:, 0]
+        return pixels_m2.reshape(*joints_nj3.shape[:2], 2)
 
     def to_camera(self, joints_fj3: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return joints in camera axes.
@@ -105,13 +134,24 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
     poses = _subjects_of(read_object(folder / POSES_FILE, "positions_3d"), folder / POSES_FILE)
     truth = _read_2d(folder / TRUE_2D_FILE)
     given = truth if file_2d.name == TRUE_2D_FILE else _read_2d(file_2d)
-    collected = _Collected(options)
+    collected = _Collected(options, detected=given is not truth)
+    unit_mm = UNITS_MM[options.unit or "m"]
     for i, subject in enumerate(name for name in SUBJECTS if name in poses):
         progress(i, len(poses), f"reading {subject}")
-        cameras = _fit_cameras(subject, poses[subject], truth.get(subject, {}), folder)
-        for action, world_fj3 in poses[subject].items():
+        true_2d = truth.get(subject, {})
+        if not any(action in true_2d for action in poses[subject]):
+            raise BadInputError(
+                f"{folder / TRUE_2D_FILE}: no 2D poses of {subject}, whose cameras they give"
+            )
+        in_mm = {action: world * unit_mm for action, world in poses[subject].items()}
+        cameras = [
+            _fit_camera_of(in_mm, true_2d, camera=camera) for camera in range(len(CAMERA_IDS))
+        ]
+        for action, world_fj3 in in_mm.items():
             pixels = given.get(subject, {}).get(action)
-            collected.add(subject, action, world_fj3=world_fj3, pixels=pixels, cameras=cameras)
+            sequence = _Sequence(f"{subject}/{action}", world_fj3, pixels, true_2d.get(action))
+            collected.add(sequence, cameras)
+    collected.checks.finish(folder)
     rows = {
         split: limit_rows(join_photographs(parts), options.limit)
         for split, parts in collected.parts.items()
@@ -127,48 +167,119 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
         motions=tuple(collected.motions),
         rows={split: len(part) for split, part in rows.items()},
         job=job,
-        facts={**describe_protocol(options), "2D poses": file_2d.name, "images": "none", **facts},
-        skipped=tuple(collected.skipped),
+        facts={
+            **describe_protocol(options),
+            "2D poses": file_2d.name,
+            "images": "none",
+            **facts,
+            **collected.checks.facts(),
+        },
+        skipped=(*collected.skipped, *collected.checks.skipped),
+        excluded=tuple(collected.excluded),
     )
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """Holds the poses of one sequence."""
+
+    name: str
+    """Name in the files, e.g. `S1/Directions 1`."""
+    world_fj3: NDArray[np.float64]
+    """3D joints, (F, 32, 3), in mm in world axes."""
+    pixels: Sequence[Any] | None
+    """2D joints of each camera, (F, 17, 2), in pixels; None for a camera or for all without."""
+    true_pixels: Sequence[Any] | None
+    """The true 2D joints in the same form."""
 
 
 class _Collected:
     """Collects the rows of all sequences, and what is left out of them."""
 
-    def __init__(self, options: Human36MOptions):
-        self._options = options
+    def __init__(self, options: Human36MOptions, *, detected: bool):
+        self._options, self._detected = options, detected
+        self.checks = Checks(JOINTS["h36m17"][0])
         self.parts: dict[str, list[Photographs]] = {}
         self.motions: list[str] = []
         self.skipped: list[Skip] = []
+        self.excluded: list[Skip] = []
 
-    def add(
-        self, subject: str, action: str, *, world_fj3: Any, pixels: Any, cameras: list[PoseCamera]
-    ) -> None:
-        """Add the rows of a sequence.
-
-        Args:
-            subject: name of the subject.
-            action: name of the action in the files.
-            world_fj3: 3D joints, (F, 32, 3), in metres in world axes.
-            pixels: 2D joints of each camera, (F, 17, 2), in pixels; None if there are none.
-            cameras: the subject's four cameras.
-        """
-        name = f"{subject}/{action}"
-        number = len(self.motions)
+    def add(self, sequence: _Sequence, cameras: Sequence[PoseCamera]) -> None:
+        """Add the rows of a sequence, as the subject's four cameras see them."""
+        name, number = sequence.name, len(self.motions)
         self.motions.append(name)
-        if pixels is None:
-            test = subject in TEST_SUBJECTS
-            self.skipped.append(Skip("test" if test else "train", name, "no 2D poses"))
+        subject = name.split("/")[0]
+        split = "val" if subject == self._options.val else "train"
+        split = "test" if subject in TEST_SUBJECTS else split
+        if name in DRIFTED_STEMS and self._options.exclude_drift:
+            self.excluded.append(Skip(split, name, DRIFT))
             return
-        frames = min(len(world_fj3), *(len(part) for part in pixels))  # detections can be longer
-        frame_f = np.arange(1, frames + 1)
-        joints_fj3 = np.asarray(world_fj3[:frames], np.float64)[:, JOINTS["h36m17"][1]] * 1000
-        if self._options.frames == "sampled" and subject not in TEST_SUBJECTS:
-            frame_f = frame_f[_moving_frames(joints_fj3)]
-        for camera, (model, pixels_fj2) in enumerate(zip(cameras, pixels, strict=True)):
+        if sequence.pixels is None:
+            self.skipped.append(Skip(split, name, "no 2D poses"))
+            return
+        joints_fj3 = np.asarray(sequence.world_fj3, np.float64)[:, JOINTS["h36m17"][1]]
+        frozen_f = self._frozen(joints_fj3, name, split)
+        for camera, (model, pixels_fj2) in enumerate(zip(cameras, sequence.pixels, strict=True)):
+            item = f"{name} camera {CAMERA_IDS[camera]}"
+            fault = "missing camera" if pixels_fj2 is None else model.fault
+            if fault:
+                self.skipped.append(Skip(split, item, fault))
+                continue
+            frames = min(len(joints_fj3), len(pixels_fj2))  # detections can be longer
+            if abs(len(joints_fj3) - len(pixels_fj2)) > LONGER_FRAMES:
+                words = f"{item} (3D {len(joints_fj3)}, 2D {len(pixels_fj2)} frames)"
+                self.skipped.append(Skip(split, words, "wrong count: arrays of unequal length"))
+            frame_f = self._frames(joints_fj3[:frames], frozen_f, subject)
             rows = _Rows(name, number, camera).of(frame_f, model.to_camera(joints_fj3), pixels_fj2)
-            for split, chosen_n in split_frames(subject, frame_f, self._options).items():
-                self.parts.setdefault(split, []).append(rows.pick(np.flatnonzero(chosen_n)))
+            chosen = split_frames(subject, frame_f, self._options)
+            used_n = np.any(list(chosen.values()), axis=0)
+            used_n[used_n] = self._sound(rows.pick(np.flatnonzero(used_n)), sequence, split, model)
+            for part, chosen_n in chosen.items():
+                some = rows.pick(np.flatnonzero(chosen_n & used_n))
+                self.parts.setdefault(part, []).append(some)
+
+    def _frozen(self, joints_fj3: NDArray[np.float64], name: str, split: str) -> NDArray[np.bool_]:
+        """Return which frames are frozen, (F,), and write them down."""
+        frozen_f = frozen_rows(joints_fj3) & (extent(joints_fj3) > 0)
+        if frozen_f.any():
+            first = int(frozen_f.argmax()) + 1
+            item = f"{name} ({frozen_f.sum()} frames, the first is {first})"
+            self.skipped.append(Skip(split, item, FROZEN))
+        return frozen_f
+
+    def _frames(
+        self, joints_fj3: NDArray[np.float64], frozen_f: NDArray[np.bool_], subject: str
+    ) -> NDArray[np.int64]:
+        """Return the numbers of the frames to take, from 1."""
+        frames = np.flatnonzero(~frozen_f[: len(joints_fj3)])
+        if self._options.frames == "sampled" and subject not in TEST_SUBJECTS:
+            frames = frames[_moving_frames(joints_fj3[frames])]
+        return frames + 1
+
+    def _sound(
+        self, rows: Photographs, sequence: _Sequence, split: str, model: PoseCamera
+    ) -> NDArray[np.bool_]:
+        """Return which rows of one camera the checks accept, (n,)."""
+        if not len(rows):
+            return np.zeros(0, dtype=bool)
+        frame_n, camera = rows.columns["frame"], int(rows.columns["camera"][0])
+        assert rows.joints_3d_nj3 is not None  # these files are poses
+        seen_nj2 = model.project(rows.joints_3d_nj3)
+        true = sequence.true_pixels
+        if self._detected and true is not None and true[camera] is not None:
+            places = frame_n[frame_n <= len(true[camera])] - 1
+            seen_nj2[: len(places)] = np.asarray(true[camera])[places]
+        take = Take(
+            name=f"{sequence.name} camera {CAMERA_IDS[camera]}",
+            split=split,
+            names=rows.names,
+            frame_n=frame_n,
+            joints_3d_nj3=rows.joints_3d_nj3,
+            joints_2d_nj2=rows.joints_2d_nj2,
+            seen_2d_nj2=seen_nj2,
+            detected=self._detected,
+        )
+        return self.checks.check(take)
 
 
 @dataclass(frozen=True)
@@ -223,7 +334,7 @@ def fit_camera(
     focal, centre = FIT_GUESS_PX
     guess = np.asarray([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
     origin_3 = joints_n3.mean(axis=0)  # points around zero keep more digits in float32
-    error_px, _, _, (turn,), (shift,) = cv2.calibrateCamera(
+    error_px, lens_33, distortion_5, (turn,), (shift,) = cv2.calibrateCamera(
         [(joints_n3 - origin_3).astype(np.float32)],
         [pixels_n2.astype(np.float32)],
         size,
@@ -232,41 +343,86 @@ def fit_camera(
         flags=cv2.CALIB_USE_INTRINSIC_GUESS,
     )
     rotation_33 = np.asarray(cv2.Rodrigues(turn)[0], dtype=np.float64)
-    return PoseCamera(rotation_33, np.asarray(shift).reshape(3) - rotation_33 @ origin_3, error_px)
+    return PoseCamera(
+        rotation_33,
+        np.asarray(shift).reshape(3) - rotation_33 @ origin_3,
+        float(error_px),
+        np.asarray(lens_33, dtype=np.float64),
+        np.asarray(distortion_5, dtype=np.float64).reshape(-1),
+    )
 
 
-def _fit_cameras(
-    subject: str, poses: Mapping[str, Any], truth: Mapping[str, Any], folder: Path
-) -> list[PoseCamera]:
-    """Recover the four cameras of a subject from frames of all its sequences.
+def _fit_camera_of(
+    poses: Mapping[str, NDArray[Any]], truth: Mapping[str, Any], *, camera: int
+) -> PoseCamera:
+    """Recover a camera of a subject from frames of all its sequences.
 
-    Raises:
-        BadInputError: there are no true 2D poses, or no camera projects the 3D poses to them.
+    Sequences that no common camera sees are set aside one by one, the worst first, as long as more
+    than half are left; the checks name them later.
+
+    Args:
+        poses: 3D joints of each sequence, (F, 32, 3), in mm in world axes.
+        truth: true 2D joints of each sequence and camera, (F, 17, 2), in pixels.
+        camera: index of the camera.
     """
-    pairs = [(np.asarray(poses[action]), truth[action]) for action in poses if action in truth]
-    if not pairs:
-        raise BadInputError(
-            f"{folder / TRUE_2D_FILE}: no 2D poses of {subject}, whose cameras they give"
-        )
-    cameras = []
-    for camera, size in enumerate(FRAME_SIZES):
-        world, image = [], []
-        for joints_fj3, pixels in pairs:
-            frames = min(len(joints_fj3), len(pixels[camera]))
-            some = np.linspace(0, frames - 1, min(frames, FIT_FRAMES // len(pairs) + 1)).astype(int)
-            world.append(joints_fj3[some][:, JOINTS["h36m17"][1]].reshape(-1, 3) * 1000.0)
-            image.append(np.asarray(pixels[camera])[some].reshape(-1, 2))
-        joints_n3, pixels_n2 = np.concatenate(world), np.concatenate(image)
-        good_n = np.isfinite(joints_n3).all(axis=1) & np.isfinite(pixels_n2).all(axis=1)
-        fitted = fit_camera(joints_n3[good_n].astype(np.float64), pixels_n2[good_n], size)
-        if not fitted.error_px < FIT_ERROR_PX:
-            raise BadInputError(
-                f"{folder / TRUE_2D_FILE}: the poses of {subject} in camera {CAMERA_IDS[camera]} "
-                f"do not belong to those of {POSES_FILE}: no camera sees them closer than "
-                f"{fitted.error_px:.0f} px"
-            )
-        cameras.append(fitted)
-    return cameras
+    samples = {}
+    for action, joints_fj3 in poses.items():
+        pixels_fj2 = truth[action][camera] if action in truth else None
+        if pixels_fj2 is not None:
+            share = FIT_FRAMES // len(poses) + 1
+            samples[action] = _sample(np.asarray(joints_fj3), np.asarray(pixels_fj2), share)
+    samples = {action: sample for action, sample in samples.items() if len(sample[0])}
+    size, least = FRAME_SIZES[camera], len(samples) // 2 + 1
+    left = dict(samples)
+    fitted = _NO_CAMERA
+    while len(left) >= least:
+        fitted = _fit_samples(list(left.values()), size)
+        if fitted.error_px < FIT_ERROR_PX:
+            return fitted
+        errors = {action: _error(fitted, *sample) for action, sample in left.items()}
+        del left[max(errors, key=lambda action: errors[action])]
+    # A sequence that is mirrored can pull the camera so far that others look worse.
+    for action in samples if len(samples) > 2 else ():
+        other = _fit_samples([part for name, part in samples.items() if name != action], size)
+        if other.error_px < FIT_ERROR_PX:
+            return other
+    return fitted
+
+
+def _sample(
+    joints_fj3: NDArray[Any], pixels_fj2: NDArray[Any], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points (n, 3) and their projections (n, 2) from some frames, without NaN."""
+    frames = min(len(joints_fj3), len(pixels_fj2))
+    some = np.linspace(0, frames - 1, min(frames, count)).astype(int)
+    joints_n3 = joints_fj3[some][:, JOINTS["h36m17"][1]].reshape(-1, 3).astype(np.float64)
+    pixels_n2 = pixels_fj2[some].reshape(-1, 2).astype(np.float64)
+    good_n = np.isfinite(joints_n3).all(axis=1) & np.isfinite(pixels_n2).all(axis=1)
+    return joints_n3[good_n], pixels_n2[good_n]
+
+
+def _fit_samples(
+    samples: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], size: tuple[int, int]
+) -> PoseCamera:
+    joints_n3, pixels_n2 = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    try:
+        fitted = fit_camera(joints_n3, pixels_n2, size)
+    except cv2.error:  # points that no camera can see, such as points in one place
+        return _NO_CAMERA
+    return fitted if np.isfinite(fitted.error_px) else _NO_CAMERA
+
+
+def _error(
+    camera: PoseCamera, joints_n3: NDArray[np.float64], pixels_n2: NDArray[np.float64]
+) -> float:
+    """Return the median distance of projected points to their places, in pixels."""
+    seen_n2 = camera.project(camera.to_camera(joints_n3)[None])[0]
+    distance = float(np.median(np.linalg.norm(seen_n2 - pixels_n2, axis=1)))
+    return distance if np.isfinite(distance) else np.inf
+
+
+_NO_CAMERA = PoseCamera(np.eye(3), np.zeros(3), np.inf, np.eye(3), np.zeros(5))
+"""Stands for a camera that cannot be recovered."""
 
 
 def _moving_frames(joints_fj3: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -302,7 +458,7 @@ def _read_2d(file: Path) -> Mapping[str, Any]:
         for action, cameras in actions.items():
             if len(cameras) != len(CAMERA_IDS):
                 raise BadInputError(f"{file}: {subject}/{action} has {len(cameras)} cameras, not 4")
-            for pixels_fj2 in cameras:
+            for pixels_fj2 in (part for part in cameras if part is not None):
                 _check_shape(pixels_fj2, (len(layout.joints), 2), f"{file}: {subject}/{action}")
     return subjects
 

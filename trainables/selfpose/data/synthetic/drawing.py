@@ -77,20 +77,21 @@ def draw_corpus(corpus: Corpus, options: DrawingOptions) -> Source:
         job=lambda split, start, end: _job(
             corpus, plan[split], split=split, part=slice(start, end), options=options
         ),
-        facts={"level": options.level, "views": str(options.views)},
+        facts={"level": options.level, "views": str(options.views), **corpus.facts},
+        skipped=corpus.skipped,
     )
 
 
 def _plan(corpus: Corpus, split: str, options: DrawingOptions) -> _Rows:
     """Choose a split's frames and repeat each for every camera."""
     indices = [i for i, motion in enumerate(corpus.motions) if motion.split == split]
-    if not indices:
+    if not indices and not any(skip.split == split for skip in corpus.skipped):
         raise BadInputError(
             f"{corpus.format}: no motion falls into the split {split}; it takes more motions"
         )
     chosen = choose_frames([len(corpus.motions[i].frame_f) for i in indices], options.limit)
-    position_f = np.concatenate(chosen)
-    motion_f = np.repeat(indices, [len(frames) for frames in chosen])
+    position_f = np.concatenate([np.empty(0, np.int64), *chosen])
+    motion_f = np.repeat(np.asarray(indices, np.int64), [len(frames) for frames in chosen])
     views = options.views
     return _Rows(
         motion_n=np.repeat(motion_f, views).astype(np.int32),

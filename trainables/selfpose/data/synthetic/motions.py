@@ -7,16 +7,26 @@ Shape letters: F frames of a motion, J joints.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selfpose.data.plausibility import Checks, Take
+from selfpose.data.sources import Skip
 from selfpose.method.skeleton import Layout
 
-__all__ = ["Corpus", "Motion", "choose_frames", "first_half", "half_of", "place_in_room"]
+__all__ = [
+    "Corpus",
+    "Motion",
+    "check_corpus",
+    "choose_frames",
+    "first_half",
+    "half_of",
+    "place_in_room",
+]
 
 ANKLE_HEIGHT_MM = 90.0
 """Height of the lowest ankle's joint above the floor, in mm."""
@@ -63,6 +73,48 @@ class Corpus:
     enlarged: float = 1.0
     """Factor by which the motions are larger than in life. A hand is enlarged until it fills the
     room like a person; the store holds its poses in life size."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the checks of `plausibility` measured, for `Source.facts`."""
+    skipped: tuple[Skip, ...] = ()
+    """Frames that the checks left out."""
+
+
+def check_corpus(corpus: Corpus, where: object) -> Corpus:
+    """Return a corpus without the frames that no person can have; a motion may lose all of them.
+
+    Args:
+        corpus: the motions, in mm in world axes (z up).
+        where: the file that was read, or the importer's name, for a message.
+
+    Raises:
+        BadInputError: most frames are bad for one reason.
+    """
+    checks = Checks(corpus.layout)
+    kept: list[Motion] = []
+    for motion in corpus.motions:
+        good_f = checks.check(
+            Take(
+                name=motion.name,
+                split=motion.split,
+                names=[f"{motion.name} frame {frame}" for frame in motion.frame_f.tolist()],
+                frame_n=motion.frame_f,
+                joints_3d_nj3=motion.joints_fj3.astype(np.float64) / corpus.enlarged,
+                axes="world",
+            )
+        )
+        if good_f.any():
+            kept.append(motion if good_f.all() else _pick_frames(motion, good_f))
+    checks.finish(where)
+    return replace(corpus, motions=tuple(kept), facts=checks.facts(), skipped=tuple(checks.skipped))
+
+
+def _pick_frames(motion: Motion, good_f: NDArray[np.bool_]) -> Motion:
+    return replace(
+        motion,
+        frame_f=motion.frame_f[good_f],
+        activity_f=motion.activity_f[good_f],
+        joints_fj3=motion.joints_fj3[good_f],
+    )
 
 
 def half_of(motion_name: str) -> str:

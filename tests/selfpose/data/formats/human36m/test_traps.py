@@ -117,18 +117,28 @@ def test_rows_whose_2d_and_3d_disagree_are_left_out(
     assert [row[1] for row in skipped(store) if row[2] == "2D and 3D joints disagree"] == [last]
 
 
-def test_a_sequence_with_arrays_of_unequal_length_is_left_out(
+@pytest.mark.parametrize("lost", [-1, 7])
+def test_of_arrays_of_unequal_length_is_kept_what_has_both(
     whole_folder: Path,
     tmp_path: Path,
     import_folder: Import,
-    frames_in: Callable[[Store, str], set[tuple[str, int]]],
+    store: Store,
+    lost: int,
 ) -> None:
     folder = Path(shutil.copytree(whole_folder, tmp_path / "copy"))
-    _replace(folder, "frame", lambda values: values[:-1])
-    store = import_folder(folder, tmp_path / "store")
+    _replace(folder, "frame", lambda values: np.delete(values, lost))
+    spoilt = import_folder(folder, tmp_path / "store")
 
-    assert store.metadata.skipped["wrong count: arrays of unequal length"] == 1
-    assert not any(motion == "S1/Directions-1" for motion, _ in frames_in(store, "train"))
+    def rows(store: Store) -> int:
+        name = store.metadata.motions.index("S1/Directions-1")
+        return sum(int((store.split(s).motion == name).sum()) for s in ("train", "prior"))
+
+    assert spoilt.metadata.skipped["wrong count: arrays of unequal length"] == 1
+    if lost == -1:
+        assert rows(spoilt) == rows(store) - 1
+    else:  # every row behind it would have another row's picture
+        assert spoilt.metadata.skipped["frames of a camera are not in order"] == 1
+        assert rows(spoilt) == 0
 
 
 def _truncated(folder: Path) -> str:

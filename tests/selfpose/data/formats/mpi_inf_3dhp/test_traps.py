@@ -17,7 +17,9 @@ from scipy.io import loadmat, savemat
 from posetune.api import BadInputError
 from selfpose.data.formats.mpi_inf_3dhp import IMPORTER
 from selfpose.data.formats.mpi_inf_train import read_train_sequence
+from selfpose.data.plausibility import Checks
 from selfpose.data.store import Store
+from selfpose.method.skeleton import H36M_17
 
 TRAINING = "S1/Seq1/annot.mat"
 TEST = "mpi_inf_3dhp_test_set/TS1/annot_data.mat"
@@ -86,8 +88,9 @@ def _far_outside(folder: Path) -> tuple[str, str]:
 
 def _unequal(folder: Path) -> tuple[str, str]:
     with _training(folder) as found:
-        found["annot2"][0, 0] = found["annot2"][0, 0][:-1]
-    return "S1/Seq1 camera 0", "wrong count: arrays of unequal length"
+        found["annot2"][0, 0] = found["annot2"][0, 0][:-8]
+    item = "S1/Seq1 camera 0 (2D, 3D, real 3D, frames: 4, 12, 12, 12)"
+    return item, "wrong count: arrays of unequal length"
 
 
 def _activity(folder: Path) -> tuple[str, str]:
@@ -96,9 +99,25 @@ def _activity(folder: Path) -> tuple[str, str]:
     return FIRST_TEST, "unknown activity"
 
 
+def _short_valid(folder: Path) -> tuple[str, str]:
+    _replace(folder, "valid_frame", lambda values: values[:-1])
+    item = "TS1 (annot2 7, univ_annot3 7, annot3 7, valid_frame 6, activity_annotation 7)"
+    return item, "wrong count: arrays of unequal length"
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [_cut_short, _white, _nan, _outside, _disagree, _far_outside, _unequal, _activity],
+    [
+        _cut_short,
+        _white,
+        _nan,
+        _outside,
+        _disagree,
+        _far_outside,
+        _unequal,
+        _activity,
+        _short_valid,
+    ],
 )
 def test_a_bad_item_is_left_out_named_and_counted(
     folder: Path,
@@ -130,7 +149,8 @@ def test_no_frame_is_in_both_halves_though_cameras_lose_different_frames(folder:
     with _training(folder) as found:
         found["annot2"][0, 0][:4] = -9.0  # camera 0 sees nobody in the first frames
     options = IMPORTER.options()
-    gathered = read_train_sequence(folder, "S1/Seq1", motion=0, options=options)
+    checks = Checks(H36M_17)
+    gathered = read_train_sequence(folder, "S1/Seq1", motion=0, options=options, checks=checks)
     frames = {
         split: {frame for part in parts for frame in part.columns["frame"].tolist()}
         for split, parts in gathered.parts.items()
@@ -175,12 +195,7 @@ def _unknown_layout(folder: Path) -> str:
 
 def _unknown_test_layout(folder: Path) -> str:
     _replace(folder, "univ_annot3", lambda values: values.transpose(3, 2, 1, 0))
-    return "unknown layout: univ_annot3 has shape (3, 17, 1, 7), must be (7, 1, 17, 3)"
-
-
-def _other_length(folder: Path) -> str:
-    _replace(folder, "valid_frame", lambda values: values[:-1])
-    return "valid_frame has 6 entries for 7 frames"
+    return "unknown layout: univ_annot3 has shape (3, 17, 1, 7), must be (F, 1, 17, 3)"
 
 
 def _other_calibration(folder: Path) -> str:
@@ -204,7 +219,7 @@ def _empty(folder: Path) -> str:
     "spoil",
     [
         *(_truncated_v5, _v73_for_v5, _truncated_v73, _unknown_camera, _unknown_layout),
-        *(_unknown_test_layout, _other_length, _other_calibration, _no_test, _empty),
+        *(_unknown_test_layout, _other_calibration, _no_test, _empty),
     ],
 )
 def test_a_bad_whole_is_one_clear_line(

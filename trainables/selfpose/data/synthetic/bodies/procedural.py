@@ -30,7 +30,14 @@ from selfpose.data.synthetic.bodies.kinematics import (
     pose_joints,
 )
 from selfpose.data.synthetic.drawing import DrawingOptions, draw_corpus
-from selfpose.data.synthetic.motions import ANKLE_HEIGHT_MM, Corpus, Motion, half_of, place_in_room
+from selfpose.data.synthetic.motions import (
+    ANKLE_HEIGHT_MM,
+    Corpus,
+    Motion,
+    check_corpus,
+    half_of,
+    place_in_room,
+)
 
 __all__ = [
     "ACTIVITIES",
@@ -173,7 +180,8 @@ def _names(split: str, activity: str, *, count: int) -> Iterator[str]:
 
 
 def _run(file: Path | None, out: Path, options: ProceduralOptions, progress: Progress) -> None:
-    run_import(draw_corpus(make_corpus(options), options), out, options, progress)
+    corpus = check_corpus(make_corpus(options), "procedural")
+    run_import(draw_corpus(corpus, options), out, options, progress)
 
 
 IMPORTER = Importer(

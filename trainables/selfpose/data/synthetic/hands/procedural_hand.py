@@ -29,7 +29,7 @@ from selfpose.data.synthetic.bodies.kinematics import limit_angles
 from selfpose.data.synthetic.bodies.procedural import LICENCE, ProceduralOptions, make_motions
 from selfpose.data.synthetic.drawing import draw_corpus
 from selfpose.data.synthetic.hands.kinematics import HAND_LIMITS_DEG, hand_bone_lengths, pose_hand
-from selfpose.data.synthetic.motions import Corpus
+from selfpose.data.synthetic.motions import Corpus, check_corpus
 from selfpose.method.skeleton import FINGERS, HAND_21
 
 __all__ = ["GESTURES", "IMPORTER", "make_hand_corpus", "make_hand_motion"]
@@ -193,7 +193,8 @@ def _thumb(
 
 
 def _run(file: Path | None, out: Path, options: ProceduralOptions, progress: Progress) -> None:
-    run_import(draw_corpus(make_hand_corpus(options), options), out, options, progress)
+    corpus = check_corpus(make_hand_corpus(options), "procedural_hand")
+    run_import(draw_corpus(corpus, options), out, options, progress)
 
 
 IMPORTER = Importer(

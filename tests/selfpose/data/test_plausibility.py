@@ -1,0 +1,570 @@
+"""Data that cannot be right does not get in, and data that can be right does.
+
+A seeded mutator spoils one recording of a good folder in one way; readers of every format refuse
+the folder, or leave the recording out by name. Variants that people do have are read whole.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from support.pose_folders import (
+    PLACES,
+    Recording,
+    film,
+    person,
+    write_fetch,
+    write_hands,
+    write_mocap17,
+    write_mpi_inf,
+    write_videopose3d,
+)
+
+from posetune.api import BadInputError, silent
+from selfpose.data import importers
+from selfpose.data.formats import videopose3d
+from selfpose.data.formats.handdb import HandDBOptions, read_handdb
+from selfpose.data.formats.human36m_images import read_fetch
+from selfpose.data.formats.human36m_protocol import Human36MOptions
+from selfpose.data.formats.mocap17 import read_mocap17
+from selfpose.data.formats.mpi_inf_3dhp import read_mpi_inf_3dhp
+from selfpose.data.formats.mpi_inf_protocol import MpiInf3dhpOptions
+from selfpose.data.formats.videopose3d import read_videopose3d
+from selfpose.data.plausibility import Checks, Take, lens_fault
+from selfpose.data.sources import Skip
+from selfpose.method.skeleton import H36M_17, HAND_21, KEYPOINTGAN_17
+
+SEEDS = 20
+SLOW = pytest.mark.slow
+MIRROR = list(H36M_17.mirror)
+Found = tuple[list[Skip], int]
+"""What was left out, and the number of rows that were not."""
+
+NAMES = {
+    "fetch": ("S1/Directions-1", "S5/Directions-1", "S8/Walking-1", "S9/Waiting-2", "S11/Eating-1"),
+    "videopose3d": ("S1/Directions 1", "S1/Photo", "S1/Eating", "S8/Walking", "S9/Waiting"),
+    "mpi_inf": ("S1/Seq1", "S2/Seq1", "S8/Seq1", "TS1", "TS2"),
+    "mocap17": ("train/a", "train/b", "train/c", "train/e", "val/d", "test/f"),
+}
+LENS = {"mpi_inf": (2250.0, 1024.0, 2250.0, 1024.0)}
+SPOILT = {"fetch": "S1/Directions-1", "videopose3d": "S1/Photo", "mpi_inf": "S2/Seq1"}
+SPOILT["mocap17"] = "train/b"
+"""The recording of each format that a mutator spoils."""
+
+
+def read(form: str, root: Path, recordings: Mapping[str, Recording]) -> Found:
+    """Write a folder and read it."""
+    if form == "mocap17":
+        corpus = read_mocap17(write_mocap17(root, recordings), seed=0)
+        return [*corpus.skipped], sum(len(motion.frame_f) for motion in corpus.motions)
+    if form == "fetch":
+        source = read_fetch(write_fetch(root, recordings), Human36MOptions(frames="all"))
+    elif form == "videopose3d":
+        folder = write_videopose3d(root, recordings)
+        source = read_videopose3d(folder, Human36MOptions(frames="all"))
+    else:
+        source = read_mpi_inf_3dhp(write_mpi_inf(root, recordings), MpiInf3dhpOptions())
+    # A user may unpack some of MPI-INF-3DHP's cameras only.
+    # Whoever walks out of its pictures is left out from every copy; here nobody does.
+    found = (*source.skipped, *source.excluded)
+    skipped = [skip for skip in found if skip.reason != "missing camera"]
+    return skipped, sum(source.rows.values())
+
+
+def good(form: str, rng: np.random.Generator, frames: int = 12) -> dict[str, Recording]:
+    lens = LENS.get(form, (1145.0, 512.5, 1143.0, 508.5))
+    return {
+        name: film(person(rng, frames=frames, height_mm=rng.uniform(1500, 1900)), lens=lens)
+        for name in NAMES[form]
+    }
+
+
+Change = Callable[[Recording, np.random.Generator], Recording]
+
+
+def _scaled(factor: float) -> Change:
+    def change(seen: Recording, rng: np.random.Generator) -> Recording:
+        return replace(seen, world=seen.world * factor, joints=seen.joints * factor)
+
+    return change
+
+
+def _in_3d(function: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
+    """Change the joints of every camera, and those in the world, in the same way."""
+
+    def change(seen: Recording, rng: np.random.Generator) -> Recording:
+        state = rng.bit_generator.state
+        joints = []
+        for part in (*seen.joints, seen.world):
+            rng.bit_generator.state = state
+            joints.append(function(part.copy(), rng))
+        return replace(seen, joints=np.stack(joints[:-1]), world=joints[-1])
+
+    return change
+
+
+def _in_2d(function: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
+    def change(seen: Recording, rng: np.random.Generator) -> Recording:
+        return replace(seen, pixels=function(seen.pixels.copy(), rng))
+
+    return change
+
+
+def _zeros(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return joints * 0
+
+
+def _equal(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.full_like(joints, 1.0) * (200.0, 300.0, 4000.0)
+
+
+def _nan(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    joints[rng.integers(len(joints)), rng.integers(17)] = np.nan
+    return joints
+
+
+def _frozen(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.repeat(joints[:1], len(joints), axis=0)
+
+
+def _negated(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return -joints
+
+
+def _exchanged(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return joints[:, MIRROR]
+
+
+def _exchanged_for_a_while(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    start = rng.integers(1, 4)
+    joints[start : start + 6] = joints[start : start + 6, MIRROR]
+    return joints
+
+
+def _mirrored(seen: Recording, rng: np.random.Generator) -> Recording:
+    return replace(seen, world=seen.world * (-1, 1, 1), joints=seen.joints * (-1, 1, 1))
+
+
+def _upside_down(seen: Recording, rng: np.random.Generator) -> Recording:
+    """Turn the world by half a turn, so that pictures and poses still agree."""
+    _, cx, _, cy = seen.lens
+    return replace(
+        seen,
+        world=seen.world * (1, -1, -1),
+        joints=seen.joints * (-1, -1, 1),
+        pixels=(2 * cx, 2 * cy) - seen.pixels,
+    )
+
+
+def _doubled(seen: Recording, rng: np.random.Generator) -> Recording:
+    rows = np.sort(np.append(np.arange(len(seen.frame)), rng.integers(len(seen.frame), size=3)))
+    return replace(
+        seen,
+        frame=seen.frame[rows],
+        world=seen.world[rows],
+        joints=seen.joints[:, rows],
+        pixels=seen.pixels[:, rows],
+    )
+
+
+def _late(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.roll(pixels, len(pixels[0]) // 2, axis=1)
+
+
+def _third_zeros(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    pixels[rng.random(pixels.shape[:3]) < 1 / 3] = 0
+    return pixels
+
+
+KINDS_3D: Mapping[str, tuple[Change, str]] = {
+    "metres": (_scaled(0.001), "likely in m$"),
+    "centimetres": (_scaled(0.1), "likely in cm"),
+    "inches": (_scaled(1 / 25.4), "likely in inch"),
+    "zeros": (_in_3d(_zeros), "all joints are at one place"),
+    "equal": (_in_3d(_equal), "all joints are at one place"),
+    "nan": (_in_3d(_nan), "joints are not numbers"),
+    "frozen": (_in_3d(_frozen), "frozen"),
+    "negated": (_in_3d(_negated), "behind the camera|upside down"),
+    "exchanged": (_in_3d(_exchanged), "left and right are exchanged"),
+    "exchanged for a while": (_in_3d(_exchanged_for_a_while), "left and right are exchanged"),
+    "mirrored": (_mirrored, "mirrored|left and right are exchanged"),
+    "upside down": (_upside_down, "upside down"),
+    "doubled": (_doubled, "stands there twice"),
+}
+KINDS_2D: Mapping[str, tuple[Change, str]] = {
+    "in [-1, 1]": (_in_2d(lambda p, _: p / 500 - 1), "not in pixels"),
+    "shifted": (_in_2d(lambda p, rng: p + 40 * np.sign(rng.normal(size=2))), "are shifted"),
+    "another lens": (_in_2d(lambda p, _: (p - 500) * 1.06 + 500), "disagree"),
+    "sides swapped": (_in_2d(lambda p, _: p[:, :, MIRROR]), "left and right are exchanged"),
+    "a third zeros": (_in_2d(_third_zeros), "are missing"),
+    "late": (_in_2d(_late), "disagree"),
+    "y negated": (_in_2d(lambda p, _: p * (1, -1)), "upside down|outside the picture"),
+    "x mirrored": (_in_2d(lambda p, _: (1000, 0) - p * (1, -1)), "mirrored|outside the picture"),
+}
+# VideoPose3D's files number no frames, so that none can be doubled, and the cameras follow from
+# both files, so that what these agree on is no fault (another lens).
+CASES = [
+    *(("mocap17", kind) for kind in KINDS_3D),
+    *(("fetch", kind) for kind in (*KINDS_3D, *KINDS_2D)),
+    *(("mpi_inf", kind) for kind in (*KINDS_3D, *KINDS_2D)),
+]
+SLOW_CASES = [
+    ("videopose3d", kind)
+    for kind in (*KINDS_3D, *KINDS_2D)
+    if kind not in ("doubled", "another lens")
+]
+
+
+OF_A_FEW = ("nan", "doubled", "exchanged for a while")
+"""Kinds that spoil some frames of a recording, never most of them."""
+
+
+def _spoil_and_read(form: str, kind: str, seed: int, folder: Path) -> None:
+    change, reason = {**KINDS_3D, **KINDS_2D}[kind]
+    rng = np.random.default_rng(seed)
+    recordings = good(form, rng)
+    name = SPOILT[form]
+    recordings[name] = change(recordings[name], rng)
+
+    skipped, rows = read(form, folder / str(seed), recordings)
+
+    named = [skip for skip in skipped if name in skip.item]
+    assert named, f"seed {seed}: nothing of {name} was left out; {skipped}"
+    assert {skip.item for skip in skipped} == {skip.item for skip in named}
+    if form != "videopose3d":
+        assert all(re.search(reason, skip.reason) for skip in named), (seed, named)
+    assert rows > 0
+
+
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, SEEDS), marks=SLOW)])
+@pytest.mark.parametrize(("form", "kind"), CASES)
+def test_a_spoilt_recording_is_left_out_by_name_and_the_others_stay(
+    form: str, kind: str, seeds: range, tmp_path: Path
+) -> None:
+    for seed in seeds:
+        _spoil_and_read(form, kind, seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "kind"), SLOW_CASES)
+def test_a_spoilt_recording_of_videopose3d_is_left_out_by_name(
+    form: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videopose3d, "FIT_FRAMES", 20)
+    for seed in range(SEEDS):
+        _spoil_and_read(form, kind, seed, tmp_path)
+
+
+@pytest.mark.parametrize(("form", "kind"), [case for case in CASES if case[1] not in OF_A_FEW])
+def test_what_all_recordings_share_refuses_the_whole_in_one_line(
+    form: str, kind: str, tmp_path: Path
+) -> None:
+    change, reason = {**KINDS_3D, **KINDS_2D}[kind]
+    rng = np.random.default_rng(5)
+    recordings = {name: change(seen, rng) for name, seen in good(form, rng).items()}
+
+    with pytest.raises(BadInputError) as caught:
+        read(form, tmp_path / "folder", recordings)
+
+    message = str(caught.value)
+    assert re.search(reason.removesuffix("$"), message), message
+    assert "\n" not in message
+    assert str(tmp_path) in message
+    assert re.search(r"in \d+ of \d+ rows; the first is ", message)
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(66, marks=SLOW)])
+@pytest.mark.parametrize("form", ["mocap17", "fetch", "mpi_inf"])
+def test_valid_variants_are_read_whole(form: str, count: int, tmp_path: Path) -> None:
+    """Children, tall people, seated, lying, other cameras, other frame rates, joints not used."""
+    rng = np.random.default_rng(11)
+    for number in range(count):
+        height = (850.0, 1100.0, 1400.0, 1700.0, 2100.0, 2250.0)[number % 6]
+        posture = ("walking", "seated", "lying")[number % 3]
+        focal = rng.uniform(0.7, 1.6) * (2250 if form == "mpi_inf" else 1145)
+        middle = 1024.0 if form == "mpi_inf" else 510.0
+        places = tuple(
+            tuple(np.asarray(place) * rng.uniform(0.8, 1.1, 3)) if form != "mpi_inf" else place
+            for place in PLACES
+        )
+        recordings = {
+            name: film(
+                person(rng, height_mm=height, posture=posture),
+                lens=(min(focal, 2300), middle, min(focal, 2300), middle),
+                places=places,
+                stride=int(rng.integers(1, 7)),
+            )
+            for name in NAMES[form]
+        }
+        skipped, rows = read(form, tmp_path / str(number), recordings)
+        assert skipped == [], (number, height, posture)
+        assert rows > 0
+
+
+@pytest.mark.slow
+def test_valid_variants_of_videopose3d_are_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videopose3d, "FIT_FRAMES", 40)
+    rng = np.random.default_rng(11)
+    for number in range(10):
+        height, posture = rng.uniform(850, 2250), ("walking", "seated", "lying")[number % 3]
+        recordings = {
+            name: film(person(rng, height_mm=height, posture=posture))
+            for name in NAMES["videopose3d"]
+        }
+        assert read("videopose3d", tmp_path / str(number), recordings)[0] == []
+
+
+def test_joints_that_a_layout_does_not_use_may_be_missing(tmp_path: Path) -> None:
+    recordings = good("fetch", np.random.default_rng(0))
+    folder = write_fetch(tmp_path / "folder", recordings)
+    for file in folder.glob("*/*/annot.h5"):
+        with h5py.File(file, "r+") as h5:
+            h5["pose/3d"][:, 28:] = np.nan
+            h5["pose/2d"][:, 28:] = np.nan
+
+    assert read_fetch(folder, Human36MOptions(frames="all")).skipped == ()
+
+
+def _hands(rng: np.random.Generator, count: int = 12) -> np.ndarray:
+    """A fan of fingers, somewhere in a picture of 368 pixels, (N, 21, 2)."""
+    angles = np.radians([-55, -20, 0, 18, 38]) + rng.uniform(-0.2, 0.2, (count, 5))
+    chain = np.asarray([0.4, 0.6, 0.8, 1.0]) * rng.uniform(60, 120, (count, 1))
+    tips = np.stack([np.sin(angles), -np.cos(angles)], -1)[:, :, None] * chain[:, None, :, None]
+    wrist = rng.uniform(150, 220, (count, 1, 2))
+    return np.concatenate([wrist, wrist + tips.reshape(count, 20, 2)], axis=1)
+
+
+HAND_KINDS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "zeros": (lambda hands: hands * 0, "all joints are at one place"),
+    "nan": (lambda hands: hands * np.nan, "not numbers"),
+    "in [-1, 1]": (lambda hands: hands / 184 - 1, "not in pixels"),
+    "in [0, 1]": (lambda hands: hands / 368, "not in pixels"),
+    "frozen": (lambda hands: np.repeat(hands[:1], len(hands), axis=0), "frozen"),
+    "a third zeros": (lambda hands: np.where(np.arange(21)[:, None] % 3 == 1, 0, hands), "missing"),
+}
+
+
+@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, SEEDS), marks=SLOW)])
+@pytest.mark.parametrize("kind", HAND_KINDS)
+def test_hands_that_cannot_be_right_are_left_out_by_name(
+    kind: str, seeds: range, tmp_path: Path
+) -> None:
+    change, reason = HAND_KINDS[kind]
+    options = HandDBOptions(train="synth2", prior="synth3", val="synth1", test="manual_test")
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        parts = {part: _hands(rng) for part in ("synth1", "synth2", "synth3", "manual_test")}
+        assert read_handdb(write_hands(tmp_path / f"{seed}", parts), options).skipped == ()
+        parts["synth2"] = change(parts["synth2"])
+        source = read_handdb(write_hands(tmp_path / f"{seed}x", parts), options)
+
+        assert source.skipped
+        assert all("synth2" in skip.item for skip in source.skipped)
+        assert all(reason in skip.reason for skip in source.skipped)
+        assert source.rows["train"] == 0
+        assert source.rows["val"] == 12
+
+
+def test_a_hand_that_stands_there_twice_is_left_out_once() -> None:
+    hands = _hands(np.random.default_rng(0), 3)[[0, 1, 1, 2]]
+    checks = Checks(HAND_21)
+    take = Take("hands", "train", ["a", "b", "b", "c"], np.array([0, 1, 1, 2]), joints_2d_nj2=hands)
+
+    assert checks.check(take).tolist() == [True, True, False, True]
+    assert checks.skipped == [Skip("train", "b", "the row stands there twice")]
+
+
+def test_no_number_that_is_none_passes_any_check() -> None:
+    """NaN and infinity in any place of a good take, in 3D or in 2D, are found."""
+    seen = film(person(np.random.default_rng(0)))
+    for bad in (np.nan, np.inf, -np.inf):
+        for place in ("joints", "pixels"):
+            arrays = {"joints": seen.joints[0].copy(), "pixels": seen.pixels[0].copy()}
+            arrays[place][4, 3, 1] = bad
+            take = Take(
+                "take",
+                "test",
+                [str(i) for i in seen.frame],
+                seen.frame,
+                joints_3d_nj3=arrays["joints"],
+                joints_2d_nj2=arrays["pixels"],
+            )
+            good_n = Checks(H36M_17).check(take)
+            assert np.flatnonzero(~good_n).tolist() == [4]
+
+
+@pytest.mark.parametrize("focal", [(-1145, 1145), (1145, -1145), (0, 1145), (np.nan, 1145)])
+def test_a_lens_that_mirrors_is_found(focal: tuple[float, float]) -> None:
+    assert "mirrors" in lens_fault(focal)
+    assert lens_fault((1145, 1145), np.eye(3)) == ""
+    assert "mirrors" in lens_fault((1145, 1145), np.diag([-1.0, 1, 1]))
+    assert "mirrors" in lens_fault((1145, 1145), np.full((3, 3), np.nan))
+
+
+def test_camera_of_fetch_with_a_negative_focal_length_is_left_out(tmp_path: Path) -> None:
+    folder = write_fetch(tmp_path / "folder", good("fetch", np.random.default_rng(0)))
+    with h5py.File(folder / "S1/Directions-1/annot.h5", "r+") as h5:
+        h5["intrinsics/55011271"][0] *= -1
+    source = read_fetch(folder, Human36MOptions(frames="all"))
+
+    assert [skip.item for skip in source.skipped] == ["S1/Directions-1 camera 55011271"]
+    assert "mirrors" in source.skipped[0].reason
+
+
+def test_a_person_of_another_layout_is_measured_by_the_same_limbs() -> None:
+    world = person(np.random.default_rng(0))
+    names = {name: i for i, name in enumerate(H36M_17.joints)}
+    ankles = {"right_toe": "right_ankle", "left_toe": "left_ankle"}
+    other = np.stack(
+        [world[:, names[ankles.get(n, n)]] + 100 * (n in ankles) for n in KEYPOINTGAN_17.joints], 1
+    )
+    checks = Checks(KEYPOINTGAN_17)
+    frames = np.arange(len(world))
+    take = Take("a", "train", [*map(str, frames)], frames, joints_3d_nj3=other, axes="world")
+
+    assert checks.check(take).all()
+    wrong = replace(take, joints_3d_nj3=other * (1, 1, -1))
+    assert not checks.check(wrong).any()
+
+
+def test_the_unit_that_somebody_knows_is_taken(tmp_path: Path) -> None:
+    for unit, factor in {"m": 0.001, "cm": 0.1, "inch": 1 / 25.4, "mm": 1.0}.items():
+        rng = np.random.default_rng(3)
+        recordings = {
+            name: _scaled(factor)(seen, rng) for name, seen in good("mocap17", rng).items()
+        }
+        file = write_mocap17(tmp_path / f"{unit}.h5", recordings)
+        corpus = read_mocap17(file, seed=0, unit=unit)
+
+        assert corpus.skipped == ()
+        low, high = re.findall(r"(\d+) to (\d+), median", corpus.facts["check: size"])[0]
+        assert 1300 < int(low) <= int(high) < 2100
+        if unit != "mm":
+            with pytest.raises(BadInputError, match=rf"likely in {unit}.*give --unit m, cm, mm"):
+                read_mocap17(file, seed=0)
+
+
+def test_the_unit_changes_nothing_of_what_projects(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    made = {name: _scaled(0.1)(seen, rng) for name, seen in good("fetch", rng).items()}
+    folder = write_fetch(tmp_path / "folder", made)
+    assert read_fetch(folder, Human36MOptions(frames="all", unit="cm")).skipped == ()
+
+
+@pytest.mark.slow
+def test_every_real_motion_passes(mocap_file: Path) -> None:
+    corpus = read_mocap17(mocap_file, seed=0)
+
+    assert corpus.skipped == ()
+    assert len(corpus.motions) == 469
+    assert corpus.facts["check: rows"].startswith("29067 checked, 0 left out")
+
+
+def test_every_real_motion_that_is_mirrored_or_turned_over_is_found(mocap_file: Path) -> None:
+    """Of 469 motions, those whose knees tell: nearly all."""
+    with h5py.File(mocap_file) as h5:
+        joints, motion = h5["test/positions"][()].astype(np.float64), h5["test/motion"][()]
+    found = {"mirrored": 0, "upside down": 0}
+    changes = {"mirrored": (1, -1, 1), "upside down": (1, -1, -1)}
+    for number in np.unique(motion):
+        some = joints[motion == number]
+        frames = np.arange(len(some))
+        for kind, change in changes.items():
+            take = Take(
+                "m", "test", [""] * len(some), frames, joints_3d_nj3=some * change, axes="world"
+            )
+            found[kind] += not Checks(H36M_17).check(take).any()
+
+    motions = len(np.unique(motion))
+    assert found["mirrored"] >= 0.95 * motions
+    assert found["upside down"] >= 0.9 * motions  # not those of people on the floor
+
+
+def test_shifted_sequences_of_human36m_are_left_out_when_asked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ("S1/Directions-1", "S8/Walking-1", "S9/Greeting-2", "S9/SittingDown-2", "S9/Waiting-1")
+    made = {name: film(person(rng)) for name in (*names, "S9/Waiting-2")}
+    folder = write_fetch(tmp_path / "folder", made)
+    kept = read_fetch(folder, Human36MOptions(frames="all"))
+    left_out = read_fetch(folder, Human36MOptions(frames="all", exclude_drift=True))
+
+    assert (kept.rows["test"], left_out.rows["test"]) == (4 * 4 * 12, 4 * 12)
+    assert [skip.item for skip in left_out.excluded] == [*names[2:]]
+    assert left_out.facts["drift"] != kept.facts["drift"]
+
+
+def test_videopose3d_keeps_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No camera, no 2D poses, longer 2D poses and a shifted sequence, each by its name."""
+    monkeypatch.setattr(videopose3d, "FIT_FRAMES", 60)
+    rng = np.random.default_rng(0)
+    names = [f"S1/{name}" for name in ("Directions", "Eating", "Greeting", "Photo", "Posing")]
+    made = {name: film(person(rng)) for name in (*names, "S8/Walking", "S9/Waiting", "S9/Sitting")}
+    made["S1/Photo"] = replace(made["S1/Photo"], pixels=made["S1/Photo"].pixels + 40)
+    folder = write_videopose3d(tmp_path / "folder", made)
+    file = folder / "data_2d_h36m_gt.npz"
+    with np.load(file, allow_pickle=True) as stored:
+        pixels, about = stored["positions_2d"].item(), stored["metadata"].item()
+    pixels["S1"]["Directions"][2] = None
+    del pixels["S1"]["Eating"]
+    pixels["S9"]["Sitting"] = [np.concatenate([p, p]) for p in pixels["S9"]["Sitting"]]
+    np.savez(file, positions_2d=np.array(pixels, object), metadata=np.array(about, object))
+    source = read_videopose3d(folder, Human36MOptions(frames="all"))
+
+    reasons = {(skip.item.split(" ")[0], skip.reason) for skip in source.skipped}
+    assert reasons == {
+        ("S1/Directions", "missing camera"),
+        ("S1/Eating", "no 2D poses"),
+        ("S1/Photo", "2D and 3D joints disagree: the 2D joints are shifted"),
+        ("S9/Sitting", "wrong count: arrays of unequal length"),
+    }
+    assert source.rows["test"] == 2 * 4 * 12
+
+
+@pytest.mark.slow
+def test_the_command_line_refuses_or_counts_and_leaves_nothing_usable(
+    tmp_path: Path, posetune: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    rng = np.random.default_rng(0)
+    spoilt = good("mocap17", rng)
+    spoilt["train/b"] = _upside_down(spoilt["train/b"], rng)
+    metres = {name: _scaled(0.001)(seen, rng) for name, seen in good("mocap17", rng).items()}
+    write_mocap17(tmp_path / "spoilt.h5", spoilt)
+    write_mocap17(tmp_path / "metres.h5", metres)
+    options = ("--format", "mocap17", "--image-size", "32", "--level", "plain", "--workers", "1")
+
+    def run(file: str, out: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return posetune("data", "import", file, *options, "--views", "1", "--out", out, *more)
+
+    refused = run("metres.h5", "refused")
+    strict = run("spoilt.h5", "strict", "--strict")
+    counted = run("spoilt.h5", "counted")
+    known = run("metres.h5", "known", "--unit", "m")
+    info = posetune("data", "info", "counted")
+
+    for result, words in ((refused, "likely in m"), (strict, "leave out --strict")):
+        assert (result.returncode, result.stdout) == (2, "")
+        assert words in result.stderr.replace("\n", " ")
+        assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["counted", "known"]
+    assert counted.returncode == known.returncode == 0
+    assert "left out: 1 items: 1: upside down" in counted.stdout + counted.stderr
+    assert "train/b (12 rows)" in (tmp_path / "counted" / "skipped.csv").read_text()
+    for check in ("size", "missing truth", "upright", "left and right", "rows"):
+        assert f"check: {check}" in info.stdout + info.stderr
+
+
+def test_checks_of_drawn_people_stand_on_the_store(plain_store: object) -> None:
+    facts = plain_store.metadata.facts
+
+    assert "knees bend forwards in" in facts["check: left and right"]
+    assert set(importers()) >= {"procedural", "procedural_hand"}
+    assert silent(0, 0) is None
