@@ -26,6 +26,7 @@ from selfpose.data.images import images_to_input, reduce_images
 from selfpose.method.geometry import lift, mirror_poses, normalise_pose
 from selfpose.method.skeleton import LAYOUTS, Layout
 from selfpose.networks import Lambda, Omega, Phi
+from selfpose.whole_files import writing_whole
 
 __all__ = [
     "ImagePoseModel",
@@ -219,16 +220,18 @@ def export_model(
         trained_on: facts about the training data, by name, which `evaluate` compares.
     """
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    save_file(weights, folder / f".{_WEIGHTS}.partial")
     facts = {
         "layout": model.layout.name,
         "h": model.h,
         "config": config.model_dump(mode="json"),
         "trained_on": dict(trained_on or {}),
     }
-    (folder / f".{_FACTS}.partial").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    for name in (_WEIGHTS, _FACTS):
-        (folder / f".{name}.partial").replace(folder / name)
+    with (
+        writing_whole(folder / _WEIGHTS) as weights_file,
+        writing_whole(folder / _FACTS) as facts_file,
+    ):
+        save_file(weights, weights_file)
+        facts_file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def load_model(exported: Path) -> PosePredictor:

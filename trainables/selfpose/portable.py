@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from posetune.api import BadInputError
 from selfpose.data.images import images_to_input
 from selfpose.inference import ImagePoseModel, PoseModel, PosePredictor, load_model, unit_bones
+from selfpose.whole_files import writing_whole
 
 __all__ = ["Portable", "export_graph"]
 
@@ -62,28 +63,27 @@ def export_graph(exported: Path, out: Path) -> float:
     program = torch.export.export(
         Portable(predictor.model), (example_nss3,), dynamic_shapes={"images_nss3": {0: count}}
     )
-    partial = out.with_name(f".{out.name}.partial.pt2")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of weights that share memory on a GPU
-            torch.export.save(program, partial)
-        difference = _difference(partial, predictor)
-        if not difference <= LARGEST_DIFFERENCE:
-            raise RuntimeError(
-                f"the written program differs from the model by {difference:.1e} of a limb; "
-                "nothing was kept"
-            )
-        partial.replace(out)
+        with writing_whole(out) as partial:
+            # As an open file: torch refuses a path that does not end in .pt2.
+            with partial.open("wb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, of weights that share memory on a GPU
+                torch.export.save(program, file)
+            difference = _difference(partial, predictor)
+            if not difference <= LARGEST_DIFFERENCE:
+                raise RuntimeError(
+                    f"the written program differs from the model by {difference:.1e} of a limb; "
+                    "nothing was kept"
+                )
     except OSError as error:
         raise BadInputError(f"{out}: cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 
 def _difference(file: Path, predictor: PosePredictor) -> float:
     """Return the largest difference between a written program and the model, on random images."""
-    program = torch.export.load(file).module()
+    with file.open("rb") as opened:
+        program = torch.export.load(opened).module()
     generator = np.random.default_rng(0)
     side, largest = predictor.image_size, 0.0
     for count in _CHECKED:

@@ -8,10 +8,8 @@ into a throw-away folder; the same command again builds everything from the stud
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -97,94 +95,36 @@ def _loss_of_study(error: BaseException | None) -> str:
     return ""
 
 
-def _keep_keys_off_command_lines() -> None:
-    """Tune would copy the driver's AWS keys to its actors, and Ray onto their command lines.
-
-    A local worker inherits them; a cluster's nodes have their own.
-    """
-    from ray.tune.execution import class_cache
-
-    copied = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in copied if not name.startswith("AWS_")}
-
-
 def _tune(context: DriverContext) -> None:
-    from ray import tune
-
+    """Turn Tune's loop once, until nothing is left or there is a reason to stop."""
     from posetune.execution.actor import TrialActor
-    from posetune.execution.placement import ClusterWatch, TrialRequest, measure_share
+    from posetune.execution.placement import ClusterWatch, measure_share
     from posetune.execution.scheduler import StudyScheduler
     from posetune.execution.searcher import StudySearcher
+    from posetune.execution.tune_adapter import SweepStopper, TrialRequest, run_trials
 
     measure_share(context)
     resources, storage = context.run.spec.resources, context.home.storage
     watch = ClusterWatch(context)
-    _keep_keys_off_command_lines()
-    with contextlib.ExitStack() as at_the_end:
-        scratch, filesystem = at_the_end.enter_context(storage.scratch(f"tune-{context.run.name}"))
-        at_the_end.callback(context.close)
-        tune.Tuner(
-            tune.with_resources(TrialActor, TrialRequest(context.run.name, resources)),
-            tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(context, watch),
-                scheduler=StudyScheduler(context, watch),
-                num_samples=context.run.left,
-                max_concurrent_trials=context.run.left,  # the searcher keeps to the room there is
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                storage_filesystem=filesystem,
-                stop=_stopper(watch.look, context.preemption.is_over),
-                failure_config=tune.FailureConfig(max_failures=-1),  # the scheduler counts
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        ).fit()
-
-
-def _stopper(look: Callable[[], None], is_over: Callable[[], bool]) -> Any:
-    from ray.tune import Stopper
-
-    class StopSweep(Stopper):
-        """Stops the whole sweep, never a single trial: that would bypass the scheduler.
-
-        Tune asks it at every turn of its loop, so this is where we look about us.
-        """
-
-        def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            look()
-            return is_over()
-
-        def __reduce__(self) -> Any:
-            return (object, ())
-
-    return StopSweep()
-
-
-_RAY_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
+    with storage.scratch(f"tune-{context.run.name}") as folder, contextlib.closing(context):
+        run_trials(
+            TrialActor,
+            TrialRequest(context.run.name, resources),
+            searcher=StudySearcher(context, watch),
+            scheduler=StudyScheduler(context, watch),
+            stopper=SweepStopper(watch.look, context.preemption.is_over),
+            trials=context.run.left,
+            folder=folder,
+        )
 
 
 @contextmanager
 def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     """Join or start Ray, and leave it."""
-    os.environ.update({k: os.environ.get(k, v) for k, v in _RAY_ENVIRONMENT.items()})
     from posetune.execution.connection import connected
+    from posetune.execution.tune_adapter import set_environment
 
+    set_environment()
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with connected(address, **({} if address else own)):
         if not address:  # to a cluster, nodes may come; the sweep says what it waits for

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import FrameType
 
 from posetune.api import Trainable
 from posetune.execution.preemption import Preemption
 from posetune.home import Home
+from posetune.signals import take_signals
 from posetune.storage import StorageError
 from posetune.study.sweep import Attempt, SweepRun
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
@@ -35,25 +34,15 @@ class StopRequest:
         """Stop because no trial can go on; what is open stays open."""
         self.reason, self.refused = reason, True
 
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a clean stop; a second SIGINT interrupts at once."""
+    def on_signals(self) -> AbstractContextManager[None]:
+        """Let SIGINT and SIGTERM ask for a clean stop; a second SIGINT interrupts at once."""
+        return take_signals(self._take_signal)
 
-        def handle(number: int, _frame: FrameType | None) -> None:
-            self.reason = f"stopped by {signal.Signals(number).name}"
-            self.asked_by_user = True
-            self.also()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _take_signal(self, number: signal.Signals) -> bool:
+        self.reason = f"stopped by {number.name}"
+        self.asked_by_user = True
+        self.also()
+        return True
 
 
 @dataclass(frozen=True)

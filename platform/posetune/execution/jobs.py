@@ -63,6 +63,13 @@ BRIEF_S, BRIEF_LIVES = 60.0, 3
 
 SWEEP = "posetune.sweep"
 
+TALKERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that would tell each upload and each request."""
+
 T = TypeVar("T")
 Say = Callable[[str], None]
 
@@ -234,11 +241,15 @@ def _ask(
             time.sleep(1.0)
 
 
+def silence_clients() -> None:
+    """Let Ray's clients say no more than warnings; each sets a level of its own when it is made."""
+    for name in TALKERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _client(address: str) -> JobSubmissionClient:
     check_ray()
-    for talker in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
-        logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)  # they set their own level
-    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
+    silence_clients()
     if "RAY_AUTH_MODE" not in os.environ and (
         os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     ):

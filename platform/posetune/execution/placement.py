@@ -7,21 +7,22 @@ cluster see who holds what.
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 import ray
-from ray.tune import PlacementGroupFactory
-from ray.util import placement_group_table
-from ray.util.placement_group import PlacementGroup, placement_group
 
 from posetune.api import BadInputError
-from posetune.execution.cluster_room import HeldResources, Node, describe_wait, slots
+from posetune.execution.cluster_room import Node, describe_wait, slots
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.gpu_sharing import Need, measure_need, share_of
-from posetune.spec.sweep import Resources
+from posetune.execution.tune_adapter import (
+    TrialRequest,
+    free_by_node,
+    nodes_being_drained,
+    read_trial_groups,
+)
 
-__all__ = ["ClusterWatch", "TrialRequest", "measure_share", "read_nodes"]
+__all__ = ["ClusterWatch", "measure_share", "read_nodes"]
 
 LOOK_S = 1.0
 """Between two looks at the cluster."""
@@ -35,32 +36,10 @@ SAY_S = 30.0
 NODE_DEATH_S = 60.0
 """Ray notices a worker's end in seconds, and that its whole node is gone only later."""
 
-_PREFIX = "posetune"
-
-
-class TrialRequest(PlacementGroupFactory):
-    """What one trial of a sweep asks of Ray; the group has a name that tells the sweep."""
-
-    def __init__(self, sweep: str, resources: Resources) -> None:
-        self._sweep = sweep
-        self._selector = [dict(resources.labels)] if resources.labels else None
-        bundle = {"CPU": resources.cpu, "GPU": resources.gpu}
-        super().__init__([bundle], bundle_label_selector=self._selector)
-
-    def to_placement_group(self) -> PlacementGroup:
-        """Ask for it; Ray wants every name to be unique."""
-        name = f"{_PREFIX}:{self._sweep}:{uuid.uuid4().hex}"
-        group: PlacementGroup = placement_group(
-            self.bundles, self.strategy, name=name, bundle_label_selector=self._selector
-        )
-        return group
-
 
 def read_nodes() -> list[Node]:
     """Return the living nodes."""
-    # Ray Train reads drains from the same place; there is no public one.
-    leaving = ray._private.state.state.get_draining_nodes()
-    free = ray._private.state.available_resources_per_node()
+    leaving, free = nodes_being_drained(), free_by_node()
     return [
         Node(
             node["NodeID"],
@@ -145,7 +124,7 @@ class ClusterWatch:
         if not self._context.unplaced:
             self._end_wait()
             return
-        holdings, waiting = _read_groups()
+        holdings, waiting = read_trial_groups()
         if self._context.run.name not in waiting:
             self._end_wait()
             return
@@ -202,23 +181,6 @@ def measure_share(context: DriverContext) -> None:
         raise need
     facts = {"peak_bytes": need.peak, "context_bytes": need.context, "total_bytes": need.total}
     run.share(share_of(need), **facts)
-
-
-def _read_groups() -> tuple[list[HeldResources], set[str]]:
-    """Return what the placed trials of all sweeps hold, and the sweeps with one that waits."""
-    holdings, waiting = [], set()
-    for group in placement_group_table().values():
-        prefix, _, rest = group["name"].partition(":")
-        sweep = rest.rpartition(":")[0]
-        if prefix != _PREFIX:
-            continue
-        if group["state"] == "CREATED":
-            for index, bundle in group["bundles"].items():
-                node = group["bundles_to_node_id"][index]
-                holdings.append(HeldResources(sweep, node, _amounts(bundle)))
-        elif group["state"] != "REMOVED":
-            waiting.add(sweep)
-    return holdings, waiting
 
 
 def _amounts(resources: dict[str, Any]) -> dict[str, float]:

@@ -71,7 +71,7 @@ def plan_sweep(
     at_once = min(slots, trials)
     expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
-    gpu = spec.resources.gpu or 1.0
+    gpus = spec.resources.gpus_or_one
     return Plan(
         trials=trials,
         slots=slots,
@@ -83,7 +83,7 @@ def plan_sweep(
         stages_s=stages_s,
         seconds=(expected.wall_s.low, expected.wall_s.high) if known else (0.0, 0.0),
         gpu_hours=(
-            (gpu * expected.held_s.low / 3600, gpu * expected.held_s.high / 3600)
+            (gpus * expected.held_s.low / 3600, gpus * expected.held_s.high / 3600)
             if known
             else (0.0, 0.0)
         ),
@@ -99,7 +99,7 @@ def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterato
                 f"stage {name} is distinct for every trial: a searched field changes it, so "
                 "nothing is shared"
             )
-    complete = spec.pruner.max_epochs * cost.epoch_s * (spec.resources.gpu or 1.0) / 3600
+    complete = spec.pruner.max_epochs * cost.epoch_s * spec.resources.gpus_or_one / 3600
     if spec.budget.gpu_hours is not None and spec.budget.gpu_hours < complete:
         yield (
             f"budget.gpu_hours: {spec.budget.gpu_hours:g} is less than the {complete:.3g} "

@@ -9,27 +9,36 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
-from posetune.execution.actor import (
-    ASSIGNMENT,
-    FAILED,
-    HANDED_OVER,
-    HANDLE,
-    NODE,
-    REFUSED,
-    RESULT,
-    STARTED,
-    WAITING,
-)
 from posetune.execution.driver_context import DriverContext
+from posetune.execution.messages import (
+    HandedOver,
+    Trained,
+    TrialFailed,
+    TrialRefused,
+    TrialStarted,
+    TrialWaits,
+    assigned_config,
+    assignment_of,
+    number_of,
+    unpack,
+)
 from posetune.execution.placement import ClusterWatch
-from posetune.execution.searcher import NUMBER
+from posetune.execution.tune_adapter import (
+    StatelessScheduler,
+    allow_failures,
+    ask_for_resources,
+    forget_answers,
+    forget_statistics,
+    forgive_next_failure,
+    gpus_of,
+    read_error,
+)
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
 from posetune.study.records import CheckpointRecord
@@ -44,7 +53,7 @@ MAX_ATTEMPTS = 4
 """A trial whose worker died this often is told FAILED."""
 
 
-class StudyScheduler(FIFOScheduler):
+class StudyScheduler(StatelessScheduler):
     """Reports to the study and does what it decides."""
 
     def __init__(self, context: DriverContext, watch: ClusterWatch) -> None:
@@ -58,27 +67,18 @@ class StudyScheduler(FIFOScheduler):
         self._looked_for_baselines = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Begin an attempt: called for a new trial, and again after its worker has died."""
-        number = _number(trial)
+        """Begin an attempt: Tune calls this for a new trial, and after its worker has died."""
+        number = number_of(trial.config)
         attempt = self._run.begin_attempt(number)
         self._context.unplaced.add(number)
         self._ask_for_room(trial)
         # The study counts, over all lives of the driver; Tune is told how many are left.
-        left = max(0, MAX_ATTEMPTS - 1 - attempt.crashes)
-        trial.max_failures = trial.run_metadata.num_failures + left
-        trial.set_config({NUMBER: number, ASSIGNMENT: self._context.assign(attempt)})
-
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Choose none: Tune queues trials by itself, in their order.
-
-        The oldest pending trial, which is Tune's usual choice, would take any worker that is free,
-        and have the one killed that is starting for it; the next trial then waits for another.
-        With many slots, and trials shorter than the start of a process, they were never all busy.
-        """
+        allow_failures(trial, max(0, MAX_ATTEMPTS - 1 - attempt.crashes))
+        trial.set_config(assigned_config(number, self._context.assign(attempt)))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Remember why the worker died, in case Tune gives the trial up."""
-        record = self._run.trials[_number(trial)]
+        record = self._run.trials[number_of(trial.config)]
         self._preemption.at_work.pop(record.number, None)
         self._context.unplaced.discard(record.number)
         node = self._nodes.pop(record.number, None)
@@ -87,7 +87,7 @@ class StudyScheduler(FIFOScheduler):
             return
         if node is not None:
             self._watch.lost(record.number, record.attempt, node)
-        text = _error_text(trial)
+        text = read_error(trial)
         if "out of memory" in text:
             self._watch.ran_out_of_memory(record.number)
             self._ask_for_room(trial)
@@ -96,51 +96,57 @@ class StudyScheduler(FIFOScheduler):
         self._context.deaths[record.number] = said
 
     def _ask_for_room(self, trial: Trial) -> None:
-        """Say what a trial's next attempt takes: before Tune queues it, by which it files it."""
-        if trial.status != Trial.RUNNING:  # then Tune gives it up
-            trial.update_resources(self._watch.request(_number(trial)))
+        """Say what a trial's next attempt takes, which may have grown."""
+        ask_for_resources(trial, self._watch.request(number_of(trial.config)))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Commit a report and return what to do with the trial."""
-        _forget_answers(tune_controller, trial)
-        number, attempt = _number(trial), trial.config[ASSIGNMENT].attempt
+        forget_answers(tune_controller, trial)
+        number, attempt = number_of(trial.config), assignment_of(trial.config).attempt
         self._context.unplaced.discard(number)
         goes_on = False
-        if FAILED in result:
-            self._run.fail(number, result[FAILED])
-            self._context.release(number)
-        elif REFUSED in result:
-            self._context.stopping.refuse(result[REFUSED])
-        elif WAITING in result:
-            self._run.notice = (
-                f"trial {number} waits: {result[WAITING]}; make some, or press Ctrl-C"
-            )
-            goes_on = True
-        else:
-            self._run.notice = ""
-            with contextlib.suppress(StaleAttemptError):
-                if STARTED in result:
-                    asked: Any = trial.placement_group_factory
-                    gpu = asked.required_resources.get("GPU", 0.0)
-                    where = {"ray_node": result[NODE], "gpu": gpu}
-                    self._note_start(number, attempt, result[STARTED], where=where)
-                    self._preemption.at_work[number] = partial(ray.kill, result[HANDLE])
-                    self._nodes[number] = result[NODE]
-                    goes_on = True
-                elif HANDED_OVER in result:
-                    self._take_over(number, attempt, result[HANDED_OVER])
-                    goes_on = not self._preemption.asked
-                    trial.max_failures += 1  # the worker ends now, but it has not failed
-                else:
-                    goes_on = self._report(number, attempt, result[RESULT])
+        match unpack(result):
+            case TrialFailed(reason):
+                self._run.fail(number, reason)
+                self._context.release(number)
+            case TrialRefused(reason):
+                self._context.stopping.refuse(reason)
+            case TrialWaits(reason):
+                self._run.notice = f"trial {number} waits: {reason}; make some, or press Ctrl-C"
+                goes_on = True
+            case message:
+                self._run.notice = ""
+                with contextlib.suppress(StaleAttemptError):
+                    goes_on = self._commit(trial, number, attempt, message)
         if not goes_on:
             self._preemption.at_work.pop(number, None)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def _commit(
+        self,
+        trial: Trial,
+        number: int,
+        attempt: int,
+        message: TrialStarted | Trained | HandedOver,
+    ) -> bool:
+        """Commit what an attempt has done, and return whether it goes on."""
+        match message:
+            case TrialStarted(started, handle, node):
+                where = {"ray_node": node, "gpu": gpus_of(trial)}
+                self._note_start(number, attempt, started, where=where)
+                self._preemption.at_work[number] = partial(ray.kill, handle)
+                self._nodes[number] = node
+                return True
+            case HandedOver(checkpoint):
+                self._take_over(number, attempt, checkpoint)
+                forgive_next_failure(trial)
+                return not self._preemption.asked
+            case Trained(result):
+                return self._report(number, attempt, result)
+
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Any) -> None:
-        """Forget the statistics that Tune keeps of every trial: the study has its results."""
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
+        """Forget what Tune keeps of a trial: the study has its results."""
+        forget_statistics(trial)
 
     def _note_start(
         self, number: int, attempt: int, started: Started, *, where: dict[str, Any]
@@ -185,39 +191,3 @@ class StudyScheduler(FIFOScheduler):
             self._context.release(number)
         else:
             self._run.excuse(number, attempt, "told to stop where nothing could be saved")
-
-    def debug_string(self) -> str:
-        """Return nothing: the sweep has a table of its own."""
-        return ""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study is the truth, and Tune's state is never read back."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-def _forget_answers(tune_controller: Any, trial: Trial) -> None:
-    """Let go of what a trial's worker has answered so far.
-
-    Tune keeps the future of every call until the trial ends, and Ray the answer with it: 3 KB for
-    each epoch of every trial under way.
-    """
-    manager = tune_controller._actor_manager
-    futures = manager._tracked_actors_to_task_futures[tune_controller._trial_to_actor[trial]]
-    futures &= manager._actor_task_events.get_futures()  # those that are still to come
-
-
-def _error_text(trial: Trial) -> str:
-    """Return the trace of a worker's death, which Tune writes beside the driver."""
-    if trial.error_file:
-        with contextlib.suppress(OSError):
-            return Path(trial.error_file).read_text(encoding="utf-8") or "no message"
-    return "no message"
-
-
-def _number(trial: Trial) -> int:
-    return int(trial.config[NUMBER])

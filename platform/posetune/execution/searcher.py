@@ -1,4 +1,4 @@
-"""Tune's searcher over the study: hands out trials."""
+"""Hands the study's trials out to Tune."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from posetune.execution.driver_context import DriverContext
+from posetune.execution.messages import suggested_config
 from posetune.execution.placement import ClusterWatch
+from posetune.execution.tune_adapter import StatelessSearcher
 
-__all__ = ["NUMBER", "StudySearcher"]
-
-NUMBER = "posetune_trial"
+__all__ = ["StudySearcher"]
 
 
-class StudySearcher(Searcher):
-    """Asks the study for trials, open ones first; everything it knows is in the study.
-
-    It never answers "not yet" while no trial is under way: Tune's loop would sleep on that.
-    """
+class StudySearcher(StatelessSearcher):
+    """Asks the study for trials, open ones first; everything it knows is in the study."""
 
     def __init__(self, context: DriverContext, watch: ClusterWatch) -> None:
         super().__init__()
@@ -38,7 +35,7 @@ class StudySearcher(Searcher):
         if trial is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = trial.number
-        return {NUMBER: trial.number}
+        return suggested_config(trial.number)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -48,23 +45,3 @@ class StudySearcher(Searcher):
         if error and self._run.trials[number].state is None:
             self._run.fail(number, self._context.deaths.get(number, "its worker died"))
             self._context.release(number)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing: the scheduler reports."""
-
-    def set_search_properties(self, *_args: Any, **_spec: Any) -> bool:
-        """Accept anything: metric and space are the study's."""
-        return True
-
-    def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Say that the searcher limits itself, to the number of slots."""
-        return True
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study is the truth, and Tune's state is never read back."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}

@@ -13,6 +13,7 @@ from posetune.home import Home
 from posetune.promotion.gate import Finalist
 from posetune.storage import open_folder
 from posetune.storage.digest import digest_json
+from posetune.storage.whole_files import write_whole
 from posetune.study.seeding import seed_for
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
@@ -99,9 +100,7 @@ def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) 
         if value is None:  # a process was killed between the last checkpoint and this file
             forget_single(single)
             value = _train(single, trainable, progress)
-        partial = done.with_suffix(".partial")
-        partial.write_text(json.dumps(value), encoding="utf-8")
-        partial.replace(done)
+        write_whole(done, json.dumps(value))
     return float(json.loads(done.read_text(encoding="utf-8")))
 
 

@@ -118,11 +118,11 @@ def best_so_far(view: SweepView) -> str:
     The time is in GPU-hours, or in hours for a sweep without GPUs.
     """
     objective = view.spec.objective
-    gpu = view.spec.resources.gpu
+    resources = view.spec.resources
     spent, best = 0.0, None
     points: list[tuple[float, float]] = []
     for report in view.reports:
-        spent += report.seconds * (gpu or 1) / 3600
+        spent += report.seconds * resources.gpus_or_one / 3600
         if report.epoch == view.spec.pruner.max_epochs and report.value is not None:
             best = report.value if best is None else objective.best((best, report.value))
             points.append((spent, best))
@@ -136,7 +136,7 @@ def best_so_far(view: SweepView) -> str:
         _draw_baselines(axes, view)
         _name_objective(axes, view)
         axes.set_xlim(left=0)
-        axes.set_xlabel("GPU-hours of training" if gpu else "hours of training (no GPU)")
+        axes.set_xlabel("GPU-hours of training" if resources.gpu else "hours of training (no GPU)")
 
     return _svg(draw)
 

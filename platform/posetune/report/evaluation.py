@@ -17,6 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from posetune.api import BadInputError, Evaluation
+from posetune.storage.whole_files import write_whole
 
 __all__ = ["evaluation_table", "write_evaluation"]
 
@@ -54,9 +55,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, A
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(data)
-            partial.replace(folder / name)
+            write_whole(folder / name, data)
     except OSError as error:
         raise BadInputError(
             f"--out {folder}: cannot be written ({error.strerror}); give another folder"

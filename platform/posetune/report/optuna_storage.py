@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from posetune.api import BadInputError
+from posetune.storage.whole_files import writing_whole
 from posetune.study.sampler import distributions
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
@@ -60,10 +61,8 @@ def export_study(view: SweepView, address: str) -> str:
             _write(view, address)
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f".{file.name}.partial")
-            partial.unlink(missing_ok=True)
-            _write(view, f"sqlite:///{partial}")
-            partial.replace(file)
+            with writing_whole(file) as partial:
+                _write(view, f"sqlite:///{partial}")
     except optuna.exceptions.DuplicatedStudyError as error:
         raise BadInputError(
             f"--to {shown}: has a study {view.name!r} already; give another file, or delete it "

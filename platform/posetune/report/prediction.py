@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, Predictor, Progress, silent
+from posetune.storage.whole_files import write_whole
 
 __all__ = ["PictureCrop", "PicturePoses", "find_pictures", "predict_pictures"]
 
@@ -151,7 +152,7 @@ def predict_pictures(
                 number = len(done.poses) + 1
                 if draw:
                     facts["drawing"] = f"{number:05d}-{Path(facts['file']).stem[:80]}.png"
-                    _put(out / facts["drawing"], _draw(image_ss3, pose_j3, predictor))
+                    write_whole(out / facts["drawing"], _draw(image_ss3, pose_j3, predictor))
                 done.poses.append({**facts, "joints": pose_j3.tolist()})
                 progress(number + len(done.skipped), len(files), f"{len(done.skipped)} skipped")
         if not done.poses:
@@ -159,8 +160,8 @@ def predict_pictures(
             raise BadInputError(
                 f"none of {len(files)} files is a picture: {first['file']}: {first['reason']}"
             )
-        _put(out / "poses.npz", _arrays(done, predictor))
-        _put(out / "poses.json", _document(done, predictor))
+        write_whole(out / "poses.npz", _arrays(done, predictor))
+        write_whole(out / "poses.json", _document(done, predictor))
     except OSError as error:
         raise BadInputError(f"--out {out}: cannot be written ({error.strerror})") from error
     return done
@@ -307,9 +308,3 @@ def _document(done: PicturePoses, predictor: Predictor) -> bytes:
         "skipped": done.skipped,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def _put(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)

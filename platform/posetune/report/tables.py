@@ -179,7 +179,7 @@ def forecast_line(view: SweepView) -> str:
     if expected is None:
         return ""
     low, _, high = (format_seconds(seconds) for seconds in expected.wall_s)
-    hours = [s * (view.spec.resources.gpu or 1.0) / 3600 for s in expected.held_s]
+    hours = [s * view.spec.resources.gpus_or_one / 3600 for s in expected.held_s]
     ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
     return (
         f"forecast of the whole (80 %): {low} to {high} by the clock, {hours[0]:.3g} to "
@@ -191,7 +191,7 @@ def _forecast_json(view: SweepView) -> dict[str, Any] | None:
     expected = forecast_sweep(view)
     if expected is None:
         return None
-    factor = (view.spec.resources.gpu or 1.0) / 3600
+    factor = view.spec.resources.gpus_or_one / 3600
     return {
         "epochs": [expected.epochs.low, expected.epochs.high],
         "driven_s": [expected.wall_s.low, expected.wall_s.high],

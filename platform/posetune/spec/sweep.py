@@ -173,9 +173,14 @@ class Resources(Frozen):
     )
 
     @property
+    def gpus_or_one(self) -> float:
+        """GPU-hours that one hour of a trial counts; without a GPU its own hours are counted."""
+        return self.gpu or 1.0
+
+    @property
     def gpu_share(self) -> float:
         """Share of one GPU's memory that one trial may use, above 0 and at most 1."""
-        return min(1.0, self.gpu or 1.0)
+        return min(1.0, self.gpus_or_one)
 
     @model_validator(mode="before")
     @classmethod

@@ -37,7 +37,7 @@ class BudgetRule:
         """For how long attempts may hold their resources; None without a limit."""
         spec = self._state.spec
         hours = spec.budget.gpu_hours
-        return None if hours is None else hours * 3600 / (spec.resources.gpu or 1.0)
+        return None if hours is None else hours * 3600 / spec.resources.gpus_or_one
 
     @property
     def ends_at(self) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, select, update
 
 from posetune.api import BadInputError
+from posetune.storage.whole_files import writing_whole
 from posetune.study import old_events, old_tables, schema
 from posetune.study.database import Database
 from posetune.study.events import encode
@@ -83,14 +84,13 @@ def _copy(connection: Connection) -> Path:
     """Copy the file beside itself; the caller's transaction keeps others from writing to it."""
     file = Path(str(connection.engine.url.database))
     copy = file.with_name(f"{file.name}.v{schema.OLD_VERSION}")
-    partial = copy.with_name(f"{copy.name}.partial")
-    partial.unlink(missing_ok=True)
     with (
+        writing_whole(copy) as partial,
         contextlib.closing(sqlite3.connect(file)) as source,
         contextlib.closing(sqlite3.connect(partial)) as target,
     ):
         source.backup(target)
-    return partial.replace(copy)
+    return copy
 
 
 def _move(connection: Connection) -> None:

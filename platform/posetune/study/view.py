@@ -146,7 +146,7 @@ class SweepView:
     def gpu_hours(self) -> float:
         """GPU-hours as the budget counts them; trial-hours where trials have no GPU."""
         held_s = sum(trial.held_s for trial in self.trials)
-        return held_s * (self.spec.resources.gpu or 1.0) / 3600
+        return held_s * self.spec.resources.gpus_or_one / 3600
 
     @property
     def left_out(self) -> LeftOut:

@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.storage.credentials import check_mlflow
+from posetune.storage.whole_files import writing_whole
 
 __all__ = [
     "UI_HOST",
@@ -124,19 +125,19 @@ def _make_sqlite_store(store: Path, home: Home) -> None:
     with exclusive(store.parent, store.name):
         if store.exists():
             return
-        partial = store.with_name(f".{store.name}.partial")
-        for remnant in store.parent.glob(f"{partial.name}*"):
-            remnant.unlink()
-        # SQLite would replay the journals of a store that somebody deleted into the new one.
-        for journal in store.parent.glob(f"{store.name}-*"):
-            journal.unlink()
-        made = SqlAlchemyStore(f"sqlite:///{partial}", home.artifacts.as_uri())  # type: ignore[no-untyped-call]
-        made.engine.dispose()  # MLflow keeps its stores; no connection may follow the moved file
-        with contextlib.closing(sqlite3.connect(partial)) as connection:
-            # The file keeps this mode. With it a commit takes a third of the time, and readers do
-            # not wait for the writer.
-            connection.execute("PRAGMA journal_mode=WAL")
-        partial.replace(store)
+        with writing_whole(store) as partial:
+            for remnant in store.parent.glob(f"{partial.name}*"):
+                remnant.unlink()
+            # SQLite would replay the journals of a store that somebody deleted into the new one.
+            for journal in store.parent.glob(f"{store.name}-*"):
+                journal.unlink()
+            made = SqlAlchemyStore(f"sqlite:///{partial}", home.artifacts.as_uri())  # type: ignore[no-untyped-call]
+            # MLflow keeps its stores, and no connection may follow the moved file.
+            made.engine.dispose()
+            with contextlib.closing(sqlite3.connect(partial)) as connection:
+                # The file keeps this mode. With it a commit takes a third of the time, and readers
+                # do not wait for the writer.
+                connection.execute("PRAGMA journal_mode=WAL")
 
 
 def is_server(home: Home) -> bool:

@@ -198,7 +198,7 @@ def forecast_tag(view: SweepView, expected: Forecast | None) -> dict[str, str]:
         return {"posetune.forecast": ""}
     if expected is None:
         return {}
-    hours = (view.spec.resources.gpu or 1.0) / 3600
+    hours = view.spec.resources.gpus_or_one / 3600
     ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
     text = (
         f"the whole with 80 % (reports so far: {expected.reports}): {expected.epochs.low:.0f} to "

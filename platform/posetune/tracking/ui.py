@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 from posetune.api import BadInputError
 from posetune.home import Home
+from posetune.signals import take_signals
 from posetune.tracking.connection import UI_HOST, UI_PORT, connect, is_server, public_address
 
 __all__ = ["serve_ui"]
@@ -65,18 +66,26 @@ def serve_ui(
     log = home.folder / "mlflow-ui.log"
     say("starting", url)
     # SIGTERM ends us as Ctrl-C does, so that no server is left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with log.open("w", encoding="utf-8") as out:
-        # The server is several processes; a session of its own lets us end them all.
-        server = subprocess.Popen(
-            command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        return _attend(server, url, log, say)
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _end(server)
+    with take_signals(_interrupt, (signal.SIGTERM,)):
+        with log.open("w", encoding="utf-8") as out:
+            # The server is several processes; a session of its own lets us end them all.
+            server = subprocess.Popen(
+                command,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            return _attend(server, url, log, say)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _end(server)
+
+
+def _interrupt(number: signal.Signals) -> bool:
+    raise KeyboardInterrupt
 
 
 def _attend(

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, silent
+from posetune.signals import take_signals
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import Storage
 from posetune.storage.digest import digest_json
+from posetune.storage.whole_files import write_whole
 from posetune.study.records import CheckpointRecord
 from posetune.trial.checkpoints import drop_checkpoints, trial_folder
 from posetune.trial.run import Assignment, EpochResult, HandOver, Started, TrialRun
@@ -93,9 +93,15 @@ def train_single(
         drop_checkpoints(trial.storage, checkpoints[:-2])
         del checkpoints[:-2]
 
-    with _signals() as told_to_stop:
+    asked: list[signal.Signals] = []
+
+    def ask(number: signal.Signals) -> bool:
+        asked.append(number)
+        return True
+
+    with take_signals(ask):
         try:
-            run = TrialRun(trainable(), assignment, progress, told_to_stop=told_to_stop)
+            run = TrialRun(trainable(), assignment, progress, told_to_stop=lambda: bool(asked))
         except HandOver:
             raise KeyboardInterrupt from None
         on_start(run.started)
@@ -117,26 +123,6 @@ def train_single(
     return trial.storage.where(f"{checkpoints[-1].folder}/model")
 
 
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether SIGINT or SIGTERM came; the second SIGINT interrupts."""
-    told: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def handle(number: int, _frame: object) -> None:
-        told.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(told)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _read_record(path: Path, identity: str) -> list[CheckpointRecord]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -156,6 +142,4 @@ def _read_record(path: Path, identity: str) -> list[CheckpointRecord]:
 def _write_record(path: Path, identity: str, checkpoints: list[CheckpointRecord]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"identity": identity, "checkpoints": [asdict(c) for c in checkpoints]}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1))

@@ -13,6 +13,7 @@ from posetune.api import BadInputError, StoreSummary
 from selfpose.data.store import SKIPPED_FILE, SPLITS, Split, Store, open_store
 from selfpose.method.metrics import METRICS, METRICS_2D
 from selfpose.method.skeleton import Layout
+from selfpose.whole_files import write_whole
 
 __all__ = ["describe", "draw_contact_sheet"]
 
@@ -113,11 +114,9 @@ def draw_contact_sheet(path: Path, out_png: Path) -> None:
     strips = [strip for name in SPLITS for strip in _draw_split(store, name)]
     picture = cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR)
     _, png = cv2.imencode(".png", picture)
-    draft = out_png.with_name(out_png.name + ".draft")
     try:
         out_png.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(png.tobytes())
-        draft.replace(out_png)
+        write_whole(out_png, png.tobytes())
     except OSError as error:
         raise BadInputError(f"{out_png}: cannot be written: {error.strerror}") from None
 

@@ -32,9 +32,9 @@ from selfpose.data.store import (
     Metadata,
     open_store,
     write_metadata,
-    write_whole,
 )
 from selfpose.data.workers import run_jobs
+from selfpose.whole_files import write_whole
 
 __all__ = ["ImportOptions", "run_import"]
 
@@ -378,7 +378,7 @@ def _refuse_empty(partial: Path, skipped: list[Skip]) -> None:
 
 def _finish(partial: Path, out: Path, metadata: Metadata) -> None:
     """Turn the work folder into the store."""
-    for file in partial.rglob("*.draft"):
+    for file in partial.rglob(".*.partial"):
         file.unlink()
     write_metadata(partial, metadata)
     # The journal is deleted last: an import that is killed before this line can be continued.

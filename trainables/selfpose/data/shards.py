@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from posetune.api import BadInputError
+from selfpose.whole_files import writing_whole
 
 __all__ = [
     "Blobs",
@@ -91,14 +92,12 @@ def write_shard(root: Path, file: str, columns: Columns) -> Shard:
     batch = pa.record_batch(list(arrays.values()), names=list(arrays))
     target = root / file
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".draft")
-    with draft.open("wb") as raw:
+    with writing_whole(target) as partial, partial.open("wb") as raw:
         hashing = _HashingFile(raw)
         with pa.PythonFile(hashing, mode="w") as sink, pa.ipc.new_file(sink, batch.schema) as out:
             out.write_batch(batch)
         raw.flush()
         os.fsync(raw.fileno())
-    draft.replace(target)
     return Shard(file=file, rows=len(batch), size=hashing.size, sha256=hashing.sha256.hexdigest())
 
 

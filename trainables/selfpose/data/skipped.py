@@ -11,7 +11,8 @@ from pathlib import Path
 
 from posetune.api import BadInputError
 from selfpose.data.sources import Skip
-from selfpose.data.store import SKIPPED_FILE, write_whole
+from selfpose.data.store import SKIPPED_FILE
+from selfpose.whole_files import write_whole
 
 __all__ = ["check_strict", "write_account"]
 

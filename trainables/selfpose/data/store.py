@@ -30,6 +30,7 @@ from posetune.api import BadInputError
 from selfpose.data.encodings import Encoding, decode_image, decode_mask
 from selfpose.data.shards import Blobs, Column, Columns, Shard, map_shard
 from selfpose.method.skeleton import LAYOUTS, Layout
+from selfpose.whole_files import write_whole
 
 __all__ = [
     "SHARD_ROWS",
@@ -42,7 +43,6 @@ __all__ = [
     "open_store",
     "store_digest",
     "write_metadata",
-    "write_whole",
 ]
 
 VERSION = 2
@@ -321,13 +321,6 @@ def write_metadata(folder: Path, metadata: Metadata) -> None:
     """Write a store's metadata and its digest into the store's folder."""
     record = {"digest": store_digest(metadata), **metadata.model_dump(mode="json")}
     write_whole(folder / METADATA_FILE, json.dumps(record, indent=1))
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file through a temporary name, so that it is never seen half written."""
-    draft = file.with_name(file.name + ".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
 
 
 def _check_version(version: object, path: Path) -> None:

@@ -34,6 +34,7 @@ from selfpose.method.metrics import (
     validation_subset,
 )
 from selfpose.method.procrustes import procrustes_mean
+from selfpose.whole_files import write_whole, writing_whole
 
 __all__ = [
     "ConstantPoses",
@@ -104,12 +105,9 @@ def build_baselines(
         values["mm"] = score_poses(
             poses, truth_3d_nj3=val.joints_3d[rows_n], truth_2d_nj2=truth_2d_nj2, groups=groups
         )
-    partial = folder / f".{CONSTANTS_FILE}.partial"
-    save_file({name: np.ascontiguousarray(a) for name, a in constants.items()}, partial)
-    partial.replace(folder / CONSTANTS_FILE)
-    partial = folder / f".{VALUES_FILE}.partial"
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / VALUES_FILE)
+    with writing_whole(folder / CONSTANTS_FILE) as partial:
+        save_file({name: np.ascontiguousarray(a) for name, a in constants.items()}, partial)
+    write_whole(folder / VALUES_FILE, json.dumps(values, indent=2) + "\n")
 
 
 def fit_constants(store: Store, *, seed: int) -> ConstantPoses:

@@ -40,6 +40,7 @@ from selfpose.training.stages.needed import load_shared_weights
 from selfpose.training.supervised import SupervisedMode, read_labels
 from selfpose.training.terms import Terms
 from selfpose.training.validation import ValidationFrames
+from selfpose.whole_files import write_whole
 
 __all__ = ["Mode", "Trial"]
 
@@ -206,9 +207,7 @@ class Trial:
             for row in np.linspace(0, len(poses_nj3) - 1, _DRAWN_FRAMES).astype(int)
         ]
         title = f"Validation, epoch {self.epochs}: evenly spaced frames"
-        partial = out.with_name(f".{out.name}.partial")
-        partial.write_bytes(draw_sheet(rows, layout=self.model.layout, title=title))
-        partial.replace(out)
+        write_whole(out, draw_sheet(rows, layout=self.model.layout, title=title))
 
     def save(self, folder: Path) -> None:
         """Write everything that an exact continuation needs."""

@@ -14,6 +14,7 @@ from posetune.cli.screen import console, print_json, progress_bar
 from posetune.home import Home
 from posetune.report.best import look_at_best
 from posetune.report.page import BestTrial, build_page
+from posetune.storage.whole_files import write_whole
 from posetune.study.database import open_database
 from posetune.study.view import SweepView, read_sweep
 
@@ -93,9 +94,7 @@ def _log(database: Any, name: str, *, home: Any, files: dict[str, bytes]) -> str
 
 
 def _write(out: Path, text: str) -> None:
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out)
+        write_whole(out, text)
     except OSError as error:
         raise BadInputError(f"--out {out}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,120 @@
+"""What the driver and a trial's worker say to each other, as typed values.
+
+The driver gives a worker an `Assignment`; with every step the worker answers with one of the
+messages below. Tune carries both as dictionaries, the `config` of a trial and the result of a step:
+the functions of this module are the only code that knows their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from posetune.study.records import CheckpointRecord
+from posetune.trial.run import Assignment, EpochResult, Started
+
+__all__ = [
+    "HandedOver",
+    "Message",
+    "Trained",
+    "TrialFailed",
+    "TrialRefused",
+    "TrialStarted",
+    "TrialWaits",
+    "assigned_config",
+    "assignment_of",
+    "number_of",
+    "pack",
+    "suggested_config",
+    "unpack",
+]
+
+_NUMBER = "posetune_trial"
+_ASSIGNMENT = "posetune_assignment"
+_MESSAGE = "posetune_message"
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """The trial stands and is about to train."""
+
+    started: Started
+    handle: Any
+    """The worker as Ray knows it: what the driver kills it by when it does not listen."""
+    node: str
+    """Ray's id of the node that the worker is on."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The trial has trained an epoch and written its checkpoint."""
+
+    result: EpochResult
+
+
+@dataclass(frozen=True)
+class TrialWaits:
+    """The trial cannot go on at the moment, and tries again with the next step."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """The trial was told to stop, and has."""
+
+    checkpoint: CheckpointRecord | None
+    """What it saved of the epoch under way; None where nothing could be saved."""
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """The trial cannot go on, and must not be tried again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrialRefused:
+    """No trial of the sweep may go on: its store has changed."""
+
+    reason: str
+
+
+Message: TypeAlias = TrialStarted | Trained | TrialWaits | HandedOver | TrialFailed | TrialRefused
+
+
+def pack(message: Message) -> dict[str, Any]:
+    """Return a message as the result of a step.
+
+    It never says `done`: that would end the trial behind the scheduler's back, and the study's.
+    """
+    return {_MESSAGE: message}
+
+
+def unpack(result: Mapping[str, Any]) -> Message:
+    """Return the message in the result of a step."""
+    message: Message = result[_MESSAGE]
+    return message
+
+
+def suggested_config(number: int) -> dict[str, Any]:
+    """Return the config of a trial that has no attempt yet."""
+    return {_NUMBER: number}
+
+
+def assigned_config(number: int, assignment: Assignment) -> dict[str, Any]:
+    """Return the config of a trial's attempt."""
+    return {_NUMBER: number, _ASSIGNMENT: assignment}
+
+
+def number_of(config: Mapping[str, Any]) -> int:
+    """Return the number in the study of the trial with this config."""
+    return int(config[_NUMBER])
+
+
+def assignment_of(config: Mapping[str, Any]) -> Assignment:
+    """Return what the attempt with this config is to do."""
+    assignment: Assignment = config[_ASSIGNMENT]
+    return assignment

@@ -1,0 +1,53 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.killed_writer import NEW, kill_within_a_write
+
+from selfpose.whole_files import write_whole, writing_whole
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with old content, alone in its folder."""
+    file = tmp_path / "record.json"
+    file.write_text("old", encoding="utf-8")
+    return file
+
+
+def test_a_writer_that_is_killed_leaves_the_old_file_and_hinders_nobody(file: Path) -> None:
+    kill_within_a_write("selfpose.whole_files", file)
+    assert file.read_text(encoding="utf-8") == "old"
+    assert len(list(file.parent.iterdir())) == 2, "the writer was killed before it wrote"
+    write_whole(file, NEW)
+    assert file.read_text(encoding="utf-8") == NEW
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_writer_that_fails_leaves_the_old_file_alone(file: Path) -> None:
+    def fail_halfway() -> None:
+        with writing_whole(file) as partial:
+            partial.write_text("half", encoding="utf-8")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert file.read_text(encoding="utf-8") == "old"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_nothing_is_left_of_a_killed_writer_where_the_next_one_writes(file: Path) -> None:
+    kill_within_a_write("selfpose.whole_files", file)
+    with writing_whole(file) as partial:
+        assert not partial.exists()
+        partial.write_bytes(b"new")
+    assert file.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("content", ["ümlaut\n", b"\xff\x00"])
+def test_text_and_bytes_are_written_as_they_are(file: Path, content: str | bytes) -> None:
+    write_whole(file, content)
+    assert file.read_bytes() == (content if isinstance(content, bytes) else content.encode())
