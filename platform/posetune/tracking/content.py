@@ -27,6 +27,7 @@ from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value
 
 __all__ = [
+    "CHECKPOINT_TAG",
     "SECONDS_METRIC",
     "SWEEP_TAG",
     "TRIAL_TAG",
@@ -60,6 +61,8 @@ _STATUS = {
 }
 _IN_FILES = ("diff.text", "packages")
 """Facts of the provenance that are among the run's files and not among its tags."""
+CHECKPOINT_TAG = "posetune.checkpoint."
+"""How the names of the tags begin that say where a trial's newest checkpoint lies."""
 _PROVENANCE_TAGS = 60
 """Number of facts of the provenance that become tags at most; MLflow takes 100 tags in one call."""
 _SHORT = 200
@@ -116,10 +119,10 @@ def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, st
     tags |= {entity_key(f"posetune.{fact}"): value for fact, value in trial.placement.items()}
     if trial.checkpoint is not None:
         tags |= {
-            "posetune.checkpoint.uri": home.storage.uri(trial.checkpoint.folder),
-            "posetune.checkpoint.epoch": trial.checkpoint.epoch,
-            "posetune.checkpoint.digest": trial.checkpoint.digest,
-            "posetune.checkpoint.bytes": trial.checkpoint.bytes,
+            f"{CHECKPOINT_TAG}uri": home.storage.uri(trial.checkpoint.folder),
+            f"{CHECKPOINT_TAG}epoch": trial.checkpoint.epoch,
+            f"{CHECKPOINT_TAG}digest": trial.checkpoint.digest,
+            f"{CHECKPOINT_TAG}bytes": trial.checkpoint.bytes,
         }
     tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in trial.stages.items()}
     return {name: tag_value(value) for name, value in tags.items()}

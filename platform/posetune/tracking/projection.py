@@ -155,12 +155,14 @@ class Projection:
     def _log_trial(
         self, view: SweepView, trial: TrialView, *, runs: SweepRuns, held: HeldRun
     ) -> None:
+        tags = content.trial_tags(view, trial, home=self._home)
         runs.log(
             held,
             metrics=content.report_metrics(self._reports(view, trial, after=held.step)),
             params=content.trial_params(view, trial),
-            tags=content.trial_tags(view, trial, home=self._home),
+            tags=tags,
         )
+        runs.drop_tags(held, content.CHECKPOINT_TAG, but=tags)  # of one that is deleted
         runs.log_data(held, view.store, view.store_digest)
 
     def _log_sweep(self, view: SweepView, runs: SweepRuns, *, held: HeldRun) -> None:

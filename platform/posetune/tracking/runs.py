@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from posetune.tracking.connection import make_once, patiently
 from posetune.tracking.content import SECONDS_METRIC, SWEEP_TAG, TRIAL_TAG
@@ -152,6 +153,22 @@ class SweepRuns:
         held.tags |= {tag.key: tag.value for tag in new_tags}
         held.step = max([held.step, *(metric.step for metric in metrics)])
         self.done["values"] += len(metrics)
+
+    def drop_tags(self, held: HeldRun, prefix: str, *, but: Container[str]) -> None:
+        """Take tags away that do not hold any more.
+
+        Args:
+            held: the run.
+            prefix: how the names of such tags begin.
+            but: names of the tags that still hold.
+        """
+        for name in [n for n in held.tags if n.startswith(prefix) and n not in but]:
+            try:
+                patiently(lambda name=name: self.client.delete_tag(held.run_id, name))  # type: ignore[misc]
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise  # else another shipper has taken it away
+            del held.tags[name]
 
     def log_data(self, held: HeldRun, store: str, digest: str) -> None:
         """Log the store as the run's dataset, once.
