@@ -102,8 +102,8 @@ class Decider:
 
     def excuse(self, number: int, attempt: int, why: str) -> AttemptExcused:
         """Return the event that an attempt, perhaps an older one, was not ended by its trial."""
-        is_older = attempt != self._state.trials[number].attempt
-        return AttemptExcused(self._clock(), number, attempt, why, takes_back=is_older)
+        is_counted = attempt == self._state.trials[number].blamed
+        return AttemptExcused(self._clock(), number, attempt, why, takes_back=is_counted)
 
     def report(
         self,

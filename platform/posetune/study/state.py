@@ -127,7 +127,9 @@ class SweepState:
     def _attempt_begun(self, event: events.AttemptBegun) -> None:
         trial = self.trials[event.trial]
         trial.attempt = event.attempt
-        trial.crashes += event.is_crash
+        if event.is_crash:
+            trial.crashes += 1
+            trial.blamed = event.attempt - 1
         self.ledger.held_s += trial.holding.begin(event.at, follows_death=event.follows_death)
         self.ledger.attempts += 1
         self.ledger.running.add(event.trial)
@@ -189,11 +191,12 @@ class SweepState:
         trial = self.trials[event.trial]
         if event.takes_back:
             trial.crashes -= 1
+            trial.blamed = 0
         else:
-            trial.excused = event.attempt
+            trial.excused = max(trial.excused, event.attempt)
 
     def _memory_peaked(self, event: events.MemoryPeaked) -> None:
-        """Nothing follows: it is told to people, and a new driver measures again."""
+        """Nothing follows: the driver gives later attempts more, a new one begins as it did."""
 
     def _trial_ended(self, event: events.TrialEnded) -> None:
         trial = self.trials[event.trial]

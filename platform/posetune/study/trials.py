@@ -74,6 +74,8 @@ class TrialRecord:
     """Number of the newest attempt; 0 before the first."""
     crashes: int = 0
     """Attempts whose worker died under a living driver, but for those that were excused."""
+    blamed: int = 0
+    """The newest attempt whose end counts as a crash; 0 where none does."""
     excused: int = 0
     """The newest attempt that ended by no fault of the trial; 0 where none did."""
     set_aside: int = 0

@@ -341,6 +341,9 @@ def test_an_attempt_whose_node_went_away_is_no_crash_however_late_that_is_notice
     run.lease.release()
     resumed = SweepRun(database, opening())
     assert resumed.begin_attempt(0).crashes == 1
+    resumed.excuse(0, 1, "its node left")  # noticed once more: it is taken back only once
+    resumed.excuse(0, 2, "its node left")  # and this one never counted
+    assert resumed.trials[0].crashes == 1
     texts = [happening.text for happening in read_history(database, run.id)]
     assert "attempt 1 of trial 0 does not count: its node left" in texts
     resumed.lease.release()
