@@ -192,7 +192,7 @@ def test_a_store_that_does_not_fit_is_refused_before_anything_is_spent(
     file = tmp_path / "large.yaml"
     text = (repository / "search_spaces" / "selfpose" / "quickstart.yaml").read_text()
     text = text.replace("image_size: 32", "image_size: 128")
-    file.write_text(text.replace("_px: 8", "_px: 16"))  # of both maps
+    file.write_text(text.replace("map_px: 8", "map_px: 16"))
     for command in ("check", "sweep", "train"):
         result = posetune(command, file, "--store", tiny_store)
         assert result.returncode == 2, (command, result.stderr)
