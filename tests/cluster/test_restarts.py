@@ -212,27 +212,27 @@ def test_slurm_queues_a_job_again_that_is_out_of_time_or_has_lost_its_head_and_i
     repository: Path, place: Place, file: Path, toy_store: Path, script: Script
 ) -> None:
     calls = stand_in_for_slurm(place)
-    script = ("bash", str(repository / SBATCH), str(file), "full")
+    sbatch = ("bash", str(repository / SBATCH), str(file), "full")
 
     def requeued() -> int:
         assert not list((place.folder / "home").glob(".ray-token*"))
         return calls.read_text().count("scontrol requeue")
 
-    first = place.start(*script, str(toy_store))
+    first = place.start(*sbatch, str(toy_store))
     place.wait_until(lambda: len(script.lines) < 4, first)
     first.send_signal(signal.SIGUSR1)  # Slurm's, two minutes before the end
     output, _ = first.communicate(timeout=120)
     assert (first.returncode, requeued()) == (130, 1), output
     assert "ray start --head" in calls.read_text()
 
-    second = place.start(*script, str(toy_store))
+    second = place.start(*sbatch, str(toy_store))
     place.wait_until(script.is_over, second)
     place.kill("gcs_server")
     output, _ = second.communicate(timeout=120)
     assert second.returncode != 0, output
     assert requeued() == 2, output
 
-    third = place.start(*script, str(toy_store))
+    third = place.start(*sbatch, str(toy_store))
     output, _ = third.communicate(timeout=120)
     assert (third.returncode, requeued()) == (0, 2), output
     assert f"{TRIALS} of {TRIALS} trials" in output

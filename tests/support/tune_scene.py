@@ -182,6 +182,7 @@ class SceneSearcher(tune_adapter.StatelessSearcher):
 def main() -> None:
     """Run the scene and write down what was seen."""
     os.environ["AWS_SECRET_ACCESS_KEY"] = "of-the-driver"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may ignore it
     tune_adapter.set_environment()
     recorder = Recorder()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sweeps import Script
 
 from posetune.home import Home
 from posetune.provenance import collect
@@ -18,16 +19,19 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_sweep_is_submitted_once_followed_found_and_shown_through_the_head(
-    ray_cluster: Any, toy_sweep: Callable[..., Path]
+    ray_cluster: Any, toy_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
     cluster = ray_cluster
     cluster.start_head(cpus=2)
     at = ("--address", cluster.address)
-    arguments = ("submit", toy_sweep(trials=5, epoch_s=0.5), *at, "--name", "sent")
+    script = Script(tmp_path / "script", "wait")  # until MLflow has the sweep, which takes seconds
+    file = toy_sweep(trials=5, script=str(script.file))
+    arguments = ("submit", file, *at, "--name", "sent")
     first = cluster.posetune(*arguments)
     assert first.returncode == 0, first.stderr
     assert f"Ray: {cluster.address}/#/jobs/posetune-sent-1" in first.stderr
     assert "MLflow: http://127.0.0.1:5000/#/experiments/" in first.stderr
+    script.let_go()
     again = cluster.posetune(*arguments, "--follow")
     assert again.returncode == 0, again.stderr
     assert "5 of 5 trials" in again.stderr

@@ -59,7 +59,9 @@ class Nodes:
         size = {"object_store_memory": 100 * 1024**2}
         stale = {**keys, "AWS_SECRET_ACCESS_KEY": "stale"}
         head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": f"{self.network}.1"}
-        head_node = {**size, **head, "env_vars": stale}
+        # A node that stays silent is not to be dead before the check has waited for it.
+        patient = {"_system_config": {"health_check_failure_threshold": 1000}}
+        head_node = {**size, **head, **patient, "env_vars": stale}
         self.cluster = Cluster(initialize_head=True, head_node_args=head_node)
         room = {**size, "num_cpus": 1, "num_gpus": 1}
         self.nodes = {

@@ -42,7 +42,7 @@ from selfpose.data.sources import Skip
 from selfpose.method.skeleton import H36M_17, HAND_21, KEYPOINTGAN_17
 
 SEEDS = 20
-SLOW = pytest.mark.slow
+SLOW, LONG = pytest.mark.slow, pytest.mark.long
 MIRROR = list(H36M_17.mirror)
 Found = tuple[list[Skip], int]
 """What was left out, and the number of rows that were not."""
@@ -243,7 +243,7 @@ def _spoil_and_read(form: str, kind: str, seed: int, folder: Path) -> None:
     assert rows > 0
 
 
-@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, SEEDS), marks=SLOW)])
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, SEEDS), marks=LONG)])
 @pytest.mark.parametrize(("form", "kind"), CASES)
 def test_a_spoilt_recording_is_left_out_by_name_and_the_others_stay(
     form: str, kind: str, seeds: range, tmp_path: Path
@@ -252,13 +252,15 @@ def test_a_spoilt_recording_is_left_out_by_name_and_the_others_stay(
         _spoil_and_read(form, kind, seed, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seeds", [pytest.param(range(1), marks=SLOW), pytest.param(range(1, SEEDS), marks=LONG)]
+)
 @pytest.mark.parametrize(("form", "kind"), SLOW_CASES)
 def test_a_spoilt_recording_of_videopose3d_is_left_out_by_name(
-    form: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seeds: range, form: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(videopose3d, "FIT_FRAMES", 20)
-    for seed in range(SEEDS):
+    for seed in seeds:
         _spoil_and_read(form, kind, seed, tmp_path)
 
 
