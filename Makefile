@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCHES := pieces platform study importing figures
 TIMES := runs/tests
+MUTANTS := tests/mutants
 # One thread a process: two run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
@@ -26,20 +27,18 @@ $(READY): pyproject.toml cluster/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint cluster/constraints.txt --editable . --group dev
 	@touch $@
 
-sweep: setup ## The main job: a procedural store, a sweep on it, the best promoted as champion.
+sweep: setup ## The main job: a procedural store, a sweep on it, the best promoted as candidate.
 	$(BIN)/posetune data import --format procedural --image-size 64 --level plain --limit 2000 --out data/procedural
 	$(BIN)/posetune sweep search_spaces/selfpose/quickstart.yaml --name quickstart
-	$(BIN)/posetune promote quickstart --model selfpose --alias champion
-	$(BIN)/posetune evaluate models:/selfpose@champion --store data/procedural --out out/quickstart
+	$(BIN)/posetune promote quickstart --model selfpose
 	$(BIN)/posetune show quickstart
-	@echo "Where to look next: out/quickstart/random.png  (eight test frames), $(BIN)/posetune ui  (curves), docs/data.md  (your own data)"
+	@echo "Where to look next: $(BIN)/posetune ui  (curves), docs/data.md  (your own data)"
 
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
 
-test: setup ## The tests, in at most 12 minutes on two cores; their times in runs/tests.
-	$(PYTEST) -n 2 --dist worksteal -m "not long and not alone" --junitxml=$(TIMES)/test.xml
-	$(PYTEST) -m "alone and not long" --junitxml=$(TIMES)/test-alone.xml
+test: setup ## The tests but the long ones, two at a time; their times in runs/tests.
+	$(PYTEST) -n 2 --dist worksteal -m "not long" --junitxml=$(TIMES)/test.xml
 
 test-long: setup ## What takes long: chaos, proofs of learning, real Slurm and sshd, image builds.
 	$(PYTEST) -m long --junitxml=$(TIMES)/test-long.xml
@@ -54,7 +53,7 @@ lint: setup ## Format, style, types, import contracts.
 	$(BIN)/lint-imports
 
 check: lint ## Lint and the fast tests, each within two seconds of processor time.
-	$(PYTEST) -n 2 --dist worksteal -m "not slow and not long and not alone" --most-processor-s 2 \
+	$(PYTEST) -n 2 --dist worksteal -m "not slow and not long" --most-processor-s 2 \
 	  --junitxml=$(TIMES)/check.xml
 
 bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; JSON in runs/bench.
