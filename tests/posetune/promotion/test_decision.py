@@ -303,6 +303,7 @@ def test_a_refusal_is_exit_code_three_with_the_table(
     assert holder(graded) == 1
 
 
+@pytest.mark.slow
 def test_further_seeds_are_trained_from_the_command_line(
     graded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

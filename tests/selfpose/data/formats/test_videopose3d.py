@@ -261,6 +261,7 @@ def test_a_bad_whole_is_one_clear_line(
     assert not Path("evil").exists()
 
 
+@pytest.mark.slow
 def test_a_camera_whose_2d_poses_are_others_is_left_out_and_named(tmp_path: Path) -> None:
     files = _files()
     for pixels in files["data_2d_h36m_gt.npz"]["positions_2d"]["S1"].values():
