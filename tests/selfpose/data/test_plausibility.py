@@ -29,7 +29,7 @@ from support.pose_folders import (
 
 from posetune.api import BadInputError, silent
 from selfpose.data import importers
-from selfpose.data.formats import videopose3d
+from selfpose.data.formats import recovered_cameras
 from selfpose.data.formats.handdb import HandDBOptions, read_handdb
 from selfpose.data.formats.human36m_images import read_fetch
 from selfpose.data.formats.human36m_protocol import Human36MOptions
@@ -259,7 +259,7 @@ def test_a_spoilt_recording_is_left_out_by_name_and_the_others_stay(
 def test_a_spoilt_recording_of_videopose3d_is_left_out_by_name(
     seeds: range, form: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videopose3d, "FIT_FRAMES", 20)
+    monkeypatch.setattr(recovered_cameras, "FIT_FRAMES", 20)
     for seed in seeds:
         _spoil_and_read(form, kind, seed, tmp_path)
 
@@ -314,7 +314,7 @@ def test_valid_variants_are_read_whole(form: str, count: int, tmp_path: Path) ->
 def test_valid_variants_of_videopose3d_are_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videopose3d, "FIT_FRAMES", 40)
+    monkeypatch.setattr(recovered_cameras, "FIT_FRAMES", 40)
     rng = np.random.default_rng(11)
     for number in range(10):
         height, posture = rng.uniform(850, 2250), ("walking", "seated", "lying")[number % 3]
@@ -506,7 +506,7 @@ def test_shifted_sequences_of_human36m_are_left_out_when_asked(tmp_path: Path) -
 
 def test_videopose3d_keeps_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No camera, no 2D poses, longer 2D poses and a shifted sequence, each by its name."""
-    monkeypatch.setattr(videopose3d, "FIT_FRAMES", 60)
+    monkeypatch.setattr(recovered_cameras, "FIT_FRAMES", 60)
     rng = np.random.default_rng(0)
     names = [f"S1/{name}" for name in ("Directions", "Eating", "Greeting", "Photo", "Posing")]
     made = {name: film(person(rng)) for name in (*names, "S8/Walking", "S9/Waiting", "S9/Sitting")}

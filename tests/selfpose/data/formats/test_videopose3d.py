@@ -17,7 +17,7 @@ import pytest
 from posetune.api import BadInputError, silent
 from selfpose import data
 from selfpose.data.formats.human36m import IMPORTER
-from selfpose.data.formats.videopose3d import fit_camera
+from selfpose.data.formats.recovered_cameras import fit_camera
 from selfpose.data.store import Store, open_store
 from selfpose.data.synthetic.bodies.kinematics import bone_lengths, pose_joints
 from selfpose.data.synthetic.cameras import CAMERAS
