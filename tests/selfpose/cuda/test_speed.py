@@ -79,7 +79,7 @@ def test_the_largest_batch_is_looked_for_in_doublings(given: Any) -> None:
     assert largest_batch(*given(), most=9) == 8
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have a compiler")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU's compiler")
 def test_a_node_that_cannot_build_the_kernels_for_its_gpu_is_named_before_a_sweep(
     given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,7 @@
+"""A model is evaluated: its scores, the baselines beside them, tables and pictures."""
+
+from __future__ import annotations
+
 import csv
 import re
 from collections.abc import Mapping, Sequence
