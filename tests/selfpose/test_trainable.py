@@ -255,7 +255,9 @@ def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
 
 
 @pytest.mark.parametrize(
-    "config", [COMPLETE, READ, PAPER, LIFTING], ids=["options", "read", "paper", "lifting"]
+    "config",
+    [COMPLETE, pytest.param(READ, marks=pytest.mark.slow), PAPER, LIFTING],
+    ids=["options", "read", "paper", "lifting"],
 )
 def test_training_never_sees_the_joints_of_the_training_images(
     config: SelfPoseConfig, start: Start, tmp_path: Path, poison: Callable[[], None]

@@ -28,6 +28,7 @@ def finished(scene: Any) -> Any:
     return scene
 
 
+@pytest.mark.slow
 def test_the_best_complete_trial_becomes_a_version_with_lineage(finished: Any) -> None:
     promotion = promoted(finished)
     client = MlflowClient(finished.home.tracking)
@@ -48,6 +49,7 @@ def test_the_best_complete_trial_becomes_a_version_with_lineage(finished: Any) -
     assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
 
 
+@pytest.mark.slow
 def test_what_the_import_of_the_data_left_out_stands_on_the_version(
     finished: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

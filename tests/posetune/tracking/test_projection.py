@@ -107,6 +107,7 @@ def test_the_embedded_store_keeps_artifacts_under_the_home(scene: Any) -> None:
     assert experiment.name == "posetune/posetune.testing.toy:Toy"
 
 
+@pytest.mark.slow
 def test_shipping_twice_changes_nothing(scene: Any, shown: Read) -> None:
     scene.run_all()
     ship(scene.database, "first", scene.home)

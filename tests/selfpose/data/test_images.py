@@ -124,6 +124,7 @@ def _red_and_blue() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(
     ("sign", "left", "right"), [(1, SIDE_BRIGHTNESS, 1.0), (-1, 1.0, SIDE_BRIGHTNESS)]
 )
+@pytest.mark.slow
 def test_masks_shaded_by_hue_tell_two_colours_apart(sign: int, left: float, right: float) -> None:
     image, mask = _red_and_blue()
     mean, direction = principal_hue(image, mask)

@@ -118,6 +118,7 @@ def test_rows_whose_2d_and_3d_disagree_are_left_out(
 
 
 @pytest.mark.parametrize("lost", [-1, 7])
+@pytest.mark.slow
 def test_of_arrays_of_unequal_length_is_kept_what_has_both(
     whole_folder: Path,
     tmp_path: Path,
