@@ -1,7 +1,9 @@
 """Draws the list of mutants in `mutants.json` by a seed, with the operators of cosmic-ray.
 
 `python tests/mutants/draw.py` writes the list anew. It is drawn once and kept: a list that is drawn
-from changed code cannot be compared with an older one.
+from changed code cannot be compared with an older one. Where a line that was drawn is gone, `edits`
+holds the same change of the line that has its meaning today, chosen by hand, and `first` the one
+that was drawn.
 
 Left out is what no test can find or what every test finds: annotations, imports, `__all__`, type
 aliases, decorators, the pieces of f-strings, code for type checkers, replacements by an operator of

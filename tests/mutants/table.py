@@ -51,7 +51,16 @@ def change(entry: dict[str, Any]) -> str:
     """Return what is changed: the fault in words, or the lines of a mutant."""
     if "group" not in entry:
         return str(entry["what"])
-    before, after = (entry["edits"][0][key].splitlines() for key in ("before", "after"))
+    changed = changed_line(entry["edits"][0])
+    if "first" not in entry:
+        return changed
+    place = f"`{entry['first']['file']}` {entry['first']['within']}"
+    return f"{changed} (before: {place}, {changed_line(entry['first'])})"
+
+
+def changed_line(edit: dict[str, str]) -> str:
+    """Return the first line that an edit changes, as it was and as it is then."""
+    before, after = (edit[key].splitlines() for key in ("before", "after"))
     first = next(i for i, line in enumerate(before) if i >= len(after) or line != after[i])
     return f"`{before[first].strip()}` -> `{after[first].strip()}`"
 
