@@ -40,8 +40,8 @@ paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised t
 test: setup ## The tests but the long ones, two at a time; their times in runs/tests.
 	$(PYTEST) -n 2 --dist worksteal -m "not long" --junitxml=$(TIMES)/test.xml
 
-test-long: setup ## What takes long: chaos, proofs of learning, real Slurm and sshd, image builds.
-	$(PYTEST) -m long --junitxml=$(TIMES)/test-long.xml
+test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
+	$(PYTEST) -n 2 --dist worksteal -m long --junitxml=$(TIMES)/test-long.xml
 
 test-times: ## The times of the last runs of the tests, by module.
 	$(BIN)/python tests/support/times_table.py $(TIMES)/*.xml

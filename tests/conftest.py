@@ -166,8 +166,8 @@ def posetune_process(tmp_path: Path) -> Posetune:
 
 @pytest.fixture(scope="session")
 def ray_head() -> Iterator[str]:
-    """The address of a Ray head with 8 slots for all tests of this process that do not kill it."""
-    with start_head(cpus=8) as address:
+    """The address of a Ray head with 4 slots for all tests of this process that do not kill it."""
+    with start_head(cpus=4) as address:
         yield address
 
 

@@ -161,6 +161,7 @@ def start_head(cpus: int) -> Iterator[str]:
                 f"--port={port}",
                 f"--num-cpus={cpus}",
                 "--include-dashboard=false",
+                "--include-log-monitor=false",
                 f"--ray-client-server-port={find_free_port()}",
                 f"--temp-dir={path}",
             )

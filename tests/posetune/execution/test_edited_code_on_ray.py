@@ -23,6 +23,7 @@ class Ours(Toy):
 """
 
 
+@pytest.mark.long
 def test_an_edit_builds_the_products_of_new_sweeps_again_and_of_no_sweep_that_has_them(
     toy_sweep: Callable[..., Path], shown: Callable[[str], dict], ray_head: str, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def mlflow_children(home: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.long
 def test_killed_within_an_epoch_and_between_trials_a_sweep_ends_the_same(
     posetune: Posetune,
     ray_head: str,

@@ -97,6 +97,7 @@ def waits_for(home: Path, name: str) -> str:
     return "" if found is None else found.waits_for
 
 
+@pytest.mark.long
 def test_sweeps_on_one_cluster_say_what_they_wait_for_and_use_a_node_that_joins(
     write: Write, nodes: Nodes, home: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def drain(nodes: Nodes, node: str) -> None:
     assert accepted, why
 
 
+@pytest.mark.long
 def test_nodes_that_are_drained_or_die_hand_their_trials_over(
     write: Write, nodes: Nodes, home: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_
     assert given[-1] in (0.3333, 0.5)
 
 
+@pytest.mark.long
 def test_a_trial_that_runs_out_of_memory_gets_twice_its_part_of_the_gpu_next_time(
     posetune: Posetune, write: Write, nodes: Nodes, home: Path, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ exec "$@"
 """Runs a command in which two folders are other ones than everywhere else."""
 
 
+@pytest.mark.long
 def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
     ray_cluster: Any,
     toy_sweep: Callable[..., Path],

@@ -168,6 +168,7 @@ def file(toy_sweep: Callable[..., Path]) -> Callable[..., Path]:
     return write
 
 
+@pytest.mark.long
 def test_gpus_that_torch_does_not_see_and_keys_that_s3_refuses_are_named(
     nodes: Nodes, file: Callable[..., Path], guarded: tuple[str, dict[str, str]]
 ) -> None:
@@ -209,6 +210,7 @@ def test_what_the_driver_lacks_and_resources_that_no_node_has_are_named(
     assert found == {}
 
 
+@pytest.mark.long
 def test_nodes_that_die_or_fail_at_a_depth_are_named(
     nodes: Nodes, file: Callable[..., Path]
 ) -> None:

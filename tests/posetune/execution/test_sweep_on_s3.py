@@ -24,6 +24,7 @@ Write = Callable[..., Path]
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_on_s3_that_is_killed_and_stopped_ends_bit_for_bit_as_one_in_a_folder(
     undisturbed: str,
     compared_sweep: Write,

@@ -110,6 +110,7 @@ DATABASE_SECRET, TRACKING_SECRET = uuid.uuid4().hex, uuid.uuid4().hex
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_passwords_are_nowhere_after_a_sweep_and_its_promotion(
     postgres_database: str,
     running_mlflow_server: MlflowServer,
@@ -229,6 +230,7 @@ def hanging_sweep(tmp_path: Path, silent: socket.socket, *arguments: object) -> 
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_ends_while_mlflow_hangs_and_is_tracked_later(
     silent: socket.socket,
     ray_head: str,
@@ -252,6 +254,7 @@ def test_a_sweep_ends_while_mlflow_hangs_and_is_tracked_later(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_interrupted_while_mlflow_hangs_a_sweep_is_out(
     silent: socket.socket, ray_head: str, toy_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_the_modelled_gain_is_that_of_the_actual_sampler() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_intervals_hold_in_recorded_sweeps(study: Database) -> None:
     held, wall = [], []
     for seed in range(500, 500 + REPLAYS):

@@ -90,6 +90,7 @@ def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
             process.send_signal(signal.SIGINT)  # at SIGTERM it waits for the browser
 
 
+@pytest.mark.long
 def test_optuna_dashboard_opens_an_exported_sweep(browser: Browser, dashboard: str) -> None:
     with browser.open(f"{dashboard}/dashboard/studies/1") as history:
         history.wait_for("Hyperparameter Importance")

@@ -267,6 +267,7 @@ class Known(Toy):
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.long
 def test_a_gated_promotion_survives_a_server_that_stumbles_at_every_address(
     scene: Any, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def read(url: str) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_was_away_ends_like_one_that_never_was(
     scene: Any,
     contents: Read,

@@ -36,14 +36,14 @@ from selfpose.data.synthetic.bodies.procedural import IMPORTER, ProceduralOption
 
 
 def wait_in_the_middle(done, total, note=""):
-    if done >= 100:
+    if done >= 32:
         Path(sys.argv[2]).touch()
         signal.pause()
 
 
 if __name__ == "__main__":
-    importing.SHARD_ROWS = 32
-    options = ProceduralOptions(image_size=32, level="plain", limit=100, workers=2)
+    importing.SHARD_ROWS = 10
+    options = ProceduralOptions(image_size=32, level="plain", limit=32, workers=2)
     progress = wait_in_the_middle if len(sys.argv) > 2 else silent
     IMPORTER.run(None, Path(sys.argv[1]), options, progress)
 """
@@ -79,13 +79,14 @@ def motions_made_once() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["plain", "rooms"])
 def test_the_same_seed_gives_the_same_store_whatever_the_workers(
-    tmp_path: Path, make_store: MakeStore, level: str
+    tmp_path: Path, make_store: MakeStore, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(importing, "SHARD_ROWS", 5)  # several shards for each worker
     digests = {
-        make_store(tmp_path / f"{workers}", level=level, limit=50, workers=workers).digest
+        make_store(tmp_path / f"{workers}", level=level, limit=12, workers=workers).digest
         for workers in (1, 2)
     }
-    other = make_store(tmp_path / "other", level=level, limit=50, seed=1)
+    other = make_store(tmp_path / "other", level=level, limit=12, seed=1)
 
     assert len(digests) == 1
     assert other.digest not in digests

@@ -92,11 +92,22 @@ KNOWING_DISCRIMINATOR = {
 @pytest.mark.parametrize(
     ("values", "epochs", "reason"),
     [
-        (DIVERGING, 1, "diverged in epoch 1: reprojection_2d is nan"),
-        (ONE_SKELETON, 1, "collapsed in epoch 1: one and the same 2D pose"),
-        (KNOWING_DISCRIMINATOR, 4, "the discriminator's loss is "),
+        pytest.param(DIVERGING, 1, "diverged in epoch 1: reprojection_2d is nan", id="diverging"),
+        pytest.param(
+            ONE_SKELETON,
+            1,
+            "collapsed in epoch 1: one and the same 2D pose",
+            id="one-skeleton",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            KNOWING_DISCRIMINATOR,
+            4,
+            "the discriminator's loss is ",
+            id="knowing-discriminator",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["diverging", "one-skeleton", "knowing-discriminator"],
 )
 def test_a_configuration_that_cannot_learn_fails_with_the_reason(
     values: dict[str, Any], epochs: int, reason: str, tiny_store: Path, tmp_path: Path
