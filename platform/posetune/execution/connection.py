@@ -20,7 +20,7 @@ from posetune.storage.credentials import check_ray
 __all__ = ["RayNotStartedError", "connected"]
 
 REACH_S = 10.0
-"""For a cluster's head to take a connection; Ray itself tries for minutes."""
+"""Seconds to wait for a cluster's head to take a connection; Ray itself tries for minutes."""
 OF_THE_FOLDER = {
     errno.EACCES,
     errno.EPERM,
@@ -31,11 +31,11 @@ OF_THE_FOLDER = {
     errno.EDQUOT,
     errno.ENAMETOOLONG,
 }
-"""What the system says where the folder of Ray's files is at fault."""
+"""The system's error numbers that mean that the folder of Ray's files is at fault."""
 
 
 class RayNotStartedError(RuntimeError):
-    """Ray does not start on this machine; the message says why, where its logs are, what to do."""
+    """Ray does not start on this machine; the message says why and what to do."""
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def _nothing_freed_elsewhere() -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Make sure that somebody listens at HEAD:PORT, before Ray waits for it."""
+    """Refuse an address HEAD:PORT at which nobody listens, before Ray waits for it."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()

@@ -24,7 +24,8 @@ from posetune.trial.checkpoints import drop_orphans
 __all__ = ["StudyLostError", "run_sweep"]
 
 OBJECT_STORE_BYTES = 128 * 1024**2
-"""Trials and stages exchange files, not objects; Ray would take 30 % of the memory."""
+"""Size of Ray's object store, in bytes. Trials and stages exchange files, not objects, and Ray
+would take 30 % of the memory."""
 
 
 class StudyLostError(RuntimeError):
@@ -85,7 +86,7 @@ def run_sweep(
 
 
 def _loss_of_study(error: BaseException | None) -> str:
-    """Return why the study cannot be written, where that is what an error of Tune's comes from."""
+    """Return why the study cannot be written; empty where an error of Tune's has another cause."""
     while error is not None:
         if isinstance(error, LeaseLostError):
             return str(error)
@@ -120,7 +121,7 @@ def _tune(context: DriverContext) -> None:
 
 @contextmanager
 def _ray(address: str | None, resources: Resources) -> Iterator[None]:
-    """Join or start Ray, and leave it."""
+    """Join a cluster or start Ray for a block, and leave it at the end."""
     from posetune.execution.connection import connected
     from posetune.execution.tune_adapter import set_environment
 

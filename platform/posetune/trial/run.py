@@ -1,4 +1,4 @@
-"""All of a trial, without Ray: stages, the newest whole checkpoint, epochs, checkpoints.
+"""Runs one trial in a worker process, without Ray: stages, epochs and checkpoints.
 
 A trial obtains its shared stages itself, in its slot. Tasks of their own before it would need a
 slot too, which Tune holds for the actor that it keeps for reuse (tried: the two waited for each
@@ -45,7 +45,10 @@ __all__ = [
 
 
 class HandOver(BaseException):
-    """The trial was told to stop where it is; not an error, so no `except Exception` eats it."""
+    """The trial was told to stop where it is.
+
+    It is no error, and derives from BaseException so that no `except Exception` swallows it.
+    """
 
 
 class StoreChangedError(RuntimeError):
@@ -63,11 +66,11 @@ class Assignment:
     params: Mapping[str, Scalar]
     spec: SweepSpec
     store: str
-    """Its address."""
+    """Address of the store: a folder, or s3://..."""
     store_digest: str
     storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
-    """To continue from, newest first."""
+    """Committed checkpoints that the attempt may continue from, newest first."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Keys of the stage products that the sweep used before its present driver, by stage."""
 
@@ -79,30 +82,30 @@ class StageProduct:
     key: str
     folder: Path
     trained: bool
-    """Whether this trial trained it; otherwise it was there already."""
+    """Whether this trial trained the stage; otherwise the product was there already."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A trial about to train."""
+    """Where a trial that is about to train runs, and which stages it stands on."""
 
     stages: Mapping[str, StageProduct]
     """The shared stages that the trial stands on."""
     placement: Mapping[str, Any]
-    """Node, device and threads, and the seconds from the start of the stages to here."""
+    """Node, device, threads and process, and `setup_s`: the seconds that stages and start took."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch's outcome."""
+    """What one epoch of a trial gave and took."""
 
     epoch: int
     metrics: Mapping[str, float]
     seconds: float
-    """Training, validation and checkpoint together."""
+    """Seconds that training, validation and the checkpoint took together."""
     checkpoint: CheckpointRecord
     peak_bytes: int = 0
-    """The most it has held of its GPU so far, where trials share one."""
+    """Most bytes of its GPU that the trial has held so far; 0 where trials do not share GPUs."""
 
 
 def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str:
@@ -225,7 +228,7 @@ class TrialRun:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
+        """Whether the trial has trained all its epochs."""
         return self.epoch >= self.assignment.spec.pruner.max_epochs
 
     def next_epoch(self) -> EpochResult:
@@ -249,7 +252,7 @@ class TrialRun:
         return EpochResult(self.epoch, metrics, seconds, record, peak)
 
     def conclude(self) -> CheckpointRecord:
-        """Checkpoint with model and figures, though epochs may be left."""
+        """Write a checkpoint with model and figures, though epochs may be left."""
         return self._write(last=True)
 
     def hand_over(self) -> CheckpointRecord | None:

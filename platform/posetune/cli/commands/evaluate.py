@@ -27,16 +27,24 @@ def evaluate(
     model: Annotated[
         str,
         typer.Argument(
-            help="models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of an "
-            "exported model or of a checkpoint."
+            help="The model: models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder "
+            "of an exported model or of a checkpoint."
         ),
     ],
-    store: Annotated[str, typer.Option("--store", help="Prepared data, a folder or s3://...")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for tables and pictures.")],
-    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    store: Annotated[
+        str, typer.Option("--store", help="Address of the store: a folder or s3://...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write tables and pictures to.")],
+    split: Annotated[
+        str, typer.Option(help="The split to evaluate on: test, val or train.")
+    ] = "test",
     home: HomeOption = None,
     trainable: Annotated[
-        str, typer.Option("--trainable", help="Whose model a folder or version holds.")
+        str,
+        typer.Option(
+            "--trainable",
+            help="The trainable whose model a folder or a version holds (package.module:Class).",
+        ),
     ] = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
 ) -> None:
