@@ -86,12 +86,12 @@ class _Board:
 
     def summary(self) -> str:
         run = self._run
-        told = [t for t in run.trials if t.state is not None]
+        ended = [t for t in run.trials if t.state is not None]
         best = run.best
         shown = "none yet" if best is None else _shown(best)
         elapsed = format_seconds(time.monotonic() - self._started)
         return (
-            f"{run.name}: {len(told)} of {run.spec.budget.trials} trials ended, best so far "
+            f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, best so far "
             f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 

@@ -51,7 +51,7 @@ class TrialActor(tune.Trainable):
         self._log = Log(Path(os.devnull))
         self._hand_over_request: HandOverRequest | None = None
         self._terminated = False
-        """Whether a SIGTERM has told the trial to stop."""
+        """Whether a SIGTERM or the driver's stop file has told the trial to stop."""
         self._begin(assignment_of(config))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -64,7 +64,7 @@ class TrialActor(tune.Trainable):
         with take_signals(self._take_sigterm, (signal.SIGTERM,)):
             try:
                 return pack(self._step())
-            except (TrialFailedError, BadInputError) as error:  # again would be the same
+            except (TrialFailedError, BadInputError) as error:  # another try would fail alike
                 return pack(TrialFailed(str(error)))
             except StorageFullError as error:
                 time.sleep(WAIT_S)

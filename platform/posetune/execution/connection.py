@@ -56,7 +56,8 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
     if address:
         check_ray()
         registered = os.environ.get(TRAINABLES_VARIABLE)
-        if registered and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job brings its own
+        # A job has an environment of its own already, and Ray takes no second one.
+        if registered and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             options["runtime_env"] = {"env_vars": {TRAINABLES_VARIABLE: registered}}
     try:
         if address:
@@ -104,9 +105,9 @@ def _reach(address: str) -> None:
 
 
 def _explain(error: Exception, line: str) -> str:
-    # As Ray looks for it; nothing public says it before Ray runs.
+    # Ray looks for the folder in this order; no public function tells it before Ray starts.
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    # A path too long for a socket is Ray's own error, without a number.
+    # Ray itself refuses a path that is too long for a socket, with an error without a number.
     too_long = "AF_UNIX path length" in line
     if too_long or (isinstance(error, OSError) and error.errno in OF_THE_FOLDER):
         remedy = (

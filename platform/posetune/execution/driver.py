@@ -62,9 +62,9 @@ def run_sweep(
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.may_start and not run.spent:
-                # Ray takes SIGTERM when it starts, and would abort on it; it is taken back.
+                # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
                 with _ray(address, run.spec.resources), stopping.on_signals():
-                    # Again where the end of a trial left room in the budget for others.
+                    # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent):
                         _tune(
                             DriverContext(run, trainable, data=data, home=home, stopping=stopping)
@@ -77,7 +77,7 @@ def run_sweep(
         with contextlib.suppress(SQLAlchemyError, LeaseLostError):
             run.close(lost or f"{type(error).__name__}: {error}")
         if lost and stopping.asked_by_user:
-            return stopping.reason  # what could not be committed did not happen
+            return stopping.reason  # the next driver repeats what was not committed
         if lost:
             raise StudyLostError(lost) from error
         raise
@@ -128,7 +128,7 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     set_environment()
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with connected(address, **({} if address else own)):
-        if not address:  # to a cluster, nodes may come; the sweep says what it waits for
+        if not address:  # nodes may still join a cluster, and the sweep says what it waits for
             _check_size(resources)
         yield
 

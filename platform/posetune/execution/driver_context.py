@@ -72,7 +72,8 @@ class DriverContext:
         self.home = home
         self.stopping = stopping
         self._data = data
-        self._cleaner = ThreadPoolExecutor(1, "cleaner")  # deleting on S3 or NFS takes its time
+        # Deleting on S3 or NFS takes its time, and the driver must not wait for it.
+        self._cleaner = ThreadPoolExecutor(1, "cleaner")
         self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
         """Numbers of the trials that were given to Tune and have not begun to train."""
@@ -93,8 +94,10 @@ class DriverContext:
 
     def assign(self, attempt: Attempt) -> Assignment:
         """Return what an attempt's process needs to know."""
-        if attempt.crashes:  # what the dead worker wrote and nobody committed
-            with contextlib.suppress(StorageError):  # away: the next start of a driver drops them
+        if attempt.crashes:
+            # The dead worker may have written what nobody committed. If storage is away, the next
+            # start of a driver deletes it.
+            with contextlib.suppress(StorageError):
                 drop_orphans(
                     self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial
                 )

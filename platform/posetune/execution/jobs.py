@@ -292,7 +292,8 @@ def _send(
     if parcel.columns:
         environment["COLUMNS"] = str(parcel.columns)
     if parcel.trainable and parcel.trainable not in SHIPPED_TRAINABLES:
-        environment[TRAINABLES_VARIABLE] = parcel.trainable  # registered here: it is installed
+        # It is registered on this machine by being installed, and on the cluster by this variable.
+        environment[TRAINABLES_VARIABLE] = parcel.trainable
     with tempfile.TemporaryDirectory(prefix="posetune-submit-") as folder:
         (Path(folder) / "sweep.yaml").write_text(parcel.source, encoding="utf-8")
         (Path(folder) / "code.json").write_text(json.dumps(code_of()), encoding="utf-8")

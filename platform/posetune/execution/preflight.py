@@ -150,7 +150,7 @@ def _expect(
     try:
         storage.prepare()
         leave_mark(storage, mark, who=DRIVERS)
-    except (BadInputError, StorageError) as error:  # have their remedy
+    except (BadInputError, StorageError) as error:  # whose messages say what to do
         findings.append(Finding("storage", str(error)))
         mark = ""
     except OSError as error:
@@ -172,7 +172,7 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
         wait = describe_wait(_asked(resources), resources.labels, read_nodes(), [])
         text = f"a trial asks for {wait}; lower `resources` in the sweep file, or add nodes"
         faults.append(Fault(CLUSTER, "resources", text))
-    # Without its store a node cannot try anything, and has said so.
+    # A node that cannot read the store can try nothing, and the store is among its faults already.
     able = [n for n in fit if n in looks and not any(f.check == "store" for f in looks[n].findings)]
     batches = _ask(
         able if expected.store_digest else [],

@@ -158,7 +158,7 @@ def check_storage(storage: Storage, mark: str, *, node: str) -> list[Finding]:
                 )
             ]
         leave_mark(storage, mark, who=node)
-    except StorageError as error:  # has its remedy
+    except StorageError as error:  # whose message says what to do
         return [Finding("storage", str(error))]
     except OSError as error:
         remedy = "let the user that runs Ray write there"
@@ -186,7 +186,7 @@ def seen(storage: Storage, mark: str, *, who: str) -> bool:
 def check_store(trainable: type[Trainable], expected: Expected) -> list[Finding]:
     """Read the store's description and compare its digest with the driver's."""
     if not expected.store_digest:
-        return []  # the driver cannot read it either, and says so
+        return []  # the driver cannot read the store either, which is a fault of its own
     try:
         digest = trainable.describe_store(open_folder(expected.store)).digest
     except BadInputError as error:
@@ -235,7 +235,7 @@ def try_batches(expected: Expected, node: str) -> Batches:
         try:
             store = open_folder(expected.store)
             if spec.resources.gpu:
-                accelerator.reset()  # what an earlier variant left: a trial has its own process
+                accelerator.reset()  # a trial has a process of its own
             costs.append(measure(spec, trainable, params, store=store, device=device))
             if spec.resources.gpu:
                 memory = accelerator.memory()
@@ -243,7 +243,7 @@ def try_batches(expected: Expected, node: str) -> Batches:
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the others are tried
             findings.append(Finding("batch", f"{what}: {_explained(error)}"))
             if not changed:
-                break  # the others would say the same
+                break  # every variant would fail alike
     first = costs[0] if costs else Cost(0.0, {}, 0, 0)
     largest = Cost(
         first.epoch_s,

@@ -72,7 +72,7 @@ class StudyScheduler(StatelessScheduler):
         attempt = self._run.begin_attempt(number)
         self._context.unplaced.add(number)
         self._ask_for_room(trial)
-        # The study counts, over all lives of the driver; Tune is told how many are left.
+        # The study counts crashes over all lives of the driver; Tune is told how many are left.
         allow_failures(trial, max(0, MAX_ATTEMPTS - 1 - attempt.crashes))
         trial.set_config(assigned_config(number, self._context.assign(attempt)))
 

@@ -139,5 +139,6 @@ def drop_orphans(
 
 
 def _drop(storage: Storage, name: str) -> None:
-    with contextlib.suppress(StorageError):  # an orphan, then: deleted when the sweep goes on
+    # What cannot be deleted now is an orphan, which the next start of a driver deletes.
+    with contextlib.suppress(StorageError):
         storage.remove(name)

@@ -93,7 +93,7 @@ def _start(start: Mapping[str, Any], rank: int) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         stdin=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the first one
+        start_new_session=True,  # so that Ctrl-C reaches the first process only
     )
     _send(other, {**start, "rank": rank})
     return other
@@ -104,8 +104,8 @@ def _send(other: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
     try:
         other.stdin.write(json.dumps(message) + "\n")
         other.stdin.flush()
-    except BrokenPipeError:  # the watch ends us, or the next step fails
-        return
+    except BrokenPipeError:
+        return  # the process is lost: the next step fails, or `_watch` ends this process
 
 
 def _meet(context: TrialContext) -> TrialContext:
@@ -172,11 +172,12 @@ def main() -> None:
             trainable.load(Path(order["load"]))
             _agree(context, told=False)
             continue
-        with contextlib.suppress(_Stop, TrialFailedError):  # the first one says so
+        with contextlib.suppress(_Stop, TrialFailedError):  # the first process reports it
             trainable.epoch()
 
 
 def _read(orders: queue.Queue[dict[str, Any]]) -> None:
     for line in sys.stdin:
         orders.put(json.loads(line))
-    os._exit(0)  # whatever it is doing: the first one has ended
+    # The first process has ended, so nobody waits for the step that is under way here.
+    os._exit(0)

@@ -182,10 +182,10 @@ class TrialRun:
             max_epochs=spec.pruner.max_epochs,
             progress=between_steps,
         )
-        self._crew: TrialProcesses | None = None
+        self._processes: TrialProcesses | None = None
         try:
             if processes > 1:
-                context = self._gather_crew(context, progress)
+                context = self._start_processes(context, progress)
             trainable.start(config, context)
             self._continue()
         except BaseException:
@@ -196,17 +196,17 @@ class TrialRun:
         self.started = Started(stages, {**facts, "setup_s": setup_s})
         self._begun = time.monotonic()
 
-    def _gather_crew(self, context: TrialContext, progress: Progress) -> TrialContext:
+    def _start_processes(self, context: TrialContext, progress: Progress) -> TrialContext:
         """Start the other processes, and return this one's context."""
-        crew = TrialProcesses(self.assignment.spec, self.assignment.params, context)
-        self._crew = crew
+        others = TrialProcesses(self.assignment.spec, self.assignment.params, context)
+        self._processes = others
 
         def between_steps(done: int, total: int, note: str = "") -> None:
             progress(done, total, note)
-            if crew.between_steps(self._told_to_stop):
+            if others.between_steps(self._told_to_stop):
                 raise HandOver
 
-        return dataclasses.replace(crew.context, progress=between_steps)
+        return dataclasses.replace(others.context, progress=between_steps)
 
     def _continue(self) -> None:
         """Load the newest whole checkpoint, if there is one."""
@@ -218,11 +218,13 @@ class TrialRun:
         with newest_intact(self.assignment.storage, self.assignment.checkpoints) as found:
             if found is not None:
                 record, folder = found
-                if self._crew is not None:
-                    self._crew.tell("load", str(folder / "state"))
+                if self._processes is not None:
+                    self._processes.tell("load", str(folder / "state"))
                 self.trainable.load(folder / "state")
-                if self._crew is not None:
-                    self._crew.between_steps(lambda: False)  # the others have read it, too
+                if self._processes is not None:
+                    self._processes.between_steps(
+                        lambda: False
+                    )  # returns once the others have loaded it, too
                 self.epoch = record.epoch
                 self._partial_s = record.partial_s or 0.0
 
@@ -241,8 +243,8 @@ class TrialRun:
         """
         if self._unwritten is None:
             self._begun = time.monotonic()
-            if self._crew is not None:
-                self._crew.tell("epoch")
+            if self._processes is not None:
+                self._processes.tell("epoch")
             self._unwritten = dict(self.trainable.epoch())
             self.epoch += 1
         record = self._write(last=self.finished)
@@ -257,7 +259,9 @@ class TrialRun:
 
     def hand_over(self) -> CheckpointRecord | None:
         """Save the epoch under way where it was broken off; None where there is no space."""
-        if self._unwritten is not None:  # a whole epoch that waits for space: trained again
+        if self._unwritten is not None:
+            # A whole epoch is trained and waits for space. Its checkpoint could not say so, and the
+            # next attempt trains the epoch again.
             return None
         try:
             return dataclasses.replace(self._write(last=False), partial_s=self._trained_s())
@@ -279,8 +283,8 @@ class TrialRun:
 
     def close(self) -> None:
         """End the trial's other processes and remove the scratch folder."""
-        if self._crew is not None:
-            self._crew.close()
+        if self._processes is not None:
+            self._processes.close()
         self._work.cleanup()
 
 
