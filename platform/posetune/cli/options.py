@@ -90,7 +90,7 @@ ModelArgument: TypeAlias = Annotated[
     str,
     typer.Argument(
         help="The model: models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of "
-        "an exported model."
+        "an exported model or of a checkpoint."
     ),
 ]
 TrainableOption: TypeAlias = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from posetune.api import BadInputError, StoreSummary
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
 from posetune.promotion.test_looks import record_opening
@@ -24,13 +24,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="The model: models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder "
-            "of an exported model or of a checkpoint."
-        ),
-    ],
+    model: ModelArgument,
     store: Annotated[
         str, typer.Option("--store", help="Address of the store: a folder or s3://...")
     ],
@@ -39,13 +33,7 @@ def evaluate(
         str, typer.Option(help="The split to evaluate on: test, val or train.")
     ] = "test",
     home: HomeOption = None,
-    trainable: Annotated[
-        str,
-        typer.Option(
-            "--trainable",
-            help="The trainable whose model a folder or a version holds (package.module:Class).",
-        ),
-    ] = DEFAULT_TRAINABLE,
+    trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on every frame of a split: metrics, baselines, tables, pictures.
