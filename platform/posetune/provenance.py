@@ -33,6 +33,8 @@ DEPENDENCIES = (
     "ray",
     "optuna",
     "mlflow",
+    "psutil",
+    "nvidia-ml-py",
     "numpy",
     "pyarrow",
     "h5py",

@@ -1,4 +1,4 @@
-"""The commands, thin: read the arguments, call the package that does it, print the outcome.
+"""Reads a command's arguments, calls the package that does the work, and prints the outcome.
 
 `main` is the entry point; `app` lists the commands. Nothing heavy is imported before a command
 needs it.
@@ -42,10 +42,10 @@ def run() -> int | str | None:
 
 
 def _leave(code: int | str | None) -> None:
-    """End this process, though the tracker may still be in the middle of something.
+    """End this process, though the tracker's thread may still be at work.
 
-    It is a daemon, and native code that it is in (a figure being drawn) aborts the process when
-    the interpreter takes itself apart: a sweep that is complete would look like one that crashed.
+    The thread is a daemon. If native code runs in it (a figure is drawn) when the interpreter takes
+    itself apart, the process aborts, and a sweep that is complete would look like one that crashed.
     """
     if isinstance(code, int | None) and "tracker" in {t.name for t in threading.enumerate()}:
         sys.stdout.flush()

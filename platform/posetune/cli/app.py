@@ -73,8 +73,8 @@ def _load(name: str) -> Any:
 
 app = typer.Typer(
     cls=LazyCommands,
-    help="Sweeps of complete pose-network trainings: scheduled by Ray, searched by Optuna, "
-    "recorded by MLflow, none of them lost.",
+    help="Run sweeps of complete pose-network trainings. Ray schedules the trials, Optuna chooses "
+    "their parameters, MLflow shows them, and no finished epoch is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -83,4 +83,4 @@ app = typer.Typer(
 
 @app.callback()
 def _posetune() -> None:
-    """Be a group though it has no command of its own yet."""
+    """Make Typer build a group, though no command is registered with it."""

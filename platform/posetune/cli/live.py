@@ -1,4 +1,4 @@
-"""The live table of a sweep under way, read from the driver's own memory."""
+"""Shows a running sweep as a live table, read from the driver's own memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["live_table"]
 
 ROWS = 12
 FORECAST_S = 5.0
-"""Between two questions whether there is a newer forecast."""
+"""Seconds between two looks for a newer forecast."""
 
 
 @contextmanager
 def live_table(run: SweepRun, forecaster: Forecaster, *, quiet: bool) -> Iterator[None]:
-    """Show the sweep while it runs; on no terminal, a line whenever a trial ends."""
+    """Show the sweep while it runs; without a terminal, print a line whenever a trial ends."""
     if quiet:
         yield
         return
@@ -60,13 +60,14 @@ def _shown(best: TrialRecord) -> str:
 
 class _Board:
     def __init__(self, run: SweepRun, forecaster: Forecaster) -> None:
-        self._run, self._forecaster = run, forecaster
+        self._run = run
+        self._forecaster = forecaster
         self._started = time.monotonic()
         self._left = ""
-        """Between what and what, with 80 %; set now and then by a thread of its own."""
+        """Text of the time that is left, an interval of 80 %; a thread renews it now and then."""
 
     def forecast(self, done: threading.Event) -> None:
-        """Ask again and again what is left of the sweep."""
+        """Renew the time that is left of the sweep, every few seconds, until `done`."""
         while not done.wait(FORECAST_S):
             with contextlib.suppress(BadInputError, SQLAlchemyError):  # the study is away
                 forecast = self._forecaster.latest(self._run.view)
@@ -85,17 +86,17 @@ class _Board:
 
     def summary(self) -> str:
         run = self._run
-        told = [t for t in run.trials if t.state is not None]
+        ended = [t for t in run.trials if t.state is not None]
         best = run.best
         shown = "none yet" if best is None else _shown(best)
         elapsed = format_seconds(time.monotonic() - self._started)
         return (
-            f"{run.name}: {len(told)} of {run.spec.budget.trials} trials ended, best so far "
+            f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, best so far "
             f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 
     def print_lines(self, done: threading.Event) -> None:
-        """Print each trial's end, what is waited for, and the summary now and then."""
+        """Print each trial's end, what trials wait for, and the summary now and then."""
         printed = {trial.number for trial in self._run.trials if trial.state is not None}
         last, waited_for = time.monotonic(), ""
         while True:

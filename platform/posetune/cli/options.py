@@ -40,8 +40,8 @@ def complete_sweep(incomplete: str) -> list[str]:
 AddressOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="Ask on a cluster's head, by its job server (http://HEAD:8265); --home is a path "
-        "there then.",
+        help="Run the command on a cluster's head, through its job server (http://HEAD:8265); "
+        "--home is then a path on the head.",
         show_default=False,
     ),
 ]
@@ -60,7 +60,7 @@ NameOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--name",
-        help="The sweep's name (default: the file's).",
+        help="Name of the sweep (default: the name of the file).",
         show_default=False,
         autocompletion=complete_sweep,
     ),
@@ -69,28 +69,34 @@ StoreOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="Prepared data, a folder or s3://...; overrides the file's.",
+        help="Use this store instead of the sweep file's: a folder or s3://...",
         show_default=False,
     ),
 ]
-SweepFile: TypeAlias = Annotated[Path, typer.Argument(help="A sweep file, see search_spaces/.")]
+SweepFile: TypeAlias = Annotated[
+    Path, typer.Argument(help="The sweep file; search_spaces/ has examples.")
+]
 SweepArgument: TypeAlias = Annotated[
-    str, typer.Argument(help="A sweep's name.", autocompletion=complete_sweep)
+    str, typer.Argument(help="Name of the sweep.", autocompletion=complete_sweep)
 ]
 OptionalSweepArgument: TypeAlias = Annotated[
     str | None,
-    typer.Argument(help="A sweep's name.", autocompletion=complete_sweep, show_default=False),
+    typer.Argument(help="Name of the sweep.", autocompletion=complete_sweep, show_default=False),
 ]
 ModelNameOption: TypeAlias = Annotated[
-    str, typer.Option("--model", help="The registered model's name.")
+    str, typer.Option("--model", help="Name of the registered model.")
 ]
 ModelArgument: TypeAlias = Annotated[
     str,
     typer.Argument(
-        help="models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of an exported "
-        "model."
+        help="The model: models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of "
+        "an exported model or of a checkpoint."
     ),
 ]
 TrainableOption: TypeAlias = Annotated[
-    str, typer.Option("--trainable", help="Whose model a folder or version holds.")
+    str,
+    typer.Option(
+        "--trainable",
+        help="The trainable whose model a folder or a version holds (package.module:Class).",
+    ),
 ]

@@ -16,10 +16,10 @@ from posetune.spec.sweep import SweepSpec
 __all__ = ["FAILED", "check_here", "show_preflight"]
 
 FAILED = 4
-"""Exit code: a check failed; nothing was spent."""
+"""Exit code of a preflight that found a fault; nothing was spent."""
 
 Preflight = dict[str, Any]
-"""As `posetune check --address --json` prints it."""
+"""A preflight as `posetune check --address --json` prints it."""
 
 
 def check_here(

@@ -1,4 +1,4 @@
-"""What is shown on a terminal: progress lines and tables. Machines read `--json` instead."""
+"""Shows progress and tables on a terminal. Machines read `--json` instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from posetune.api import Progress, silent
 __all__ = ["console", "interruptible", "print_json", "progress_bar"]
 
 console = Console(stderr=True, highlight=False)
-"""For people; standard output is for results."""
+"""Console on standard error, for people; standard output is for results."""
 
 LINE_EVERY_S = 10.0
 
@@ -40,7 +40,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Show how far a long piece of work is; on no terminal, a line every ten seconds."""
+    """Show how far a long piece of work is; without a terminal, a line every ten seconds."""
     if quiet:
         yield silent
     elif not console.is_terminal:

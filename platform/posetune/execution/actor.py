@@ -51,7 +51,7 @@ class TrialActor(tune.Trainable):
         self._log = Log(Path(os.devnull))
         self._hand_over_request: HandOverRequest | None = None
         self._terminated = False
-        """Whether the trial was told to stop."""
+        """Whether a SIGTERM or the driver's stop file has told the trial to stop."""
         self._begin(assignment_of(config))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -64,7 +64,7 @@ class TrialActor(tune.Trainable):
         with take_signals(self._take_sigterm, (signal.SIGTERM,)):
             try:
                 return pack(self._step())
-            except (TrialFailedError, BadInputError) as error:  # again would be the same
+            except (TrialFailedError, BadInputError) as error:  # another try would fail alike
                 return pack(TrialFailed(str(error)))
             except StorageFullError as error:
                 time.sleep(WAIT_S)
@@ -93,7 +93,7 @@ class TrialActor(tune.Trainable):
         self._waits_for_storage = False
         """Whether the trial does not stand yet, because storage did not answer."""
         self._first: Message | None = self._start()
-        """What the next step answers instead of training; None once it was said."""
+        """The message that the next step returns instead of training; None once it was returned."""
 
     def _start(self) -> Message:
         """Build the trial, and return what the driver is to know of it."""
@@ -134,7 +134,7 @@ class TrialActor(tune.Trainable):
         return self._terminated
 
     def _take_sigterm(self, number: signal.Signals) -> bool:
-        """Ask the work under way to stop; asked again, let Ray end the process."""
+        """Ask the trial to stop at the first SIGTERM; let Ray end the process at the second."""
         was_terminated, self._terminated = self._terminated, True
         return not was_terminated
 
@@ -154,5 +154,5 @@ def _write_to(storage: Storage, name: str) -> Log:
 
 
 def _own_handle() -> Any:
-    """Return this worker as the driver needs it to kill it, on whatever node it is."""
+    """Return Ray's handle of this worker, by which the driver can kill it on any node."""
     return ray.get_runtime_context().current_actor

@@ -10,27 +10,27 @@ from dataclasses import dataclass
 __all__ = ["HeldResources", "Node", "accepts", "describe_wait", "shown", "slots"]
 
 Amounts = Mapping[str, float]
-"""Of `cpu` and `gpu`."""
+"""How many of each resource, by its name: `cpu` and `gpu`."""
 
 _ALMOST = 1e-9
-"""Sums of fractions are not exact."""
+"""Tolerance for sums of fractions, which are not exact."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A living node."""
+    """A node of the cluster that is alive."""
 
     id: str
     total: Amounts
     free: Amounts
     labels: Mapping[str, str]
     leaving: bool = False
-    """Whether it is being drained; nothing new is placed on it."""
+    """Whether the node is being drained; nothing new is placed on it then."""
 
 
 @dataclass(frozen=True)
 class HeldResources:
-    """What one trial holds of a node."""
+    """The resources of a node that one trial holds."""
 
     sweep: str
     node: str
@@ -49,7 +49,7 @@ def accepts(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 
 
 def slots(asked: Amounts, wanted: Mapping[str, str], nodes: Iterable[Node]) -> int:
-    """Return how many trials fit at once, whoever holds what now; no trial spans two nodes."""
+    """Return how many trials the cluster holds at once when it is empty; none spans two nodes."""
     return sum(_fit(asked, node) for node in nodes if _usable(node, wanted))
 
 
@@ -59,7 +59,7 @@ def describe_wait(
     nodes: Sequence[Node],
     holdings: Sequence[HeldResources],
 ) -> str:
-    """Say what a trial waits for that has no place: what is missing, and who holds it."""
+    """Return why a trial has no place: what is missing on the cluster, and who holds it."""
     usable = [node for node in nodes if _usable(node, wanted)]
     if not usable:
         return _describe_no_node(wanted, nodes)
@@ -88,7 +88,7 @@ def describe_wait(
 
 
 def shown(amounts: Amounts) -> str:
-    """Return amounts as text, e.g. `cpu 4 and gpu 0.5`; what is zero is left out."""
+    """Return amounts as text, for example `cpu 4 and gpu 0.5`; a zero amount is left out."""
     parts = [f"{kind} {amount:g}" for kind, amount in amounts.items() if amount > _ALMOST]
     return " and ".join(parts) or "nothing"
 
@@ -98,7 +98,7 @@ def _usable(node: Node, wanted: Mapping[str, str]) -> bool:
 
 
 def _fit(asked: Amounts, node: Node) -> int:
-    """Return how many trials fit a node; a part of a GPU lies on one GPU."""
+    """Return how many trials fit on a node; a trial's part of a GPU lies on a single GPU."""
     counts = []
     for kind, amount in asked.items():
         total = node.total.get(kind, 0.0)

@@ -20,7 +20,7 @@ from posetune.storage.credentials import check_ray
 __all__ = ["RayNotStartedError", "connected"]
 
 REACH_S = 10.0
-"""For a cluster's head to take a connection; Ray itself tries for minutes."""
+"""Seconds to wait for a cluster's head to take a connection; Ray itself tries for minutes."""
 OF_THE_FOLDER = {
     errno.EACCES,
     errno.EPERM,
@@ -31,11 +31,11 @@ OF_THE_FOLDER = {
     errno.EDQUOT,
     errno.ENAMETOOLONG,
 }
-"""What the system says where the folder of Ray's files is at fault."""
+"""The system's error numbers that mean that the folder of Ray's files is at fault."""
 
 
 class RayNotStartedError(RuntimeError):
-    """Ray does not start on this machine; the message says why, where its logs are, what to do."""
+    """Ray does not start on this machine; the message says why and what to do."""
 
 
 @contextmanager
@@ -56,7 +56,8 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
     if address:
         check_ray()
         registered = os.environ.get(TRAINABLES_VARIABLE)
-        if registered and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a job brings its own
+        # A job has an environment of its own already, and Ray takes no second one.
+        if registered and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             options["runtime_env"] = {"env_vars": {TRAINABLES_VARIABLE: registered}}
     try:
         if address:
@@ -97,16 +98,16 @@ def _nothing_freed_elsewhere() -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Make sure that somebody listens at HEAD:PORT, before Ray waits for it."""
+    """Refuse an address HEAD:PORT at which nobody listens, before Ray waits for it."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
 
 
 def _explain(error: Exception, line: str) -> str:
-    # As Ray looks for it; nothing public says it before Ray runs.
+    # Ray looks for the folder in this order; no public function tells it before Ray starts.
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    # A path too long for a socket is Ray's own error, without a number.
+    # Ray itself refuses a path that is too long for a socket, with an error without a number.
     too_long = "AF_UNIX path length" in line
     if too_long or (isinstance(error, OSError) and error.errno in OF_THE_FOLDER):
         remedy = (

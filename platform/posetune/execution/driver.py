@@ -24,7 +24,8 @@ from posetune.trial.checkpoints import drop_orphans
 __all__ = ["StudyLostError", "run_sweep"]
 
 OBJECT_STORE_BYTES = 128 * 1024**2
-"""Trials and stages exchange files, not objects; Ray would take 30 % of the memory."""
+"""Size of Ray's object store, in bytes. Trials and stages exchange files, not objects, and Ray
+would take 30 % of the memory."""
 
 
 class StudyLostError(RuntimeError):
@@ -61,9 +62,9 @@ def run_sweep(
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.may_start and not run.spent:
-                # Ray takes SIGTERM when it starts, and would abort on it; it is taken back.
+                # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
                 with _ray(address, run.spec.resources), stopping.on_signals():
-                    # Again where the end of a trial left room in the budget for others.
+                    # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent):
                         _tune(
                             DriverContext(run, trainable, data=data, home=home, stopping=stopping)
@@ -76,7 +77,7 @@ def run_sweep(
         with contextlib.suppress(SQLAlchemyError, LeaseLostError):
             run.close(lost or f"{type(error).__name__}: {error}")
         if lost and stopping.asked_by_user:
-            return stopping.reason  # what could not be committed did not happen
+            return stopping.reason  # the next driver repeats what was not committed
         if lost:
             raise StudyLostError(lost) from error
         raise
@@ -85,7 +86,7 @@ def run_sweep(
 
 
 def _loss_of_study(error: BaseException | None) -> str:
-    """Return why the study cannot be written, where that is what an error of Tune's comes from."""
+    """Return why the study cannot be written; empty where an error of Tune's has another cause."""
     while error is not None:
         if isinstance(error, LeaseLostError):
             return str(error)
@@ -120,14 +121,14 @@ def _tune(context: DriverContext) -> None:
 
 @contextmanager
 def _ray(address: str | None, resources: Resources) -> Iterator[None]:
-    """Join or start Ray, and leave it."""
+    """Join a cluster or start Ray for a block, and leave it at the end."""
     from posetune.execution.connection import connected
     from posetune.execution.tune_adapter import set_environment
 
     set_environment()
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with connected(address, **({} if address else own)):
-        if not address:  # to a cluster, nodes may come; the sweep says what it waits for
+        if not address:  # nodes may still join a cluster, and the sweep says what it waits for
             _check_size(resources)
         yield
 

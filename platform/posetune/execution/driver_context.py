@@ -1,4 +1,4 @@
-"""What searcher and scheduler share: the sweep's study, its data and disk, and why it may stop."""
+"""Holds what searcher and scheduler share: study, store and storage, and why the sweep may stop."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class StopRequest:
         self.reason = ""
         self.asked_by_user = self.refused = False
         self.also: Callable[[], None] = lambda: None
-        """Called when a signal asks to stop."""
+        """A function that is called when a signal asks to stop."""
 
     def refuse(self, reason: str) -> None:
-        """Stop because no trial can go on; what is open stays open."""
-        self.reason, self.refused = reason, True
+        """Stop the sweep because no trial can go on; open trials stay open."""
+        self.reason = reason
+        self.refused = True
 
     def on_signals(self) -> AbstractContextManager[None]:
         """Let SIGINT and SIGTERM ask for a clean stop; a second SIGINT interrupts at once."""
@@ -50,7 +51,7 @@ class Data:
     """The store that a sweep runs on."""
 
     store: str
-    """Its address: a folder that every node sees, or one on S3."""
+    """Address of the store: a folder that every node sees, or s3://..."""
     digest: str
 
 
@@ -66,18 +67,22 @@ class DriverContext:
         home: Home,
         stopping: StopRequest,
     ) -> None:
-        self.run, self.trainable, self.home, self.stopping = run, trainable, home, stopping
+        self.run = run
+        self.trainable = trainable
+        self.home = home
+        self.stopping = stopping
         self._data = data
-        self._cleaner = ThreadPoolExecutor(1, "cleaner")  # deleting on S3 or NFS takes its time
+        # Deleting on S3 or NFS takes its time, and the driver must not wait for it.
+        self._cleaner = ThreadPoolExecutor(1, "cleaner")
         self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
-        """Trials that were given to Tune and have not begun to train."""
+        """Numbers of the trials that were given to Tune and have not begun to train."""
         self.deaths: dict[int, str] = {}
-        """Why each trial's worker died last; the trial's reason if it is given up."""
+        """Why the newest worker of each trial died: the trial's reason if it is given up."""
 
     @property
     def store(self) -> str:
-        """The store's address."""
+        """Address of the store: a folder that every node sees, or s3://..."""
         return self._data.store
 
     def stop_reason(self) -> str:
@@ -89,8 +94,10 @@ class DriverContext:
 
     def assign(self, attempt: Attempt) -> Assignment:
         """Return what an attempt's process needs to know."""
-        if attempt.crashes:  # what the dead worker wrote and nobody committed
-            with contextlib.suppress(StorageError):  # away: the next start of a driver drops them
+        if attempt.crashes:
+            # The dead worker may have written what nobody committed. If storage is away, the next
+            # start of a driver deletes it.
+            with contextlib.suppress(StorageError):
                 drop_orphans(
                     self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial
                 )
@@ -109,7 +116,7 @@ class DriverContext:
         )
 
     def release(self, number: int) -> None:
-        """Have the checkpoints of a trial deleted that nothing needs any more."""
+        """Delete the checkpoints of a trial that nothing needs any more, in a thread."""
         released = self.run.release_checkpoints(number)
         if released:
             self._cleaner.submit(drop_checkpoints, self.home.storage, released)

@@ -1,4 +1,4 @@
-"""How much of a GPU a trial takes where trials share it: from measured peaks, without Ray."""
+"""Decides how much of a shared GPU a trial gets, from measured peaks of memory; without Ray."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from posetune.spec.parameters import Choice, IntRange, Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec, default_params
 from posetune.storage import open_folder
+from posetune.study.state import SweepState
 from posetune.trial.run import require_device
 
-__all__ = ["MARGIN", "Need", "largest_params", "measure_need", "share_of"]
+__all__ = ["MARGIN", "Need", "largest_params", "measure_need", "share_now", "share_of"]
 
 MARGIN = 0.2
-"""A trial gets this much more than its measured peak: later steps may fragment the memory."""
+"""Part of its measured peak that a trial gets on top: later steps may fragment the memory."""
 
 _GRAIN = 10_000
-"""Ray counts resources in parts of this size."""
+"""Ray counts resources in parts of one over this number."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a trial takes of a device, in bytes."""
+    """How many bytes of a device a trial takes, and how many there are."""
 
     peak: int
     context: int
-    """What its process takes beside its tensors."""
+    """Bytes that the trial's process takes beside its tensors, for example CUDA's context."""
     total: int
 
 
@@ -48,6 +49,21 @@ def share_of(need: Need) -> float:
         )
     together = max(1, int(need.total / ((1 + MARGIN) * need.peak + need.context)))
     return math.floor(_GRAIN / together) / _GRAIN
+
+
+def share_now(state: SweepState) -> float:
+    """Return the part of a GPU for the attempts that begin now; without sharing, how many GPUs.
+
+    The part holds the highest peak that any trial has reached. The peak is in the study, so a
+    driver that continues a sweep begins with what the driver before had learnt.
+    """
+    measured = state.shared
+    if measured is None:
+        return state.spec.resources.gpu
+    need = Need(state.peak_bytes, measured.context_bytes, measured.total_bytes)
+    if need.peak + need.context > need.total:
+        return 1.0  # a trial did train with so much, so it has room on a GPU of its own
+    return max(measured.gpu, share_of(need))
 
 
 def largest_params(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> dict[str, Scalar]:

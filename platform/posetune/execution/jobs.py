@@ -47,19 +47,22 @@ __all__ = [
 ]
 
 FRESH_HEAD_S = 60.0
-"""A head that has just started answers 500 for some seconds."""
+"""Seconds for which a head that has just started may answer 500."""
 
 HEAD_S = 600.0
-"""How long one who follows waits for a head that is away."""
+"""Seconds for which `follow_sweep` waits for a head that is away."""
 
 START_S = 90.0
-"""How long `await_start` waits for the driver to say where its MLflow run is."""
+"""Seconds for which `await_start` waits until the driver says where its MLflow run is."""
 
 SILENT_S = 30.0
-"""After so long without a word it is asked whether the job still runs."""
+"""Seconds without output after which the head is asked whether the job still runs."""
 
-BRIEF_S, BRIEF_LIVES = 60.0, 3
-"""A driver that died so often in a row, so soon, would do so again."""
+BRIEF_S = 60.0
+"""Seconds that a driver must live for its death not to count as brief."""
+
+BRIEF_LIVES = 3
+"""Number of brief lives of drivers in a row after which a sweep is not submitted again."""
 
 SWEEP = "posetune.sweep"
 
@@ -68,7 +71,7 @@ TALKERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-"""Loggers of Ray that would tell each upload and each request."""
+"""Loggers of Ray that would print a line for each upload and each request."""
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -76,26 +79,26 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Parcel:
-    """What travels with a command."""
+    """What travels to the cluster with a command."""
 
     home: Home
-    """On the cluster: its folder must be seen by every node."""
+    """The home on the cluster; every node must see its folder."""
     source: str = ""
-    """The sweep file's text; it becomes sweep.yaml beside the command."""
+    """Text of the sweep file, which becomes sweep.yaml in the job's working directory."""
     trainable: str = ""
-    """Its package is sent beside the platform's."""
+    """The trainable, whose package is sent beside the platform's."""
     columns: int | None = None
-    """Width of the terminal that shows the output."""
+    """Width of the terminal that shows the output, in characters."""
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """A sweep to send."""
+    """A sweep that is sent to a cluster."""
 
     name: str
     parcel: Parcel
     store: str
-    """On the cluster."""
+    """Address of the store on the cluster: a folder that every node sees, or s3://..."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +107,18 @@ class ClusterJob:
 
     job_id: str
     attached: bool
-    """Whether it ran already."""
+    """Whether the job was running already."""
     left_behind: tuple[str, ...] = ()
-    """Addresses that hold a password: they must be set on the cluster."""
+    """Names of the variables that hold a password: they do not travel, set them on the cluster."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """How a job's first moments went."""
+    """What a job has printed in its first moments, and whether it has ended."""
 
     log: str
     code: int | None
-    """The exit code of a job that has ended already."""
+    """Exit code of a job that has ended already; None while it runs."""
 
 
 def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> ClusterJob:
@@ -133,7 +136,7 @@ def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> Cl
 
 
 def await_start(job: ClusterJob, address: str, sign: str) -> Begun:
-    """Wait until a job has printed `sign` or has ended, but not for long."""
+    """Wait at most `START_S` until a job has printed `sign` or has ended."""
     deadline = time.monotonic() + START_S
     while True:
         log = _ask(address, lambda client: client.get_job_logs(job.job_id))
@@ -213,7 +216,7 @@ def _ask(
     away_s: float = 0.0,
     say: Say = lambda line: None,
 ) -> T:
-    """Ask the head's job server, with patience for one that has just started or is away."""
+    """Ask the head's job server; ask again while it has just started or is away."""
     begun, told = time.monotonic(), False
     while True:
         try:
@@ -289,7 +292,8 @@ def _send(
     if parcel.columns:
         environment["COLUMNS"] = str(parcel.columns)
     if parcel.trainable and parcel.trainable not in SHIPPED_TRAINABLES:
-        environment[TRAINABLES_VARIABLE] = parcel.trainable  # registered here: it is installed
+        # It is registered on this machine by being installed, and on the cluster by this variable.
+        environment[TRAINABLES_VARIABLE] = parcel.trainable
     with tempfile.TemporaryDirectory(prefix="posetune-submit-") as folder:
         (Path(folder) / "sweep.yaml").write_text(parcel.source, encoding="utf-8")
         (Path(folder) / "code.json").write_text(json.dumps(code_of()), encoding="utf-8")
@@ -321,7 +325,7 @@ def _ended(job: JobDetails) -> bool:
 
 
 def _exit_code(job: JobDetails) -> int | None:
-    """Return how a command ended; None where it did not end by itself."""
+    """Return a command's exit code; None where it did not end by itself."""
     if job.status == JobStatus.SUCCEEDED:
         return 0
     if job.status == JobStatus.STOPPED:
@@ -362,7 +366,7 @@ def _tail(job_id: str, address: str, show: Say, *, skip: int) -> int:
 
 
 def _is_rays(line: str) -> bool:
-    """Whether a line of a job's output is what Ray says before the command begins."""
+    """Return whether Ray itself printed a line of a job's output, before the command began."""
     return line.startswith("Running entrypoint for job ") or " INFO job_manager.py:" in line
 
 

@@ -1,4 +1,4 @@
-"""What the driver and a trial's worker say to each other, as typed values.
+"""Defines what the driver and a trial's worker say to each other, as typed values.
 
 The driver gives a worker an `Assignment`; with every step the worker answers with one of the
 messages below. Tune carries both as dictionaries, the `config` of a trial and the result of a step:
@@ -41,7 +41,7 @@ class TrialStarted:
 
     started: Started
     handle: Any
-    """The worker as Ray knows it: what the driver kills it by when it does not listen."""
+    """Ray's handle of the worker, by which the driver kills one that does not listen."""
     node: str
     """Ray's id of the node that the worker is on."""
 
@@ -62,10 +62,10 @@ class TrialWaits:
 
 @dataclass(frozen=True)
 class HandedOver:
-    """The trial was told to stop, and has."""
+    """The trial was told to stop, and has stopped."""
 
     checkpoint: CheckpointRecord | None
-    """What it saved of the epoch under way; None where nothing could be saved."""
+    """The checkpoint of the epoch under way; None where nothing could be saved."""
 
 
 @dataclass(frozen=True)

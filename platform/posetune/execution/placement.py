@@ -1,4 +1,4 @@
-"""A cluster under a running sweep: room for trials, nodes that leave, and what trials wait for.
+"""Watches the cluster under a running sweep: room for trials, nodes that leave, who waits.
 
 Each trial takes a placement group of its own, named after its sweep: so drivers that share a
 cluster see who holds what.
@@ -14,7 +14,7 @@ import ray
 from posetune.api import BadInputError
 from posetune.execution.cluster_room import Node, describe_wait, slots
 from posetune.execution.driver_context import DriverContext
-from posetune.execution.gpu_sharing import Need, measure_need, share_of
+from posetune.execution.gpu_sharing import measure_need, share_now, share_of
 from posetune.execution.tune_adapter import (
     TrialRequest,
     free_by_node,
@@ -25,16 +25,17 @@ from posetune.execution.tune_adapter import (
 __all__ = ["ClusterWatch", "measure_share", "read_nodes"]
 
 LOOK_S = 1.0
-"""Between two looks at the cluster."""
+"""Seconds between two looks at the cluster."""
 
 WAIT_S = 3.0
-"""A trial without a place for longer is said to wait."""
+"""Seconds after which a trial without a place is reported as waiting."""
 
 SAY_S = 30.0
-"""Between two entries in the study of what it waits for, when only that changes."""
+"""Shortest time between two events that say what a trial waits for, in seconds, while it waits."""
 
 NODE_DEATH_S = 60.0
-"""Ray notices a worker's end in seconds, and that its whole node is gone only later."""
+"""Seconds within which Ray notices that a lost worker's whole node is gone; it notices the worker's
+own end sooner."""
 
 
 def read_nodes() -> list[Node]:
@@ -57,24 +58,25 @@ class ClusterWatch:
     """Looks at the cluster now and then, for the searcher, the scheduler and the user."""
 
     def __init__(self, context: DriverContext) -> None:
-        self._context, self._resources = context, context.run.spec.resources
+        self._context = context
+        self._resources = context.run.spec.resources
         self._nodes = read_nodes()
         self._looked = time.monotonic()
         self._waits_since: float | None = None
-        self._said, self._said_at = "", 0.0
-        self._gpu = self._resources.gpu
+        self._said = ""
+        """What the study was last told that a trial waits for."""
+        self._said_at = 0.0
         self._outgrown: dict[int, float] = {}
-        self._peak_bytes = context.run.shared.peak_bytes if context.run.shared else 0
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
 
     @property
     def asked(self) -> dict[str, float]:
-        """What a new trial takes."""
-        return {"cpu": self._resources.cpu, "gpu": self._gpu}
+        """The resources that a new trial takes."""
+        return {"cpu": self._resources.cpu, "gpu": share_now(self._context.run.state)}
 
     def gpu(self, trial: int) -> float:
         """Return what a trial's next attempt takes of a GPU, or how many."""
-        return max(self._gpu, self._outgrown.get(trial, 0.0))
+        return max(share_now(self._context.run.state), self._outgrown.get(trial, 0.0))
 
     def request(self, trial: int) -> TrialRequest:
         """Return what a trial's next attempt asks of Ray."""
@@ -83,12 +85,9 @@ class ClusterWatch:
 
     def peaked(self, trial: int, peak_bytes: int) -> None:
         """Give later attempts more of a GPU when a trial takes more than any before."""
-        shared = self._context.run.shared
-        if shared and peak_bytes > self._peak_bytes:
-            self._peak_bytes = peak_bytes
-            self._context.run.peaked(trial, peak_bytes)
-            need = Need(peak_bytes, shared.context_bytes, shared.total_bytes)
-            self._gpu = max(self._gpu, share_of(need))
+        run = self._context.run
+        if run.shared and peak_bytes > run.state.peak_bytes:
+            run.peaked(trial, peak_bytes)
 
     def ran_out_of_memory(self, trial: int) -> None:
         """Give a trial's next attempt twice as much of a GPU, where trials share them."""
@@ -97,17 +96,17 @@ class ClusterWatch:
 
     @property
     def slots(self) -> int:
-        """How many trials may be under way now: as fit the nodes, and the sweep's own limit."""
+        """How many trials may run now: as many as fit on the nodes, up to the sweep's own limit."""
         room = slots(self.asked, self._resources.labels, self._nodes)
         return min(room, self._resources.concurrent or room)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a trial has no place; no further one should be asked for then."""
+        """Whether a trial waits for a place; no further trial should be asked for then."""
         return self._waits_since is not None
 
     def lost(self, trial: int, attempt: int, node: str) -> None:
-        """Note the death of a worker: if its node turns out to be gone, it was not the trial's."""
+        """Note the death of a worker: if its node turns out to be gone, the trial is excused."""
         self._lost[trial, attempt] = node, time.monotonic()
 
     def look(self) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep will take: trials, distinct stages, time and disk, before anything is spent.
+"""Forecasts what a sweep will take, before anything is spent: trials, stages, time and disk.
 
 The cost of a trial comes from one measured step of the default configuration; how many epochs the
 rungs leave is simulated (`study.forecast`).
@@ -28,27 +28,27 @@ __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A forecast."""
+    """Forecast of what a sweep will take."""
 
     trials: int
     slots: int
-    """Trials at a time, on this machine."""
+    """How many trials run at a time on this machine."""
     stages: dict[str, int]
-    """Distinct products of each stage, for a random draw of all trials."""
+    """Number of distinct products of each stage, for a random draw of all trials."""
     epochs: tuple[int, int]
-    """Of all trials: the ends of an interval of 80 %, as of what follows."""
+    """Epochs of all trials together: the two ends of an interval that holds with 80 %."""
     most_epochs: int
-    """Without any pruning."""
+    """Epochs of all trials together if none is pruned."""
     not_measured: str = ""
-    """Why nothing could be measured here; then what follows is zero."""
+    """Why nothing could be measured here; seconds, GPU-hours and bytes are zero then."""
     epoch_s: float = 0.0
     stages_s: float = 0.0
     seconds: tuple[float, float] = (0.0, 0.0)
-    """From start to end on this machine."""
+    """Seconds from start to end on this machine: the two ends of an interval of 80 %."""
     gpu_hours: tuple[float, float] = (0.0, 0.0)
-    """As the budget counts them: trial-hours where trials have no GPU."""
+    """GPU-hours as the budget counts them, as an interval of 80 %; without a GPU, trial-hours."""
     disk_bytes: int = 0
-    """Checkpoints, models and figures at most."""
+    """Most bytes that checkpoints, models and figures take at a time."""
     warnings: tuple[str, ...] = ()
 
 

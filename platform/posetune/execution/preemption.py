@@ -1,4 +1,4 @@
-"""The end of a sweep that stops early, or of a node: trials save where they are, if quickly.
+"""Asks trials to save where they are, when their sweep stops early or their node goes away.
 
 The driver cannot call a worker that is in the middle of an epoch, and a signal does not reach
 another node; a file in storage does. Workers look for it between steps.
@@ -17,10 +17,10 @@ from posetune.trial.checkpoints import stop_file
 __all__ = ["HAND_OVER_S", "HandOverRequest", "Preemption"]
 
 LOOK_S = 0.5
-"""Between two looks for the driver's wish to stop."""
+"""Seconds between two looks for the file that asks trials to stop."""
 
 HAND_OVER_S = 3.0
-"""How long the trials have; who is slower repeats the epoch."""
+"""Seconds that the trials have to save; a slower one repeats its epoch later."""
 
 
 class Preemption:
@@ -28,21 +28,23 @@ class Preemption:
 
     def __init__(self, storage: Storage, sweep: str, reason: Callable[[], str]) -> None:
         self.at_work: dict[int, Callable[[], None]] = {}
-        """For each trial that trains what kills its worker; the scheduler keeps it."""
-        self._storage, self._sweep, self._file = storage, sweep, stop_file(sweep)
+        """Function that kills the worker of each trial that trains; the scheduler fills it in."""
+        self._storage = storage
+        self._sweep = sweep
         self._reason = reason
+        self._file = stop_file(sweep)
         self._asked_at: float | None = None
         self._left: dict[str, str] = {}
-        """The stop file of each node that trials were asked to leave."""
+        """Stop file of each node that trials were asked to leave, by the node's id."""
         self._storage.remove(self._file)
 
     @property
     def asked(self) -> bool:
-        """Whether the trials were asked."""
+        """Whether the trials were asked to stop."""
         return self._asked_at is not None
 
     def is_over(self) -> bool:
-        """Whether the sweep can stop now; asks the trials at the first call with a reason."""
+        """Return whether the sweep can stop now; the first call with a reason asks all trials."""
         if self._asked_at is None:
             if not self._reason():
                 return False
@@ -60,7 +62,7 @@ class Preemption:
             self._touch(self._left[node])
 
     def close(self) -> None:
-        """Take the wishes back."""
+        """Delete the stop files."""
         for file in (self._file, *self._left.values()):
             self._storage.remove(file)
 
@@ -70,11 +72,12 @@ class Preemption:
 
 
 class HandOverRequest:
-    """The driver's wish to stop, as a worker sees it; looked for beside the training."""
+    """Looks for the driver's stop files in a thread beside the training of a worker."""
 
     def __init__(self, storage: Storage, sweep: str, *, node: str) -> None:
         self.is_there = False
-        self._storage, self._files = storage, (stop_file(sweep), stop_file(sweep, node))
+        self._storage = storage
+        self._files = (stop_file(sweep), stop_file(sweep, node))
         self._closed = threading.Event()
         threading.Thread(target=self._look, name="stop-file", daemon=True).start()
 
@@ -84,5 +87,5 @@ class HandOverRequest:
                 self.is_there = any(self._storage.exists(file) for file in self._files)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._closed.set()

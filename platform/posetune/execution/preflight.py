@@ -1,4 +1,4 @@
-"""Looks at every node of a cluster before a sweep is sent there: nothing is spent, nothing kept.
+"""Looks at every node of a cluster before a sweep is sent there, and leaves nothing behind.
 
 The driver leaves a mark in the storage; one task on each node looks around, one more on each node
 that can hold a trial trains a few steps of every variant. What they find is compared with what the
@@ -41,12 +41,13 @@ from posetune.storage import Storage, StorageError, open_folder
 __all__ = ["DRIVER", "Fault", "NodeReport", "Preflight", "preflight"]
 
 LOOK_S = 120.0
-"""For a node to look around; importing torch over a network file system is slow."""
+"""Seconds that a node has to look around; importing torch over a network file system is slow."""
 
 BATCHES_S = 900.0
-"""For a node to try all variants, its wait for a free slot included."""
+"""Seconds that a node has to try all variants, its wait for a free slot included."""
 
-DRIVER, CLUSTER = "the driver", "the cluster"
+DRIVER = "the driver"
+CLUSTER = "the cluster"
 
 GB = 1e9
 
@@ -55,7 +56,7 @@ T = TypeVar("T", Surroundings, Batches)
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that would stop the sweep, and where."""
+    """Something that would stop the sweep, and the node where it was found."""
 
     node: str
     check: str
@@ -74,25 +75,25 @@ class NodeReport:
     cpu: float
     gpu: float
     trials: int
-    """That it holds at a time."""
+    """How many trials the node holds at a time."""
     free_bytes: int | None
-    """Of the storage, where it is a folder."""
+    """Free bytes of the storage; None where it is not a folder."""
     memory_bytes: int
     epoch_s: float
-    """Of the defaults; 0 where no trial fits."""
+    """Seconds of an epoch of the default configuration; 0 where no trial fits."""
     peak_bytes: int
     gpu_peak_bytes: int
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found."""
+    """What the preflight has found."""
 
     nodes: tuple[NodeReport, ...]
     variants: int
     """Configurations of which each node that holds trials has trained a few steps."""
     disk_bytes: int
-    """What the sweep may write to the storage."""
+    """Most bytes that the sweep may write to the storage at a time."""
     faults: tuple[Fault, ...]
 
 
@@ -149,7 +150,7 @@ def _expect(
     try:
         storage.prepare()
         leave_mark(storage, mark, who=DRIVERS)
-    except (BadInputError, StorageError) as error:  # have their remedy
+    except (BadInputError, StorageError) as error:  # whose messages say what to do
         findings.append(Finding("storage", str(error)))
         mark = ""
     except OSError as error:
@@ -171,7 +172,7 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
         wait = describe_wait(_asked(resources), resources.labels, read_nodes(), [])
         text = f"a trial asks for {wait}; lower `resources` in the sweep file, or add nodes"
         faults.append(Fault(CLUSTER, "resources", text))
-    # Without its store a node cannot try anything, and has said so.
+    # A node that cannot read the store can try nothing, and the store is among its faults already.
     able = [n for n in fit if n in looks and not any(f.check == "store" for f in looks[n].findings)]
     batches = _ask(
         able if expected.store_digest else [],
@@ -274,7 +275,7 @@ def _ask(
 
 
 def _read_back(expected: Expected, looks: Mapping[_Node, Surroundings]) -> list[Fault]:
-    """Look here for what the nodes have written there."""
+    """Check that the driver sees the marks that the nodes have left in the storage."""
     storage = expected.storage
     return [
         Fault(

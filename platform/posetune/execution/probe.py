@@ -1,4 +1,4 @@
-"""What one node of a cluster finds out for the preflight: runs there, and knows nothing of Ray.
+"""Finds out on one node of a cluster what the preflight asks; it knows nothing of Ray.
 
 Each `check_*` returns its findings, one line of text each: what is wrong and what to do. Nothing
 that is looked at is changed; the storage gets a file of a few bytes, which the driver removes.
@@ -42,18 +42,18 @@ __all__ = [
 ]
 
 DRIVERS = "driver"
-"""The name of the driver's mark."""
+"""Name of the mark that the driver leaves in the storage."""
 
 MOST_VARIANTS = 32
-"""Configurations that are tried; of more, so many are taken at equal distances."""
+"""Most configurations that are tried; of more, this many are taken at equal distances."""
 
 SETTLE_S = 5.0
-"""How long a network file system may take to show what another node has written."""
+"""Seconds that a network file system may take to show what another node has written."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that would stop the sweep."""
+    """Something on this node that would stop the sweep."""
 
     check: str
     text: str
@@ -66,22 +66,22 @@ class Expected:
 
     spec: SweepSpec
     store: str
-    """Its address."""
+    """Address of the store: a folder that every node sees, or s3://..."""
     store_digest: str
     storage: Storage
     mark: str
-    """The name below which the driver has left its mark; empty where it could not."""
+    """Name in storage below which all marks lie; empty where the driver could not leave its own."""
     versions: Mapping[str, str]
-    """Of Python and the packages."""
+    """Versions of Python and of the packages, by name."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A node as it is found."""
+    """What a node has found out about itself."""
 
     host: str
     free_bytes: int | None
-    """Of the storage; None where it is not a folder."""
+    """Free bytes of the storage; None where it is not a folder."""
     memory_bytes: int
     findings: tuple[Finding, ...]
 
@@ -92,12 +92,12 @@ class Batches:
 
     tried: int
     cost: Cost
-    """Of the defaults; sizes are the largest of all variants."""
+    """Cost of a trial of the default configuration; its sizes are the largest of all variants."""
     peak_bytes: int
-    """Memory of the process."""
+    """Highest main memory of the process, in bytes."""
     gpu_peak_bytes: int
     gpu_bytes: int
-    """Memory of the whole GPU; 0 without one."""
+    """Memory of the whole GPU, in bytes; 0 without one."""
     findings: tuple[Finding, ...]
 
 
@@ -158,7 +158,7 @@ def check_storage(storage: Storage, mark: str, *, node: str) -> list[Finding]:
                 )
             ]
         leave_mark(storage, mark, who=node)
-    except StorageError as error:  # has its remedy
+    except StorageError as error:  # whose message says what to do
         return [Finding("storage", str(error))]
     except OSError as error:
         remedy = "let the user that runs Ray write there"
@@ -174,7 +174,7 @@ def leave_mark(storage: Storage, mark: str, *, who: str) -> None:
 
 
 def seen(storage: Storage, mark: str, *, who: str) -> bool:
-    """Whether a mark is there, or appears before long."""
+    """Return whether a mark is in the storage, or appears within `SETTLE_S`."""
     deadline = time.monotonic() + SETTLE_S
     while not storage.exists(f"{mark}/{who}/{who}"):
         if time.monotonic() > deadline:
@@ -186,7 +186,7 @@ def seen(storage: Storage, mark: str, *, who: str) -> bool:
 def check_store(trainable: type[Trainable], expected: Expected) -> list[Finding]:
     """Read the store's description and compare its digest with the driver's."""
     if not expected.store_digest:
-        return []  # the driver cannot read it either, and says so
+        return []  # the driver cannot read the store either, which is a fault of its own
     try:
         digest = trainable.describe_store(open_folder(expected.store)).digest
     except BadInputError as error:
@@ -235,7 +235,7 @@ def try_batches(expected: Expected, node: str) -> Batches:
         try:
             store = open_folder(expected.store)
             if spec.resources.gpu:
-                accelerator.reset()  # what an earlier variant left: a trial has its own process
+                accelerator.reset()  # a trial has a process of its own
             costs.append(measure(spec, trainable, params, store=store, device=device))
             if spec.resources.gpu:
                 memory = accelerator.memory()
@@ -243,7 +243,7 @@ def try_batches(expected: Expected, node: str) -> Batches:
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the others are tried
             findings.append(Finding("batch", f"{what}: {_explained(error)}"))
             if not changed:
-                break  # the others would say the same
+                break  # every variant would fail alike
     first = costs[0] if costs else Cost(0.0, {}, 0, 0)
     largest = Cost(
         first.epoch_s,

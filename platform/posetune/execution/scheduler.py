@@ -1,4 +1,4 @@
-"""Tune's scheduler over the study: the point where every report is committed before anything acts.
+"""Commits every report of a trial to the study before anything acts on it, as Tune's scheduler.
 
 `on_trial_result` is the first code of ours that sees a result; it is synchronous, and the worker
 waits for its answer. Retries while the database is away happen inside it, because an exception in
@@ -50,7 +50,7 @@ __all__ = ["MAX_ATTEMPTS", "StudyScheduler"]
 
 
 MAX_ATTEMPTS = 4
-"""A trial whose worker died this often is told FAILED."""
+"""Number of deaths of its worker after which a trial has FAILED."""
 
 
 class StudyScheduler(StatelessScheduler):
@@ -62,7 +62,7 @@ class StudyScheduler(StatelessScheduler):
         self._watch = watch
         self._run = context.run
         self._nodes: dict[int, str] = {}
-        """Of each trial that has begun to train."""
+        """Ray's id of the node of each trial that has begun to train."""
         self._preemption = context.preemption
         self._looked_for_baselines = False
 
@@ -72,7 +72,7 @@ class StudyScheduler(StatelessScheduler):
         attempt = self._run.begin_attempt(number)
         self._context.unplaced.add(number)
         self._ask_for_room(trial)
-        # The study counts, over all lives of the driver; Tune is told how many are left.
+        # The study counts crashes over all lives of the driver; Tune is told how many are left.
         allow_failures(trial, max(0, MAX_ATTEMPTS - 1 - attempt.crashes))
         trial.set_config(assigned_config(number, self._context.assign(attempt)))
 
@@ -160,7 +160,7 @@ class StudyScheduler(StatelessScheduler):
                 self._note_baselines(started)
 
     def _note_baselines(self, started: Started) -> None:
-        """Look once for the baselines; the worker's folders may be on another node."""
+        """Look once for the baselines in storage: the worker's folders may be on another node."""
         cache = StageCache(self._context.home.storage)
         found = {name: cache.find(name, stage.key) for name, stage in started.stages.items()}
         folders = {name: folder for name, folder in found.items() if folder is not None}
@@ -185,7 +185,7 @@ class StudyScheduler(StatelessScheduler):
         return goes_on
 
     def _take_over(self, number: int, attempt: int, checkpoint: CheckpointRecord | None) -> None:
-        """Commit what a worker saved that was told to stop."""
+        """Commit the checkpoint of a worker that was told to stop."""
         if checkpoint is not None:
             self._run.hand_over(number, attempt, checkpoint=checkpoint)
             self._context.release(number)

@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 RAY_VERSION = "2.60"
-"""The Ray that this module was read against."""
+"""Version of Ray whose source this module was written against."""
 
 ENVIRONMENT = {
     # Tune would write a CSV, a JSON and a TensorBoard file for every trial.
@@ -72,7 +72,7 @@ ENVIRONMENT = {
     # Ray would report to its makers.
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""What Tune and Ray read from the environment; what the user has set counts more."""
+"""Variables that Tune and Ray read; values that the user has set are kept."""
 
 _PREFIX = "posetune"
 """How the name of a trial's placement group begins."""
@@ -151,7 +151,8 @@ class SweepStopper(Stopper):
     """
 
     def __init__(self, look: Callable[[], None], is_over: Callable[[], bool]) -> None:
-        self._look, self._is_over = look, is_over
+        self._look = look
+        self._is_over = is_over
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Let every trial go on."""

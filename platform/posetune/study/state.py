@@ -63,6 +63,8 @@ class SweepState:
         self.baselines: dict[str, float] = {}
         self.shared: events.ShareMeasured | None = None
         """What was measured of the memory that a trial takes, where trials share GPUs."""
+        self.peak_bytes = 0
+        """The most memory of a GPU that any trial took, where trials share GPUs."""
         self.waits_for_room = ""
         """What a trial without a place on the cluster waits for; empty while none does."""
         self.stopped = ""
@@ -110,6 +112,7 @@ class SweepState:
 
     def _share_measured(self, event: events.ShareMeasured) -> None:
         self.shared = event
+        self.peak_bytes = max(self.peak_bytes, event.peak_bytes)
         self.spec = self.spec.with_share(event.gpu)
 
     def _room_awaited(self, event: events.RoomAwaited) -> None:
@@ -196,7 +199,7 @@ class SweepState:
             trial.excused = max(trial.excused, event.attempt)
 
     def _memory_peaked(self, event: events.MemoryPeaked) -> None:
-        """Nothing follows: the driver gives later attempts more, a new one begins as it did."""
+        self.peak_bytes = max(self.peak_bytes, event.peak_bytes)
 
     def _trial_ended(self, event: events.TrialEnded) -> None:
         trial = self.trials[event.trial]

@@ -41,13 +41,13 @@ from posetune.api import (
 __all__ = ["STEPS", "Toy", "ToyConfig"]
 
 STEPS = 10
-"""Of an epoch."""
+"""Steps of an epoch."""
 
 _POSE = ((0, 0, 0), (-1, 0, 0), (1, 0, 0))
 
 
 class ToyConfig(BaseModel):
-    """The toy's fields."""
+    """Holds the fields that a sweep of the toy can search or fix."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,7 +80,7 @@ class ToyImport(BaseModel):
 
 
 class ToyPredictor:
-    """One constant pose for every image."""
+    """Answers every image with one constant pose."""
 
     joint_names: Sequence[str] = ("root", "left", "right")
     limbs: Sequence[tuple[int, int]] = ((1, 0), (2, 0))
@@ -90,22 +90,22 @@ class ToyPredictor:
         self.image_size = image_size
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (N, 3, 3) for (N, S, S, 3)."""
+        """Return the constant pose for each image: (N, 3, 3) for images (N, S, S, 3)."""
         return np.repeat(self.pose_j3[None], len(images), axis=0)
 
 
 class ToyDevice:
-    """A part of the main memory that plays a GPU, where Ray was told of GPUs that are none."""
+    """Plays a GPU with a part of the main memory, where Ray was told of GPUs that are not there."""
 
     name = "toy"
     total = 10**9
 
     def is_there(self) -> bool:
-        """Whether Ray gave this process a GPU."""
+        """Return whether Ray gave this process a GPU."""
         return bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     def describe(self) -> str:
-        """Return its name."""
+        """Return the name of the device."""
         return self.name
 
     def reset(self) -> None:
@@ -119,7 +119,7 @@ class ToyDevice:
 
 
 class Toy:
-    """See the module."""
+    """Descends a noisy bowl and answers every image with one constant pose."""
 
     accelerator: ClassVar[Accelerator] = ToyDevice()
     config_model: ClassVar[type[BaseModel]] = ToyConfig
@@ -130,7 +130,7 @@ class Toy:
 
     @classmethod
     def importers(cls) -> Mapping[str, Importer]:
-        """Return the one format: a store made of nothing."""
+        """Return the only format, whose store is made of nothing."""
         return {"toy": Importer("A store made of nothing.", False, ToyImport, _import)}
 
     @classmethod
@@ -161,17 +161,17 @@ class Toy:
 
     @classmethod
     def baselines(cls, products: Mapping[str, Path], metric: str) -> Mapping[str, float]:
-        """Return the value of doing nothing."""
+        """Return the objective of a model that never moves."""
         return {"start": 2.0}
 
     @classmethod
     def forecast(cls, config: ToyConfig, context: TrialContext) -> Cost:
-        """Return what the fields say."""
+        """Return the cost that the configuration's fields name."""
         np.ones(config.hold_mb * 10**6, np.uint8)
         return Cost(config.epoch_s, {"floor": config.stage_s}, 1000, 200)
 
     def start(self, config: ToyConfig, context: TrialContext) -> None:
-        """Stand at the bowl's rim."""
+        """Begin at the bowl's rim."""
         self.config, self.context = config, context
         self.generator = np.random.default_rng(context.seed)
         self.position = np.full(3, 2.0)

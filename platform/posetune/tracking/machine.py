@@ -1,92 +1,75 @@
 """Logs how busy the driver's machine is to the sweep's run, for MLflow's page of system metrics.
 
-The metrics have the names that MLflow's own monitor uses. The monitor itself is not used, because
-it needs further packages for what a few files of the system say.
+MLflow's own monitors read the machine (through psutil, and NVML or ROCm), so that the metrics have
+MLflow's names and meanings. Sending them is our own, because `mlflow.system_metrics`'s
+`SystemMetricsMonitor` of MLflow 3.17 cannot keep what a sweep promises:
+
+- It wants the id of the run when it is made. A sweep begins while MLflow is away, and the tracker
+  makes the run later.
+- Its thread ends for good at the first request that fails, so that an MLflow that restarts would
+  end the metrics of a sweep of days.
+- Its `finish` waits for the thread and for a last request without a limit, so that an MLflow that
+  hangs would keep the driver from ending.
+
+Readings that are taken while MLflow is away are lost, unlike the results of trials: nobody chooses
+a model by them.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
-from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.study import journal
 from posetune.study.database import Database
-from posetune.study.view import read_sweep
 from posetune.tracking.connection import connect, explain, public_address
 
-__all__ = ["MachineSampler", "system_metrics"]
+__all__ = ["MachineReader", "system_metrics"]
 
 PERIOD_S = 10.0
 """Seconds between two readings."""
-_GPU_S = 5.0
-"""Seconds after which nvidia-smi is given up."""
-_MB = 1024**2
 _log = logging.getLogger(__name__)
 
 
-class MachineSampler:
-    """Reads how busy the machine is; the load of cores is the mean since the last reading."""
+class MachineReader:
+    """Reads how busy the machine is, with MLflow's monitors; use one from a single thread.
 
-    def __init__(self, folder: Path, proc: Path = Path("/proc")) -> None:
-        """Take the first reading of the cores.
+    The load of the cores is the mean since the reading before, which psutil keeps by thread.
+    """
 
-        Args:
-            folder: a folder on the disk whose use is read.
-            proc: where Linux shows its state as files.
-
-        Raises:
-            BadInputError: the system has no such files.
-        """
-        self._folder, self._proc = folder, proc
-        try:
-            self._busy, self._total = self._ticks()
-        except OSError as error:
-            raise BadInputError(f"--system-metrics: needs {proc}, as Linux has it") from error
+    def __init__(self) -> None:
+        """Take a first reading, which the load of the cores is then measured from."""
+        self._monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpu_monitors()]
+        self.read()
 
     def read(self) -> dict[str, float]:
         """Return the metrics by the names that MLflow gives them; the names have the units."""
-        busy, total = self._ticks()
-        share = (busy - self._busy) / max(total - self._total, 1)
-        self._busy, self._total = busy, total
-        lines = (self._proc / "meminfo").read_text(encoding="ascii").splitlines()
-        memory = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if ":" in line}
-        used = memory["MemTotal"] - memory["MemAvailable"]
-        disk = shutil.disk_usage(self._folder)
-        return {
-            "system/cpu_utilization_percentage": 100 * share,
-            "system/system_memory_usage_megabytes": used / _MB,
-            "system/system_memory_usage_percentage": 100 * used / memory["MemTotal"],
-            "system/disk_usage_percentage": 100 * disk.used / disk.total,
-            "system/disk_available_megabytes": disk.free / _MB,
-            **_gpus(),
-        }
-
-    def _ticks(self) -> tuple[int, int]:
-        line = (self._proc / "stat").read_text(encoding="ascii").splitlines()[0]
-        ticks = [int(word) for word in line.split()[1:9]]
-        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and idle for a disk
+        found: dict[str, float] = {}
+        for monitor in self._monitors:
+            monitor.clear_metrics()
+            monitor.collect_metrics()
+            found |= monitor.aggregate_metrics()
+        return {f"system/{name}": value for name, value in found.items()}
 
 
 @contextmanager
-def system_metrics(
-    sampler: MachineSampler, database: Database, *, name: str, home: Home
-) -> Iterator[None]:
+def system_metrics(database: Database, *, name: str, home: Home) -> Iterator[None]:
     """Log the metrics of this machine to the sweep's run until the end of a block.
 
     Args:
-        sampler: reads the metrics.
         database: the study.
         name: name of the sweep.
         home: where tracking is.
@@ -94,9 +77,10 @@ def system_metrics(
     done = threading.Event()
     thread = threading.Thread(
         target=_log_until,
-        args=(done, sampler, database),
+        args=(done, database),
         kwargs={"name": name, "home": home},
-        daemon=True,
+        name="machine metrics",
+        daemon=True,  # so that the process can end while MLflow hangs
     )
     thread.start()
     try:
@@ -106,48 +90,39 @@ def system_metrics(
         thread.join(timeout=2.0)
 
 
-def _log_until(
-    done: threading.Event, sampler: MachineSampler, database: Database, *, name: str, home: Home
-) -> None:
-    client = connect(home)
-    view = read_sweep(database, name)
+def _log_until(done: threading.Event, database: Database, *, name: str, home: Home) -> None:
+    reader = MachineReader()
+    client: MlflowClient | None = None
     while not done.wait(PERIOD_S):
         try:
-            with database.reading() as connection:
-                tracked = journal.read_tracked(connection, view.id, public_address(home.tracking))
-            if None in tracked:  # None is the sweep's own run, which the tracker makes
-                _send(client, tracked[None], sampler.read(), started=view.started)
+            # Made here, within the loop: a database that is away refuses to make one.
+            client = client or connect(home)
+            _send(client, reader.read(), database, name=name, home=home)
         except Exception as error:  # noqa: BLE001 - whatever it is, the sweep goes on
             _log.debug("system metrics failed: %s", explain(error))
 
 
-def _send(client: MlflowClient, run_id: str, found: Mapping[str, float], *, started: float) -> None:
-    now = time.time()
-    step = int((now - started) / PERIOD_S)
-    client.log_batch(run_id, [Metric(n, v, int(1000 * now), step) for n, v in found.items()])
+def _send(
+    client: MlflowClient, found: dict[str, float], database: Database, *, name: str, home: Home
+) -> None:
+    """Log a reading, if the tracker has made the sweep's run by now."""
+    with database.reading() as connection:
+        sweep = journal.find_sweep(connection, name)
+        if sweep is None:
+            return
+        tracked = journal.read_tracked(connection, sweep["id"], public_address(home.tracking))
+    if None in tracked:  # None stands for the sweep's own run
+        now = time.time()
+        step = int((now - sweep["at"]) / PERIOD_S)
+        metrics = [Metric(key, value, int(1000 * now), step) for key, value in found.items()]
+        client.log_batch(tracked[None], metrics)
 
 
-def _gpus() -> dict[str, float]:
-    """Return the load and memory of each GPU, as MLflow names them; empty if there is no GPU."""
-    fields = "index,utilization.gpu,memory.used,memory.total"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    try:
-        ended = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=_GPU_S,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    metrics = {}
-    for line in ended.stdout.splitlines() if ended.returncode == 0 else []:
+def _gpu_monitors() -> list[BaseMetricsMonitor]:
+    """Return the monitor of this machine's GPUs; none where there are none."""
+    for monitor in (GPUMonitor, ROCMMonitor):
         try:
-            index, load, used, total = (float(word) for word in line.split(","))
-        except ValueError:  # nvidia-smi says [N/A] of a part of a GPU (MIG)
-            continue
-        metrics[f"system/gpu_{index:.0f}_utilization_percentage"] = load
-        metrics[f"system/gpu_{index:.0f}_memory_usage_megabytes"] = used
-        metrics[f"system/gpu_{index:.0f}_memory_usage_percentage"] = 100 * used / total
-    return metrics
+            return [monitor()]
+        except Exception as error:  # noqa: BLE001 - NVIDIA's and AMD's libraries have their own
+            _log.debug("%s finds no GPU: %s", monitor.__name__, error)
+    return []

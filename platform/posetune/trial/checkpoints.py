@@ -1,4 +1,4 @@
-"""Checkpoints in storage: written whole under a name used once, checked when read.
+"""Writes a trial's checkpoints whole to storage, and checks them when it reads them.
 
     checkpoints/<sweep>/stop              there while the driver asks its trials to hand over
     checkpoints/<sweep>/stop-<node>       the same for the trials on one node
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class StorageFullError(OSError):
-    """There is no space for a checkpoint, or no bucket answers; it may be tried again later."""
+    """Storage takes no checkpoint now: it is full or does not answer. A later try may succeed."""
 
 
 def trial_folder(sweep: str, trial: int) -> str:
@@ -54,7 +54,7 @@ def stop_file(sweep: str, node: str = "") -> str:
 
 
 def log_file(sweep: str, trial: int) -> str:
-    """Return where that is what a trial's processes print, in storage."""
+    """Return the storage path of a trial's log: what its processes printed."""
     return f"logs/{sweep}/{trial:05d}.log"
 
 
@@ -106,7 +106,7 @@ def _is_full(error: Exception) -> bool:
 def newest_intact(
     storage: Storage, records: Iterable[CheckpointRecord]
 ) -> Iterator[tuple[CheckpointRecord, Path] | None]:
-    """Give the first of `records` (newest first) that is whole in storage, with a folder of it."""
+    """Yield the first of `records` (newest first) that is whole in storage, with its folder."""
     for record in records:
         with storage.reading(record.folder) as folder:
             if folder is not None and digest_folder(folder) == record.digest:
@@ -124,7 +124,7 @@ def drop_checkpoints(storage: Storage, records: Iterable[CheckpointRecord]) -> N
 def drop_orphans(
     storage: Storage, sweep: str, committed: Iterable[CheckpointRecord], *, trial: int | None = None
 ) -> None:
-    """Delete what dead attempts of a trial, or of all, wrote but never committed."""
+    """Delete the checkpoints that dead attempts wrote but never committed to the study."""
     known = {record.folder for record in committed}
     trials = f"checkpoints/{sweep}"
     folders = (
@@ -139,5 +139,6 @@ def drop_orphans(
 
 
 def _drop(storage: Storage, name: str) -> None:
-    with contextlib.suppress(StorageError):  # an orphan, then: deleted when the sweep goes on
+    # What cannot be deleted now is an orphan, which the next start of a driver deletes.
+    with contextlib.suppress(StorageError):
         storage.remove(name)

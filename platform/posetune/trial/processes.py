@@ -1,4 +1,4 @@
-"""The processes that train one trial together: the trial's own is the first and starts the others.
+"""Lets several processes train one trial together; the trial's own is the first and starts them.
 
 They meet in torch.distributed's default group, nccl on GPUs and gloo without. The others obey
 lines of JSON on their standard input and end with it; `main` is what they run.
@@ -27,7 +27,8 @@ from posetune.spec.sweep import SweepSpec, configure
 __all__ = ["TrialProcesses", "main"]
 
 GRACE_S = 5.0
-"""A lost process makes the step of the others fail by itself; where it does not, we do."""
+"""Seconds to wait after a process is lost: the step that it shared with the others should fail by
+itself; if it does not, this process is ended."""
 
 
 class TrialProcesses:
@@ -36,7 +37,7 @@ class TrialProcesses:
     def __init__(
         self, spec: SweepSpec, params: Mapping[str, Scalar], context: TrialContext
     ) -> None:
-        """Start them and meet them; `self.context` is then the first one's."""
+        """Start the processes and wait for them; `self.context` is then the first one's context."""
         start = {
             "spec": spec.canonical(),
             "params": dict(params),
@@ -56,16 +57,16 @@ class TrialProcesses:
         self.context = _meet(context)
 
     def between_steps(self, told: Callable[[], bool]) -> bool:
-        """Return whether all are told to stop; each process asks it at the same steps."""
+        """Return whether all processes must stop; every process calls this at the same steps."""
         return _agree(self.context, told())
 
     def tell(self, what: str, value: str = "") -> None:
-        """Let the others do as this process is about to: `load` a folder, or train an `epoch`."""
+        """Tell the others what this process does next: `load` a folder, or train an `epoch`."""
         for other in self._others:
             _send(other, {what: value})
 
     def close(self) -> None:
-        """End the others."""
+        """End the other processes."""
         import torch.distributed as dist
 
         self._closing = True
@@ -92,7 +93,7 @@ def _start(start: Mapping[str, Any], rank: int) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         stdin=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the first one
+        start_new_session=True,  # so that Ctrl-C reaches the first process only
     )
     _send(other, {**start, "rank": rank})
     return other
@@ -103,12 +104,12 @@ def _send(other: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
     try:
         other.stdin.write(json.dumps(message) + "\n")
         other.stdin.flush()
-    except BrokenPipeError:  # the watch ends us, or the next step fails
-        return
+    except BrokenPipeError:
+        return  # the process is lost: the next step fails, or `_watch` ends this process
 
 
 def _meet(context: TrialContext) -> TrialContext:
-    """Wait for all processes; return this one's context, with its own device."""
+    """Wait until all processes have joined, and return this one's context with its own device."""
     import torch
     import torch.distributed as dist
 
@@ -125,7 +126,7 @@ def _meet(context: TrialContext) -> TrialContext:
 
 
 def _agree(context: TrialContext, told: bool) -> bool:
-    """Return what the first process was told."""
+    """Return in every process whether the first one was told to stop."""
     import torch
     import torch.distributed as dist
 
@@ -135,11 +136,11 @@ def _agree(context: TrialContext, told: bool) -> bool:
 
 
 class _Stop(BaseException):
-    """All processes stop where they are."""
+    """Every process of the trial must stop where it is."""
 
 
 def main() -> None:
-    """Be one of the others, until standard input ends."""
+    """Run as a process of rank 1 or higher, until standard input ends."""
     orders: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read, args=(orders,), daemon=True).start()
     start = orders.get()
@@ -171,11 +172,12 @@ def main() -> None:
             trainable.load(Path(order["load"]))
             _agree(context, told=False)
             continue
-        with contextlib.suppress(_Stop, TrialFailedError):  # the first one says so
+        with contextlib.suppress(_Stop, TrialFailedError):  # the first process reports it
             trainable.epoch()
 
 
 def _read(orders: queue.Queue[dict[str, Any]]) -> None:
     for line in sys.stdin:
         orders.put(json.loads(line))
-    os._exit(0)  # whatever it is doing: the first one has ended
+    # The first process has ended, so nobody waits for the step that is under way here.
+    os._exit(0)

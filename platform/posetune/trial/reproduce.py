@@ -19,7 +19,8 @@ from posetune.trial.run import Assignment, TrialRun
 __all__ = ["Recorded", "Reproduction", "changed_environment", "reproduce"]
 
 SEEDS = 2
-"""Further seeds that tell how far results lie apart where they cannot be equal."""
+"""Number of further seeds to train: they tell how far results lie apart where they cannot be
+equal."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Recorded:
     view: SweepView
     trial: TrialView
     metrics: Sequence[Mapping[str, float | None]]
-    """What it reported, one mapping per epoch."""
+    """The metrics that the trial reported, one mapping per epoch."""
     store: str
-    """Its address."""
+    """Address of the store: a folder, or s3://..."""
     storage: Storage
 
 
@@ -43,14 +44,15 @@ class Reproduction:
     equal: bool
     """Whether every metric of every epoch is the same to the last bit."""
     recorded: float | None
-    """The objective after the last epoch."""
+    """The recorded value of the objective after the last epoch."""
     found: float | None
     largest: tuple[str, int, float] | None
-    """Metric, epoch and size of the largest relative difference."""
+    """Metric, epoch and size of the largest relative difference; None where all is equal."""
     gap: float = 0.0
-    """The largest difference of the objective, over all epochs."""
+    """The largest difference between the recorded and the new objective, over all epochs."""
     spread: float | None = None
-    """How far seeds lie apart at most; only where it was asked for and needed."""
+    """The largest difference of the objective between two seeds; None where no seeds were
+    trained."""
 
     @property
     def within_spread(self) -> bool:
@@ -164,13 +166,13 @@ def _curve(epochs: Sequence[Mapping[str, float | None]], metric: str) -> list[fl
 
 
 def _apart(one: Sequence[float | None], two: Sequence[float | None]) -> float:
-    """Return the largest distance of two curves; an epoch without a number is left out."""
+    """Return the largest distance between two curves, without the epochs that have no number."""
     gaps = [abs(a - b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
     return max(gaps, default=0.0)
 
 
 def _difference(old: float | None, new: float | None) -> float:
-    """Return the relative difference; infinite where only one is a number."""
+    """Return the relative difference of two values; it is infinite where only one is a number."""
     if old is None or new is None:
         return 0.0 if old is None and new is None else math.inf
     if old == new:

@@ -1,4 +1,4 @@
-"""All of a trial, without Ray: stages, the newest whole checkpoint, epochs, checkpoints.
+"""Runs one trial in a worker process, without Ray: stages, epochs and checkpoints.
 
 A trial obtains its shared stages itself, in its slot. Tasks of their own before it would need a
 slot too, which Tune holds for the actor that it keeps for reuse (tried: the two waited for each
@@ -45,7 +45,10 @@ __all__ = [
 
 
 class HandOver(BaseException):
-    """The trial was told to stop where it is; not an error, so no `except Exception` eats it."""
+    """The trial was told to stop where it is.
+
+    It is no error, and derives from BaseException so that no `except Exception` swallows it.
+    """
 
 
 class StoreChangedError(RuntimeError):
@@ -63,11 +66,11 @@ class Assignment:
     params: Mapping[str, Scalar]
     spec: SweepSpec
     store: str
-    """Its address."""
+    """Address of the store: a folder, or s3://..."""
     store_digest: str
     storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
-    """To continue from, newest first."""
+    """Committed checkpoints that the attempt may continue from, newest first."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Keys of the stage products that the sweep used before its present driver, by stage."""
 
@@ -79,30 +82,30 @@ class StageProduct:
     key: str
     folder: Path
     trained: bool
-    """Whether this trial trained it; otherwise it was there already."""
+    """Whether this trial trained the stage; otherwise the product was there already."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A trial about to train."""
+    """Where a trial that is about to train runs, and which stages it stands on."""
 
     stages: Mapping[str, StageProduct]
     """The shared stages that the trial stands on."""
     placement: Mapping[str, Any]
-    """Node, device and threads, and the seconds from the start of the stages to here."""
+    """Node, device, threads and process, and `setup_s`: the seconds that stages and start took."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch's outcome."""
+    """What one epoch of a trial gave and took."""
 
     epoch: int
     metrics: Mapping[str, float]
     seconds: float
-    """Training, validation and checkpoint together."""
+    """Seconds that training, validation and the checkpoint took together."""
     checkpoint: CheckpointRecord
     peak_bytes: int = 0
-    """The most it has held of its GPU so far, where trials share one."""
+    """Most bytes of its GPU that the trial has held so far; 0 where trials do not share GPUs."""
 
 
 def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str:
@@ -179,10 +182,10 @@ class TrialRun:
             max_epochs=spec.pruner.max_epochs,
             progress=between_steps,
         )
-        self._crew: TrialProcesses | None = None
+        self._processes: TrialProcesses | None = None
         try:
             if processes > 1:
-                context = self._gather_crew(context, progress)
+                context = self._start_processes(context, progress)
             trainable.start(config, context)
             self._continue()
         except BaseException:
@@ -193,17 +196,17 @@ class TrialRun:
         self.started = Started(stages, {**facts, "setup_s": setup_s})
         self._begun = time.monotonic()
 
-    def _gather_crew(self, context: TrialContext, progress: Progress) -> TrialContext:
+    def _start_processes(self, context: TrialContext, progress: Progress) -> TrialContext:
         """Start the other processes, and return this one's context."""
-        crew = TrialProcesses(self.assignment.spec, self.assignment.params, context)
-        self._crew = crew
+        others = TrialProcesses(self.assignment.spec, self.assignment.params, context)
+        self._processes = others
 
         def between_steps(done: int, total: int, note: str = "") -> None:
             progress(done, total, note)
-            if crew.between_steps(self._told_to_stop):
+            if others.between_steps(self._told_to_stop):
                 raise HandOver
 
-        return dataclasses.replace(crew.context, progress=between_steps)
+        return dataclasses.replace(others.context, progress=between_steps)
 
     def _continue(self) -> None:
         """Load the newest whole checkpoint, if there is one."""
@@ -215,17 +218,19 @@ class TrialRun:
         with newest_intact(self.assignment.storage, self.assignment.checkpoints) as found:
             if found is not None:
                 record, folder = found
-                if self._crew is not None:
-                    self._crew.tell("load", str(folder / "state"))
+                if self._processes is not None:
+                    self._processes.tell("load", str(folder / "state"))
                 self.trainable.load(folder / "state")
-                if self._crew is not None:
-                    self._crew.between_steps(lambda: False)  # the others have read it, too
+                if self._processes is not None:
+                    self._processes.between_steps(
+                        lambda: False
+                    )  # returns once the others have loaded it, too
                 self.epoch = record.epoch
                 self._partial_s = record.partial_s or 0.0
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
+        """Whether the trial has trained all its epochs."""
         return self.epoch >= self.assignment.spec.pruner.max_epochs
 
     def next_epoch(self) -> EpochResult:
@@ -238,8 +243,8 @@ class TrialRun:
         """
         if self._unwritten is None:
             self._begun = time.monotonic()
-            if self._crew is not None:
-                self._crew.tell("epoch")
+            if self._processes is not None:
+                self._processes.tell("epoch")
             self._unwritten = dict(self.trainable.epoch())
             self.epoch += 1
         record = self._write(last=self.finished)
@@ -249,12 +254,14 @@ class TrialRun:
         return EpochResult(self.epoch, metrics, seconds, record, peak)
 
     def conclude(self) -> CheckpointRecord:
-        """Checkpoint with model and figures, though epochs may be left."""
+        """Write a checkpoint with model and figures, though epochs may be left."""
         return self._write(last=True)
 
     def hand_over(self) -> CheckpointRecord | None:
         """Save the epoch under way where it was broken off; None where there is no space."""
-        if self._unwritten is not None:  # a whole epoch that waits for space: trained again
+        if self._unwritten is not None:
+            # A whole epoch is trained and waits for space. Its checkpoint could not say so, and the
+            # next attempt trains the epoch again.
             return None
         try:
             return dataclasses.replace(self._write(last=False), partial_s=self._trained_s())
@@ -276,8 +283,8 @@ class TrialRun:
 
     def close(self) -> None:
         """End the trial's other processes and remove the scratch folder."""
-        if self._crew is not None:
-            self._crew.close()
+        if self._processes is not None:
+            self._processes.close()
         self._work.cleanup()
 
 

@@ -1,4 +1,4 @@
-"""One trial in this process, without Ray: how a trainable is debugged, tested and profiled."""
+"""Trains one trial in this process, to debug, test or profile a trainable without Ray."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ["SingleTrial", "forget_single", "train_single"]
 
 @dataclass(frozen=True)
 class SingleTrial:
-    """What to train."""
+    """Describes a trial that is trained without a sweep."""
 
     name: str
     spec: SweepSpec
     params: Mapping[str, Scalar]
     seed: int
     store: str
-    """Its address."""
+    """Address of the store: a folder, or s3://..."""
     store_digest: str
     storage: Storage
     record: Path

@@ -21,10 +21,10 @@ _TRIAL = re.compile(r"(?P<sweep>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})/(?P<trial>\d+)"
 
 @dataclass(frozen=True)
 class FoundModel:
-    """An exported model and what it is."""
+    """Holds an exported model, and says which one it is."""
 
     name: str
-    """Names it for people, exactly: a version, a trial or a folder."""
+    """Exact name of the model, for people: a version, a trial or a folder."""
     folder: Path
     trainable: type[Trainable]
 

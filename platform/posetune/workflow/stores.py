@@ -14,12 +14,12 @@ __all__ = ["FoundStore", "find_store"]
 
 @dataclass(frozen=True)
 class FoundStore:
-    """A store and what is in it."""
+    """Holds where a store is, and what is in it."""
 
     address: str
-    """Where it is, for every node: a folder, or one on S3."""
+    """Address of the store for every node: a folder, or s3://..."""
     folder: Path
-    """Where it is on this node."""
+    """Folder of this node with the store."""
     summary: StoreSummary
 
 

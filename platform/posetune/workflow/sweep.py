@@ -22,21 +22,24 @@ from posetune.workflow.stores import find_store
 
 __all__ = ["Onlooker", "SweepEnd", "run_sweep"]
 
-TRACKER_S, INTERRUPTED_TRACKER_S = 8.0, 3.0
-"""How long the end of a sweep waits for MLflow; what is missing then is shipped by `track`."""
+TRACKER_S = 8.0
+"""Seconds that the end of a sweep waits for MLflow; `posetune track` ships what is missing then."""
+
+INTERRUPTED_TRACKER_S = 3.0
+"""Seconds that the end of a sweep waits for MLflow when a person has interrupted the sweep."""
 
 
 class Onlooker(Protocol):
     """Shows a person how a sweep begins and goes on."""
 
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
-        """The sweep was opened; `notes` say what it takes over from others."""
+        """Learn that the sweep was opened; `notes` say what it takes over from other sweeps."""
 
     def watching(self, run: SweepRun, forecaster: Forecaster) -> AbstractContextManager[None]:
         """Return a block in which the sweep runs and is shown."""
 
     def page(self, address: str) -> None:
-        """MLflow shows the sweep at this address."""
+        """Learn the address at which MLflow shows the sweep."""
 
 
 class _Nobody:
@@ -147,8 +150,8 @@ def run_sweep(
 
 
 def _machine(database: Database, name: str, home: Home) -> AbstractContextManager[object]:
-    """Return a block in which the machine's load is logged; refused before the sweep begins."""
+    """Return a block in which the machine's load is logged to the sweep's run."""
     # Importing MLflow takes seconds, and most bad input was refused by now.
-    from posetune.tracking.machine import MachineSampler, system_metrics
+    from posetune.tracking.machine import system_metrics
 
-    return system_metrics(MachineSampler(home.folder), database, name=name, home=home)
+    return system_metrics(database, name=name, home=home)

@@ -21,7 +21,7 @@ __all__ = ["Training", "train"]
 
 @dataclass
 class Training:
-    """One trial as it was trained in this process."""
+    """What `train` has trained in this process."""
 
     params: dict[str, Any]
     """The searched fields and their values."""

@@ -24,7 +24,8 @@ from posetune.home import Home
 from posetune.promotion.decision import Request, promote, roll_back
 from posetune.storage.digest import digest_folder
 from posetune.testing.toy import Toy
-from posetune.tracking import connection
+from posetune.tracking import connection, machine
+from posetune.tracking.machine import system_metrics
 from posetune.tracking.projection import ship
 from posetune.tracking.tracker import Tracker
 
@@ -249,6 +250,51 @@ def test_uploads_that_hang_leave_the_numbers_and_let_the_driver_end(
     states = {name: run["tags"]["posetune.state"] for name, run in shown(home).items()}
     assert states["first"] == "complete"
     assert len(states) == 5
+
+
+@pytest.fixture
+def frequent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[[], int]:
+    """Read the machine often; return how often its metrics could not be sent so far."""
+    monkeypatch.setattr(machine, "PERIOD_S", 0.05)
+    caplog.set_level("DEBUG", machine.__name__)
+    return lambda: caplog.text.count("system metrics failed")
+
+
+def test_machine_metrics_outlive_a_server_that_is_away_at_the_start_and_later(
+    scene: Any, proxy: Proxy, frequent: Callable[[], int]
+) -> None:
+    home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
+    scene.run_trial(scene.open(), 5.0)
+    report = ship(scene.database, "first", home)
+    client, load = MlflowClient(home.tracking), "system/cpu_utilization_percentage"
+    proxy.close()
+    with system_metrics(scene.database, name="first", home=home):
+        for _ in range(2):
+            failed = frequent()
+            wait_until(lambda failed=failed: frequent() > failed + 1, "readings that go nowhere")
+            proxy.open()
+            seen = len(client.get_metric_history(report.run_id, load))
+            wait_until(
+                lambda seen=seen: len(client.get_metric_history(report.run_id, load)) > seen,
+                "a reading that arrives",
+            )
+            proxy.close()
+    proxy.open()
+
+
+def test_a_driver_ends_though_the_server_holds_its_machine_metrics(
+    scene: Any, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "PERIOD_S", 0.05)
+    home = scene.home.model_copy(update={"tracking": f"http://127.0.0.1:{proxy.port}"})
+    scene.run_trial(scene.open(), 5.0)
+    ship(scene.database, "first", home)
+    proxy.fault = lambda method, path: HELD
+    with system_metrics(scene.database, name="first", home=home):
+        wait_until(lambda: proxy.seen[HELD], "a request that hangs")
+    assert "machine metrics" in [thread.name for thread in threading.enumerate()]
 
 
 class Known(Toy):

@@ -30,7 +30,8 @@ def check(
         str | None,
         typer.Option(
             help="Check every node of a cluster instead: the head's job server "
-            "(http://HEAD:8265), or 'auto' on one of its nodes. --store and --home are paths there."
+            "(http://HEAD:8265), or 'auto' on one of its nodes. --store and --home are then paths "
+            "on the cluster."
         ),
     ] = None,
     as_json: JsonOption = False,

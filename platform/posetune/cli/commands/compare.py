@@ -27,11 +27,16 @@ __all__ = ["compare"]
 def compare(
     names: Annotated[
         list[str],
-        typer.Argument(help="Two or more of SWEEP and SWEEP/TRIAL.", autocompletion=complete_sweep),
+        typer.Argument(
+            help="Two or more sweeps or trials, each as SWEEP or SWEEP/TRIAL.",
+            autocompletion=complete_sweep,
+        ),
     ],
     evaluate: Annotated[
         bool,
-        typer.Option(help="Evaluate the models on all of the validation split, for intervals."),
+        typer.Option(
+            help="Evaluate the models on the whole validation split, which gives intervals."
+        ),
     ] = True,
     home: HomeOption = None,
     as_json: JsonOption = False,

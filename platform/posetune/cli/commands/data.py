@@ -20,41 +20,73 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 TrainableOption = Annotated[
-    str, typer.Option("--trainable", help="Whose data format (package.module:Class).")
+    str,
+    typer.Option(
+        "--trainable", help="The trainable that reads the data's format (package.module:Class)."
+    ),
 ]
 
 
 @app.command("import")
 def import_(
-    out: Annotated[Path, typer.Option("--out", help="The store to make.")],
-    format_: Annotated[str, typer.Option("--format", help="The data's format, e.g. mocap17.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store to make.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="Format of the data, for example mocap17.")
+    ],
     file: Annotated[
         Path | None,
-        typer.Argument(help="File or folder to read.", show_default=False),
+        typer.Argument(help="The file or folder with the data.", show_default=False),
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images, in pixels.")] = None,
-    views: Annotated[int | None, typer.Option(help="Cameras per frame.")] = None,
-    level: Annotated[str | None, typer.Option(help="plain, clothes, rooms or occluders.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Frames per split.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything drawn.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Which joints, e.g. keypointgan17.")] = None,
-    val: Annotated[
-        str | None, typer.Option(help="Subject (or parts) to validate on, or none.")
+    views: Annotated[int | None, typer.Option(help="Number of cameras per frame.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="How drawn images look: plain, clothes, rooms or occluders.")
     ] = None,
-    frames: Annotated[str | None, typer.Option(help="sampled, as papers do, or all.")] = None,
-    scale: Annotated[str | None, typer.Option(help="real or universal body height.")] = None,
-    background: Annotated[str | None, typer.Option(help="keep or remove, by mask.")] = None,
-    train: Annotated[str | None, typer.Option(help="handdb: parts that give images.")] = None,
-    prior: Annotated[str | None, typer.Option(help="handdb: parts that give 2D poses.")] = None,
-    test: Annotated[str | None, typer.Option(help="handdb: parts to test on.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Pictures raw or as jpeg.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most frames per split.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything that is drawn at random.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the joints, for example keypointgan17.")
+    ] = None,
+    val: Annotated[
+        str | None, typer.Option(help="Subject (or parts of the data) to validate on, or none.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Take the frames that papers take (sampled), or all.")
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Keep each body's real height, or give all the universal one."),
+    ] = None,
+    background: Annotated[
+        str | None, typer.Option(help="Keep the background, or remove it by the mask.")
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Parts of handdb that give images to train on.")
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Parts of handdb that give 2D poses for the prior.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Parts of handdb to test on.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="How the store keeps pictures: raw or jpeg.")
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of 3D joints: m, cm, mm or inch.")] = None,
     exclude_drift: Annotated[
         bool | None,
-        typer.Option("--exclude-drift", help="human36m: leave out S9's shifted sequences."),
+        typer.Option(
+            "--exclude-drift",
+            help="Leave out the sequences of human36m's S9 whose poses are shifted.",
+        ),
     ] = None,
-    strict: Annotated[bool | None, typer.Option(help="Refuse bad items.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default all cores.")] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(help="Refuse data with bad items, instead of leaving the items out."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of processes (default: one per core).")
+    ] = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,12 +145,13 @@ def import_(
 
 @app.command("info")
 def info(
-    store: Annotated[str, typer.Argument(help="A store, a folder or s3://...")],
+    store: Annotated[str, typer.Argument(help="Address of a store: a folder or s3://...")],
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet",
-            help="Where to save the contact sheet (default: in the store; here if that is on S3).",
+            help="File for the contact sheet (default: in the store, or here if the store is "
+            "on S3).",
         ),
     ] = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from posetune.api import BadInputError, StoreSummary
-from posetune.cli.options import HomeOption, JsonOption
+from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
 from posetune.promotion.test_looks import record_opening
@@ -24,20 +24,16 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="models:/NAME@ALIAS, models:/NAME/NUMBER, SWEEP/TRIAL, or the folder of an "
-            "exported model or of a checkpoint."
-        ),
+    model: ModelArgument,
+    store: Annotated[
+        str, typer.Option("--store", help="Address of the store: a folder or s3://...")
     ],
-    store: Annotated[str, typer.Option("--store", help="Prepared data, a folder or s3://...")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for tables and pictures.")],
-    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    out: Annotated[Path, typer.Option("--out", help="Folder to write tables and pictures to.")],
+    split: Annotated[
+        str, typer.Option(help="The split to evaluate on: test, val or train.")
+    ] = "test",
     home: HomeOption = None,
-    trainable: Annotated[
-        str, typer.Option("--trainable", help="Whose model a folder or version holds.")
-    ] = DEFAULT_TRAINABLE,
+    trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on every frame of a split: metrics, baselines, tables, pictures.

@@ -19,7 +19,7 @@ __all__ = ["export"]
 
 def export(
     model: ModelArgument,
-    to: Annotated[Path, typer.Option("--to", help="The file to write, NAME.pt2.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write; its name must end in .pt2.")],
     home: HomeOption = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,

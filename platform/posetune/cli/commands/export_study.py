@@ -18,7 +18,9 @@ __all__ = ["export_study"]
 
 def export_study(
     name: SweepArgument,
-    to: Annotated[str, typer.Option("--to", help="Where: sqlite:///FILE or postgresql://...")],
+    to: Annotated[
+        str, typer.Option("--to", help="Storage to write: sqlite:///FILE or postgresql://...")
+    ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

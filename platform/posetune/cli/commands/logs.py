@@ -25,6 +25,7 @@ from posetune.trial.checkpoints import log_file
 __all__ = ["logs"]
 
 FOLLOW_S = 1.0
+"""Seconds between two looks for new events."""
 
 
 def logs(
@@ -32,9 +33,13 @@ def logs(
     home: HomeOption = None,
     trial: Annotated[
         int | None,
-        typer.Option("--trial", help="Only this trial, with what its processes printed.", min=0),
+        typer.Option(
+            "--trial", help="Show this trial only, with what its processes printed.", min=0
+        ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show new events until the sweep ends.")
+    ] = False,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,10 +79,12 @@ def logs(
 
 
 class _Tail:
-    """What is appended to a log that may not be there."""
+    """Shows what is appended to a log, which need not exist yet."""
 
     def __init__(self, storage: Storage, log: str | None) -> None:
-        self._storage, self._log, self._shown = storage, log, 0
+        self._storage = storage
+        self._log = log
+        self._shown = 0
 
     def show(self) -> None:
         if self._log is None:

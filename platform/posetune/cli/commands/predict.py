@@ -19,12 +19,12 @@ __all__ = ["predict"]
 
 def predict(
     model: ModelArgument,
-    images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for poses and drawings.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write poses and drawings to.")],
     crop: Annotated[
         str,
         typer.Option(
-            help="Which square to look at: center, pad (all of the picture) or X,Y,SIDE in pixels."
+            help="Square of the picture to look at: center, pad (all of it) or X,Y,SIDE in pixels."
         ),
     ] = "center",
     draw: Annotated[bool, typer.Option(help="Draw each pose from several sides.")] = True,

@@ -25,7 +25,9 @@ def report(
     name: SweepArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The HTML file (default: NAME.html).", show_default=False),
+        typer.Option(
+            "--out", help="The HTML file to write (default: NAME.html).", show_default=False
+        ),
     ] = None,
     evaluate: Annotated[
         bool,

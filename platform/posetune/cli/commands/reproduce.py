@@ -29,10 +29,14 @@ _TRIAL = re.compile(r"(?P<sweep>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})/(?P<trial>\d{1,
 
 
 def reproduce(
-    run: Annotated[str, typer.Argument(help="SWEEP/TRIAL, or the id of a trial's MLflow run.")],
+    run: Annotated[
+        str, typer.Argument(help="The trial: SWEEP/TRIAL, or the id of its MLflow run.")
+    ],
     store: Annotated[
         str | None,
-        typer.Option("--store", help="The sweep's store, where it has moved.", show_default=False),
+        typer.Option(
+            "--store", help="Where the sweep's store is now, if it has moved.", show_default=False
+        ),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,

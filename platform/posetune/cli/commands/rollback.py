@@ -15,9 +15,12 @@ __all__ = ["rollback"]
 
 def rollback(
     model: ModelNameOption,
-    alias: Annotated[str, typer.Option("--alias", help="The alias to take back.")] = "champion",
+    alias: Annotated[
+        str, typer.Option("--alias", help="The alias to point at an earlier version.")
+    ] = "champion",
     to: Annotated[
-        int | None, typer.Option(help="A version (default: the one before).", min=1)
+        int | None,
+        typer.Option(help="The version to point it at (default: the one before).", min=1),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,

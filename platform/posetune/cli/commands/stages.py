@@ -26,7 +26,9 @@ def stages(
     home: HomeOption = None,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Delete what is broken or no unfinished sweep has used."),
+        typer.Option(
+            "--prune", help="Delete products that are broken or that no unfinished sweep has used."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

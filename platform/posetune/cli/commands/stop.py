@@ -20,7 +20,7 @@ from posetune.study.view import read_sweep
 __all__ = ["stop"]
 
 STOP_S = 60.0
-"""How long `stop` waits for the driver's end."""
+"""Seconds for which `stop` waits for the driver's end."""
 
 
 def stop(

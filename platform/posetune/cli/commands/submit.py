@@ -22,19 +22,23 @@ __all__ = ["submit"]
 
 def submit(
     file: SweepFile,
-    address: Annotated[str, typer.Option(help="The head's job server, e.g. http://head:8265.")],
+    address: Annotated[
+        str, typer.Option(help="Address of the head's job server, for example http://head:8265.")
+    ],
     name: NameOption = None,
     store: Annotated[
         str | None,
         typer.Option(
-            "--store", help="The store on the cluster: a path that every node sees, or s3://..."
+            "--store", help="Store on the cluster: a path that every node sees, or s3://..."
         ),
     ] = None,
     home: Annotated[
         Path | None,
-        typer.Option("--home", help="The home on the cluster: a folder that every node sees."),
+        typer.Option("--home", help="Home on the cluster: a folder that every node sees."),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Show the job's output.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show the job's output until the sweep ends.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Send a sweep to a Ray cluster as a job.

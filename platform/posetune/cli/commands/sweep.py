@@ -34,12 +34,14 @@ def sweep(
     address: Annotated[
         str | None,
         typer.Option(
-            help="A Ray cluster to join; 'auto' on a cluster's node (default: a local one)."
+            help="Ray cluster to join; 'auto' on one of its nodes (default: Ray on this machine)."
         ),
     ] = None,
     watch_machine: Annotated[
         bool,
-        typer.Option("--system-metrics", help="Also log how busy the driver's machine is."),
+        typer.Option(
+            "--system-metrics", help="Also log to MLflow how busy the driver's machine is."
+        ),
     ] = False,
     tracking: Annotated[
         bool,

@@ -22,19 +22,30 @@ def train(
     home: HomeOption = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the config; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a field of the configuration; may be given several times.",
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs to train (default: the file's max_epochs).", min=1)
+        int | None,
+        typer.Option(help="Number of epochs to train (default: the file's max_epochs).", min=1),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="End before an epoch that would not fit in.", min=0)
+        float | None,
+        typer.Option(
+            help="Minutes of training: it ends before an epoch that would take longer.", min=0
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the trial.", min=0)] = 0,
     name: Annotated[
-        str | None, typer.Option(help="Name of the training (default: the file's).")
+        str | None, typer.Option(help="Name of the training (default: the name of the file).")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier training.")] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Forget an earlier training of this name and start again."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train one trial in this process, without Ray: the file's defaults, changed by --set.

@@ -19,8 +19,13 @@ __all__ = ["ui"]
 
 def ui(
     home: HomeOption = None,
-    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to serve on; other machines reach the server unless it is loopback."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port to serve on.", min=1, max=65535)] = 5000,
     as_json: JsonOption = False,
 ) -> None:
     """Open the MLflow UI on this home; Ctrl-C ends it.
@@ -45,7 +50,7 @@ def _say(state: str, what: str) -> None:
 
 
 def _say_json(state: str, what: str) -> None:
-    """One line a state: the reader of a stream needs its ends."""
+    """Print a state as one line of JSON, so that the reader of a stream sees where it ends."""
     print(
         json.dumps({"state": state, ("why" if state == "ended" else "address"): what}), flush=True
     )
