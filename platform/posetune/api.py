@@ -34,6 +34,7 @@ __all__ = [
     "Predictor",
     "Progress",
     "Stage",
+    "StageWork",
     "StoreSummary",
     "Trainable",
     "TrialContext",
@@ -117,6 +118,40 @@ class StoreSummary:
     of a model that is registered."""
 
 
+class StageWork:
+    """Keeps how far the building of a stage has come, so that another attempt goes on from there.
+
+    A stage may have several parts, one after the other; each has a state of its own. This class
+    keeps nothing. What the platform gives to `Stage.build` keeps states until the product is
+    published, and they outlive a process that is killed.
+    """
+
+    def due(self) -> bool:
+        """Return whether the last state is so old that it is time to save another."""
+        return False
+
+    def save(self, part: str, write: Callable[[Path], None]) -> None:
+        """Keep the present state of a part, instead of the one before.
+
+        Args:
+            part: name of the part: letters, digits and hyphens.
+            write: writes the state's files into the empty folder that it is given.
+        """
+
+    def load(self, part: str, read: Callable[[Path], None]) -> bool:
+        """Give the state of a part that an earlier attempt saved last.
+
+        Args:
+            part: name of the part.
+            read: restores the state from the folder that it is given; it is not called if there is
+                no state that is whole.
+
+        Returns:
+            Whether `read` was called.
+        """
+        return False
+
+
 @dataclass(frozen=True)
 class Stage:
     """Describes a shared pre-computation, which is built once for all trials with an equal key.
@@ -133,8 +168,10 @@ class Stage:
     """Names of the modules that build the product; what they import is found by itself."""
     seed: int
     """Seed of the pre-computation; stages with different seeds have products of their own."""
-    build: Callable[[Path, Progress], None]
-    """Builds the product: `build(folder, progress)` writes its files into the empty `folder`."""
+    build: Callable[[Path, Progress, StageWork], None]
+    """Builds the product: `build(folder, progress, work)` writes its files into the empty `folder`.
+    A build of many steps saves its state in `work` now and then, and goes on from what it finds
+    there."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ import json, sys, tempfile, time
 from pathlib import Path
 import ray
 from ray import tune
-from posetune.api import TrialContext, silent
+from posetune.api import StageWork, TrialContext, silent
 from posetune.testing.toy import Toy
 
 store, trials, cpus, out = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
@@ -57,7 +57,7 @@ class Plain(tune.Trainable):
         for stage in Toy.stages(config, store):
             products[stage.name] = work / stage.name
             products[stage.name].mkdir()
-            stage.build(products[stage.name], silent)
+            stage.build(products[stage.name], silent, StageWork())
         context = TrialContext(store=store, seed=0, work=work, products=products)
         self.toy.start(config, context)
 

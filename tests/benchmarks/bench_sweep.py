@@ -216,10 +216,10 @@ class Counted(SelfPose):
 def noting(stage):
     import dataclasses
 
-    def build(folder, progress):
+    def build(folder, progress, work):
         with open(os.environ["BUILT"], "a") as file:
             file.write(stage.name + "\\n")
-        stage.build(folder, progress)
+        stage.build(folder, progress, work)
 
     return dataclasses.replace(stage, build=build)
 """

@@ -23,7 +23,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from posetune.api import TrialContext, silent
+from posetune.api import StageWork, TrialContext, silent
 from posetune.spec.parameters import Choice
 from posetune.spec.sweep import SweepSpec, configure, default_params, load_sweep
 
@@ -40,7 +40,7 @@ class PlainTrial(tune.Trainable):
         for stage in trainable.stages(configured, store):
             products[stage.name] = work / stage.name
             products[stage.name].mkdir()
-            stage.build(products[stage.name], silent)
+            stage.build(products[stage.name], silent, StageWork())
         self.model = trainable()
         self.model.start(
             configured, TrialContext(store=store, seed=0, work=work, products=products)

@@ -301,7 +301,9 @@ class SelfPoseConfig(_Part):
         ge=0,
         le=1_000_000,
         description="Number of steps for which a reader of poses learns from drawn bodies, before "
-        "it reads the foreground masks of the training images; 0 skips it. Not part of the paper.",
+        "it reads the foreground masks of the training images; 0 skips it. Where bodies have a "
+        "left and a right, the masks must tell them apart: give silhouette_hue too, or the store "
+        "is refused. Not part of the paper.",
     )
     pretrain_pairs: int = Field(
         0,
@@ -326,7 +328,8 @@ class SelfPoseConfig(_Part):
         0,
         description="Which side's limbs are bluer in the images, so that masks are shaded by hue "
         "and tell left from right, together with side_coding: the right side's (1), the left "
-        "side's (-1), or neither (0). Not part of the paper.",
+        "side's (-1), or neither (0). The reader of pretrain_bodies tells sides by nothing else. "
+        "Not part of the paper.",
     )
     pretrain_learning_rate: float = Field(
         2e-4,

@@ -17,12 +17,13 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from posetune.api import BadInputError, Progress, Trainable, silent
+from posetune.api import BadInputError, Evaluation, Progress, Trainable, silent
 from posetune.home import Home
 from posetune.promotion.gate import Finalist, Verdict, judge, markdown
 from posetune.promotion.models import Version, fetch_model, find_alias, find_number
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.test_looks import record_opening
+from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder
 from posetune.study import journal
 from posetune.study.checkpoints import verified_model
@@ -63,6 +64,9 @@ class Request:
     finalists: Sequence[Finalist] = ()
     """Trials that were trained again, the best first, which is the candidate. If there are none,
     the best complete trial on validation is the candidate."""
+    out: Path | None = None
+    """Folder for the tables and pictures of the candidate's evaluation on the test split; None
+    writes none. Where the test split is not opened, nothing is written."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def promote(
     Raises:
         BadInputError: there is no such sweep, it has no complete trial, a model is missing or
             damaged, a name is not allowed, the test data is not the sweep's, the alias moved
-            meanwhile, or MLflow cannot be reached.
+            meanwhile, MLflow cannot be reached, or the folder for the evaluation cannot be written.
     """
     check_names(request.model, request.alias)
     view = read_sweep(database, request.sweep)
@@ -147,15 +151,30 @@ def promote(
         registry = _Registry(client, home, request, champion)
         if _number(champion) == version.number or request.alias == UNGATED_ALIAS:
             return _without_gate(candidate, version, registry)
-        tables: Mapping[str, str] = {}
+        result: Evaluation | None = None
         if request.force is None:
             court = _Court(database, registry, trainable, progress)
-            decision, tables = court.decide(candidate, version)
+            decision, result = court.decide(candidate, version)
         else:
             decided = {"gate": "forced", "reason": request.force, "replaced": _number(champion)}
             decision = _promotion(candidate, version, request, **decided)
+        tables = {} if result is None else result.tables
         registry.record(candidate, version, decision, tables, parent=runs[None])
+        if result is not None and request.out is not None:
+            _write(result, request.out, candidate=candidate, decision=decision)
     return decision
+
+
+def _write(result: Evaluation, out: Path, *, candidate: Candidate, decision: Promotion) -> None:
+    """Write the candidate's evaluation as `posetune evaluate` does."""
+    facts = evaluation_facts(
+        f"{decision.model} version {decision.version}",
+        candidate.folder,
+        store=candidate.view.store,
+        store_digest=decision.data_digest,
+        split="test",
+    )
+    write_evaluation(result, out, {**facts, "test_split_opened": decision.openings})
 
 
 def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> tuple[int, int]:
@@ -241,8 +260,8 @@ class _Court:
     trainable: type[Trainable]
     progress: Progress
 
-    def decide(self, candidate: Candidate, version: Version) -> tuple[Promotion, Mapping[str, str]]:
-        """Return the decision, and the tables of the candidate's evaluation."""
+    def decide(self, candidate: Candidate, version: Version) -> tuple[Promotion, Evaluation]:
+        """Return the decision, and the candidate's evaluation."""
         view, request, champion = candidate.view, self.registry.request, self.registry.champion
         store = open_folder(request.store or view.store)
         _check_data(view, store, champion, self.trainable)
@@ -274,7 +293,7 @@ class _Court:
             openings=openings,
             verdict=verdict,
         )
-        return decision, result.tables
+        return decision, result
 
 
 def _check_data(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,32 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from posetune.api import BadInputError, Evaluation
+from posetune.storage.digest import digest_folder
 from posetune.storage.whole_files import write_whole
 
-__all__ = ["evaluation_table", "write_evaluation"]
+__all__ = ["evaluation_facts", "evaluation_table", "write_evaluation"]
+
+
+def evaluation_facts(
+    model: str, folder: Path, *, store: str, store_digest: str, split: str
+) -> dict[str, Any]:
+    """Return which model is evaluated on which data, by which command.
+
+    Args:
+        model: the model's name.
+        folder: folder of the exported model.
+        store: address of the data.
+        store_digest: digest of the data.
+        split: name of the split.
+    """
+    return {
+        "model": model,
+        "model_digest": digest_folder(folder),
+        "store": store,
+        "store_digest": store_digest,
+        "split": split,
+        "command": ["posetune", *sys.argv[1:]],
+    }
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, facts: Mapping[str, Any]) -> list[Path]:

@@ -4,6 +4,7 @@
     stages/<name>/<key>.claim       somebody builds it now; its holder touches it every few seconds
     stages/<name>/<key>.<id>.partial  a product in the making (in a folder; in a bucket, one without
                                       its product.json, which is uploaded last)
+    stages/<name>/<key>.work/       how far a product has come (`stages.work`)
 
 A product is moved to its place when it is finished, so a reader finds all of it or nothing. It is
 verified when it is obtained; a product that does not match its digest is set aside and built again.
@@ -20,18 +21,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posetune.api import Progress, Stage, silent
+from posetune.stages.manifest import FILES, MANIFEST, is_intact, write_manifest
 from posetune.stages.sources import source_digest
+from posetune.stages.work import WORK, KeptWork
 from posetune.storage import Storage
-from posetune.storage.digest import digest_folder, digest_json
+from posetune.storage.digest import digest_json
 
 __all__ = ["Entry", "Product", "StageCache", "stage_key"]
 
 FRESH_S = 3600.0
-"""Age in seconds below which pruning spares a product: it may belong to a trial that has not
-reported yet, so the study does not say that it is needed."""
-
-MANIFEST = "product.json"
-FILES = "files"
+"""Age in seconds below which pruning spares a product, and how far one has come: it may belong to a
+trial that has not reported yet, so the study does not say that it is needed."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,6 @@ def stage_key(stage: Stage, store_digest: str) -> str:
             "sources": sources,
         }
     )
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(manifest["digest"] == digest_folder(folder / FILES))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 class StageCache:
@@ -199,7 +191,7 @@ class StageCache:
         """
         for again in (False, True):
             folder = self.storage.obtain(place, marker=MANIFEST, again=again)
-            if folder is None or _is_intact(folder):
+            if folder is None or is_intact(folder):
                 return folder
         self.storage.set_aside(place, marker=MANIFEST)
         return None
@@ -228,7 +220,8 @@ class StageCache:
             if self.storage.is_claimed(f"{self.place(entry.name, entry.key)}.claim"):
                 continue  # somebody builds it now
             fresh = time.time() - entry.built < FRESH_S
-            if entry.state != "whole" or (entry.key not in needed and not fresh):
+            worn = entry.state != "whole" and not entry.place.endswith(WORK)
+            if worn or (entry.key not in needed and not fresh):
                 self.storage.remove(entry.place)
                 pruned.append(entry)
         return pruned
@@ -255,13 +248,15 @@ class StageCache:
             stage.build(
                 files,
                 lambda done, total, note="": progress(done, total, f"stage {stage.name} {note}"),
+                KeptWork(self.storage, f"{place}{WORK}"),
             )
-            manifest = {
-                "name": stage.name,
-                "reads": dict(stage.reads),
-                "seed": stage.seed,
-                "builder": self.builder,
-                "digest": digest_folder(files),
-                "seconds": round(time.monotonic() - started, 3),
-            }
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            write_manifest(
+                partial,
+                name=stage.name,
+                reads=dict(stage.reads),
+                seed=stage.seed,
+                builder=self.builder,
+                seconds=round(time.monotonic() - started, 3),
+            )
+        with contextlib.suppress(OSError):  # remains, then: pruning deletes them
+            self.storage.remove(f"{place}{WORK}")

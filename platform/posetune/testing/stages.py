@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from posetune.api import Stage, silent
+from posetune.api import Stage, StageWork, silent
 
 __all__ = ["build_stages"]
 
@@ -24,5 +24,5 @@ def build_stages(stages: Sequence[Stage], folder: Path) -> dict[str, Path]:
     for stage in stages:
         if not products[stage.name].exists():
             products[stage.name].mkdir(parents=True)
-            stage.build(products[stage.name], silent)
+            stage.build(products[stage.name], silent, StageWork())
     return products

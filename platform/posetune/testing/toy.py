@@ -32,6 +32,7 @@ from posetune.api import (
     Metric,
     Progress,
     Stage,
+    StageWork,
     StoreSummary,
     TrialContext,
     TrialFailedError,
@@ -152,7 +153,7 @@ class Toy:
     def stages(cls, config: ToyConfig, store: Path) -> Sequence[Stage]:
         """Return the bowl's floor for a depth."""
 
-        def build(folder: Path, progress: Progress) -> None:
+        def build(folder: Path, progress: Progress, work: StageWork) -> None:
             time.sleep(config.stage_s)
             (folder / "floor.json").write_text(json.dumps(abs(config.depth - 6) / 10))
             progress(1, 1)

@@ -26,6 +26,7 @@ def promote(
     seeds: int = 0,
     store: str | None = None,
     force_reason: str | None = None,
+    out: Path | None = None,
     home: Path | None = None,
     progress: Progress = silent,
 ) -> Promotion:
@@ -38,6 +39,7 @@ def promote(
         seeds: train the three best again with so many further seeds first.
         store: the sweep's data, if it is not where it was.
         force_reason: move the alias without a gate, and record this reason.
+        out: folder for the tables and pictures of the test split, which the gate opens anyway.
         home: where the study is (default: POSETUNE_HOME, or `runs`).
         progress: is told how far the evaluation is.
 
@@ -49,6 +51,11 @@ def promote(
     """
     if force_reason is not None and not force_reason.strip():
         raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
+    if out is not None and (alias == "candidate" or force_reason is not None):
+        raise BadInputError(
+            "--out takes what the gate sees of the test split, and none is asked here; give "
+            "--alias champion without --force, or use posetune evaluate"
+        )
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
@@ -68,5 +75,5 @@ def promote(
             store=store or view.store,
             progress=progress,
         )
-    request = Request(name, model, alias, store, force_reason, finalists)
+    request = Request(name, model, alias, store, force_reason, finalists, out)
     return decide(database, resolved, request, trainable=trainable, progress=progress)

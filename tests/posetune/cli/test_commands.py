@@ -128,6 +128,7 @@ def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
         (["train", "{file}", "--set", "x"], "must be KEY=VALUE"),
         (["show", "a"], "nothing has run under this home yet"),
         (["promote", "a", "--model", "m"], "nothing has run under this home yet"),
+        (["promote", "a", "--model", "m", "--out", "o"], "give --alias champion without --force"),
         (["data", "import", "--format", "none", "--out", "s"], "there is"),
         (["data", "import", "--format", "mocap17", "--out", "s"], "reads a file"),
         (["data", "import", "no.h5", "--format", "mocap17", "--out", "s"], "no.h5"),

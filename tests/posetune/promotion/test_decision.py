@@ -88,7 +88,7 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
 ) -> None:
     train(graded, GOOD)
 
-    promotion = ask(graded)
+    promotion = ask(graded, out=tmp_path / "evaluated")
 
     version = MlflowClient(graded.home.tracking).get_model_version_by_alias("toy", "champion")
     decision = json.loads(version.tags["posetune.decision"])
@@ -100,6 +100,9 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
     assert 0 < comparison["low"] < comparison["gain"] < comparison["high"]
     assert "| all activities | 30 |" in version.description
     assert "so far: 1." in version.description
+    evaluated = json.loads((tmp_path / "evaluated" / "metrics.json").read_text(encoding="utf-8"))
+    assert (evaluated["model"], evaluated["split"]) == ("toy version 1", "test")
+    assert evaluated["test_split_opened"] == 1
 
 
 @pytest.mark.slow

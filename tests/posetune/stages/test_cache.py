@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from posetune.api import Progress, Stage
+from posetune.api import Progress, Stage, StageWork
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import CLAIM_S, open_storage
 
 
 def stage(counter: Path, *, depth: int = 4, seed: int = 0) -> Stage:
-    def build(folder: Path, progress: Progress) -> None:
+    def build(folder: Path, progress: Progress, work: StageWork) -> None:
         with counter.open("a") as file:
             file.write(f"{depth}\n")
         (folder / "depth.json").write_text(json.dumps(depth))
@@ -80,7 +80,7 @@ def test_a_broken_product_is_moved_aside_and_built_again(tmp_path: Path, harm: s
 
 
 def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path: Path) -> None:
-    def fail(folder: Path, progress: Progress) -> None:
+    def fail(folder: Path, progress: Progress, work: StageWork) -> None:
         (folder / "half").write_text("written")
         raise RuntimeError("no power")
 
@@ -100,7 +100,7 @@ from posetune.storage import open_storage
 
 root, seconds = Path(sys.argv[1]), float(sys.argv[2])
 
-def build(folder, progress):
+def build(folder, progress, work):
     with (root / "count").open("a") as file:
         file.write("x\\n")
     time.sleep(seconds)

@@ -74,7 +74,9 @@ def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match=r"stage source posetune\.nowhere: no such module"):
         source_digest("posetune.nowhere")
     with pytest.raises(ValueError, match="no such module"):
-        stage_key(Stage("flow", {}, ["posetune.nowhere"], 0, lambda folder, progress: None), "d")
+        stage_key(
+            Stage("flow", {}, ["posetune.nowhere"], 0, lambda folder, progress, work: None), "d"
+        )
 
 
 def test_looking_imports_no_package_of_others() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from posetune.api import BadInputError, Progress, Stage
+from posetune.api import BadInputError, Progress, Stage, StageWork
 from posetune.stages.cache import StageCache
 from posetune.storage import Folder, Storage, open_folder, open_storage
 from posetune.storage.digest import digest_folder
@@ -143,7 +144,7 @@ def test_a_claim_is_held_by_one_and_then_by_the_next(storage: Storage) -> None:
 
 
 def test_a_broken_product_is_built_again(storage: Storage) -> None:
-    def build(folder: Path, progress: Progress) -> None:
+    def build(folder: Path, progress: Progress, work: StageWork) -> None:
         (folder / "product").write_text("whole")
 
     cache = StageCache(storage)
@@ -159,6 +160,28 @@ def test_a_broken_product_is_built_again(storage: Storage) -> None:
     assert [(entry.name, entry.key) for entry in whole] == [("flow", "k")]
     storage.remove(whole[0].place)
     assert not [entry for entry in cache.entries() if entry.state == "whole"]
+
+
+def test_a_build_that_breaks_off_goes_on_from_the_state_that_it_saved(storage: Storage) -> None:
+    found: list[str] = []
+
+    def build(folder: Path, progress: Progress, work: StageWork) -> None:
+        if not work.load("half", lambda state: found.append((state / "half").read_text())):
+            for half in ("first", "second"):
+                work.save("half", functools.partial(put, half))
+            raise RuntimeError("no power")
+        (folder / "product").write_text("whole")
+
+    def put(half: str, state: Path) -> None:
+        (state / "half").write_text(half)
+
+    cache, stage = StageCache(storage), Stage("flow", {}, [], 0, build)
+    with pytest.raises(RuntimeError, match="no power"):
+        cache.obtain(stage, "k")
+    assert storage.children("stages/flow/k.work/half") == ["00000002"]
+    assert cache.obtain(stage, "k").trained
+    assert found == ["second"]
+    assert storage.children("stages/flow/k.work") == []
 
 
 CONTENDER = """
@@ -181,7 +204,7 @@ while left:
 def test_a_product_is_found_on_a_node_that_has_no_copy_yet(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(folder: Path, progress: Progress) -> None:
+    def build(folder: Path, progress: Progress, work: StageWork) -> None:
         (folder / "product").write_text("whole")
 
     built = StageCache(open_storage(bucket)).obtain(Stage("flow", {}, [], 0, build), "k")
@@ -197,7 +220,7 @@ def test_a_product_is_found_on_a_node_that_has_no_copy_yet(
 def test_a_product_that_is_broken_in_the_bucket_is_built_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(folder: Path, progress: Progress) -> None:
+    def build(folder: Path, progress: Progress, work: StageWork) -> None:
         (folder / "product").write_text("whole")
 
     storage, stage = open_storage(bucket), Stage("flow", {}, [], 0, build)

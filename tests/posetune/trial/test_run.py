@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from posetune.api import Progress, Stage, TrialContext
+from posetune.api import Progress, Stage, StageWork, TrialContext
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
@@ -110,7 +110,7 @@ def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others
     class Patient(Toy):
         @classmethod
         def stages(cls, config: object, store: Path) -> list[Stage]:
-            def build(folder: Path, progress: Progress) -> None:
+            def build(folder: Path, progress: Progress, work: StageWork) -> None:
                 for step in range(5):
                     progress(step, 5)
                 (folder / "floor.json").write_text("0.1")
@@ -121,6 +121,34 @@ def test_a_trial_told_to_stop_while_it_trains_a_stage_leaves_the_stage_to_others
         TrialRun(Patient(), assignment, told_to_stop=Told(at=3))
     assert list((assignment.storage.root / "stages" / "floor").iterdir()) == []
     assert TrialRun(Patient(), assignment).started.stages["floor"].trained
+
+
+def test_a_stage_goes_on_where_a_trial_was_told_to_stop(assignment: Assignment) -> None:
+    taken: list[int] = []
+
+    class Careful(Toy):
+        @classmethod
+        def stages(cls, config: object, store: Path) -> list[Stage]:
+            def build(folder: Path, progress: Progress, work: StageWork) -> None:
+                found: list[int] = []
+                work.load("steps", lambda state: found.append(int((state / "step").read_text())))
+                for step in range(*found or [0], 5):
+                    taken.append(step)
+                    work.save("steps", lambda state: write(state / "step", str(len(taken))))
+                    progress(step, 5)
+                (folder / "floor.json").write_text("0.1")
+
+            return [Stage("floor", {}, [], 0, build)]
+
+    with pytest.raises(HandOver):
+        TrialRun(Careful(), assignment, told_to_stop=Told(at=3))
+    assert taken == [0, 1, 2]
+    assert TrialRun(Careful(), assignment).started.stages["floor"].trained
+    assert taken == [0, 1, 2, 3, 4]
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(text)
 
 
 def test_a_trial_of_a_sweep_that_is_continued_stands_on_the_product_it_began_with(

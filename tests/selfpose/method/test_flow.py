@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from posetune.api import silent
 from selfpose.method.flow import (
     FlowTraining,
     NormalisingFlow,
     PosePrior,
-    fit_pose_prior,
+    PriorFit,
     load_pose_prior,
     principal_components,
     product_in_parts,
@@ -102,12 +101,19 @@ def test_the_components_of_the_fitted_poses_are_white() -> None:
     torch.testing.assert_close(components.T @ components / 500, torch.eye(6), atol=1e-2, rtol=0)
 
 
+def fit(poses: torch.Tensor, training: FlowTraining) -> tuple[PosePrior, float]:
+    fitting = PriorFit(poses, training, seed=0)
+    for number in range(training.steps):
+        fitting.step(number)
+    return fitting.finish()
+
+
 def test_fitting_makes_the_poses_likelier_than_others() -> None:
     poses = some_poses(400)
     training = FlowTraining(
         depth=2, components=8, hidden=32, steps=150, batch_size=64, learning_rate=3e-3
     )
-    prior, loss = fit_pose_prior(poses, training, seed=0, progress=silent)
+    prior, loss = fit(poses, training)
 
     assert prior(poses).mean() < prior(1.5 * poses).mean() - 1
     assert loss < 4.5  # a standard normal of 8 dimensions scores 4
@@ -116,9 +122,7 @@ def test_fitting_makes_the_poses_likelier_than_others() -> None:
 
 def test_a_prior_read_from_its_folder_scores_the_same(tmp_path: Path) -> None:
     poses = some_poses(100)
-    prior, loss = fit_pose_prior(
-        poses, FlowTraining(depth=2, components=8, hidden=8, steps=3), seed=0, progress=silent
-    )
+    prior, loss = fit(poses, FlowTraining(depth=2, components=8, hidden=8, steps=3))
     save_pose_prior(prior, tmp_path, loss=loss)
 
     assert torch.equal(load_pose_prior(tmp_path)(poses), prior(poses))

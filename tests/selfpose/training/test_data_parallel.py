@@ -43,6 +43,18 @@ COMPLETE = SMALL | {
     "loss_weights.silhouette": 1,
     "loss_weights.bone": 1,
 }
+READ = SMALL | {
+    "pretrain_bodies": 2,
+    "pretrain_pairs": 2,
+    "pretrain_batch": 4,
+    "distort_images": True,
+    "silhouette_hue": 1,
+    "renderer.side_coding": True,
+    "keypoint.map_px": 8,
+    "discriminator.width": 4,
+    "loss_weights.read": 1,
+    "loss_weights.silhouette": 1,
+}
 LIFTING = SMALL | {"mode": "lifting"}
 
 
@@ -100,7 +112,9 @@ def train(assignment: Assignment, epochs: int, *, told: Iterator[bool]) -> list[
 @pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(
-    ("fixed", "stop_at"), [(COMPLETE, 5), (LIFTING, None)], ids=["complete", "lifting"]
+    ("fixed", "stop_at"),
+    [(COMPLETE, 5), (READ, None), (LIFTING, None)],
+    ids=["complete", "read", "lifting"],
 )
 def test_two_processes_learn_what_one_learns(
     fixed: dict[str, Any], stop_at: int | None, assign: Any

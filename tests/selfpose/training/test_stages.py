@@ -7,15 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from posetune.api import silent
+from posetune.api import StageWork, silent
 from posetune.stages.sources import reachable_modules
+from posetune.stages.work import KeptWork
+from posetune.storage import open_storage
+from posetune.storage.digest import digest_folder
 from selfpose.config import SelfPoseConfig
 from selfpose.training.stages.needed import needed_stages
 
@@ -33,6 +36,18 @@ CONFIG = SelfPoseConfig.model_validate(
         "flow": {"depth": 2, "hidden": 8, "steps": 1, "batch_size": 16},
     }
 )
+OF_STEPS = CONFIG.model_copy(
+    update={
+        "pretrain_keypoints": 3,
+        "pretrain_silhouette": 3,
+        "pretrain_bodies": 3,
+        "pretrain_pairs": 3,
+        "pretrain_batch": 4,
+        "flow": CONFIG.flow.model_copy(update={"steps": 30}),
+    }
+)
+STATES = {"flow": 31, "keypoints": 4, "silhouette": 4, "bodies": 4}
+"""How many states an undisturbed part saves: one after each step, and one at its end."""
 EVERY = {"baselines", "flow", "keypoints", "silhouette", "bodies"}
 CHANGES = {
     "config": set(),
@@ -52,6 +67,8 @@ CHANGES = {
     "networks.phi": {"silhouette", "bodies"},
     "networks.initialisation": EVERY - {"baselines"},
     "training.optimiser": {"keypoints", "silhouette", "bodies"},
+    "training.checkpoint": EVERY - {"baselines"},
+    "training.stages.part": EVERY - {"baselines"},
     "training.stages.pretraining": {"keypoints", "silhouette", "bodies"},
     "training.bodies.drawing": {"bodies"},
     "training.complete": set(),
@@ -118,12 +135,68 @@ def test_no_code_runs_in_a_stage_that_its_key_does_not_hold(
     (stage,) = (s for s in needed_stages(CONFIG, tiny_store) if s.name == name)
     for folder in ("warm-up", "product"):
         (tmp_path / folder).mkdir()
-    stage.build(tmp_path / "warm-up", silent)  # so that torch loads nothing while calls are noted
+    stage.build(
+        tmp_path / "warm-up", silent, StageWork()
+    )  # so that torch loads nothing while calls are noted
     with modules_that_run() as ran:
-        stage.build(tmp_path / "product", silent)
+        stage.build(tmp_path / "product", silent, StageWork())
 
     assert f"selfpose.training.stages.{name}" in ran
     assert ran <= set(reachable_modules(*stage.sources))
+
+
+class Killed(Exception):
+    """Ends a build as if its process were killed."""
+
+
+class ShortLived(KeptWork):
+    """Saves a state after every step; after a number of states of one part the process is gone."""
+
+    def __init__(self, folder: Path, part: str, states: int) -> None:
+        super().__init__(open_storage(folder), "work", every_s=0)
+        self.part, self.left = part, states
+
+    def save(self, part: str, write: Callable[[Path], None]) -> None:
+        super().save(part, write)
+        self.left -= part == self.part
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "states"),
+    [
+        ("flow", "steps", 2),
+        ("flow", "steps", 29),
+        ("keypoints", "steps", 2),
+        ("silhouette", "steps", 2),
+        ("bodies", "reader", 2),
+        ("bodies", "masks", 2),
+        ("bodies", "pairs", 2),
+    ],
+)
+def test_a_stage_that_was_killed_goes_on_to_the_very_product_of_an_undisturbed_one(
+    name: str,
+    part: str,
+    states: int,
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("selfpose.training.bodies.reading._ROWS_AT_ONCE", 24)  # of 64: three steps
+    (stage,) = (s for s in needed_stages(OF_STEPS, tiny_store) if s.name == name)
+    straight, killed, continued = (tmp_path / each for each in ("straight", "killed", "continued"))
+    for folder in (straight, killed, continued):
+        folder.mkdir()
+
+    stage.build(straight, silent, StageWork())
+    with pytest.raises(Killed):
+        stage.build(killed, silent, ShortLived(tmp_path, part, states))
+    last = ShortLived(tmp_path, part, -1)
+    stage.build(continued, silent, last)
+
+    assert digest_folder(continued) == digest_folder(straight)
+    assert last.left == -1 - (STATES[name] - states), "it began anew"
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +29,7 @@ __all__ = [
     "FlowTraining",
     "NormalisingFlow",
     "PosePrior",
-    "fit_pose_prior",
+    "PriorFit",
     "load_pose_prior",
     "principal_components",
     "product_in_parts",
@@ -294,60 +293,69 @@ def principal_components(normalised_nj2: Tensor, count: int) -> tuple[Tensor, Te
     return mean_d.float(), (vectors_dd[:, order] / spread_k).float()
 
 
-def fit_pose_prior(
-    normalised_nj2: Tensor,
-    training: FlowTraining,
-    *,
-    seed: int,
-    progress: Callable[[int, int, str], None],
-) -> tuple[PosePrior, float]:
-    """Fit components and flow to poses by maximum likelihood.
+class PriorFit:
+    """Fits components and flow to poses by maximum likelihood: by Adam, a step at a time."""
 
-    Args:
-        normalised_nj2: the prior's normalised poses (N, J, 2).
-        training: depth, length and rate.
-        seed: of the permutations, the noise and the order of the data; the first weights are
-            drawn from torch's global generator.
-        progress: told steps done, steps in all and the present likelihood.
+    def __init__(self, normalised_nj2: Tensor, training: FlowTraining, *, seed: int) -> None:
+        """Find the components, and build the flow.
 
-    Returns:
-        The prior, frozen and in evaluation mode, and the mean negative log-likelihood over the
-        last tenth of the steps, nats.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    mean_d, whitening_dk = principal_components(normalised_nj2, training.components)
-    flow = NormalisingFlow(
-        whitening_dk.shape[1], training.depth, hidden=training.hidden, generator=generator
-    )
-    prior = PosePrior(mean_d, whitening_dk, flow)
-    prior.to(normalised_nj2.device)
-    points_nk = prior.components(normalised_nj2)
-    optimiser = torch.optim.Adam(
-        flow.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
-    tail: list[Tensor] = []
-    for step in range(training.steps):
-        pick = torch.randint(len(points_nk), (training.batch_size,), generator=generator)
+        Args:
+            normalised_nj2: the prior's normalised poses (N, J, 2).
+            training: depth, length and rate.
+            seed: of the permutations, the noise and the order of the data; the first weights are
+                drawn from torch's global generator.
+        """
+        self.training = training
+        self.generator = torch.Generator().manual_seed(seed)
+        mean_d, whitening_dk = principal_components(normalised_nj2, training.components)
+        self.flow = NormalisingFlow(
+            whitening_dk.shape[1],
+            training.depth,
+            hidden=training.hidden,
+            generator=self.generator,
+        )
+        self.prior = PosePrior(mean_d, whitening_dk, self.flow).to(normalised_nj2.device)
+        self.points_nk = self.prior.components(normalised_nj2)
+        self.optimiser = torch.optim.Adam(
+            self.flow.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        self._last_from = int(0.9 * training.steps)
+        self.last_t = torch.zeros(training.steps - self._last_from, device=normalised_nj2.device)
+        """Mean negative log-likelihood of each of the last tenth of the steps, nats."""
+
+    def step(self, number: int) -> Tensor:
+        """Take the step of a number, from 0; return its negative log-likelihood, (), nats."""
+        training, points_nk = self.training, self.points_nk
+        done = number / training.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = training.learning_rate * (1.0 + math.cos(math.pi * done)) / 2.0
+        pick = torch.randint(len(points_nk), (training.batch_size,), generator=self.generator)
         batch_bk = points_nk[pick.to(points_nk.device)]
-        noise_bk = torch.randn(batch_bk.shape, generator=generator).to(batch_bk.device)
-        loss = flow.negative_log_likelihood(batch_bk + training.noise * noise_bk).mean()
-        optimiser.zero_grad()
+        noise_bk = torch.randn(batch_bk.shape, generator=self.generator).to(batch_bk.device)
+        loss = self.flow.negative_log_likelihood(batch_bk + training.noise * noise_bk).mean()
+        self.optimiser.zero_grad()
         torch.autograd.backward(loss)
-        optimiser.step()
-        schedule.step()
-        if step >= int(0.9 * training.steps):
-            tail.append(loss.detach())
-        if step % 50 == 0:
-            progress(step, training.steps, f"likelihood {-float(loss.detach()):.2f} nats")
-    return prior.requires_grad_(False).eval(), float(torch.stack(tail).mean())
+        self.optimiser.step()
+        if number >= self._last_from:
+            self.last_t[number - self._last_from] = loss.detach()
+        return loss.detach()
+
+    def finish(self) -> tuple[PosePrior, float]:
+        """Return the fitted prior, frozen and in evaluation mode, and how well it fits.
+
+        That is the mean negative log-likelihood over the last tenth of the steps, nats.
+        """
+        return self.prior.requires_grad_(False).eval(), float(self.last_t.mean())
 
 
 def save_pose_prior(prior: PosePrior, folder: Path, *, loss: float) -> None:
     """Write a prior as safetensors and JSON into `folder`.
 
     Args:
-        prior: what `fit_pose_prior` returned.
+        prior: what `PriorFit.finish` returned.
         folder: an existing folder.
         loss: its final negative log-likelihood, nats.
     """

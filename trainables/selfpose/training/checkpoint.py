@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class TrainingState:
     networks: Mapping[str, nn.Module]
     optimisers: Mapping[str, torch.optim.Optimizer]
     generators: Mapping[str, torch.Generator]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(state: TrainingState, counters: Mapping[str, Any], folder: Path) -> None:
@@ -40,6 +41,7 @@ def save_state(state: TrainingState, counters: Mapping[str, Any], folder: Path) 
             tensors |= {f"optimisers/{name}/{index}/{key}": t for key, t in values.items()}
     for name, generator in state.generators.items():
         tensors[f"generators/{name}"] = generator.get_state()
+    tensors |= {f"tensors/{name}": tensor for name, tensor in state.tensors.items()}
     save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, folder / _TENSORS)
     (folder / _COUNTERS).write_text(json.dumps(dict(counters)), encoding="utf-8")
 
@@ -58,6 +60,8 @@ def load_state(state: TrainingState, folder: Path) -> dict[str, Any]:
             _load_optimiser(optimiser, _below(tensors, f"optimisers/{name}/"))
         for name, generator in state.generators.items():
             generator.set_state(tensors[f"generators/{name}"])
+        for name, tensor in state.tensors.items():
+            tensor.copy_(tensors[f"tensors/{name}"])
         counters: dict[str, Any] = json.loads((folder / _COUNTERS).read_text(encoding="utf-8"))
         return counters
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from posetune.api import Cost, Progress, TrialContext, silent
+from posetune.api import Cost, Stage, StageWork, TrialContext, silent
 from selfpose.config import SelfPoseConfig
 from selfpose.inference import export_model
 from selfpose.training.acceleration import check_kernels
@@ -50,6 +50,8 @@ def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:
         name: _scaled(few[name], more[name], steps[name]) if name in steps else seconds
         for name, seconds in few.items()
     }
+    if "bodies" in few:
+        stages_s["bodies"] = _bodies_s(config, context, few_s=few["bodies"], more_s=more["bodies"])
     products = {name: context.work / "more" / name for name in more}
     context = dataclasses.replace(context, products=products, progress=silent)
     trial = Trial(_with_steps(config, _FEW), context)
@@ -76,21 +78,41 @@ def _with_steps(config: SelfPoseConfig, steps: int) -> SelfPoseConfig:
             "flow": config.flow.model_copy(update={"steps": steps}),
             "pretrain_keypoints": min(steps, config.pretrain_keypoints),
             "pretrain_silhouette": min(steps, config.pretrain_silhouette),
+            "pretrain_bodies": min(steps, config.pretrain_bodies),
+            "pretrain_pairs": min(steps, config.pretrain_pairs),
         }
     )
 
 
 def _timed_stages(config: SelfPoseConfig, store: Path, work: Path) -> dict[str, float]:
     """Build every stage below `work` and return the seconds of each."""
-    seconds = {}
-    progress: Progress = silent
-    for stage in needed_stages(config, store):
-        folder = work / stage.name
-        folder.mkdir(parents=True)
-        started = time.perf_counter()
-        stage.build(folder, progress)
-        seconds[stage.name] = time.perf_counter() - started
-    return seconds
+    stages = needed_stages(config, store)
+    return {stage.name: _seconds_of(stage, work / stage.name) for stage in stages}
+
+
+def _bodies_s(
+    config: SelfPoseConfig, context: TrialContext, *, few_s: float, more_s: float
+) -> float:
+    """Return the seconds of the stage `bodies`, whose steps are of two kinds.
+
+    Args:
+        config: the trial's configuration.
+        context: store, and a work folder.
+        few_s: measured seconds with few steps of both kinds.
+        more_s: measured seconds with more steps of both kinds.
+    """
+    pairs = min(_FEW, config.pretrain_pairs)
+    config_of_reader = _with_steps(config, _MORE).model_copy(update={"pretrain_pairs": pairs})
+    stages = needed_stages(config_of_reader, context.store)
+    (stage,) = (stage for stage in stages if stage.name == "bodies")
+    reader_s = _seconds_of(stage, context.work / "reader" / stage.name)
+    pairs_s = _scaled(reader_s, more_s, config.pretrain_pairs) - reader_s
+    return _scaled(few_s, reader_s, config.pretrain_bodies) + pairs_s
+
+
+def _seconds_of(stage: Stage, folder: Path) -> float:
+    folder.mkdir(parents=True)
+    return _seconds(lambda: stage.build(folder, silent, StageWork()))
 
 
 def _scaled(few_s: float, more_s: float, steps: int) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,10 +12,9 @@ from posetune.cli.options import HomeOption, JsonOption, ModelArgument, Trainabl
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
 from posetune.promotion.test_looks import record_opening
-from posetune.report.evaluation import evaluation_table, write_evaluation
+from posetune.report.evaluation import evaluation_facts, evaluation_table, write_evaluation
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.storage import open_folder, open_storage
-from posetune.storage.digest import digest_folder
 from posetune.study.database import open_database
 from posetune.workflow.models import open_model
 
@@ -49,14 +47,13 @@ def evaluate(
     with open_model(model, resolved, trainable) as found:
         folder = open_folder(store)
         summary = found.trainable.describe_store(folder)
-        facts: dict[str, Any] = {
-            "model": found.name,
-            "model_digest": digest_folder(found.folder),
-            "store": open_storage(store).address,
-            "store_digest": summary.digest,
-            "split": split,
-            "command": ["posetune", *sys.argv[1:]],
-        }
+        facts = evaluation_facts(
+            found.name,
+            found.folder,
+            store=open_storage(store).address,
+            store_digest=summary.digest,
+            split=split,
+        )
         if split == "test":
             facts["test_split_opened"] = _count_look(resolved, summary, found.name)
         with progress_bar("evaluate", quiet=as_json) as progress:

@@ -40,6 +40,14 @@ def promote(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Move the alias without a gate.")] = False,
     reason: Annotated[str, typer.Option(help="Why; recorded with --force.")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for tables and pictures of the test split, as `posetune evaluate` writes "
+            "them; the gate opens the split anyway.",
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +59,7 @@ def promote(
 
       posetune promote first --model selfpose
 
-      posetune promote first --model selfpose --alias champion --seeds 2
+      posetune promote first --model selfpose --alias champion --seeds 2 --out out/first
     """
     if force != bool(reason.strip()):
         raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
@@ -63,6 +71,7 @@ def promote(
             seeds=seeds,
             store=store,
             force_reason=reason if force else None,
+            out=out,
             home=home,
             progress=progress,
         )
@@ -70,6 +79,13 @@ def promote(
         print_json(asdict(promotion))
     else:
         _show(promotion, home)
+        if out is not None:
+            wrote = promotion.openings is not None
+            console.print(
+                f"{out}: tables and pictures of the test split"
+                if wrote
+                else f"{out}: nothing was written, the test split was not opened again"
+            )
     if promotion.gate == "refused":
         raise typer.Exit(GATE_REFUSED)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posetune.api import Progress
 from selfpose.data.images import ImageFeed
 from selfpose.method.geometry import pose_distance
 from selfpose.method.renderer import SkeletonRenderer
 from selfpose.networks.omega import Omega
 from selfpose.networks.phi import Phi
 from selfpose.training.bodies.distortion import draw_distortions
+from selfpose.training.stages.part import StagePart
 from selfpose.training.stages.pretraining import Pretraining, pretrain
 
 __all__ = ["train_pairs"]
@@ -31,7 +31,7 @@ def train_pairs(
     renderer: SkeletonRenderer,
     settings: Pretraining,
     generator: torch.Generator,
-    progress: Progress,
+    part: StagePart,
 ) -> None:
     """Teach Phi to draw, and Omega to read, the pose that was read in the mask of each image.
 
@@ -46,7 +46,7 @@ def train_pairs(
         renderer: renders skeletons.
         settings: steps, batch, rate and clipping.
         generator: of the CPU; draws images, poses and distortions.
-        progress: told steps done and in all.
+        part: takes the steps.
     """
     batch, device = settings.batch_size, read_nj2.device
 
@@ -62,4 +62,4 @@ def train_pairs(
         redrawn = (skeletons_b1ss - renderer(y_bj2)).square().mean()
         return pose_distance(seen_bj2, y_bj2) + pose_distance(read_bj2, u_bj2) + redrawn
 
-    pretrain([phi, omega], loss, settings=settings, progress=progress)
+    pretrain([phi, omega], loss, settings=settings, generator=generator, part=part)

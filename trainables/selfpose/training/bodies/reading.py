@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posetune.api import Progress
 from selfpose.data.images import ImageFeed
 from selfpose.method.geometry import pose_distance
 from selfpose.method.skeleton import Layout
@@ -17,6 +16,8 @@ from selfpose.training.bodies.distortion import draw_distortions
 from selfpose.training.bodies.drawing import BodyRenderer
 from selfpose.training.bodies.recombination import recombine
 from selfpose.training.bodies.shapes import BodyShape
+from selfpose.training.checkpoint import TrainingState
+from selfpose.training.stages.part import StagePart
 from selfpose.training.stages.pretraining import Pretraining, pretrain
 
 __all__ = ["read_masks", "train_reader"]
@@ -33,7 +34,7 @@ def train_reader(
     renderer: BodyRenderer,
     settings: Pretraining,
     generator: torch.Generator,
-    progress: Progress,
+    part: StagePart,
 ) -> None:
     """Teach a network to read drawn bodies, on the device of the poses.
 
@@ -45,7 +46,7 @@ def train_reader(
         renderer: draws the bodies.
         settings: steps, bodies in each, rate and clipping.
         generator: of the CPU; draws poses and distortions.
-        progress: told steps done and in all.
+        part: takes the steps.
     """
 
     def loss() -> Tensor:
@@ -55,21 +56,40 @@ def train_reader(
         u_bj2 = draw_distortions(len(u_bj2), generator).to(u_bj2.device).poses(u_bj2)
         return pose_distance(reader(renderer(u_bj2)), u_bj2)
 
-    pretrain([reader], loss, settings=settings, progress=progress)
+    pretrain([reader], loss, settings=settings, generator=generator, part=part)
 
 
 @torch.no_grad()
-def read_masks(reader: BodyReader, feed: ImageFeed) -> Tensor:
-    """Return the 2D poses (N, J, 2), crop coordinates, that a reader sees in all masks of a feed.
+def read_masks(reader: BodyReader, feed: ImageFeed, *, part: StagePart) -> Tensor:
+    """Return the 2D poses that a reader sees in all masks of a feed.
+
+    Args:
+        reader: taught.
+        feed: gives the masks of N images.
+        part: takes the steps, each of some rows.
+
+    Returns:
+        The poses (N, J, 2), crop coordinates, on the reader's device.
 
     Raises:
         ValueError: the feed gives no masks.
     """
     reader.eval()
-    parts = []
-    for rows_b in torch.split(torch.arange(len(feed)), _ROWS_AT_ONCE):
+    device = next(reader.parameters()).device
+    read_nj2 = torch.zeros((len(feed), reader.joints, 2), device=device)
+
+    def step(number: int) -> None:
+        first = number * _ROWS_AT_ONCE
+        rows_b = torch.arange(first, min(first + _ROWS_AT_ONCE, len(feed)))
         _, masks_b1ss = feed.fetch(rows_b)
         if masks_b1ss is None:
             raise ValueError("the feed gives no masks to be read")
-        parts.append(reader(masks_b1ss))
-    return torch.cat(parts)
+        read_nj2[rows_b.to(device)] = reader(masks_b1ss)
+
+    part.run(
+        step,
+        steps=-(-len(feed) // _ROWS_AT_ONCE),
+        state=TrainingState({}, {}, {}, {"joints_2d": read_nj2}),
+        told_every=1,
+    )
+    return read_nj2

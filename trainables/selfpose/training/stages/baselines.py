@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posetune.api import Progress
+from posetune.api import Progress, StageWork
 from selfpose.data.store import open_store
 from selfpose.evaluation.baselines import build_baselines
 from selfpose.training.stages.inputs import StageInputs
@@ -14,7 +14,7 @@ __all__ = ["READS", "build"]
 READS = ("val_frames", "image_size")
 
 
-def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
+def build(inputs: StageInputs, folder: Path, progress: Progress, work: StageWork) -> None:
     """Write the baselines into a folder."""
     build_baselines(
         open_store(inputs.store),

@@ -8,7 +8,6 @@ Frame: crop coordinates. Shape letters: N poses, J joints.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from posetune.api import Progress
+from posetune.api import Progress, StageWork
 from selfpose.data.images import ImageFeed, open_feed
 from selfpose.data.store import Store, open_store
 from selfpose.networks.body_reader import BodyReader
@@ -30,6 +29,7 @@ from selfpose.training.bodies.shapes import BODY_SHAPES
 from selfpose.training.prior import prior_poses
 from selfpose.training.renderers import skeleton_renderer
 from selfpose.training.stages.inputs import StageInputs
+from selfpose.training.stages.part import StagePart
 from selfpose.training.stages.pretraining import Pretraining, save_network
 
 __all__ = ["OMEGA_FILE", "PHI_FILE", "READS", "build", "load_read_poses"]
@@ -56,7 +56,7 @@ _BODIES_PER_IMAGE = 4
 """Bodies in a step of the reader, over images in a step of the pairs: a body is cheap."""
 
 
-def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
+def build(inputs: StageInputs, folder: Path, progress: Progress, work: StageWork) -> None:
     """Write the read poses, and Phi's and Omega's weights if they are taught, into a folder."""
     fields, store, device = inputs.fields, open_store(inputs.store), inputs.device
     train = store.split("train")
@@ -65,13 +65,14 @@ def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
     poses_nj2 = prior_poses(store, mirrored=fields["mirror_prior"]).to(device)
     generator = torch.Generator().manual_seed(inputs.seed)
     bodies, pairs = fields["pretrain_bodies"], fields["pretrain_pairs"]
+    parts = _parts(bodies, pairs, progress, work)
     read_nj2 = _read(
         inputs,
         store,
         feed=feed,
         poses_nj2=poses_nj2,
         generator=generator,
-        progress=partial(_tell, progress, 0, bodies + pairs),
+        parts=parts,
     )
     save_file({_POSES: read_nj2.cpu().contiguous()}, folder / _POSES_FILE)
     if not pairs:
@@ -93,7 +94,7 @@ def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
         ),
         settings=_settings(fields, pairs, batch=fields["pretrain_batch"]),
         generator=generator,
-        progress=partial(_tell, progress, bodies, bodies + pairs),
+        part=parts["pairs"],
     )
     save_network(omega, folder / OMEGA_FILE)
     save_network(phi, folder / PHI_FILE)
@@ -111,7 +112,7 @@ def _read(
     feed: ImageFeed,
     poses_nj2: Tensor,
     generator: torch.Generator,
-    progress: Progress,
+    parts: Mapping[str, StagePart],
 ) -> Tensor:
     """Teach a reader, and return what it reads in the masks (N, J, 2), crop coordinates."""
     fields, shape = inputs.fields, BODY_SHAPES[store.layout.name]
@@ -133,9 +134,9 @@ def _read(
         renderer=renderer,
         settings=_settings(fields, fields["pretrain_bodies"], batch=batch),
         generator=generator,
-        progress=progress,
+        part=parts["reader"],
     )
-    return read_masks(reader, feed)
+    return read_masks(reader, feed, part=parts["masks"])
 
 
 def _networks(inputs: StageInputs, store: Store) -> tuple[Phi, Omega]:
@@ -162,6 +163,17 @@ def _settings(fields: Mapping[str, Any], steps: int, *, batch: int) -> Pretraini
     )
 
 
-def _tell(progress: Progress, before: int, total: int, done: int, _: int, note: str = "") -> None:
-    """Tell the progress of a part as that of the whole."""
-    progress(before + done, total, note)
+def _parts(bodies: int, pairs: int, progress: Progress, work: StageWork) -> dict[str, StagePart]:
+    """Return the parts by name; the progress of each is told as that of the whole."""
+
+    def reader(done: int, total: int, note: str = "") -> None:
+        progress(done, bodies + pairs, note)
+
+    def masks(done: int, total: int, note: str = "") -> None:
+        progress(bodies, bodies + pairs, f"{done} of {total} parts of the masks are read")
+
+    def of_pairs(done: int, total: int, note: str = "") -> None:
+        progress(bodies + done, bodies + pairs, note)
+
+    told = {"reader": reader, "masks": masks, "pairs": of_pairs}
+    return {name: StagePart(name, tell, work) for name, tell in told.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from posetune.api import Progress
+from posetune.api import Progress, StageWork
 from selfpose.data.store import open_store
 from selfpose.method.renderer import SkeletonRenderer
 from selfpose.networks.initialisation import seeded
@@ -19,6 +19,7 @@ from selfpose.networks.omega import Omega
 from selfpose.training.prior import prior_poses
 from selfpose.training.renderers import skeleton_renderer
 from selfpose.training.stages.inputs import StageInputs
+from selfpose.training.stages.part import StagePart
 from selfpose.training.stages.pretraining import Pretraining, pretrain, save_network
 
 __all__ = ["READS", "WEIGHTS_FILE", "build", "pretrain_omega"]
@@ -40,7 +41,7 @@ READS = (
 WEIGHTS_FILE = "omega.safetensors"
 
 
-def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
+def build(inputs: StageInputs, folder: Path, progress: Progress, work: StageWork) -> None:
     """Write Omega's weights into a folder."""
     fields, store, device = inputs.fields, open_store(inputs.store), inputs.device
     with seeded(inputs.seed):
@@ -65,7 +66,7 @@ def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
         jitter=fields["keypoint.jitter"],
         settings=Pretraining.of(fields, steps=fields["pretrain_keypoints"]),
         generator=torch.Generator().manual_seed(inputs.seed),
-        progress=progress,
+        part=StagePart("steps", progress, work),
     )
     save_network(omega, folder / WEIGHTS_FILE)
 
@@ -78,7 +79,7 @@ def pretrain_omega(
     jitter: float,
     settings: Pretraining,
     generator: torch.Generator,
-    progress: Progress,
+    part: StagePart,
 ) -> None:
     """Teach Omega to read rendered poses, on the device of the poses.
 
@@ -89,7 +90,7 @@ def pretrain_omega(
         jitter: largest shift of a pose along each axis, crop coordinates.
         settings: steps, batch, rate and clipping.
         generator: of the CPU; draws poses and shifts.
-        progress: told steps done and in all.
+        part: takes the steps.
     """
 
     def loss() -> Tensor:
@@ -99,4 +100,4 @@ def pretrain_omega(
         u_bj2 = u_bj2 + jitter * shift_b12.to(u_bj2.device)
         return (omega(renderer(u_bj2)) - u_bj2).square().mean()
 
-    pretrain([omega], loss, settings=settings, progress=progress)
+    pretrain([omega], loss, settings=settings, generator=generator, part=part)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from posetune.api import Progress
-from selfpose.training.optimiser import make_optimiser, take_step
+from selfpose.training.checkpoint import TrainingState
+from selfpose.training.optimiser import CosineRates, make_optimiser, take_step
+from selfpose.training.stages.part import StagePart
 
 __all__ = ["Pretraining", "pretrain", "save_network"]
 
@@ -46,7 +47,8 @@ def pretrain(
     loss: Callable[[], Tensor],
     *,
     settings: Pretraining,
-    progress: Progress,
+    generator: torch.Generator,
+    part: StagePart,
 ) -> None:
     """Train networks.
 
@@ -54,16 +56,21 @@ def pretrain(
         networks: changed in place; the gradient of each is clipped by itself.
         loss: draws a batch and returns their error on it, (), no unit.
         settings: steps, rate and clipping.
-        progress: told steps done and in all.
+        generator: all that `loss` draws from.
+        part: takes the steps.
     """
     optimiser = make_optimiser([(network, settings.learning_rate) for network in networks])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    for step in range(settings.steps):
+    rates = CosineRates([optimiser], decay_steps=settings.steps)
+
+    def step(number: int) -> Tensor:
+        rates.set(number)
         value = loss()
         take_step(optimiser, value, clip=settings.gradient_clip)
-        schedule.step()
-        if step % 50 == 0:
-            progress(step, settings.steps, f"error {float(value.detach()):.4f}")
+        return value
+
+    named = {str(place): network for place, network in enumerate(networks)}
+    state = TrainingState(named, {"adam": optimiser}, {"draws": generator})
+    part.run(step, steps=settings.steps, state=state)
 
 
 def save_network(network: nn.Module, file: Path) -> None:

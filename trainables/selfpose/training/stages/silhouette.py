@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from posetune.api import Progress
+from posetune.api import Progress, StageWork
 from selfpose.data.images import ImageFeed, open_feed
 from selfpose.data.store import open_store
 from selfpose.networks.initialisation import seeded
 from selfpose.networks.phi import Phi
 from selfpose.training.stages.inputs import StageInputs
+from selfpose.training.stages.part import StagePart
 from selfpose.training.stages.pretraining import Pretraining, pretrain, save_network
 
 __all__ = ["READS", "WEIGHTS_FILE", "build", "pretrain_phi"]
@@ -34,7 +35,7 @@ READS = (
 WEIGHTS_FILE = "phi.safetensors"
 
 
-def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
+def build(inputs: StageInputs, folder: Path, progress: Progress, work: StageWork) -> None:
     """Write Phi's weights into a folder."""
     fields, device = inputs.fields, inputs.device
     with seeded(inputs.seed):
@@ -48,7 +49,7 @@ def build(inputs: StageInputs, folder: Path, progress: Progress) -> None:
         feed.with_hue(fields["silhouette_hue"]),
         settings=Pretraining.of(fields, steps=fields["pretrain_silhouette"]),
         generator=torch.Generator().manual_seed(inputs.seed),
-        progress=progress,
+        part=StagePart("steps", progress, work),
     )
     save_network(phi, folder / WEIGHTS_FILE)
 
@@ -59,7 +60,7 @@ def pretrain_phi(
     *,
     settings: Pretraining,
     generator: torch.Generator,
-    progress: Progress,
+    part: StagePart,
 ) -> None:
     """Teach Phi to output the foreground mask, on the device of the feed.
 
@@ -68,7 +69,7 @@ def pretrain_phi(
         feed: images with masks.
         settings: steps, batch, rate and clipping.
         generator: of the CPU; draws the images.
-        progress: told steps done and in all.
+        part: takes the steps.
     """
 
     def loss() -> Tensor:
@@ -76,4 +77,4 @@ def pretrain_phi(
         images_b3ss, masks_b1ss = feed.fetch(pick)
         return (phi(images_b3ss) - masks_b1ss).square().mean()
 
-    pretrain([phi], loss, settings=settings, progress=progress)
+    pretrain([phi], loss, settings=settings, generator=generator, part=part)

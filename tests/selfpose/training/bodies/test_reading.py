@@ -1,0 +1,108 @@
+"""The reader of bodies learns as its equations say, and reads masks one by one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from posetune.api import StageWork, silent
+from selfpose.data.images import ImageFeed, open_feed
+from selfpose.data.store import open_store
+from selfpose.method.skeleton import H36M_17
+from selfpose.networks.body_reader import BodyReader
+from selfpose.training.bodies.distortion import draw_distortions
+from selfpose.training.bodies.drawing import BodyRenderer
+from selfpose.training.bodies.reading import read_masks, train_reader
+from selfpose.training.bodies.recombination import recombine
+from selfpose.training.bodies.shapes import BODY_SHAPES
+from selfpose.training.prior import prior_poses
+from selfpose.training.stages.part import StagePart
+from selfpose.training.stages.pretraining import Pretraining
+
+SHAPE = BODY_SHAPES["h36m17"]
+SETTINGS = Pretraining(steps=3, batch_size=6, learning_rate=1e-3, gradient_clip=0.5)
+PART = StagePart("reader", silent, StageWork())
+
+
+@pytest.fixture
+def poses(tiny_store: Path) -> Tensor:
+    return prior_poses(open_store(tiny_store), mirrored=False)
+
+
+@pytest.fixture
+def feed(tiny_store: Path) -> ImageFeed:
+    train = open_store(tiny_store).split("train")
+    return open_feed(train, 32, with_masks=True, device=torch.device("cpu")).with_hue(1)
+
+
+@pytest.fixture
+def reader(poses: Tensor) -> BodyReader:
+    torch.manual_seed(0)
+    return BodyReader(poses.mean(0), width=4)
+
+
+def renderer(generator: torch.Generator) -> BodyRenderer:
+    return BodyRenderer(H36M_17, SHAPE, 32, tells_sides=True, generator=generator)
+
+
+def learn_naively(reader: nn.Module, poses: Tensor, generator: torch.Generator) -> None:
+    draw = renderer(generator)
+    adam = torch.optim.Adam(reader.parameters(), betas=(0.5, 0.999), foreach=False, fused=False)
+    for step in range(SETTINGS.steps):
+        done = step / SETTINGS.steps
+        adam.param_groups[0]["lr"] = SETTINGS.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        pick = torch.randint(len(poses), (SETTINGS.batch_size,), generator=generator)
+        mixed = recombine(poses[pick], layout=H36M_17, shape=SHAPE, generator=generator)
+        matrices, shifts = draw_distortions(SETTINGS.batch_size, generator)
+        shown = torch.stack(
+            [
+                torch.stack([matrix @ joint + shift for joint in pose])
+                for pose, matrix, shift in zip(mixed, matrices, shifts, strict=True)
+            ]
+        )
+        pairs = zip(reader(draw(shown)).flatten(0, 1), shown.flatten(0, 1), strict=True)
+        distances = [(((a - b) ** 2).sum() + 0.01**2) ** 0.5 for a, b in pairs]  # smooth at zero
+        adam.zero_grad()
+        (sum(distances) / len(distances)).backward()
+        nn.utils.clip_grad_norm_(reader.parameters(), SETTINGS.gradient_clip, foreach=False)
+        adam.step()
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_the_reader_learns_what_a_naive_twin_learns(reader: BodyReader, poses: Tensor) -> None:
+    twin, poses = copy.deepcopy(reader), poses.double()
+    generator, of_twin = (torch.Generator().manual_seed(1) for _ in range(2))
+    train_reader(
+        reader,
+        poses,
+        layout=H36M_17,
+        shape=SHAPE,
+        renderer=renderer(generator),
+        settings=SETTINGS,
+        generator=generator,
+        part=PART,
+    )
+    learn_naively(twin, poses, of_twin)
+
+    assert torch.equal(generator.get_state(), of_twin.get_state())
+    assert_same(reader, twin)
+
+
+def test_masks_are_read_as_if_each_were_alone(reader: BodyReader, feed: ImageFeed) -> None:
+    read = read_masks(reader, feed, part=PART)
+
+    for row in range(len(feed)):
+        _, mask = feed.fetch(torch.tensor([row]))
+        torch.testing.assert_close(read[row], reader(mask)[0].detach(), atol=1e-5, rtol=0)
+
+
+def assert_same(network: nn.Module, twin: nn.Module) -> None:
+    for (name, ours), theirs in zip(
+        network.state_dict().items(), twin.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6, msg=name)
