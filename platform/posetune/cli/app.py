@@ -15,6 +15,8 @@ COMMANDS = {
     "data": "Make stores and look at them.",
     "train": "Train one trial in this process, without Ray.",
     "evaluate": "Evaluate a model on a split, with tables and pictures.",
+    "fields": "List every field that a sweep file can set, or print a file to start from.",
+    "schema": "Print the JSON schema of a sweep file, for editors.",
     "check": "Check a sweep file and print its plan, without spending anything.",
     "sweep": "Run the trials of one sweep until its budget is spent.",
     "submit": "Send a sweep to a Ray cluster as a job.",
