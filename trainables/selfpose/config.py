@@ -216,8 +216,8 @@ class RendererConfig(_Part):
         0.35,
         gt=0.01,
         le=2,
-        description="Width of a limb, like sigma, in the broad rendering that the silhouette term "
-        "compares with the foreground mask.",
+        description="Width of a limb, like sigma and in crop coordinates too, in the broad "
+        "rendering that the silhouette term compares with the foreground mask.",
     )
 
 

@@ -15,6 +15,8 @@ COMMANDS = {
     "data": "Make stores and look at them.",
     "train": "Train one trial in this process, without Ray.",
     "evaluate": "Evaluate a model on a split, with tables and pictures.",
+    "fields": "List every field that a sweep file can set, or print a file to start from.",
+    "schema": "Print the JSON schema of a sweep file, for editors.",
     "check": "Check a sweep file and print its plan, without spending anything.",
     "sweep": "Run the trials of one sweep until its budget is spent.",
     "submit": "Send a sweep to a Ray cluster as a job.",
@@ -30,7 +32,8 @@ COMMANDS = {
     "promote": "Register the best complete trial of a sweep and point an alias at it.",
     "rollback": "Point an alias at the version that it pointed at before.",
     "predict": "Estimate the pose of the person in each picture.",
-    "export": "Write a model as one torch.export program.",
+    "export": "Write a model as one torch.export program, or as ONNX.",
+    "benchmark": "Measure how fast a model predicts on this machine.",
     "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
     "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
 }

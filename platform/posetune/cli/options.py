@@ -9,6 +9,7 @@ import typer
 
 __all__ = [
     "AddressOption",
+    "AnyTrainableArgument",
     "HomeOption",
     "JsonOption",
     "ModelArgument",
@@ -44,6 +45,9 @@ AddressOption: TypeAlias = Annotated[
         "--home is then a path on the head.",
         show_default=False,
     ),
+]
+AnyTrainableArgument: TypeAlias = Annotated[
+    str, typer.Argument(help="A trainable, as package.module:Class.")
 ]
 HomeOption: TypeAlias = Annotated[
     Path | None,
