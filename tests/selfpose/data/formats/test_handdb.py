@@ -134,6 +134,7 @@ def test_left_hands_become_right_hands(
         ),
         ({"hand_pts": [[5.0, 5.0, 1]] * 21}, "all joints are at one place"),
         ({"hand_box_center": ["x"]}, "hand_box_center is no place"),
+        ({"hand_box_center": [5.0, 5.0]}, "hand_box_center is not at the joints"),
     ],
 )
 def test_a_bad_entry_is_left_out_named_and_counted(
