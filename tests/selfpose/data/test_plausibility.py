@@ -394,7 +394,8 @@ def _hands(rng: np.random.Generator, count: int = 12) -> np.ndarray:
 BY_JOINT = [0, *(1 + 4 * finger + joint for joint in range(4) for finger in range(5))]
 OFF = np.where(np.arange(21)[:, None] == 7, (250.0, 120.0), 0.0)
 
-HAND_KINDS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+HandChange = Callable[[np.ndarray], np.ndarray]
+HAND_KINDS: Mapping[str, tuple[HandChange, str]] = {
     "zeros": (lambda hands: hands * 0, "all joints are at one place"),
     "nan": (lambda hands: hands * np.nan, "not numbers"),
     "in [-1, 1]": (lambda hands: hands / 184 - 1, "not in pixels"),
@@ -583,37 +584,124 @@ def test_videopose3d_keeps_what_it_can(tmp_path: Path, monkeypatch: pytest.Monke
     assert source.rows["test"] == 2 * 4 * 12
 
 
+COMMANDS = {
+    "mocap17": ("--format", "mocap17", "--level", "plain", "--views", "1"),
+    "fetch": ("--format", "human36m", "--frames", "all"),
+    "videopose3d": ("--format", "human36m", "--frames", "all"),
+    "mpi_inf": ("--format", "mpi_inf_3dhp"),
+    "hands": (
+        *("--format", "handdb", "--train", "synth2", "--prior", "synth3"),
+        *("--val", "synth1", "--test", "manual_test"),
+    ),
+}
+VALIDATED = {"videopose3d": "S8/Walking", "mpi_inf": "S8/Seq1"}
+"""A recording beside those of `NAMES`, without which a split is empty."""
+
+
+def _write_whole(form: str, root: Path, change: Change | HandChange, *, everywhere: bool) -> Path:
+    """Write a folder with pictures, of which one recording is spoilt, or all are."""
+    rng = np.random.default_rng(1)
+    if form == "hands":
+        parts = {part: _hands(rng) for part in ("synth1", "synth2", "synth3", "manual_test")}
+        spoilt = parts if everywhere else ("synth2",)
+        return write_hands(root, parts | {part: change(parts[part]) for part in spoilt})
+    recordings = good(form, rng, names=[*NAMES[form], *filter(None, [VALIDATED.get(form)])])
+    for name in recordings if everywhere else (SPOILT[form],):
+        recordings[name] = change(recordings[name], rng)
+    write = {
+        "mocap17": write_mocap17,
+        "fetch": write_fetch,
+        "videopose3d": write_videopose3d,
+        "mpi_inf": write_mpi_inf,
+    }[form]
+    return write(root, recordings)
+
+
+@pytest.fixture
+def import_words(
+    posetune: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `posetune data import` on a folder of a format."""
+    monkeypatch.setattr(recovered_cameras, "FIT_FRAMES", 20)
+
+    def run(form: str, folder: str, *more: str) -> subprocess.CompletedProcess[str]:
+        small = ("--image-size", "32", "--workers", "1")
+        done = posetune("data", "import", folder, *COMMANDS[form], *small, *more)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("form", COMMANDS)
 def test_the_command_line_refuses_or_counts_and_leaves_nothing_usable(
-    tmp_path: Path, posetune: Callable[..., subprocess.CompletedProcess[str]]
+    form: str, tmp_path: Path, import_words: Run, posetune: Run
 ) -> None:
-    rng = np.random.default_rng(0)
-    spoilt = good("mocap17", rng)
-    spoilt["train/b"] = _upside_down(spoilt["train/b"], rng)
-    metres = {name: _scaled(0.001)(seen, rng) for name, seen in good("mocap17", rng).items()}
-    write_mocap17(tmp_path / "spoilt.h5", spoilt)
-    write_mocap17(tmp_path / "metres.h5", metres)
-    options = ("--format", "mocap17", "--image-size", "32", "--level", "plain", "--workers", "1")
+    hands = form == "hands"
+    all_change = HAND_KINDS["in [0, 1]"][0] if hands else _scaled(0.001)
+    change = HAND_KINDS["one joint far off"][0] if hands else _upside_down
+    words = "not in pixels" if hands else "likely in m"
+    # VideoPose3D's files are in metres.
+    all_change = _scaled(25.4) if form == "videopose3d" else all_change
+    words = "in no known unit" if form == "videopose3d" else words
+    everything = _write_whole(form, tmp_path / "everything", all_change, everywhere=True)
+    one = _write_whole(form, tmp_path / "one", change, everywhere=False)
+    before = {path.name for path in tmp_path.iterdir()}
 
-    def run(file: str, out: str, *more: str) -> subprocess.CompletedProcess[str]:
-        return posetune("data", "import", file, *options, "--views", "1", "--out", out, *more)
-
-    refused = run("metres.h5", "refused")
-    strict = run("spoilt.h5", "strict", "--strict")
-    counted = run("spoilt.h5", "counted")
-    known = run("metres.h5", "known", "--unit", "m")
+    refused = import_words(form, "everything", "--out", "refused")
+    strict = import_words(form, "one", "--out", "strict", "--strict")
+    left = {path.name for path in tmp_path.iterdir()} - before - {"home"}
+    counted = import_words(form, "one", "--out", "counted")
     info = posetune("data", "info", "counted")
 
-    for result, words in ((refused, "likely in m"), (strict, "leave out --strict")):
+    assert everything.exists()
+    for result, why in ((refused, words), (strict, "leave out --strict")):
         assert (result.returncode, result.stdout) == (2, "")
-        assert words in result.stderr.replace("\n", " ")
-        assert "Traceback" not in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["counted", "known"]
-    assert counted.returncode == known.returncode == 0
-    assert "left out: 1 items: 1: upside down" in counted.stdout + counted.stderr
-    assert "train/b (12 rows)" in (tmp_path / "counted" / "skipped.csv").read_text()
-    for check in ("size", "missing truth", "upright", "left and right", "rows"):
+        assert why in result.stderr.replace("\n", " ")
+    assert left == set()
+    assert counted.returncode == 0, counted.stderr
+    said = counted.stdout + counted.stderr
+    assert re.search(r"left out: \d+ items: ", said)
+    item = "hand_labels_synth/synth2" if hands else SPOILT[form]
+    assert item in (tmp_path / "counted" / "skipped.csv").read_text()
+    assert re.search(r"store counted: train \d+.* test [1-9]", said), said
+    assert one.exists()
+    for check in ("missing truth", "left and right", "rows"):
         assert f"check: {check}" in info.stdout + info.stderr
+
+
+COMMAND_CASES = [
+    *(case for case in (*CASES, *SLOW_CASES) if case[1] not in OF_A_FEW),
+    *(("hands", kind) for kind in HAND_KINDS if kind != "one joint far off"),
+]
+
+
+@LONG
+@pytest.mark.parametrize("form", COMMANDS)
+def test_the_command_line_refuses_every_kind_of_fault(
+    form: str, tmp_path: Path, import_words: Run
+) -> None:
+    kinds = HAND_KINDS if form == "hands" else {**KINDS_3D, **KINDS_2D}
+    for number, kind in enumerate(kind for case, kind in COMMAND_CASES if case == form):
+        _write_whole(form, tmp_path / str(number), kinds[kind][0], everywhere=True)
+        before = {path.name for path in tmp_path.iterdir()}
+        refused = import_words(form, str(number), "--out", "store")
+
+        assert (refused.returncode, refused.stdout) == (2, ""), kind
+        assert re.search(r"(?m)^error: ", refused.stderr), (kind, refused.stderr)
+        assert {path.name for path in tmp_path.iterdir()} - before - {"home"} == set()
+
+
+def test_the_unit_that_is_named_is_taken_by_the_command_line(
+    tmp_path: Path, import_words: Run
+) -> None:
+    _write_whole("mocap17", tmp_path / "metres.h5", _scaled(0.001), everywhere=True)
+
+    assert import_words("mocap17", "metres.h5", "--out", "a", "--unit", "m").returncode == 0
 
 
 def test_checks_of_drawn_people_stand_on_the_store(plain_store: object) -> None:

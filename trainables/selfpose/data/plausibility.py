@@ -63,7 +63,16 @@ from selfpose.data.pose_measures import (
 from selfpose.data.sources import Skip
 from selfpose.method.skeleton import Layout
 
-__all__ = ["FROZEN", "MIRRORING_CAMERA", "UNITS_MM", "Checks", "Take", "Unit", "lens_fault"]
+__all__ = [
+    "FROZEN",
+    "MIRRORING_CAMERA",
+    "SHIFTED_2D",
+    "UNITS_MM",
+    "Checks",
+    "Take",
+    "Unit",
+    "lens_fault",
+]
 
 NOT_NUMBERS = "joints are not numbers"
 ONE_PLACE = "all joints are at one place"
