@@ -142,8 +142,11 @@ def write_fetch(root: Path, recordings: Mapping[str, Recording]) -> Path:
     return root
 
 
-def write_videopose3d(root: Path, recordings: Mapping[str, Recording]) -> Path:
-    """Human3.6M as VideoPose3D has it; the names are such as `S1/Directions 1`."""
+def write_videopose3d(root: Path, recordings: Mapping[str, Recording], *, cameras: int = 4) -> Path:
+    """Human3.6M as VideoPose3D has it; the names are such as `S1/Directions 1`.
+
+    Behind the first `cameras` the others are missing.
+    """
     root.mkdir(parents=True)
     poses: dict[str, dict[str, Any]] = {}
     pixels: dict[str, dict[str, Any]] = {}
@@ -151,7 +154,9 @@ def write_videopose3d(root: Path, recordings: Mapping[str, Recording]) -> Path:
         subject, action = name.split("/")
         world = _spread(seen.world[None] / 1000, H36M_32, 32).astype(np.float32)
         poses.setdefault(subject, {})[action] = world
-        pixels.setdefault(subject, {})[action] = [*seen.pixels.astype(np.float32)]
+        seen_2d: list[np.ndarray | None] = [*seen.pixels.astype(np.float32)]
+        seen_2d[cameras:] = [None] * (len(seen_2d) - cameras)
+        pixels.setdefault(subject, {})[action] = seen_2d
     about = {"num_joints": 17, "keypoints_symmetry": [LEFT, RIGHT]}
     files = {
         "data_3d_h36m.npz": {"positions_3d": poses},

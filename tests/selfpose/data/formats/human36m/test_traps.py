@@ -190,6 +190,18 @@ def test_annotations_that_cannot_be_read_leave_out_their_sequence_alone(
         import_folder(folder, tmp_path / "strict", strict=True)
 
 
+@pytest.mark.slow
+def test_a_split_that_loses_all_its_rows_stays_empty_and_says_so(
+    folder: Path, tmp_path: Path, import_folder: Import, skipped: Skipped
+) -> None:
+    _truncated(folder)
+    store = import_folder(folder, tmp_path / "store")
+
+    assert (len(store.split("train")), len(store.split("val"))) == (0, 20)
+    assert ["train", ANNOTATION, "not a readable HDF5 file, or cut off"] in skipped(store)
+    assert "1: not a readable HDF5 file" in data.describe(store.root).quality["left out"]
+
+
 def test_rows_of_a_camera_that_does_not_exist_are_left_out(folder: Path) -> None:
     with _annotation(folder) as h5:
         h5["camera"][3] = 12345678
