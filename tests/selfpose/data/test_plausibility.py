@@ -67,8 +67,8 @@ def read(form: str, root: Path, recordings: Mapping[str, Recording]) -> Found:
     if form == "fetch":
         source = read_fetch(write_fetch(root, recordings), Human36MOptions(frames="all"))
     elif form == "videopose3d":
-        # Fitting a camera to what no camera sees takes long, so there are two.
-        folder = write_videopose3d(root, recordings, cameras=2)
+        # Fitting a camera to what no camera sees takes long, so there is one.
+        folder = write_videopose3d(root, recordings, cameras=1)
         source = read_videopose3d(folder, Human36MOptions(frames="all"))
     else:
         source = read_mpi_inf_3dhp(write_mpi_inf(root, recordings), MpiInf3dhpOptions())

@@ -49,6 +49,8 @@ DATASET_JOINTS = 28
 """Number of joints in the annotations."""
 DATASET_CAMERAS = 14
 """Number of cameras in the annotations."""
+_OF_DAMAGE = (AttributeError, NameError, ArithmeticError, MemoryError)
+"""What scipy's reader also raises on changed bytes, by faults of its own."""
 WATCHED_STRIDE = 64
 """Distance, in training frames, between the frames that validate when no subject is held out."""
 
@@ -150,7 +152,7 @@ def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
         raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
         raise BadAnnotationError(f"there is no {error.args[0]}; not in this form") from None
-    except (OSError, ValueError, TypeError, IndexError, zlib.error, MatReadError):
+    except (OSError, ValueError, TypeError, LookupError, zlib.error, MatReadError, *_OF_DAMAGE):
         raise BadAnnotationError("not a readable MATLAB file, or cut off") from None
     for some in joints.values():
         _check_form(some)
