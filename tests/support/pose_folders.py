@@ -1,19 +1,21 @@
-"""Writes small folders of every data format from poses that a test made up, without pictures.
+"""Writes small folders of every data format from poses that a test made up.
 
-Read `record` first: it films people with cameras, and a test changes what the cameras saw. Readers
-of annotations look at no picture, so the folders hold none.
+Read `film` first: it films people with cameras, and a test changes what the cameras saw. Readers of
+annotations look at no picture, so all pictures are one small picture of noise.
 
 Frames and units: world axes (z up) and camera axes (x right, y down, z forward) in mm; pixels.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 
@@ -103,10 +105,25 @@ def film(
     return Recording(1 + stride * np.arange(len(world)), world, joints, pixels, lens)
 
 
+@functools.cache
+def picture(side: int) -> bytes:
+    """A small JPEG of grey noise."""
+    noise = np.random.default_rng(0).integers(60, 120, (side, side, 3), dtype=np.uint8)
+    return bytes(cv2.imencode(".jpg", noise)[1])
+
+
+def _write_pictures(folder: Path, names: Iterable[str], *, side: int = 64) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(picture(side))
+
+
 def write_fetch(root: Path, recordings: Mapping[str, Recording]) -> Path:
     """Human3.6M as h36m-fetch leaves it; the names are such as `S1/Directions-1`."""
     for name, seen in recordings.items():
-        (root / name).mkdir(parents=True)
+        for camera in CAMERA_IDS:
+            place = root / name / "imageSequence" / str(camera)
+            _write_pictures(place, [f"img_{frame:06d}.jpg" for frame in seen.frame])
         frames = len(seen.frame)
         arrays = {
             "pose/2d": _spread(seen.pixels, H36M_32, 32),
@@ -125,8 +142,11 @@ def write_fetch(root: Path, recordings: Mapping[str, Recording]) -> Path:
     return root
 
 
-def write_videopose3d(root: Path, recordings: Mapping[str, Recording]) -> Path:
-    """Human3.6M as VideoPose3D has it; the names are such as `S1/Directions 1`."""
+def write_videopose3d(root: Path, recordings: Mapping[str, Recording], *, cameras: int = 4) -> Path:
+    """Human3.6M as VideoPose3D has it; the names are such as `S1/Directions 1`.
+
+    Behind the first `cameras` the others are missing.
+    """
     root.mkdir(parents=True)
     poses: dict[str, dict[str, Any]] = {}
     pixels: dict[str, dict[str, Any]] = {}
@@ -134,7 +154,9 @@ def write_videopose3d(root: Path, recordings: Mapping[str, Recording]) -> Path:
         subject, action = name.split("/")
         world = _spread(seen.world[None] / 1000, H36M_32, 32).astype(np.float32)
         poses.setdefault(subject, {})[action] = world
-        pixels.setdefault(subject, {})[action] = [*seen.pixels.astype(np.float32)]
+        seen_2d: list[np.ndarray | None] = [*seen.pixels.astype(np.float32)]
+        seen_2d[cameras:] = [None] * (len(seen_2d) - cameras)
+        pixels.setdefault(subject, {})[action] = seen_2d
     about = {"num_joints": 17, "keypoints_symmetry": [LEFT, RIGHT]}
     files = {
         "data_3d_h36m.npz": {"positions_3d": poses},
@@ -155,8 +177,8 @@ def write_mpi_inf(root: Path, recordings: Mapping[str, Recording]) -> Path:
             continue
         for camera in range(4):
             place = root / name / "imageFrames" / f"video_{camera}"
-            place.mkdir(parents=True)
-            (place / "frame_000001.jpg").touch()
+            numbered = [f"frame_{10 * frame - 9:06d}.jpg" for frame in seen.frame]
+            _write_pictures(place, numbered)
         keys = ("annot2", "annot3", "univ_annot3")
         cells = {key: np.empty((4, 1), dtype=object) for key in keys}
         frames = len(seen.frame)
@@ -185,8 +207,9 @@ def _write_calibration(file: Path, lens: tuple[float, float, float, float]) -> N
 
 
 def _write_mpi_test(folder: Path, seen: Recording) -> None:
-    folder.mkdir(parents=True)
     frames = len(seen.frame)
+    numbered = [f"img_{number:06d}.jpg" for number in range(1, frames + 1)]
+    _write_pictures(folder / "imageSequence", numbered)
     with h5py.File(folder / "annot_data.mat", "w") as h5:
         for key, values in {
             "annot2": seen.pixels[0],
@@ -232,7 +255,7 @@ def write_hands(root: Path, parts: Mapping[str, np.ndarray]) -> Path:
     for part, hands in parts.items():
         top = "hand_labels" if part.startswith("manual") else "hand_labels_synth"
         folder = root / top / part
-        folder.mkdir(parents=True)
+        _write_pictures(folder, [f"{i:04d}.jpg" for i in range(len(hands))], side=368)
         for i, joints in enumerate(hands):
             points = [[float(x), float(y), 1] for x, y in joints]
             (folder / f"{i:04d}.json").write_text(json.dumps({"hand_pts": points, "is_left": 0}))

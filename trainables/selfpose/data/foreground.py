@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.api import BadInputError
 from selfpose.data.decoding import BadPictureError, cut_crop, decode_reduced, read_picture_bytes
 from selfpose.data.synthetic.cameras import Crop
 
@@ -58,8 +57,7 @@ def read_mask(place: MaskPlace) -> NDArray[np.uint8]:
     """Return a mask, uint8 (H, W), 0 for background and 255 for the person.
 
     Raises:
-        BadPictureError: there is no such mask.
-        BadInputError: the MATLAB file cannot be read or has another form.
+        BadPictureError: there is no such mask, or its file cannot be read or has another form.
     """
     if place.file.endswith(".mat"):
         return _read_matlab_mask(place)
@@ -168,11 +166,10 @@ def _read_matlab_mask(place: MaskPlace) -> NDArray[np.uint8]:
         raise
     except FileNotFoundError:
         raise BadPictureError("no such mask") from None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's own
-        reason = str(error).splitlines()[0]
-        raise BadInputError(f"{place.file}: not a readable file of masks: {reason}") from None
-    if mask.ndim != 2:
-        raise BadInputError(f"{place.file}: mask {place.number} has shape {mask.shape}, must be 2D")
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):  # h5py's own
+        raise BadPictureError("not a readable file of masks, or cut off") from None
+    if mask.ndim != 2 or mask.dtype.kind not in "biuf":
+        raise BadPictureError(f"mask is {mask.dtype} of shape {mask.shape}, must be of two axes")
     # MATLAB stores arrays by columns, so HDF5 shows its axes in the opposite order.
     return np.where(mask.T > 0, np.uint8(255), np.uint8(0))
 

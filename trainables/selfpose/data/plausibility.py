@@ -13,6 +13,11 @@ Checks and the sources of their bounds:
                 living man (Guinness World Records 2011: 2,510 mm). A hand's length from its bones
                 (Buryanov and Kotiuk 2010): 85 mm is less than a child's of two years, 260 mm more
                 than the longest of Greiner's survey of an army (1991: 224 mm).
+    2D hands    Without 3D truth: lengths of bones in the picture, each over its usual one. In
+                57,600 views of procedural hands the longest is at most 2.5 times the fourth
+                longest, and 1.1 times the seventh longest in the median; with noise of 4 % of the
+                hand 3.1 and 1.5. Joints in other datasets' orders have 2.4 in the median. Which way
+                a hand is turned and whether it is mirrored does not follow from its 2D joints.
     sides       A knee bends forwards, seen from the hips and the spine. Of 53,429 bent knees in
                 29,067 frames of motion capture (CMU, HDM05) 99.6 % do, and in each of the 468
                 motions with bent knees at least 78 %; of procedural motions 99.8 %.
@@ -53,16 +58,28 @@ from selfpose.data.pose_measures import (
     frozen_rows,
     is_hand,
     size_of,
+    stretch,
 )
 from selfpose.data.sources import Skip
 from selfpose.method.skeleton import Layout
 
-__all__ = ["FROZEN", "MIRRORING_CAMERA", "UNITS_MM", "Checks", "Take", "Unit", "lens_fault"]
+__all__ = [
+    "FROZEN",
+    "MIRRORING_CAMERA",
+    "SHIFTED_2D",
+    "UNITS_MM",
+    "Checks",
+    "Take",
+    "Unit",
+    "lens_fault",
+]
 
 NOT_NUMBERS = "joints are not numbers"
 ONE_PLACE = "all joints are at one place"
 NO_2D = "2D joints are missing: they are at (0, 0)"
 LONG_LIMB = "a limb is longer than any body's"
+STRETCHED = "a bone in the picture is longer than any hand's"
+OTHER_ORDER = "the joints make no hand: they are in another order"
 BEHIND = "behind the camera"
 DOUBLED = "the row stands there twice"
 FROZEN = "frozen: the same pose for long"
@@ -81,6 +98,7 @@ _REMEDIES = {
     NOT_NUMBERS: "import data with true poses",
     ONE_PLACE: "import data with true poses, not a file whose poses were left out",
     NO_2D: "import 2D joints of frames in which the person was found",
+    OTHER_ORDER: "give the wrist, then each finger from its base to its tip, the thumb first",
     BEHIND: "give joints in camera axes: x right, y down, z forward",
     UPSIDE_DOWN: "turn the axes: cameras have y down, worlds have z up",
     EXCHANGED: "exchange the sides' joints, or negate one axis",
@@ -95,6 +113,13 @@ LONGEST_LIMB = 0.45
 two parts, 0.3."""
 LONGEST_BONE = 0.75
 """Largest length of a bone as a share of the hand's length. The palm's have 0.5."""
+LONGEST_STRETCH = 4.0
+"""Largest length of a hand's longest bone in the picture over that of its fourth longest; a joint
+has one or two bones of a finger."""
+USUAL_STRETCH = 1.9
+"""Largest median, over the hands of a take, of the longest bone's length over the seventh's."""
+LEAST_HANDS = 8
+"""Number of hands in a take below which nothing is said about the order of their joints."""
 UPSIDE_DOWN_SHARE = -0.35
 """Median height of the head above the ankles, as a share of body height, below which a take is
 upside down."""
@@ -249,6 +274,11 @@ class Checks:
                 facts["check: left and right"] += (
                     f"; {silent} of {total} takes do not tell: look at the contact sheet"
                 )
+        if stretch_n := self._joined("stretch"):
+            facts["check: bones in the picture"] = (
+                f"longest over seventh longest {_spread(stretch_n, '.2f')} (the median must be "
+                f"below {USUAL_STRETCH})"
+            )
         if depth_n := self._joined("depth"):
             facts["check: depth"] = f"nearest joints {_spread(depth_n, '.0f')} mm before the camera"
         if distance_n := self._joined("distance"):
@@ -269,11 +299,18 @@ class Checks:
         if take.joints_2d_nj2 is not None:
             yield NO_2D, (take.joints_2d_nj2 == 0).all(axis=2).any(axis=1)
             yield NOT_PIXELS, ~(extent(take.joints_2d_nj2) > SMALLEST_2D_PX)
+            if self._is_flat_hand(take):
+                stretch_n = stretch(self._layout, take.joints_2d_nj2, 4)
+                yield STRETCHED, ~(stretch_n <= LONGEST_STRETCH)
         if take.joints_3d_nj3 is not None:
             body = BodyPoses(self._layout, take.joints_3d_nj3, take.axes)
             yield from self._size_faults(body)
             if take.axes == "camera":
                 yield BEHIND, ~(take.joints_3d_nj3[..., 2].min(axis=1) > 0)
+
+    def _is_flat_hand(self, take: Take) -> bool:
+        """Return whether nothing but 2D joints of hands is known."""
+        return is_hand(self._layout) and take.joints_3d_nj3 is None
 
     def _size_faults(self, body: BodyPoses) -> Iterator[tuple[str, Rows]]:
         """Yield which bodies have an impossible size, with the unit that they are likely in."""
@@ -295,6 +332,10 @@ class Checks:
         poses = take.joints_2d_nj2 if take.joints_3d_nj3 is None else take.joints_3d_nj3
         if poses is None or not good_n.any():
             return
+        if self._is_flat_hand(take):
+            stretch_n = stretch(self._layout, poses[good_n], 7)
+            if len(stretch_n) >= LEAST_HANDS and not np.median(stretch_n) <= USUAL_STRETCH:
+                yield OTHER_ORDER, good_n
         body = None
         if take.joints_3d_nj3 is not None and not is_hand(self._layout):
             body = BodyPoses(self._layout, take.joints_3d_nj3, take.axes)
@@ -366,6 +407,8 @@ class Checks:
 
     def _measure(self, take: Take, good_n: Rows) -> None:
         """Remember the numbers of good rows."""
+        if self._is_flat_hand(take) and take.joints_2d_nj2 is not None:
+            self._note("stretch", stretch(self._layout, take.joints_2d_nj2[good_n], 7))
         if take.joints_3d_nj3 is None or not good_n.any():
             return
         body = BodyPoses(self._layout, take.joints_3d_nj3[good_n], take.axes)

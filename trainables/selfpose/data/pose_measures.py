@@ -34,6 +34,7 @@ __all__ = [
     "is_hand",
     "radius",
     "size_of",
+    "stretch",
 ]
 
 Axes = Literal["camera", "world"]
@@ -304,6 +305,23 @@ def fit_lens(
         off_n = _length(plane_nj2 * focal_2 + centre_2 - given_nj2).mean(axis=1)
         kept_n = off_n <= 2 * np.median(off_n)
     return focal_2, centre_2
+
+
+def stretch(layout: Layout, joints_nj2: NDArray[Any], rank: int) -> NDArray[np.float64]:
+    """Return how much the longest limb in each picture stands out, (N,), no unit.
+
+    Each limb's 2D length is divided by its usual one. What is near 1 for all limbs in a plane is
+    smaller for limbs towards the camera, so the largest is compared with one a few ranks below.
+
+    Args:
+        layout: the layout of the joints.
+        joints_nj2: 2D joints, (N, J, 2), in pixels.
+        rank: rank of the limb to compare with; 1 is the longest.
+    """
+    children, parents = np.asarray(layout.limbs).T
+    length_ns = _length(joints_nj2[:, children].astype(np.float64) - joints_nj2[:, parents])
+    ordered_ns = np.sort(length_ns / np.asarray(layout.bone_ratios), axis=1)
+    return np.asarray(ordered_ns[:, -1] / np.maximum(ordered_ns[:, -rank], 1e-12), np.float64)
 
 
 def extent(poses_njd: NDArray[Any]) -> NDArray[np.float64]:

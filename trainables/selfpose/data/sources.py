@@ -4,7 +4,8 @@ An importer reads its annotations, decides which rows go into which split, and s
 of a split's rows which `ImportJob` makes them. Jobs run in worker processes, so they are pickled:
 a job holds what its rows need and nothing else. What a job makes depends on the job alone.
 
-A job leaves out bad rows and names them (`Skip`); a `BadInputError` says that a file or a folder is
+A job leaves out bad rows and names them (`Skip`). An importer does the same with a recording whose
+annotations cannot be read (`BadAnnotationError`). A `BadInputError` says that a file or a folder is
 bad as a whole, and ends the import.
 """
 
@@ -20,7 +21,7 @@ from selfpose.data.encodings import Encoding
 from selfpose.data.shards import Columns
 from selfpose.method.skeleton import Layout
 
-__all__ = ["ImportJob", "ImportOptions", "Made", "Skip", "Source"]
+__all__ = ["BadAnnotationError", "ImportJob", "ImportOptions", "Made", "Skip", "Source"]
 
 
 class ImportOptions(BaseModel):
@@ -53,6 +54,10 @@ class ImportOptions(BaseModel):
         ge=1,
         description="Number of processes that make rows. Default: one per processor core.",
     )
+
+
+class BadAnnotationError(ValueError):
+    """Says why one recording's annotations cannot be used, in the words of `skipped.csv`."""
 
 
 class Skip(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from posetune.api import BadInputError, silent
-from selfpose.data.formats.handdb import IMPORTER, HandDBOptions
+from selfpose.data.formats.handdb import IMPORTER, PARTS, HandDBOptions, read_handdb
+from selfpose.data.sources import Skip
 from selfpose.data.store import Store, open_store
 from selfpose.method.skeleton import HAND_21
 
@@ -133,6 +134,7 @@ def test_left_hands_become_right_hands(
         ),
         ({"hand_pts": [[5.0, 5.0, 1]] * 21}, "all joints are at one place"),
         ({"hand_box_center": ["x"]}, "hand_box_center is no place"),
+        ({"hand_box_center": [5.0, 5.0]}, "hand_box_center is not at the joints"),
     ],
 )
 def test_a_bad_entry_is_left_out_named_and_counted(
@@ -228,9 +230,10 @@ def test_parts_can_be_chosen_but_not_used_twice(handdb: Path, import_it: Import)
     [
         (lambda root: root / "nowhere", "no such folder"),
         (lambda root: root / "hand_labels", "hand_labels_synth/synth2: no such folder"),
-        (lambda root: _empty(root, "hand_labels_synth/synth2"), "holds no NAME.json"),
-        (lambda root: _empty(root, "hand143_panopticdb"), "holds no hands_v143"),
-        (lambda root: _cut(root), "no list of hands can be read"),
+        (
+            lambda root: _all_empty(root),
+            "the first is hand_labels_synth/synth2: holds no NAME.json",
+        ),
     ],
 )
 def test_what_is_bad_as_a_whole_is_one_clear_line(
@@ -241,6 +244,64 @@ def test_what_is_bad_as_a_whole_is_one_clear_line(
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "item", "reason"),
+    [
+        (
+            lambda root: _empty(root, "hand_labels_synth/synth2"),
+            ("train", "hand_labels_synth/synth2"),
+            "holds no NAME.json beside NAME.jpg",
+        ),
+        (
+            lambda root: _empty(root, "hand143_panopticdb"),
+            ("prior", "hand143_panopticdb"),
+            "holds no hands_v143_14817.json",
+        ),
+        (
+            lambda root: _cut(root),
+            ("prior", "hand143_panopticdb"),
+            "no list of hands can be read from hands_v143_14817.json (JSONDecodeError)",
+        ),
+    ],
+)
+def test_a_part_without_annotations_is_left_out_by_name(
+    handdb: Path,
+    import_it: Import,
+    spoil: Callable[[Path], Path],
+    item: tuple[str, str],
+    reason: str,
+) -> None:
+    source = read_handdb(spoil(handdb), HandDBOptions())
+
+    assert source.skipped == (Skip(*item, reason),)
+    assert source.rows["val"] == 4
+    with pytest.raises(BadInputError, match="leave out --strict"):
+        import_it(handdb, strict=True)
+
+
+def test_a_listed_hand_without_a_picture_is_left_out_by_its_number(handdb: Path) -> None:
+    file = handdb / "hand143_panopticdb" / "hands_v143_14817.json"
+    entries = json.loads(file.read_text())["root"]
+    del entries[3]["img_paths"]
+    entries[5] = None
+    file.write_text(json.dumps({"root": entries}))
+    source = read_handdb(handdb, HandDBOptions())
+
+    reason = "no annotation can be read"
+    assert source.skipped == (
+        Skip("prior", "hand143_panopticdb entry 3", reason),
+        Skip("prior", "hand143_panopticdb entry 5", reason),
+    )
+    assert source.rows["prior"] == 10
+
+
+def _all_empty(root: Path) -> Path:
+    for part in PARTS.values():
+        if (root / part).is_dir():
+            _empty(root, part)
+    return root
 
 
 def _empty(root: Path, folder: str) -> Path:

@@ -9,7 +9,9 @@ import pytest
 
 from posetune.api import BadInputError, silent
 from selfpose.data.formats.mocap17 import IMPORTER, Mocap17Options, read_mocap17
+from selfpose.data.sources import Skip
 from selfpose.data.store import open_store
+from selfpose.data.synthetic.motions import Corpus
 
 Damage = Callable[[Path], str]
 
@@ -105,11 +107,6 @@ def _wrong_type(file: Path) -> str:
     return "val/activity is float32"
 
 
-def _bad_index(file: Path) -> str:
-    _replace(file, "val/activity", np.full(10, 9, dtype=np.int8))
-    return "val/activity goes from 9 to 9, must be within 0..1"
-
-
 def _words(file: Path) -> str:
     _replace(file, "test/positions", ["a", "b"])
     return "test/positions"
@@ -143,7 +140,7 @@ def _metres(file: Path) -> str:
     "damage",
     [
         *(_absent, _not_hdf5, _cut_off, _no_group, _no_column, _wrong_shape, _wrong_length),
-        *(_wrong_type, _bad_index, _words, _other_joints, _no_joints, _other_parents),
+        *(_wrong_type, _words, _other_joints, _no_joints, _other_parents),
         _metres,
     ],
 )
@@ -160,6 +157,25 @@ def test_a_broken_file_is_refused_in_one_line_and_leaves_nothing(
     assert expected in message
     assert "\n" not in message
     assert [entry for entry in tmp_path.iterdir() if entry != mocap17_file] == []
+
+
+@pytest.mark.parametrize(("column", "limit"), [("activity", 1), ("subject", 11), ("motion", 11)])
+def test_rows_whose_numbers_name_nothing_are_left_out(
+    mocap17_file: Path, column: str, limit: int
+) -> None:
+    good = read_mocap17(mocap17_file, seed=0)
+    with h5py.File(mocap17_file, "a") as h5:
+        h5[f"val/{column}"][3] = -1
+        h5[f"val/{column}"][7] = limit + 1
+    corpus = read_mocap17(mocap17_file, seed=0)
+
+    reason = f"{column} is not within 0..{limit}"
+    assert corpus.skipped == (Skip("val", "val row 3", reason), Skip("val", "val row 7", reason))
+    assert _frames(corpus) == _frames(good) - 2
+
+
+def _frames(corpus: Corpus) -> int:
+    return sum(len(motion.frame_f) for motion in corpus.motions)
 
 
 def test_a_changed_file_is_not_taken_for_the_one_that_was_imported(

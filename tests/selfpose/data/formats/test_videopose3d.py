@@ -17,7 +17,9 @@ import pytest
 from posetune.api import BadInputError, silent
 from selfpose import data
 from selfpose.data.formats.human36m import IMPORTER
+from selfpose.data.formats.human36m_protocol import Human36MOptions
 from selfpose.data.formats.recovered_cameras import fit_camera
+from selfpose.data.formats.videopose3d import read_videopose3d
 from selfpose.data.store import Store, open_store
 from selfpose.data.synthetic.bodies.kinematics import bone_lengths, pose_joints
 from selfpose.data.synthetic.cameras import CAMERAS
@@ -218,21 +220,9 @@ def _other_sides(files: dict[str, Any]) -> str:
     return "unknown layout: 17 joints"
 
 
-def _sixteen(files: dict[str, Any]) -> str:
-    for pixels in files["data_2d_h36m_gt.npz"]["positions_2d"]["S1"].values():
-        pixels[:] = [part[:, :16] for part in pixels]
-    return "unknown layout: shape (130, 16, 2)"
-
-
-def _three_cameras(files: dict[str, Any]) -> str:
-    files["data_2d_h36m_gt.npz"]["positions_2d"]["S8"]["WalkDog 1"].pop()
-    return "S8/WalkDog 1 has 3 cameras"
-
-
-def _unknown_activity(files: dict[str, Any]) -> str:
-    poses = files["data_3d_h36m.npz"]["positions_3d"]["S1"]
-    poses["Swimming"] = poses.pop("Photo")
-    return "S1/Swimming: unknown activity"
+def _no_table(files: dict[str, Any]) -> str:
+    files["data_3d_h36m.npz"]["positions_3d"]["S1"] = np.zeros((4, 32, 3))
+    return "data_3d_h36m.npz: S1 is no table of poses by action"
 
 
 def _no_array(files: dict[str, Any]) -> str:
@@ -243,8 +233,10 @@ def _no_array(files: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     "spoil",
     [
-        *(_pickled_code, _other_sides, _sixteen, _three_cameras),
-        *(_unknown_activity, _no_array),
+        _pickled_code,
+        _other_sides,
+        _no_table,
+        _no_array,
     ],
 )
 @pytest.mark.slow
@@ -259,6 +251,33 @@ def test_a_bad_whole_is_one_clear_line(
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path("evil").exists()
+
+
+def test_a_sequence_of_another_form_is_left_out_alone(tmp_path: Path) -> None:
+    files = _files()
+    poses = files["data_3d_h36m.npz"]["positions_3d"]
+    pixels = files["data_2d_h36m_gt.npz"]["positions_2d"]
+    poses["S1"]["Swimming"] = poses["S1"]["Directions 1"]
+    poses["S1"]["Eating"] = poses["S1"]["Directions 1"][:, :16]
+    poses["S1"]["Posing"] = [[1.0], [2.0, 3.0]]
+    pixels["S1"]["Photo"][1] = pixels["S1"]["Photo"][1][:, :16]
+    pixels["S8"]["WalkDog 1"].pop()
+    del pixels["S11"]
+    source = read_videopose3d(_write(tmp_path, files), Human36MOptions())
+
+    assert {(skip.split, skip.item, skip.reason) for skip in source.skipped} == {
+        ("train", "S1/Swimming", "unknown activity"),
+        ("train", "S1/Eating", "unknown layout: shape (130, 16, 3), must be (F, 32, 3)"),
+        ("train", "S1/Posing", "not an array of numbers"),
+        (
+            "train",
+            "S1/Photo camera 55011271",
+            "unknown layout: shape (130, 16, 2), must be (F, 17, 2)",
+        ),
+        ("val", "S8/WalkDog 1", "not 2D poses of 4 cameras"),
+        ("test", "S11/Discussion 2", "no 2D poses"),
+    }
+    assert source.rows["train"] > 0
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from selfpose.data.decoding import (
 from selfpose.data.importing import run_import
 from selfpose.data.plausibility import Checks, Take
 from selfpose.data.shards import Column
-from selfpose.data.sources import ImportOptions, Made, Skip, Source
+from selfpose.data.sources import BadAnnotationError, ImportOptions, Made, Skip, Source
 from selfpose.data.store import SPLITS
 from selfpose.data.synthetic.cameras import Crop
 from selfpose.method.skeleton import HAND_21
@@ -134,7 +134,7 @@ def read_handdb(root: Path, options: HandDBOptions) -> Source:
         options: which part goes into which split.
 
     Raises:
-        BadInputError: a part is missing, or its annotations cannot be read.
+        BadInputError: a part's folder is missing, or most hands cannot be right.
     """
     if not root.is_dir():
         raise BadInputError(f"{root}: no such folder; it must hold hand_labels and the like")
@@ -143,7 +143,12 @@ def read_handdb(root: Path, options: HandDBOptions) -> Source:
     skipped: list[Skip] = []
     for split in SPLITS:
         for part in options.parts(split):
-            for item, entry in _entries(root, part, digest):
+            try:
+                entries = [*_entries(root, part, digest)]
+            except BadAnnotationError as error:
+                skipped.append(Skip(split, PARTS[part], str(error)))
+                continue
+            for item, entry in entries:
                 try:
                     hands[split].append(_read_hand(item, entry, part))
                 except BadPictureError as error:
@@ -214,6 +219,10 @@ def _entries(root: Path, part: str, digest: Any) -> Iterator[tuple[str, Any]]:
     """Yield the path of each picture of a part below the root, and its annotation.
 
     An annotation that cannot be read is None. Everything that is read goes into the digest.
+
+    Raises:
+        BadAnnotationError: there is no annotation in the part's folder.
+        BadInputError: the part's folder is missing.
     """
     folder = root / PARTS[part]
     if not folder.is_dir():
@@ -225,7 +234,7 @@ def _entries(root: Path, part: str, digest: Any) -> Iterator[tuple[str, Any]]:
         return
     names = sorted({f.stem for f in folder.iterdir() if f.suffix in (".json", ".jpg")})
     if not names:
-        raise BadInputError(f"{folder}: holds no NAME.json beside NAME.jpg")
+        raise BadAnnotationError("holds no NAME.json beside NAME.jpg")
     for name in names:
         item = f"{PARTS[part]}/{name}.jpg"
         file = folder / f"{name}.json"
@@ -234,7 +243,7 @@ def _entries(root: Path, part: str, digest: Any) -> Iterator[tuple[str, Any]]:
             text = file.read_bytes()
             digest.update(text)
             yield item, json.loads(text)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             yield item, None
 
 
@@ -242,17 +251,20 @@ def _listed_entries(root: Path, folder: Path, digest: Any) -> Iterator[tuple[str
     """Yield the pictures and annotations of the part `hand143`, which has one file for all."""
     files = sorted(folder.glob("hands_v143*.json"))
     if not files:
-        raise BadInputError(f"{folder}: holds no hands_v143_14817.json")
-    text = files[0].read_bytes()
-    digest.update(text)
+        raise BadAnnotationError("holds no hands_v143_14817.json")
     try:
-        entries = json.loads(text)["root"]
-        listed = [(str(entry["img_paths"]), entry) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BadInputError(f"{files[0]}: no list of hands can be read ({reason})") from None
-    for path, entry in listed:
-        yield f"{folder.relative_to(root).as_posix()}/{path}", entry
+        text = files[0].read_bytes()
+        digest.update(text)
+        entries = list(json.loads(text)["root"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = type(error).__name__
+        raise BadAnnotationError(
+            f"no list of hands can be read from {files[0].name} ({reason})"
+        ) from None
+    part = folder.relative_to(root).as_posix()
+    for number, entry in enumerate(entries):
+        named = isinstance(entry, dict) and isinstance(entry.get("img_paths"), str)
+        yield (f"{part}/{entry['img_paths']}", entry) if named else (f"{part} entry {number}", None)
 
 
 def _read_hand(item: str, entry: Any, part: str) -> _Hand:

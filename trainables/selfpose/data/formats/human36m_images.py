@@ -47,16 +47,18 @@ from selfpose.data.photographs import (
     photograph_jobs,
 )
 from selfpose.data.plausibility import UNITS_MM, Checks, Take, lens_fault
-from selfpose.data.sources import Skip, Source
+from selfpose.data.sources import BadAnnotationError, Skip, Source
 
 __all__ = ["read_fetch"]
 
+ANNOTATION_FILE = "annot.h5"
 DATASET_JOINTS = 32
 """Number of joints in the dataset's annotations."""
 FIRST_ACTION = 2
 """Number of the first action; the dataset's action 1 stands for all actions together."""
 CORRUPT = {("S11/Directions-2", 54138969)}
 """Sequence and camera of the videos that are corrupt in the dataset itself."""
+UNKNOWN_CAMERA = f"unknown camera: Human3.6M has {', '.join(map(str, CAMERA_IDS))}"
 MASK_FOLDERS = ("ground_truth_bs", "ground_truth_bb")
 """Folders of silhouettes and of boxes; the first one that has a mask is used."""
 
@@ -70,15 +72,16 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
         progress: hears of every sequence.
 
     Raises:
-        BadInputError: there are no annotations, or one cannot be read or has another form.
+        BadInputError: there are no annotations, or most rows of them cannot be right.
     """
     root = folder / "processed" if (folder / "processed").is_dir() else folder
     names = sorted(
-        f"{file.parent.parent.name}/{file.parent.name}"
+        f"{subject}/{place.name}"
         for subject in SUBJECTS
-        for file in root.glob(f"{subject}/*-*/annot.h5")
+        for place in root.glob(f"{subject}/*-*")
+        if place.name.rpartition("-")[0] in ACTIVITIES
     )
-    if not names:
+    if not any((root / name / ANNOTATION_FILE).is_file() for name in names):
         raise BadInputError(
             f"{folder}: no Human3.6M here: neither S1/Directions-1/annot.h5 and the like, as "
             "h36m-fetch makes them, nor data_3d_h36m.npz"
@@ -87,7 +90,7 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
     digest = hashlib.sha256()
     for i, name in enumerate(names):
         progress(i, len(names), f"reading {name}")
-        digest.update(f"{name}\0{_sha256(root / name / 'annot.h5')}\0".encode())
+        digest.update(f"{name}\0{_sha256(root / name / ANNOTATION_FILE)}\0".encode())
         collected.add(name)
     collected.checks.finish(folder)
     joined = {split: join_photographs(some) for split, some in collected.parts.items()}
@@ -125,29 +128,45 @@ class _Collected:
     def add(self, name: str) -> None:
         """Read the sequence of this name, e.g. `S1/Directions-1`, and add its rows."""
         motion, self._sequences = self._sequences, self._sequences + 1
-        file, subject = self._root / name / "annot.h5", name.split("/")[0]
-        sequence = _read_arrays(file, self._options)
+        subject = name.split("/")[0]
         split = "test" if subject in TEST_SUBJECTS else "train"
         split = "val" if subject == self._options.val else split
         if name in DRIFTED and self._options.exclude_drift:
             self.excluded.append(Skip(split, name, DRIFT))
             return
+        try:
+            sequence = self._read(name, split)
+        except BadAnnotationError as error:
+            self.skipped.append(Skip(split, f"{name}/{ANNOTATION_FILE}", str(error)))
+            return
+        rows = _rows(self._root, name, sequence=sequence, motion=motion, options=self._options)
+        rows = rows.pick(np.flatnonzero(self._good_rows(name, split, sequence=sequence, rows=rows)))
+        rows = replace(rows, masks=_place_masks(self._root, name, rows=rows, stems=self._stems))
+        for part, chosen_n in split_frames(subject, rows.columns["frame"], self._options).items():
+            self.parts.setdefault(part, []).append(rows.pick(np.flatnonzero(chosen_n)))
+
+    def _read(self, name: str, split: str) -> _Sequence:
+        """Return what can be used of a sequence's annotations, and write down what cannot.
+
+        Raises:
+            BadAnnotationError: nothing of them can be used.
+        """
+        sequence = _read_arrays(self._root / name / ANNOTATION_FILE, self._options)
         lengths = {key: len(values) for key, values in sequence.arrays.items()}
         if len(set(lengths.values())) > 1:
             words = ", ".join(f"{key} {length}" for key, length in lengths.items())
             skip = Skip(split, f"{name} ({words})", "wrong count: arrays of unequal length")
             self.skipped.append(skip)
             # What all arrays have is kept; rows that do not belong together disagree in 2D and 3D.
-            sequence = sequence.shortened(min(lengths.values()))
+            sequence = sequence.pick(slice(min(lengths.values())))
             if not sequence.is_in_order():
-                self.skipped.append(Skip(split, name, "frames of a camera are not in order"))
-                return
-        _check_cameras(sequence.arrays["camera"], file)
-        rows = _rows(self._root, name, sequence=sequence, motion=motion, options=self._options)
-        rows = rows.pick(np.flatnonzero(self._good_rows(name, split, sequence=sequence, rows=rows)))
-        rows = replace(rows, masks=_place_masks(self._root, name, rows=rows, stems=self._stems))
-        for part, chosen_n in split_frames(subject, rows.columns["frame"], self._options).items():
-            self.parts.setdefault(part, []).append(rows.pick(np.flatnonzero(chosen_n)))
+                raise BadAnnotationError("frames of a camera are not in order")
+        cameras_n = sequence.arrays["camera"]
+        known_n = np.isin(cameras_n, CAMERA_IDS)
+        for camera in np.unique(cameras_n[~known_n]).tolist():
+            item = f"{name} camera {camera} ({np.count_nonzero(cameras_n == camera)} rows)"
+            self.skipped.append(Skip(split, item, UNKNOWN_CAMERA))
+        return sequence.pick(known_n)
 
     def _good_rows(
         self, name: str, split: str, *, sequence: _Sequence, rows: Photographs
@@ -251,9 +270,9 @@ class _Sequence:
         cameras = np.unique(camera_n).tolist()
         return all((np.diff(frame_n[camera_n == camera]) > 0).all() for camera in cameras)
 
-    def shortened(self, rows: int) -> _Sequence:
-        """Return the sequence with its first rows only."""
-        return replace(self, arrays={name: some[:rows] for name, some in self.arrays.items()})
+    def pick(self, rows: slice | NDArray[np.bool_]) -> _Sequence:
+        """Return the sequence with some of its rows only."""
+        return replace(self, arrays={name: some[rows] for name, some in self.arrays.items()})
 
     def seen_2d_nj2(self) -> NDArray[np.float64]:
         """Return where the cameras see the 3D joints, (N, 32, 2), in pixels.
@@ -271,7 +290,11 @@ class _Sequence:
 
 
 def _read_arrays(file: Path, options: Human36MOptions) -> _Sequence:
-    """Read an annot.h5 and check its form."""
+    """Read an annot.h5 and check its form.
+
+    Raises:
+        BadAnnotationError: the file is missing, cannot be read, or has another form.
+    """
     real = options.scale == "real"
     poses = {"pose/2d": 2, "pose/3d" if real else "pose/3d-univ": 3}
     try:
@@ -284,25 +307,21 @@ def _read_arrays(file: Path, options: Human36MOptions) -> _Sequence:
                     "intrinsics" if real else "intrinsics-univ", {}
                 ).items()
             }
+    except FileNotFoundError:
+        raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
-        raise BadInputError(f"{file}: not in h36m-fetch's form: {error.args[0]}") from None
-    except (OSError, RuntimeError, ValueError, TypeError) as error:  # h5py's own
-        reason = str(error).splitlines()[0]
-        raise BadInputError(f"{file}: not a readable HDF5 file, or cut off: {reason}") from None
-    for name, axes in poses.items():
-        if arrays[name].ndim != 3 or arrays[name].shape[1:] != (DATASET_JOINTS, axes):
-            raise BadInputError(
-                f"{file}: unknown layout: {name} has shape {arrays[name].shape}, must be "
-                f"(N, {DATASET_JOINTS}, {axes})"
+        raise BadAnnotationError(f"not in h36m-fetch's form: {error.args[0]}") from None
+    except (OSError, RuntimeError, ValueError, TypeError):  # h5py's own
+        raise BadAnnotationError("not a readable HDF5 file, or cut off") from None
+    for name, values in arrays.items():
+        row = (DATASET_JOINTS, poses[name]) if name in poses else ()
+        is_kind = np.issubdtype(values.dtype, np.floating if name in poses else np.integer)
+        if values.ndim != 1 + len(row) or values.shape[1:] != row or not is_kind:
+            raise BadAnnotationError(
+                f"unknown layout: {name} is {values.dtype} of shape {values.shape}, must be "
+                f"numbers of shape ({', '.join(map(str, ('N', *row)))})"
             )
     return _Sequence(arrays, list(poses)[1], intrinsics)
-
-
-def _check_cameras(cameras_n: NDArray[Any], file: Path) -> None:
-    unknown = sorted(set(cameras_n.tolist()) - set(CAMERA_IDS))
-    if unknown:
-        known = ", ".join(map(str, CAMERA_IDS))
-        raise BadInputError(f"{file}: unknown camera {unknown[0]}; Human3.6M has {known}")
 
 
 def _mask_stems(root: Path) -> Mapping[str, str]:
@@ -360,5 +379,9 @@ def _place_masks(
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as raw:
-        return hashlib.file_digest(raw, "sha256").hexdigest()
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        with file.open("rb") as raw:
+            return hashlib.file_digest(raw, "sha256").hexdigest()
+    except OSError:
+        return ""

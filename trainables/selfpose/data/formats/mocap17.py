@@ -23,6 +23,7 @@ from posetune.api import BadInputError, Importer, Progress
 from selfpose.data.importing import run_import
 from selfpose.data.plausibility import UNITS_MM, Unit
 from selfpose.data.seeding import generator
+from selfpose.data.sources import Skip
 from selfpose.data.synthetic.drawing import DrawingOptions, draw_corpus
 from selfpose.data.synthetic.motions import (
     Corpus,
@@ -94,11 +95,18 @@ def _read(h5: h5py.File, file: Path, unit: Unit | None) -> Corpus:
     subjects, names = _texts(h5, "subjects", file), _texts(h5, "motions/name", file)
     activities = tuple(str(name) for name in _attribute(h5, "activities", file))
     limits = {"subject": len(subjects), "activity": len(activities), "motion": len(names)}
+    skipped: list[Skip] = []
     motions = [
         motion
         for group in GROUPS
         for motion in _read_group(
-            h5, group, file=file, limits=limits, names=names, unit_mm=UNITS_MM[unit or "mm"]
+            h5,
+            group,
+            file=file,
+            limits=limits,
+            names=names,
+            unit_mm=UNITS_MM[unit or "mm"],
+            skipped=skipped,
         )
     ]
     licences = {str(value) for key, value in h5.attrs.items() if key.startswith("licence")}
@@ -110,6 +118,7 @@ def _read(h5: h5py.File, file: Path, unit: Unit | None) -> Corpus:
         activities=activities,
         subjects=subjects,
         motions=tuple(motions),
+        skipped=tuple(skipped),
     )
 
 
@@ -151,8 +160,9 @@ def _read_group(
     limits: dict[str, int],
     names: tuple[str, ...],
     unit_mm: float,
+    skipped: list[Skip],
 ) -> Iterator[Motion]:
-    """Yield the motions of one group."""
+    """Yield the motions of one group, without rows whose numbers name nothing."""
     positions = _dataset(h5, f"{group}/positions", file)
     joints = len(LAYOUT.joints)
     if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or not len(positions):
@@ -161,14 +171,16 @@ def _read_group(
         )
     positions = positions.astype(np.float32) * np.float32(unit_mm)
     columns = {name: _column(h5, group, name, len(positions), file=file) for name in COLUMNS}
+    known_n = np.ones(len(positions), dtype=bool)
     for name, count in limits.items():
-        low, high = int(columns[name].min()), int(columns[name].max())
-        if low < 0 or high >= count:
-            raise BadInputError(
-                f"{file}: {group}/{name} goes from {low} to {high}, must be within 0..{count - 1}"
-            )
-    for number in np.unique(columns["motion"]):
-        here = np.flatnonzero(columns["motion"] == number)
+        good_n = (columns[name] >= 0) & (columns[name] < count)
+        skipped += [
+            Skip(group, f"{group} row {row}", f"{name} is not within 0..{count - 1}")
+            for row in np.flatnonzero(known_n & ~good_n).tolist()
+        ]
+        known_n &= good_n
+    for number in np.unique(columns["motion"][known_n]):
+        here = np.flatnonzero(known_n & (columns["motion"] == number))
         name = names[number]
         yield Motion(
             name=name,

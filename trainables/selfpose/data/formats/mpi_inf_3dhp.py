@@ -16,8 +16,8 @@ from selfpose.data.formats.mpi_inf_protocol import (
     Gathered,
     MpiInf3dhpOptions,
 )
-from selfpose.data.formats.mpi_inf_test import read_test_sequence
-from selfpose.data.formats.mpi_inf_train import read_train_sequence
+from selfpose.data.formats.mpi_inf_test import TEST_FILE, read_test_sequence
+from selfpose.data.formats.mpi_inf_train import TRAIN_FILE, read_train_sequence
 from selfpose.data.importing import run_import
 from selfpose.data.photographs import (
     Photographs,
@@ -27,7 +27,7 @@ from selfpose.data.photographs import (
     photograph_jobs,
 )
 from selfpose.data.plausibility import Checks
-from selfpose.data.sources import Source
+from selfpose.data.sources import BadAnnotationError, Skip, Source
 from selfpose.method.skeleton import H36M_17
 
 __all__ = ["IMPORTER", "read_mpi_inf_3dhp"]
@@ -46,7 +46,7 @@ def read_mpi_inf_3dhp(
         progress: hears of every sequence.
 
     Raises:
-        BadInputError: there are no annotations, or one cannot be read or has another form.
+        BadInputError: there are no annotations, or most rows of them cannot be right.
     """
     checks = Checks(H36M_17)
     sequences = _gather(folder, options, progress, checks)
@@ -89,28 +89,40 @@ def read_mpi_inf_3dhp(
 def _gather(
     folder: Path, options: MpiInf3dhpOptions, progress: Progress, checks: Checks
 ) -> list[Gathered]:
-    """Read every training and test sequence below the folder."""
+    """Read every training and test sequence below the folder; there is none without annotations."""
     names = [f"{subject}/Seq{i}" for subject in TRAIN_SUBJECTS for i in (1, 2)]
-    train = [name for name in names if (folder / name / "annot.mat").is_file()]
+    train = {name: f"{name}/{TRAIN_FILE}" for name in names if (folder / name).is_dir()}
     # The archive of the test set holds a folder of its own name, which some people unpack into
     # another one of that name.
     places = ("", f"{TEST_FOLDER}/", f"{TEST_FOLDER}/{TEST_FOLDER}/")
-    tests = {file.parent.name: place for place in places for file in folder.glob(_tests(place))}
+    found = [path / TEST_FILE for place in places for path in folder.glob(f"{place}TS[1-6]")]
+    found.sort(key=lambda file: file.is_file())  # of two folders the one with annotations counts
+    tests = {file.parent.name: file.relative_to(folder).as_posix() for file in found}
+    files = {**train, **dict(sorted(tests.items()))}
+    if not any((folder / file).is_file() for file in files.values()):
+        return []
     sequences: list[Gathered] = []
-    for motion, name in enumerate((*train, *sorted(tests))):
-        progress(motion, len(train) + len(tests), f"reading {name}")
-        sequences.append(
-            read_test_sequence(
-                folder, tests[name] + name, motion=motion, options=options, checks=checks
-            )
-            if name in tests
-            else read_train_sequence(folder, name, motion=motion, options=options, checks=checks)
-        )
+    for motion, (name, file) in enumerate(files.items()):
+        progress(motion, len(files), f"reading {name}")
+        read = read_test_sequence if name in tests else read_train_sequence
+        place = file.rpartition("/")[0]
+        try:
+            gathered = read(folder, place, motion=motion, options=options, checks=checks)
+        except BadAnnotationError as error:
+            split = "val" if name.split("/")[0] == options.val else "train"
+            skip = Skip("test" if name in tests else split, file, str(error))
+            gathered = Gathered(name, _sha256(folder / file), skipped=[skip])
+        sequences.append(gathered)
     return sequences
 
 
-def _tests(place: str) -> str:
-    return f"{place}TS[1-6]/annot_data.mat"
+def _sha256(file: Path) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read."""
+    try:
+        with file.open("rb") as raw:
+            return hashlib.file_digest(raw, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _describe_protocol(options: MpiInf3dhpOptions, valid: int) -> dict[str, str]:

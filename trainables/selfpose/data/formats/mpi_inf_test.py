@@ -17,7 +17,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.api import BadInputError
 from selfpose.data.formats.mpi_inf_protocol import (
     OUTDOORS,
     OUTDOORS_SIZE,
@@ -31,9 +30,11 @@ from selfpose.data.formats.mpi_inf_protocol import (
 )
 from selfpose.data.photographs import Photographs
 from selfpose.data.plausibility import UNITS_MM, Checks, Take
-from selfpose.data.sources import Skip
+from selfpose.data.sources import BadAnnotationError, Skip
 
-__all__ = ["read_test_sequence"]
+__all__ = ["TEST_FILE", "read_test_sequence"]
+
+TEST_FILE = "annot_data.mat"
 
 
 def read_test_sequence(
@@ -49,9 +50,9 @@ def read_test_sequence(
         checks: what the rows are held against.
 
     Raises:
-        BadInputError: the annotations cannot be read or have another form.
+        BadAnnotationError: the annotations cannot be read or have another form.
     """
-    file, short = folder / name / "annot_data.mat", name.split("/")[-1]
+    file, short = folder / name / TEST_FILE, name.split("/")[-1]
     pose = "univ_annot3" if options.scale == "universal" else "annot3"
     arrays, lost = _read_arrays(file, pose)
     with file.open("rb") as raw:
@@ -121,6 +122,9 @@ def _read_arrays(file: Path, pose: str) -> tuple[dict[str, NDArray[Any]], str]:
 
     The joints are (F, 17, 2) in pixels and (F, 17, 3) in mm. The numbers, (F,) each, say whether
     the frame is valid and which activity it shows. F is the number of frames that have all.
+
+    Raises:
+        BadAnnotationError: the file is missing, cannot be read, or has another form.
     """
     try:
         with h5py.File(file, "r") as h5:
@@ -130,22 +134,26 @@ def _read_arrays(file: Path, pose: str) -> tuple[dict[str, NDArray[Any]], str]:
                 name: np.asarray(h5[name][()]).reshape(-1)
                 for name in ("valid_frame", "activity_annotation")
             }
+    except FileNotFoundError:
+        raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
-        raise BadInputError(f"{file}: not in the test set's form: {error.args[0]}") from None
-    except (OSError, RuntimeError, ValueError, TypeError) as error:  # h5py's own
-        reason = str(error).splitlines()[0]
-        raise BadInputError(
-            f"{file}: not a readable MATLAB v7.3 file, or cut off: {reason}"
-        ) from None
+        raise BadAnnotationError(f"not in the test set's form: {error.args[0]}") from None
+    except (OSError, RuntimeError, ValueError, TypeError):  # h5py's own
+        raise BadAnnotationError("not a readable MATLAB v7.3 file, or cut off") from None
     for name, axes in {"annot2": 2, pose: 3, "annot3": 3}.items():
         wanted = (1, len(TEST_JOINTS), axes)
-        if arrays[name].shape[1:] != wanted:
-            raise BadInputError(
-                f"{file}: unknown layout: {name} has shape {arrays[name].shape}, must be "
-                f"(F, {', '.join(map(str, wanted))})"
+        is_number = np.issubdtype(arrays[name].dtype, np.number)
+        if arrays[name].shape[1:] != wanted or not is_number:
+            raise BadAnnotationError(
+                f"unknown layout: {name} is {arrays[name].dtype} of shape {arrays[name].shape}, "
+                f"must be numbers of shape (F, {', '.join(map(str, wanted))})"
             )
         arrays[name] = arrays[name][:, 0]
-    arrays |= {name: values.astype(np.int64) for name, values in numbers.items()}
+    for name, values in numbers.items():
+        if not np.issubdtype(values.dtype, np.number):
+            raise BadAnnotationError(f"unknown layout: {name} is {values.dtype}, must be numbers")
+        # What is no number is no activity, and not valid.
+        arrays[name] = np.nan_to_num(values, nan=0, posinf=0, neginf=0).astype(np.int64)
     lengths = {name: len(values) for name, values in arrays.items()}
     frames = min(lengths.values())
     lost = ", ".join(f"{name} {length}" for name, length in lengths.items())

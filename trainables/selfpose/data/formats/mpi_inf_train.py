@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.api import BadInputError
 from selfpose.data.foreground import MaskPlace
 from selfpose.data.formats.mpi_inf_protocol import (
     CAMERAS,
@@ -39,15 +38,19 @@ from selfpose.data.formats.mpi_inf_protocol import (
 )
 from selfpose.data.photographs import Photographs
 from selfpose.data.plausibility import UNITS_MM, Checks, Take, lens_fault
-from selfpose.data.sources import Skip
+from selfpose.data.sources import BadAnnotationError, Skip
 from selfpose.data.synthetic.motions import first_half
 
-__all__ = ["read_train_sequence"]
+__all__ = ["TRAIN_FILE", "read_train_sequence"]
 
+TRAIN_FILE = "annot.mat"
+CALIBRATION_FILE = "camera.calibration"
 DATASET_JOINTS = 28
 """Number of joints in the annotations."""
 DATASET_CAMERAS = 14
 """Number of cameras in the annotations."""
+_OF_DAMAGE = (AttributeError, NameError, ArithmeticError, MemoryError)
+"""What scipy's reader also raises on changed bytes, by faults of its own."""
 WATCHED_STRIDE = 64
 """Distance, in training frames, between the frames that validate when no subject is held out."""
 
@@ -65,16 +68,20 @@ def read_train_sequence(
         checks: what the rows are held against.
 
     Raises:
-        BadInputError: the annotations cannot be read or have another form.
+        BadAnnotationError: the annotations cannot be read or have another form.
     """
-    annotations = _read_annotations(folder / name / "annot.mat", options)
+    annotations = _read_annotations(folder / name / TRAIN_FILE, options)
     gathered = Gathered(name, annotations.sha256)
     subject = name.split("/")[0]
     split = "val" if subject == options.val else "train"
     chosen_f = _choose_frames(annotations, gathered, split=split, options=options)
     frames = annotations.frame_f[chosen_f]
     cut = int(frames[first_half(frames)].max(initial=-1))  # all cameras are cut at the same time
-    lenses = _read_lenses(folder / name / "camera.calibration")
+    lenses: dict[int, _Lens] = {}
+    try:
+        lenses = _read_lenses(folder / name / CALIBRATION_FILE)
+    except BadAnnotationError as error:  # the rows do without: their lens is fitted
+        gathered.skipped.append(Skip(split, f"{name}/{CALIBRATION_FILE}", str(error)))
     for camera in CAMERAS:
         item = f"{name} camera {camera}"
         if (name, camera) in SHORT_VIDEOS:
@@ -140,14 +147,15 @@ def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
             for name, axes in poses.items()
         }
     except NotImplementedError:  # scipy raises it for MATLAB v7.3
-        raise BadInputError(f"{file}: MATLAB v7.3; the dataset's own is v5") from None
+        raise BadAnnotationError("MATLAB v7.3; the dataset's own is v5") from None
+    except FileNotFoundError:
+        raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
-        raise BadInputError(f"{file}: there is no {error.args[0]}; not in this form") from None
-    except (OSError, ValueError, TypeError, IndexError, zlib.error, MatReadError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInputError(f"{file}: not a readable MATLAB file, or cut off: {reason}") from None
+        raise BadAnnotationError(f"there is no {error.args[0]}; not in this form") from None
+    except (OSError, ValueError, TypeError, LookupError, zlib.error, MatReadError, *_OF_DAMAGE):
+        raise BadAnnotationError("not a readable MATLAB file, or cut off") from None
     for some in joints.values():
-        _check_form(file, some)
+        _check_form(some)
     if options.unit is not None:
         for name in {"annot3", wanted}:
             joints[name] = {
@@ -159,13 +167,13 @@ def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
     return _Annotations(frame_f, joints["annot2"], joints[wanted], joints["annot3"], sha256)
 
 
-def _check_form(file: Path, joints: Mapping[int, NDArray[np.float32]]) -> None:
+def _check_form(joints: Mapping[int, NDArray[np.float32]]) -> None:
     for camera, joints_fjx in joints.items():
         if not 0 <= camera < DATASET_CAMERAS:
-            raise BadInputError(f"{file}: unknown camera {camera}; there are 0 to 13")
+            raise BadAnnotationError(f"unknown camera {camera}; there are 0 to 13")
         if joints_fjx.shape[1] != DATASET_JOINTS:
-            raise BadInputError(
-                f"{file}: unknown layout: camera {camera} has {joints_fjx.shape[1]} joints, "
+            raise BadAnnotationError(
+                f"unknown layout: camera {camera} has {joints_fjx.shape[1]} joints, "
                 f"must be {DATASET_JOINTS}"
             )
 
@@ -236,6 +244,9 @@ def _read_lenses(file: Path) -> dict[int, _Lens]:
     """Return the lens of each camera in a file of calibrations; there are none without a file.
 
     The file has a header and then seven lines for each camera, which begin with a word.
+
+    Raises:
+        BadAnnotationError: the file cannot be read.
     """
     intrinsics: dict[int, NDArray[np.float64]] = {}
     rotations: dict[int, NDArray[np.float64]] = {}
@@ -251,7 +262,7 @@ def _read_lenses(file: Path) -> dict[int, _Lens]:
                 found = intrinsics if key == "intrinsic" else rotations
                 found[camera] = np.asarray(values, np.float64).reshape(4, 4)[:3, :3]
     except (OSError, ValueError, IndexError) as error:
-        raise BadInputError(f"{file}: not a table of cameras: {error}") from None
+        raise BadAnnotationError(f"not a table of cameras: {error}") from None
     return {
         camera: _Lens(matrix_33, lens_fault(np.diag(matrix_33)[:2].tolist(), rotations.get(camera)))
         for camera, matrix_33 in intrinsics.items()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfpose.data.formats.human36m_protocol import FRAME_SIZES, JOINTS
-from selfpose.data.plausibility import lens_fault
+from selfpose.data.plausibility import SHIFTED_2D, lens_fault
 
 __all__ = ["PoseCamera", "fit_camera", "recover_camera"]
 
@@ -29,6 +29,10 @@ FIT_GUESS_PX = (1145.0, 500.0)
 sees a room from its corner."""
 FIT_ERROR_PX = 5.0
 """Error of a fitted camera in pixels from which the two files do not belong together."""
+
+FARTHEST_CENTRE_PX = 25.0
+"""Largest distance of a lens's centre from the middle of the frame, in x or y. Human3.6M's are off
+by up to 20 pixels, as VideoPose3D has them; a shift of all 2D joints moves the centre with them."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,12 @@ class PoseCamera:
     def fault(self) -> str:
         """What is wrong with the camera; empty if nothing is."""
         mirrors = lens_fault(np.diag(self.intrinsics_33)[:2].tolist(), self.world_to_camera_33)
-        if mirrors or self.error_px < FIT_ERROR_PX:
+        if mirrors:
             return mirrors
-        return "no camera sees the 3D poses where the 2D poses are"
+        if not self.error_px < FIT_ERROR_PX:
+            return "no camera sees the 3D poses where the 2D poses are"
+        off_2 = np.abs(self.intrinsics_33[:2, 2] - FIT_GUESS_PX[1])
+        return "" if off_2.max() <= FARTHEST_CENTRE_PX else SHIFTED_2D
 
     def project(self, joints_nj3: NDArray[Any]) -> NDArray[np.float64]:
         """Return where the camera sees joints (N, J, 3), in mm in camera axes: (N, J, 2), px."""

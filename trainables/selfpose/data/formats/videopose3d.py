@@ -69,7 +69,8 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
         progress: hears of every subject.
 
     Raises:
-        BadInputError: a file cannot be read, has another form, or does not belong to the other.
+        BadInputError: a file cannot be read, has another form, or does not belong to the other. One
+            sequence that has another form is left out and named.
     """
     if options.layout != "h36m17" or options.scale != "real":
         raise BadInputError(
@@ -85,12 +86,13 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
     unit_mm = UNITS_MM[options.unit or "m"]
     for i, subject in enumerate(name for name in SUBJECTS if name in poses):
         progress(i, len(poses), f"reading {subject}")
-        true_2d = truth.get(subject, {})
-        if not any(action in true_2d for action in poses[subject]):
-            raise BadInputError(
-                f"{folder / TRUE_2D_FILE}: no 2D poses of {subject}, whose cameras they give"
-            )
-        in_mm = {action: world * unit_mm for action, world in poses[subject].items()}
+        sound = collected.sound_poses(subject, poses[subject])
+        in_mm = {action: np.asarray(world) * unit_mm for action, world in sound.items()}
+        true_2d = {
+            action: [None if _camera_fault(pixels_fj2) else pixels_fj2 for pixels_fj2 in cameras]
+            for action, cameras in truth.get(subject, {}).items()
+            if not _list_fault(cameras)
+        }
         cameras = [
             recover_camera(in_mm, true_2d, camera=camera) for camera in range(len(CAMERA_IDS))
         ]
@@ -134,10 +136,11 @@ class _Sequence:
     """Name in the files, e.g. `S1/Directions 1`."""
     world_fj3: NDArray[np.float64]
     """3D joints, (F, 32, 3), in mm in world axes."""
-    pixels: Sequence[Any] | None
-    """2D joints of each camera, (F, 17, 2), in pixels; None for a camera or for all without."""
+    pixels: Any
+    """What the file has as 2D joints: those of each camera, (F, 17, 2), in pixels; None for a
+    camera or for all without."""
     true_pixels: Sequence[Any] | None
-    """The true 2D joints in the same form."""
+    """The true 2D joints in the same form, without those of another form."""
 
 
 class _Collected:
@@ -151,24 +154,42 @@ class _Collected:
         self.skipped: list[Skip] = []
         self.excluded: list[Skip] = []
 
+    def sound_poses(self, subject: str, poses: Mapping[Any, Any]) -> dict[str, Any]:
+        """Return the 3D poses of a subject that have the right form; write down the others."""
+        sound: dict[str, Any] = {}
+        for action, world in poses.items():
+            fault = _array_fault(world, (DATASET_JOINTS, 3))
+            if _activity(str(action)) not in ACTIVITIES:
+                fault = "unknown activity"
+            if fault:
+                skip = Skip(self._split(subject), f"{subject}/{action}", fault)
+                self.skipped.append(skip)
+            else:
+                sound[action] = world
+        return sound
+
+    def _split(self, subject: str) -> str:
+        if subject in TEST_SUBJECTS:
+            return "test"
+        return "val" if subject == self._options.val else "train"
+
     def add(self, sequence: _Sequence, cameras: Sequence[PoseCamera]) -> None:
         """Add the rows of a sequence, as the subject's four cameras see them."""
         name, number = sequence.name, len(self.motions)
         self.motions.append(name)
         subject = name.split("/")[0]
-        split = "val" if subject == self._options.val else "train"
-        split = "test" if subject in TEST_SUBJECTS else split
+        split = self._split(subject)
         if name in DRIFTED_STEMS and self._options.exclude_drift:
             self.excluded.append(Skip(split, name, DRIFT))
             return
-        if sequence.pixels is None:
-            self.skipped.append(Skip(split, name, "no 2D poses"))
+        if fault := _list_fault(sequence.pixels):
+            self.skipped.append(Skip(split, name, fault))
             return
         joints_fj3 = np.asarray(sequence.world_fj3, np.float64)[:, JOINTS["h36m17"][1]]
         frozen_f = self._frozen(joints_fj3, name, split)
         for camera, (model, pixels_fj2) in enumerate(zip(cameras, sequence.pixels, strict=True)):
             item = f"{name} camera {CAMERA_IDS[camera]}"
-            fault = "missing camera" if pixels_fj2 is None else model.fault
+            fault = _camera_fault(pixels_fj2) or model.fault
             if fault:
                 self.skipped.append(Skip(split, item, fault))
                 continue
@@ -296,35 +317,42 @@ def _read_2d(file: Path) -> Mapping[str, Any]:
             f"{file}: unknown layout: {about.get('num_joints')} joints, left and right {sides}; "
             f"must be those of {layout.name}: {[sorted(left), sorted(right)]}"
         )
-    subjects = _subjects_of(read_object(file, "positions_2d"), file)
-    for subject, actions in subjects.items():
-        for action, cameras in actions.items():
-            if len(cameras) != len(CAMERA_IDS):
-                raise BadInputError(f"{file}: {subject}/{action} has {len(cameras)} cameras, not 4")
-            for pixels_fj2 in (part for part in cameras if part is not None):
-                _check_shape(pixels_fj2, (len(layout.joints), 2), f"{file}: {subject}/{action}")
-    return subjects
+    return _subjects_of(read_object(file, "positions_2d"), file)
 
 
-def _subjects_of(poses: Any, file: Path) -> Mapping[str, Any]:
-    """Return `poses` as they are, after checking the names of subjects and actions in them."""
+def _subjects_of(poses: Any, file: Path) -> Mapping[str, Mapping[Any, Any]]:
+    """Return what a file has for each subject, by action."""
     if not isinstance(poses, dict) or not any(name in poses for name in SUBJECTS):
         raise BadInputError(f"{file}: holds no poses of the subjects {', '.join(SUBJECTS)}")
     for subject, actions in poses.items():
-        for action, values in actions.items():
-            if subject in SUBJECTS and _activity(action) not in ACTIVITIES:
-                raise BadInputError(f"{file}: {subject}/{action}: unknown activity")
-            if isinstance(values, np.ndarray) and file.name == POSES_FILE:
-                _check_shape(values, (DATASET_JOINTS, 3), f"{file}: {subject}/{action}")
+        if not isinstance(actions, dict):
+            raise BadInputError(f"{file}: {subject} is no table of poses by action")
     return poses
 
 
-def _check_shape(values: Any, shape: tuple[int, int], where: str) -> None:
-    if np.ndim(values) != 3 or np.shape(values)[1:] != shape:
-        raise BadInputError(
-            f"{where}: unknown layout: shape {np.shape(values)}, must be "
-            f"(F, {shape[0]}, {shape[1]})"
-        )
+def _list_fault(cameras: Any) -> str:
+    """Return why the 2D poses of a sequence cannot be used; empty if they can."""
+    if cameras is None:
+        return "no 2D poses"
+    if not isinstance(cameras, list | tuple | np.ndarray) or len(cameras) != len(CAMERA_IDS):
+        return f"not 2D poses of {len(CAMERA_IDS)} cameras"
+    return ""
+
+
+def _camera_fault(pixels_fj2: Any) -> str:
+    """Return why the 2D poses of a camera cannot be used; empty if they can."""
+    if pixels_fj2 is None:
+        return "missing camera"
+    return _array_fault(pixels_fj2, (len(JOINTS["h36m17"][0].joints), 2))
+
+
+def _array_fault(values: Any, row: tuple[int, int]) -> str:
+    """Return why values are no array (F, *row) of numbers; empty if they are one."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        return "not an array of numbers"
+    if values.shape[1:] != row:
+        return f"unknown layout: shape {values.shape}, must be (F, {row[0]}, {row[1]})"
+    return ""
 
 
 def _digest(files: list[Path]) -> str:

@@ -76,7 +76,7 @@ class Corpus:
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the checks of `plausibility` measured, for `Source.facts`."""
     skipped: tuple[Skip, ...] = ()
-    """Frames that the checks left out."""
+    """Frames that were left out, by the reader or by the checks."""
 
 
 def check_corpus(corpus: Corpus, where: object) -> Corpus:
@@ -105,7 +105,12 @@ def check_corpus(corpus: Corpus, where: object) -> Corpus:
         if good_f.any():
             kept.append(motion if good_f.all() else _pick_frames(motion, good_f))
     checks.finish(where)
-    return replace(corpus, motions=tuple(kept), facts=checks.facts(), skipped=tuple(checks.skipped))
+    return replace(
+        corpus,
+        motions=tuple(kept),
+        facts=checks.facts(),
+        skipped=(*corpus.skipped, *checks.skipped),
+    )
 
 
 def _pick_frames(motion: Motion, good_f: NDArray[np.bool_]) -> Motion:

@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from posetune.api import BadInputError
 from selfpose import data
 from selfpose.data.formats.human36m import IMPORTER
+from selfpose.data.formats.human36m_images import read_fetch
+from selfpose.data.formats.human36m_protocol import Human36MOptions
 from selfpose.data.store import Store
 
 ANNOTATION = "S1/Directions-1/annot.h5"
@@ -145,24 +147,75 @@ def test_of_arrays_of_unequal_length_is_kept_what_has_both(
 def _truncated(folder: Path) -> str:
     file = folder / ANNOTATION
     file.write_bytes(file.read_bytes()[:-3000])
-    return "annot.h5: not a readable HDF5 file, or cut off"
+    return "not a readable HDF5 file, or cut off"
 
 
-def _unknown_camera(folder: Path) -> str:
-    with _annotation(folder) as h5:
-        h5["camera"][3] = 12345678
-    return "annot.h5: unknown camera 12345678; Human3.6M has 54138969"
+def _absent(folder: Path) -> str:
+    (folder / ANNOTATION).unlink()
+    return "no such file of annotations"
 
 
 def _unknown_layout(folder: Path) -> str:
     _replace(folder, "pose/2d", lambda values: values[:, :31])
-    return "annot.h5: unknown layout: pose/2d has shape"
+    return "unknown layout: pose/2d is float64 of shape (20, 31, 2), must be numbers of shape"
+
+
+def _other_numbers(folder: Path) -> str:
+    _replace(folder, "frame", lambda values: values[:, None])
+    return "unknown layout: frame is int64 of shape (20, 1), must be numbers of shape (N)"
 
 
 def _no_array(folder: Path) -> str:
     with _annotation(folder) as h5:
         del h5["pose/3d"]
-    return "annot.h5: not in h36m-fetch's form"
+    return "not in h36m-fetch's form"
+
+
+@pytest.mark.parametrize("spoil", [_truncated, _absent, _unknown_layout, _other_numbers, _no_array])
+def test_annotations_that_cannot_be_read_leave_out_their_sequence_alone(
+    folder: Path, tmp_path: Path, import_folder: Import, spoil: Callable[[Path], str]
+) -> None:
+    reason = spoil(folder)
+    source = read_fetch(folder, Human36MOptions())
+    (skip,) = source.skipped
+
+    assert skip[:2] == ("train", ANNOTATION)
+    assert skip.reason.startswith(reason)
+    assert {split: source.rows.get(split, 0) for split in ("train", "val", "test")} == {
+        "train": 0,
+        "val": 20,
+        "test": 20,
+    }
+    with pytest.raises(BadInputError, match=r"S1/Directions-1/annot\.h5: .*leave out --strict"):
+        import_folder(folder, tmp_path / "strict", strict=True)
+
+
+@pytest.mark.slow
+def test_a_split_that_loses_all_its_rows_stays_empty_and_says_so(
+    folder: Path, tmp_path: Path, import_folder: Import, skipped: Skipped
+) -> None:
+    _truncated(folder)
+    store = import_folder(folder, tmp_path / "store")
+
+    assert (len(store.split("train")), len(store.split("val"))) == (0, 20)
+    assert ["train", ANNOTATION, "not a readable HDF5 file, or cut off"] in skipped(store)
+    assert "1: not a readable HDF5 file" in data.describe(store.root).quality["left out"]
+
+
+def test_rows_of_a_camera_that_does_not_exist_are_left_out(folder: Path) -> None:
+    with _annotation(folder) as h5:
+        h5["camera"][3] = 12345678
+    source = read_fetch(folder, Human36MOptions())
+
+    assert [skip.item for skip in source.skipped] == ["S1/Directions-1 camera 12345678 (1 rows)"]
+    assert source.skipped[0].reason.startswith("unknown camera: Human3.6M has 54138969, ")
+    assert source.rows["train"] + source.rows["prior"] == 19
+
+
+def _all_truncated(folder: Path) -> str:
+    for file in folder.glob("*/*/annot.h5"):
+        file.write_bytes(file.read_bytes()[:-3000])
+    return "nothing can be imported; the first is S1/Directions-1/annot.h5: not a readable HDF5"
 
 
 def _empty(folder: Path) -> str:
@@ -177,7 +230,8 @@ def _no_test(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_truncated, _unknown_camera, _unknown_layout, _no_array, _empty, _no_test]
+    "spoil",
+    [_all_truncated, _empty, _no_test],
 )
 def test_a_bad_whole_is_one_clear_line(
     folder: Path, tmp_path: Path, import_folder: Import, spoil: Callable[[Path], str]
@@ -219,12 +273,13 @@ def test_the_command_line_imports_shows_and_refuses(
     _cut_short(folder)
     made = run("--out", "store", "--encoding", "jpeg", "--workers", "2", "--json")
     info = posetune("data", "info", "store", "--json")
-    _truncated(folder)
+    _all_truncated(folder)
     refused = run("--out", "other")
 
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["rows"] == {"train": 11, "prior": 8, "val": 20, "test": 20}
     assert "1: JPEG cut short" in json.loads(info.stdout)["facts"]["skipped"]
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "annot.h5: not a readable HDF5 file, or cut off" in refused.stderr
+    assert "not a readable HDF5 file, or cut off" in refused.stderr.replace("\n", " ")
+    assert not (folder.parent / "other").exists()
     assert "Traceback" not in refused.stderr

@@ -15,7 +15,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from posetune.api import BadInputError
-from selfpose.data.formats.mpi_inf_3dhp import IMPORTER
+from selfpose.data.formats.mpi_inf_3dhp import IMPORTER, read_mpi_inf_3dhp
 from selfpose.data.formats.mpi_inf_train import read_train_sequence
 from selfpose.data.plausibility import Checks
 from selfpose.data.store import Store
@@ -160,48 +160,89 @@ def test_no_frame_is_in_both_halves_though_cameras_lose_different_frames(folder:
     assert frames["prior"] == {50, 60, 6400, 6410}
 
 
-def _truncated_v5(folder: Path) -> str:
+def _truncated_v5(folder: Path) -> tuple[str, str]:
     file = folder / TRAINING
     file.write_bytes(file.read_bytes()[:5000])
-    return "S1/Seq1/annot.mat: not a readable MATLAB file, or cut off"
+    return TRAINING, "not a readable MATLAB file, or cut off"
 
 
-def _v73_for_v5(folder: Path) -> str:
+def _absent(folder: Path) -> tuple[str, str]:
+    (folder / TEST).unlink()
+    return TEST, "no such file of annotations"
+
+
+def _v73_for_v5(folder: Path) -> tuple[str, str]:
     head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     v73 = head.ljust(512, b"\0") + (folder / TEST).read_bytes()[512:]
     (folder / TRAINING).write_bytes(v73)
-    return "S1/Seq1/annot.mat: MATLAB v7.3; the dataset's own is v5"
+    return TRAINING, "MATLAB v7.3; the dataset's own is v5"
 
 
-def _truncated_v73(folder: Path) -> str:
+def _truncated_v73(folder: Path) -> tuple[str, str]:
     file = folder / TEST
     file.write_bytes(file.read_bytes()[:-1000])
-    return "TS1/annot_data.mat: not a readable MATLAB v7.3 file, or cut off"
+    return TEST, "not a readable MATLAB v7.3 file, or cut off"
 
 
-def _unknown_camera(folder: Path) -> str:
+def _unknown_camera(folder: Path) -> tuple[str, str]:
     with _training(folder) as found:
         found["cameras"] = np.arange(1, 15)[None]
-    return "S1/Seq1/annot.mat: unknown camera 14; there are 0 to 13"
+    return TRAINING, "unknown camera 14; there are 0 to 13"
 
 
-def _unknown_layout(folder: Path) -> str:
+def _unknown_layout(folder: Path) -> tuple[str, str]:
     with _training(folder) as found:
         for camera in range(14):
             for key, axes in (("annot2", 2), ("annot3", 3), ("univ_annot3", 3)):
                 found[key][camera, 0] = found[key][camera, 0][:, : 17 * axes]
-    return "S1/Seq1/annot.mat: unknown layout: camera 0 has 17 joints, must be 28"
+    return TRAINING, "unknown layout: camera 0 has 17 joints, must be 28"
 
 
-def _unknown_test_layout(folder: Path) -> str:
+def _unknown_test_layout(folder: Path) -> tuple[str, str]:
     _replace(folder, "univ_annot3", lambda values: values.transpose(3, 2, 1, 0))
-    return "unknown layout: univ_annot3 has shape (3, 17, 1, 7), must be (F, 1, 17, 3)"
+    return TEST, "unknown layout: univ_annot3 is float64 of shape (3, 17, 1, 7), must be numbers"
 
 
-def _other_calibration(folder: Path) -> str:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(_truncated_v5, _absent, _v73_for_v5, _truncated_v73, _unknown_camera, _unknown_layout),
+        _unknown_test_layout,
+    ],
+)
+def test_annotations_that_cannot_be_read_leave_out_their_sequence_alone(
+    folder: Path, tmp_path: Path, import_folder: Import, spoil: Callable[[Path], tuple[str, str]]
+) -> None:
+    options, split = IMPORTER.options(), "train"
+    good = read_mpi_inf_3dhp(folder, options)
+    item, reason = spoil(folder)
+    split = "test" if item == TEST else "train"
+    source = read_mpi_inf_3dhp(folder, options)
+    (skip,) = set(source.skipped) - set(good.skipped)
+
+    assert skip[:2] == (split, item)
+    assert skip.reason.startswith(reason)
+    assert 0 < sum(source.rows.values()) < sum(good.rows.values())
+    with pytest.raises(BadInputError, match=r"leave out --strict"):
+        import_folder(folder, tmp_path / "strict", strict=True)
+
+
+def test_a_calibration_that_cannot_be_read_is_named_and_done_without(folder: Path) -> None:
+    good = read_mpi_inf_3dhp(folder, IMPORTER.options())
     file = folder / "S1/Seq1/camera.calibration"
     file.write_text(file.read_text(encoding="utf-8").replace(" 0 0 0 1 ", " "), encoding="utf-8")
-    return "S1/Seq1/camera.calibration: not a table of cameras"
+    source = read_mpi_inf_3dhp(folder, IMPORTER.options())
+    (skip,) = set(source.skipped) - set(good.skipped)
+
+    assert skip[:2] == ("train", "S1/Seq1/camera.calibration")
+    assert skip.reason.startswith("not a table of cameras")
+    assert source.rows == good.rows
+
+
+def _all_truncated(folder: Path) -> str:
+    for file in folder.rglob("annot*.mat"):
+        file.write_bytes(file.read_bytes()[:5000])
+    return "nothing can be imported; the first is S1/Seq1/annot.mat: not a readable MATLAB file"
 
 
 def _no_test(folder: Path) -> str:
@@ -218,8 +259,9 @@ def _empty(folder: Path) -> str:
 @pytest.mark.parametrize(
     "spoil",
     [
-        *(_truncated_v5, _v73_for_v5, _truncated_v73, _unknown_camera, _unknown_layout),
-        *(_unknown_test_layout, _other_calibration, _no_test, _empty),
+        _all_truncated,
+        _no_test,
+        _empty,
     ],
 )
 def test_a_bad_whole_is_one_clear_line(
