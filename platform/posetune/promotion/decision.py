@@ -158,7 +158,7 @@ def promote(
         else:
             decided = {"gate": "forced", "reason": request.force, "replaced": _number(champion)}
             decision = _promotion(candidate, version, request, **decided)
-        tables = {} if result is None else result.tables
+        tables: Mapping[str, str] = {} if result is None else result.tables
         registry.record(candidate, version, decision, tables, parent=runs[None])
         if result is not None and request.out is not None:
             _write(result, request.out, candidate=candidate, decision=decision)
