@@ -27,12 +27,13 @@ $(READY): pyproject.toml cluster/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint cluster/constraints.txt --editable . --group dev
 	@touch $@
 
-sweep: setup ## The main job: a procedural store, a sweep on it, the best promoted as candidate.
+sweep: setup ## The main job: a procedural store, a sweep on it, the best promoted as champion.
 	$(BIN)/posetune data import --format procedural --image-size 64 --level plain --limit 2000 --out data/procedural
 	$(BIN)/posetune sweep search_spaces/selfpose/quickstart.yaml --name quickstart
-	$(BIN)/posetune promote quickstart --model selfpose
+	$(BIN)/posetune promote quickstart --model selfpose --alias champion --out out/quickstart
 	$(BIN)/posetune show quickstart
-	@echo "Where to look next: $(BIN)/posetune ui  (curves), docs/data.md  (your own data)"
+	@echo "Where to look next: out/quickstart/random.png  (8 test frames), $(BIN)/posetune ui  (curves),"
+	@echo "docs/data.md  (your own data)"
 
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh

@@ -193,6 +193,7 @@ def test_a_store_that_does_not_fit_is_refused_before_anything_is_spent(
     file = tmp_path / "large.yaml"
     text = (repository / "search_spaces" / "selfpose" / "quickstart.yaml").read_text()
     text = text.replace("image_size: 32", "image_size: 128")
+    text = text.replace("narrowest_px: 8", "narrowest_px: 16")
     file.write_text(text.replace("map_px: 8", "map_px: 16"))
     for command in ("check", "sweep", "train"):
         result = posetune(command, file, "--store", tiny_store)

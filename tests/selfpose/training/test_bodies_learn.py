@@ -1,4 +1,4 @@
-"""Images are learned with a reader of drawn bodies: the proof of `bodies.yaml`, at small size.
+"""Images are learned with a reader of drawn bodies: the proof of the quickstart, at small size.
 
 Error of 2D joints in pixels of 32, in about 100 s of processor time. The mean 2D pose has 2.84 on
 the training images and 2.97 on validation. Each of the three was broken: the reader by leaving out
@@ -29,7 +29,7 @@ from selfpose.training.stages.bodies import OMEGA_FILE, PHI_FILE, load_read_pose
 
 SMALL: dict[str, Any] = {
     "steps_per_epoch": 100,
-    "decay_steps": 0,
+    "decay_steps": 100,
     "learning_rate": 1e-3,
     "val_frames": 200,
     "pretrain_bodies": 250,
@@ -54,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(repository: Path) -> SelfPoseConfig:
-    spec, trainable, _ = load_sweep(repository / "search_spaces" / "selfpose" / "bodies.yaml")
+    spec, trainable, _ = load_sweep(repository / "search_spaces" / "selfpose" / "quickstart.yaml")
     defaults = default_params(spec, trainable.config_model) | {"flow.depth": 2}
     found = configure(SelfPoseConfig, {**spec.fixed, **SMALL}, defaults)
     assert isinstance(found, SelfPoseConfig)
