@@ -22,6 +22,15 @@ def test_a_contact_sheet_shows_every_split(plain_store: Store, tmp_path: Path) -
     assert [file.name for file in out.parent.iterdir()] == ["sheet.png"]
 
 
+def test_limbs_of_two_sides_have_two_colours(plain_store: Store, tmp_path: Path) -> None:
+    """In the tiles of poses without a picture nothing but the limbs has a colour."""
+    data.draw_contact_sheet(plain_store.root, tmp_path / "sheet.png")
+    blue, green, red = cv2.imread(str(tmp_path / "sheet.png")).astype(int).transpose(2, 0, 1)
+
+    assert ((red > 200) & (blue < 60) & (green > 80)).sum() > 100
+    assert ((blue > 200) & (red < 90)).sum() > 100
+
+
 def test_a_contact_sheet_that_cannot_be_written_is_named(
     plain_store: Store, tmp_path: Path
 ) -> None:

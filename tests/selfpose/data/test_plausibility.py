@@ -700,6 +700,7 @@ def test_the_command_line_refuses_every_kind_of_fault(
         assert {path.name for path in tmp_path.iterdir()} - before - {"home"} == set()
 
 
+@pytest.mark.slow
 def test_the_unit_that_is_named_is_taken_by_the_command_line(
     tmp_path: Path, import_words: Run
 ) -> None:
