@@ -22,10 +22,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
@@ -41,6 +41,13 @@ __all__ = ["MachineReader", "system_metrics"]
 
 PERIOD_S = 10.0
 """Seconds between two readings."""
+
+_MONITORS: tuple[Any, ...] = (CPUMonitor, DiskMonitor, NetworkMonitor)
+"""MLflow's classes for what every machine has; `Any`, because MLflow gives them no types."""
+
+_GPU_MONITORS: tuple[Any, ...] = (GPUMonitor, ROCMMonitor)
+"""MLflow's classes for GPUs, in the order in which MLflow tries them."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +59,7 @@ class MachineReader:
 
     def __init__(self) -> None:
         """Take a first reading, which the load of the cores is then measured from."""
-        self._monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpu_monitors()]
+        self._monitors = [*(make() for make in _MONITORS), *_gpu_monitors()]
         self.read()
 
     def read(self) -> dict[str, float]:
@@ -118,9 +125,9 @@ def _send(
         client.log_batch(tracked[None], metrics)
 
 
-def _gpu_monitors() -> list[BaseMetricsMonitor]:
+def _gpu_monitors() -> list[Any]:
     """Return the monitor of this machine's GPUs; none where there are none."""
-    for monitor in (GPUMonitor, ROCMMonitor):
+    for monitor in _GPU_MONITORS:
         try:
             return [monitor()]
         except Exception as error:  # noqa: BLE001 - NVIDIA's and AMD's libraries have their own
