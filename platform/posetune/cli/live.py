@@ -16,13 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
-from posetune.report.tables import format_params, format_seconds
+from posetune.report.tables import broken, format_params, format_seconds
 from posetune.study.forecast import Forecaster
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.trials import TrialRecord
 
-__all__ = ["live_table"]
+__all__ = ["SweepBoard", "live_table"]
 
 ROWS = 12
 FORECAST_S = 5.0
@@ -31,11 +31,15 @@ FORECAST_S = 5.0
 
 @contextmanager
 def live_table(run: SweepRun, forecaster: Forecaster, *, quiet: bool) -> Iterator[None]:
-    """Show the sweep while it runs; on no terminal, a line whenever a trial ends."""
+    """Show the sweep while it runs; on no terminal, a line when something happens.
+
+    What happens is that a trial ends, that another trial becomes the best, or that the sweep waits
+    for something else. Otherwise there is a line a minute.
+    """
     if quiet:
         yield
         return
-    board = _Board(run, forecaster)
+    board = SweepBoard(run, forecaster)
     done = threading.Event()
     threading.Thread(target=board.forecast, args=(done,), daemon=True).start()
     try:
@@ -58,12 +62,19 @@ def _shown(best: TrialRecord) -> str:
     return f"{best.value:.2f} (trial {best.number} at epoch {best.epoch})"
 
 
-class _Board:
+class SweepBoard:
+    """Says how a sweep stands: as a table, or as lines for output that is no terminal."""
+
     def __init__(self, run: SweepRun, forecaster: Forecaster) -> None:
+        """Show a sweep, with what a forecaster expects of it."""
         self._run, self._forecaster = run, forecaster
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._left = ""
         """Between what and what, with 80 %; set now and then by a thread of its own."""
+        # What the lines say already; what an earlier driver saw is no news.
+        self._told = {trial.number for trial in run.trials if trial.state is not None}
+        self._leader = None if run.best is None else run.best.number
+        self._waited_for, self._last_line = "", self.started
 
     def forecast(self, done: threading.Event) -> None:
         """Ask again and again what is left of the sweep."""
@@ -76,47 +87,62 @@ class _Board:
                     self._left = f"{format_seconds(left[0])} to {format_seconds(left[2])}"
 
     def render(self) -> RenderableType:
+        """Return the table of the newest trials, with a summary below."""
         trials = list(self._run.trials)
         shown = sorted(trials, key=lambda t: (t.state is not None, -t.number))[:ROWS]
-        table = Table("trial", "state", "epoch", self._run.spec.objective.metric, "params")
-        for trial in sorted(shown, key=lambda t: t.number):
-            table.add_row(*self._row(trial))
+        rows = [self.row(trial) for trial in sorted(shown, key=lambda t: t.number)]
+        metric = broken(self._run.spec.objective.metric.rpartition("/")[2])
+        table = Table("trial", "state", "epoch", metric)
+        # No parameter is broken inside its name.
+        words = [word for *_, params in rows for word in params.split()]
+        table.add_column("params", min_width=min(max(map(len, words), default=0), 40))
+        for row in rows:
+            table.add_row(*row)
         return Group(table, Text(self.summary()), Text(self._run.waits_for, "yellow"))
 
     def summary(self) -> str:
+        """Return in one line how far the sweep is and which trial is the best."""
         run = self._run
         told = [t for t in run.trials if t.state is not None]
         best = run.best
         shown = "none yet" if best is None else _shown(best)
-        elapsed = format_seconds(time.monotonic() - self._started)
+        elapsed = format_seconds(time.monotonic() - self.started)
         return (
             f"{run.name}: {len(told)} of {run.spec.budget.trials} trials ended, best so far "
             f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 
     def print_lines(self, done: threading.Event) -> None:
-        """Print each trial's end, what is waited for, and the summary now and then."""
-        printed = {trial.number for trial in self._run.trials if trial.state is not None}
-        last, waited_for = time.monotonic(), ""
-        while True:
+        """Print what is new until the sweep is done."""
+        finished = False
+        while not finished:
             finished = done.wait(0.5)
-            ended = [t for t in list(self._run.trials) if t.state and t.number not in printed]
-            for trial in ended:
-                printed.add(trial.number)
-                number, state, epoch, value, params = self._row(trial)
-                console.print(f"trial {number} {state} at epoch {epoch}: {value}  {params}")
-            due = time.monotonic() - last > LINE_EVERY_S
-            if ended or due:
-                last = time.monotonic()
-                console.print(self.summary())
-            waits_for = self._run.waits_for
-            if waits_for and (due or waits_for != waited_for):
-                console.print(waits_for)
-            waited_for = waits_for
-            if finished:
-                return
+            for line in self.news(time.monotonic()):
+                console.print(line)
 
-    def _row(self, trial: TrialRecord) -> tuple[str, str, str, str, str]:
+    def news(self, now: float) -> list[str]:
+        """Return the lines to print at a time, in seconds; none while nothing happens."""
+        run, best = self._run, self._run.best
+        ended = [trial for trial in list(run.trials) if trial.state is not None]
+        lines = []
+        for trial in ended:
+            if trial.number not in self._told:
+                number, state, epoch, value, params = self.row(trial)
+                lines.append(f"trial {number} {state} at epoch {epoch}: {value}  {params}")
+        self._told |= {trial.number for trial in ended}
+        leads = None if best is None else best.number
+        due = now - self._last_line >= LINE_EVERY_S
+        if lines or leads != self._leader or due:
+            lines.append(self.summary())
+        if run.waits_for and (due or run.waits_for != self._waited_for):
+            lines.append(run.waits_for)
+        self._leader, self._waited_for = leads, run.waits_for
+        if lines:
+            self._last_line = now
+        return lines
+
+    def row(self, trial: TrialRecord) -> tuple[str, str, str, str, str]:
+        """Return a trial's number, state, epoch, value and parameters."""
         state = trial.state or (TrialState.RUNNING if trial.epoch else "STARTING")
         value = "-" if trial.value is None else f"{trial.value:.2f}"
         epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"

@@ -30,7 +30,8 @@ __all__ = ["console", "interruptible", "print_json", "progress_bar"]
 console = Console(stderr=True, highlight=False)
 """For people; standard output is for results."""
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S = 60.0
+"""Longest time without a line, where output is no terminal."""
 
 
 def print_json(value: Any) -> None:
@@ -40,7 +41,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Show how far a long piece of work is; on no terminal, a line every ten seconds."""
+    """Show how far a long piece of work is; on no terminal, a line a minute."""
     if quiet:
         yield silent
     elif not console.is_terminal:

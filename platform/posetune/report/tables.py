@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +34,9 @@ __all__ = [
 ]
 
 HEADER_CHARACTERS = 8
-"""Number of characters to which a word in a table's header is shortened."""
+"""Number of characters up to which words share a line of a table's header."""
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+"""Stand for the parameters in a table that is too narrow for their names."""
 FEW = 8
 """Number of trials that one line names; it counts the others."""
 STATE_STYLES: dict[str, str] = {
@@ -128,7 +131,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
     parts: list[RenderableType] = [
         head,
         Text(view.waits_for, "yellow"),
-        _leaderboard(view, most),
+        _Leaderboard(view, most),
         _comparison(view),
         _companions(view),
         _changes(view),
@@ -272,35 +275,60 @@ def sweep_list(views: list[SweepView]) -> Table:
     return table
 
 
-def _leaderboard(view: SweepView, most: int) -> Group:
-    value_name = view.spec.objective.metric.rpartition("/")[2]
-    table = Table(box=SIMPLE, padding=0, pad_edge=False)
-    for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value_name, 7), ("time", 5)):
-        table.add_column(broken(name), min_width=width, overflow="fold")
-    names = list(view.spec.search)
-    for short in short_names(names):
-        table.add_column(broken(short), min_width=5, overflow="fold")
-    ranked = view.ranked
-    places = {trial.number for trial in ranked}
-    rest = [trial for trial in view.trials if trial.number not in places]
-    for trial in [*ranked, *rest][:most]:
-        table.add_row(
-            str(trial.number),
-            Text(trial.state, STATE_STYLES.get(trial.state, "")),
-            f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-            "-" if trial.value is None else f"{trial.value:.2f}",
-            _clock(trial.seconds),
-            *(_format_value(trial.params[name]) for name in names),
-        )
-    epoch, leaders = view.leaders
-    notes = []
-    if leaders:
-        many = f"the first {leaders} are ranked by their values"
-        one = "the first is ranked by its value"
-        notes.append(f"{many if leaders > 1 else one} after {count_epochs(epoch)}")
-    if len(view.trials) > most:
-        notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
-    return Group(table, Text("; ".join(notes)))
+class _Leaderboard:
+    """The trials of a sweep, ranked: a table that names the parameters in whole words.
+
+    Where the names do not fit, letters stand for them and a legend above says which.
+    """
+
+    def __init__(self, view: SweepView, most: int) -> None:
+        self._view, self._most = view, most
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        short = short_names(list(self._view.spec.search))
+        table = self._table([broken(name) for name in short])
+        unlimited = options.update(max_width=10_000)
+        if Measurement.get(console, unlimited, table).maximum > options.max_width:
+            keys = [f"{LETTERS[i % 26]}{i // 26 or ''}" for i in range(len(short))]
+            pairs = zip(keys, short, strict=True)
+            yield Text(f"parameters: {', '.join(f'{key} {name}' for key, name in pairs)}")
+            table = self._table(keys)
+        yield table
+        yield Text(self._notes())
+
+    def _table(self, parameters: list[str]) -> Table:
+        view = self._view
+        value = view.spec.objective.metric.rpartition("/")[2]
+        table = Table(box=SIMPLE, padding=0, pad_edge=False)
+        for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value, 7), ("time", 5)):
+            table.add_column(broken(name), min_width=width, overflow="fold")
+        for header in parameters:
+            table.add_column(header, min_width=5, overflow="fold")
+        ranked = view.ranked
+        places = {trial.number for trial in ranked}
+        rest = [trial for trial in view.trials if trial.number not in places]
+        for trial in [*ranked, *rest][: self._most]:
+            table.add_row(
+                str(trial.number),
+                Text(trial.state, STATE_STYLES.get(trial.state, "")),
+                f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+                "-" if trial.value is None else f"{trial.value:.2f}",
+                _clock(trial.seconds),
+                *(_format_value(trial.params[name]) for name in view.spec.search),
+            )
+        return table
+
+    def _notes(self) -> str:
+        view, most = self._view, self._most
+        epoch, leaders = view.leaders
+        notes = []
+        if leaders:
+            many = f"the first {leaders} are ranked by their values"
+            one = "the first is ranked by its value"
+            notes.append(f"{many if leaders > 1 else one} after {count_epochs(epoch)}")
+        if len(view.trials) > most:
+            notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
+        return "; ".join(notes)
 
 
 def _comparison(view: SweepView) -> Table:
@@ -355,14 +383,12 @@ def short_names(names: list[str]) -> list[str]:
 
 
 def broken(header: str) -> str:
-    """Break a header between its words, and shorten long words, so that no terminal breaks it."""
+    """Break a header between its words, so that no terminal breaks it inside of one."""
     lines = [""]
     for word in header.replace("_", "_ ").split():
-        whole = len(word.rstrip("_.")) <= HEADER_CHARACTERS
-        short = word if whole else f"{word[: HEADER_CHARACTERS - 1]}."
-        if lines[-1] and len(lines[-1] + short.rstrip("_")) > HEADER_CHARACTERS:
+        if lines[-1] and len(lines[-1] + word.rstrip("_")) > HEADER_CHARACTERS:
             lines.append("")
-        lines[-1] += short
+        lines[-1] += word
     return "\n".join(line.rstrip("_") for line in lines)
 
 

@@ -24,7 +24,10 @@ def printed(view: SweepView, width: int) -> str:
     return out.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_five_parameters_fit_80_columns_and_no_header_breaks_inside_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_parameter_is_named_in_whole_words_however_narrow_the_terminal(
+    tmp_path: Path, width: int
+) -> None:
     names = ["flow", "reprojection_2d", "consistency_3d", "deformation"]
     search = {f"loss_weights.{n}": {"float": [0.1, 10], "log": True} for n in names}
     search["depth"] = {"int": [2, 16]}
@@ -38,9 +41,20 @@ def test_five_parameters_fit_80_columns_and_no_header_breaks_inside_a_word(tmp_p
         while simulated.step({"loss": 119.083 + trial.number}) == Decision.CONTINUE:
             pass
     run.lease.release()
-    head = printed(read_sweep(database, "s"), 80).split("\N{BOX DRAWINGS LIGHT HORIZONTAL}")[0]
-    words = {"trial", "state", "epochs", "loss", "time", "flow", "reproje.", "2d", "consist."}
-    assert words | {"3d", "deforma.", "depth"} <= set(head.split())
+    text = printed(read_sweep(database, "s"), width)
+    head = text.split("\N{BOX DRAWINGS LIGHT HORIZONTAL}")[0]
+
+    legend = "parameters: a flow, b reprojection_2d, c consistency_3d, d deformation, e depth"
+    columns = head.replace(legend, "").split()
+    words = {"flow", "reprojection", "2d", "consistency", "3d", "deformation", "depth"}
+    if width == 80:
+        assert legend in head
+        assert [word for word in columns if len(word) == 1][-5:] == list("abcde")
+        assert words & set(columns) == set()
+    else:
+        assert legend not in head
+        assert words <= set(columns)
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_it_says_what_the_best_has_changed_what_was_used_and_that_once_is_once(

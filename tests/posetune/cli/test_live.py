@@ -1,0 +1,83 @@
+"""What a sweep prints while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_opening
+
+from posetune.cli.live import SweepBoard
+from posetune.cli.screen import LINE_EVERY_S
+from posetune.study.forecast import Forecaster
+from posetune.study.rungs import Decision
+from posetune.study.sweep import SweepRun
+
+
+def start(run: SweepRun) -> SimulatedTrial:
+    trial = run.next_trial()
+    assert trial is not None
+    return SimulatedTrial(run, trial.number)
+
+
+def test_lines_are_news_and_one_a_minute(tmp_path: Path) -> None:
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_opening())
+    board = SweepBoard(run, Forecaster())
+    began = board.started
+    first, second = start(run), start(run)
+
+    assert board.news(began + 1) == []
+    first.step({"loss": 2.0})
+    (leads,) = board.news(began + 2)
+    assert "best so far 2.00 (trial 0 at epoch 1)" in leads
+    first.step({"loss": 1.9})
+    assert board.news(began + 3) == [], "the same trial leads"
+    second.step({"loss": 1.0})
+    (leads,) = board.news(began + 4)
+    assert "best so far 1.00 (trial 1 at epoch 1)" in leads
+
+    assert board.news(began + 4 + 0.9 * LINE_EVERY_S) == []
+    assert len(board.news(began + 4 + LINE_EVERY_S)) == 1
+    assert board.news(began + 5 + LINE_EVERY_S) == []
+
+    while second.step({"loss": 0.9}) == Decision.CONTINUE:
+        pass
+    ended, summary = board.news(began + 6 + LINE_EVERY_S)
+    assert ended.startswith("trial 1 COMPLETE at epoch 9/9: 0.90  x=")
+    assert "1 of 14 trials ended" in summary
+    run.lease.release()
+
+
+def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> None:
+    database = open_unsynced(tmp_path / "study.db")
+    run = SweepRun(database, simulated_opening())
+    trial = start(run)
+    while trial.step({"loss": 1.0}) == Decision.CONTINUE:
+        pass
+    run.lease.release()
+    again = SweepRun(database, simulated_opening())
+
+    board = SweepBoard(again, Forecaster())
+    assert board.news(board.started + 1) == []
+    again.lease.release()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_breaks_no_name(tmp_path: Path, width: int) -> None:
+    names = ["discriminator.learning_rate_ratio", "lifting.learning_rate_ratio"]
+    search = {name: {"float": [0.1, 10], "log": True} for name in names}
+    search["depth"] = {"int": [2, 16]}
+    defaults = {**dict.fromkeys(names, 1.0), "depth": 8}
+    opening = replace(simulated_opening(search=search), defaults=defaults)
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), opening)
+    start(run).step({"loss": 2.0})
+    out = Console(file=StringIO(), width=width)
+    out.print(SweepBoard(run, Forecaster()).render())
+    run.lease.release()
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+
+    assert [name for name in names if f"{name}=1" not in text] == []
+    assert max(map(len, text.splitlines())) <= width
