@@ -396,7 +396,10 @@ class Trainable(Protocol):
 
     @classmethod
     def export_graph(cls, exported: Path, out: Path) -> float:
-        """Write an exported model as a `torch.export` program that runs without our code.
+        """Write an exported model as a program that runs without our code.
+
+        It is an ONNX model where `out` ends in `.onnx`, and a `torch.export` program where it ends
+        in `.pt2`.
 
         The program takes uint8 images (N, S, S, 3) for any N and returns poses as the `Predictor`
         does.
@@ -406,7 +409,8 @@ class Trainable(Protocol):
             the `Predictor` on the same images, in the unit of the poses.
 
         Raises:
-            BadInputError: the model cannot be written as such a program.
+            BadInputError: the model cannot be written as such a program, or a package that this
+                takes is not installed.
         """
         raise BadInputError(f"{exported}: {cls.__name__} has no form as a graph")
 

@@ -135,7 +135,10 @@ class SelfPose:
 
     @classmethod
     def export_graph(cls, exported: Path, out: Path) -> float:
-        """Write an exported model as one program; return the largest difference to the model."""
+        """Write an exported model as one program; return the largest difference to the model.
+
+        It is ONNX where `out` ends in `.onnx`, and a `torch.export` program otherwise.
+        """
         return export_graph(exported, out)
 
 

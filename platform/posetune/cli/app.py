@@ -32,7 +32,7 @@ COMMANDS = {
     "promote": "Register the best complete trial of a sweep and point an alias at it.",
     "rollback": "Point an alias at the version that it pointed at before.",
     "predict": "Estimate the pose of the person in each picture.",
-    "export": "Write a model as one torch.export program.",
+    "export": "Write a model as one torch.export program, or as ONNX.",
     "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
     "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
 }

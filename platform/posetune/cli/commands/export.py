@@ -16,22 +16,32 @@ from posetune.workflow.models import open_model
 
 __all__ = ["export"]
 
+HOW_TO_RUN = {
+    ".pt2": 'torch.export.load("{file}").module()(images)',
+    ".onnx": 'onnxruntime.InferenceSession("{file}").run(["poses"], {{"images": images}})',
+}
+"""The line of Python that runs what was written, by the file's ending."""
+
 
 def export(
     model: ModelArgument,
-    to: Annotated[Path, typer.Option("--to", help="The file to write, NAME.pt2.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write, NAME.pt2 or NAME.onnx.")],
     home: HomeOption = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model as one torch.export program, checked to give the model's own poses.
+    """Write a model as one torch.export program or as ONNX, checked to give the model's own poses.
 
-    It runs with torch alone: torch.export.load("pose.pt2").module()(images).
+    NAME.pt2 runs with torch alone, NAME.onnx with any runtime for ONNX.
 
       posetune export models:/selfpose@candidate --to pose.pt2
+
+      posetune export models:/selfpose@candidate --to pose.onnx
     """
-    if to.suffix != ".pt2" or to.is_dir() or not to.absolute().parent.is_dir():
-        raise BadInputError(f"--to {to}: must be a file NAME.pt2 in a folder that is there")
+    if to.suffix not in HOW_TO_RUN or to.is_dir() or not to.absolute().parent.is_dir():
+        raise BadInputError(
+            f"--to {to}: must be a file NAME.pt2 or NAME.onnx in a folder that is there"
+        )
     with open_model(model, Home.resolve(home), trainable) as found:
         difference = found.trainable.export_graph(found.folder, to)
         side = found.trainable.load_model(found.folder).image_size
@@ -43,4 +53,4 @@ def export(
         f"model's by at most {difference:.1e} of a mean limb",
         soft_wrap=True,
     )
-    console.print(f'Next: torch.export.load("{to}").module()(images)', soft_wrap=True)
+    console.print(f"Next: {HOW_TO_RUN[to.suffix].format(file=to)}", soft_wrap=True)
