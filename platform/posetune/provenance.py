@@ -18,7 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["CODE_FILE", "DEPENDENCIES", "DIFF_BYTES", "code_of", "collect", "versions"]
+__all__ = [
+    "CODE_FILE",
+    "DEPENDENCIES",
+    "DIFF_BYTES",
+    "code_of",
+    "collect",
+    "describe_machine",
+    "versions",
+]
 
 DIFF_BYTES = 200_000
 """Largest difference to the commit that is kept, in bytes; of a larger one only the digest is."""
@@ -71,14 +79,21 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
         **_shipped_code(source),
         "versions": versions(),
         "python": sys.version.split()[0],
+        **describe_machine(),
+        "gpus": _gpus(),
+        "host": socket.gethostname(),
+        "packages": _packages(),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what the speed of a computation on the processor hangs on, as JSON values by name."""
+    return {
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "usable_cores": _usable_cores(),
         "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
-        "gpus": _gpus(),
-        "host": socket.gethostname(),
-        "packages": _packages(),
     }
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "rollback": "Point an alias at the version that it pointed at before.",
     "predict": "Estimate the pose of the person in each picture.",
     "export": "Write a model as one torch.export program, or as ONNX.",
+    "benchmark": "Measure how fast a model predicts on this machine.",
     "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
     "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
 }
