@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from support.events_table import events_table
 
 from posetune.cli.app import COMMANDS, app
 
@@ -46,6 +48,16 @@ def resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, words
 
 
+def texts_of(module: Path) -> Iterator[str]:
+    """Yield every text in a module's code, with a null where an f-string has a value."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            parts = [p.value if isinstance(p, ast.Constant) else "\0" for p in node.values]
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
 def test_the_readme_is_short_and_finished() -> None:
     text = (ROOT / "README.md").read_text()
 
@@ -80,3 +92,26 @@ def test_every_page_can_be_found_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
 
     assert [page_id(page) for page in PAGES[1:] if page_id(page) not in readme] == []
+
+
+def test_the_table_of_events_is_that_of_the_classes() -> None:
+    """Mend it with `python tests/support/events_table.py`."""
+    assert events_table() in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
+    """Each message of the page stands in the code, with anything where the page has `...`."""
+    said = {
+        text
+        for folder in ("platform", "trainables")
+        for module in (ROOT / folder).rglob("*.py")
+        for text in texts_of(module)
+    }
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    explained = re.findall(r"^\| `([^`]+)` \|", page, re.M)
+
+    assert len(explained) > 15
+    for message in explained:
+        parts = [re.escape(part.strip()) for part in message.split("...")]
+        pattern = re.compile(r"\s*\0.*".join(parts), re.S)
+        assert any(pattern.search(text) for text in said), message
