@@ -102,7 +102,11 @@ def test_a_sweep_is_run_promoted_and_submitted_from_an_empty_folder(
     installed: Installed, head: str
 ) -> None:
     where = installed("python", "-c", "import posetune, selfpose; print(posetune.__file__)").stdout
-    assert Path(where.strip()).is_relative_to(installed.bin.parent), "not the checkout's"
+    package = Path(where.strip()).parent
+    assert package.is_relative_to(installed.bin.parent), "not the checkout's"
+    typed = [p.parent.name for p in package.parent.glob("selfpose/py.typed")]
+    typed += [p.parent.name for p in package.glob("py.typed")]
+    assert typed == ["selfpose", "posetune"], "type checkers read both packages' annotations"
     installed("python", "-c", "import posetune.testing.toy as t; import pathlib; "
               "i = t.Toy.importers()['toy']; i.run(None, pathlib.Path('store'), i.options(), "
               "lambda *a, **k: None)")  # fmt: skip
