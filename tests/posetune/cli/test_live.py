@@ -69,7 +69,9 @@ def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> N
 def test_the_table_breaks_no_name(tmp_path: Path, width: int) -> None:
     names = ["discriminator.learning_rate_ratio", "lifting.learning_rate_ratio"]
     search = {name: {"float": [0.1, 10], "log": True} for name in names}
-    opening = replace(simulated_opening(search=search), defaults=dict.fromkeys(names, 1.0))
+    search["depth"] = {"int": [2, 16]}
+    defaults = {**dict.fromkeys(names, 1.0), "depth": 8}
+    opening = replace(simulated_opening(search=search), defaults=defaults)
     run = SweepRun(open_unsynced(tmp_path / "study.db"), opening)
     start(run).step({"loss": 2.0})
     out = Console(file=StringIO(), width=width)
