@@ -25,7 +25,6 @@ from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.test_looks import record_opening
 from posetune.storage import open_folder
 from posetune.study import journal
-from posetune.study.checkpoints import verified_model
 from posetune.study.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking.artifacts import upload
@@ -39,6 +38,7 @@ from posetune.tracking.connection import (
 from posetune.tracking.content import best_complete
 from posetune.tracking.naming import tag_value
 from posetune.tracking.projection import ship
+from posetune.trial.exported import verified_model
 
 __all__ = ["UNGATED_ALIAS", "Promotion", "Request", "promote", "roll_back"]
 

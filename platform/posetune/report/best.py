@@ -6,9 +6,9 @@ from posetune.api import BadInputError, Progress, silent
 from posetune.report.page import BestTrial
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
-from posetune.study.checkpoints import verified_model
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
+from posetune.trial.exported import verified_model
 
 __all__ = ["look_at_best"]
 

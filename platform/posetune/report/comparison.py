@@ -22,8 +22,8 @@ from posetune.api import BadInputError, Evaluation, MotionBootstrap, Progress, i
 from posetune.report.tables import budget_used
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
-from posetune.study.checkpoints import verified_model
 from posetune.study.view import SweepView, TrialView
+from posetune.trial.exported import verified_model
 
 __all__ = ["Compared", "compare", "comparison_json", "comparison_tables", "evaluate_for_comparison"]
 

@@ -67,9 +67,9 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
 
 @contextmanager
 def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
-    from posetune.study.checkpoints import verified_model
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
+    from posetune.trial.exported import verified_model
 
     view = read_sweep(open_database(home.database, create=False), sweep)
     trial = next((t for t in view.trials if t.number == number), None)
