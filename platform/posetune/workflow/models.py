@@ -78,5 +78,6 @@ def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
             f"{sweep}/{number}: sweep {sweep} has {len(view.trials)} trials, from 0 on; "
             f"see posetune show {sweep}"
         )
-    with verified_model(home.storage, view, trial) as (folder, _):
-        yield FoundModel(f"{sweep}/{number}", folder, load_trainable(view.spec.trainable))
+    of_sweep = load_trainable(view.spec.trainable)
+    with verified_model(home.storage, view, trial, trainable=of_sweep) as model:
+        yield FoundModel(f"{sweep}/{number} (epoch {model.epoch})", model.folder, of_sweep)
