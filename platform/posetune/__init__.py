@@ -128,16 +128,22 @@ def promote(
     *,
     alias: str = "candidate",
     seeds: int = 0,
+    trial: int | None = None,
+    epoch: int | None = None,
     store: str | None = None,
     home: _Folder = None,
 ) -> Promotion:
-    """Register the best complete trial of a sweep and point an alias at it, if the gate holds.
+    """Register the best trial of a sweep and point an alias at it, if the gate holds.
 
     Args:
         name: the sweep.
         model: the registered model's name.
         alias: the alias to move; `candidate` has no gate.
         seeds: train the three best again with so many further seeds first.
+        trial: number of the trial to promote (default: the best of those that reached the last
+            rung that any has reached).
+        epoch: the epoch to promote (default: the trial's best or last, whichever is better on the
+            whole validation split).
         store: the sweep's data, if it is not where it was.
         home: the home folder (default: POSETUNE_HOME, or `runs`).
 
@@ -145,11 +151,20 @@ def promote(
         What was decided; its `gate` is `refused` where the alias stayed.
 
     Raises:
-        BadInputError: there is no such sweep, or it has no complete trial.
+        BadInputError: there is no such sweep, trial or epoch, or its checkpoint is not kept.
     """
     from posetune.workflow.promote import promote as run
 
-    return run(name, model, alias=alias, seeds=seeds, store=store, home=_path(home))
+    return run(
+        name,
+        model,
+        alias=alias,
+        seeds=seeds,
+        trial=trial,
+        epoch=epoch,
+        store=store,
+        home=_path(home),
+    )
 
 
 def _path(folder: _Folder) -> Path | None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.tables import broken, format_params, format_seconds
+from posetune.spec.sweep import Objective
 from posetune.study.forecast import Forecaster
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
@@ -58,8 +59,10 @@ def live_table(run: SweepRun, forecaster: Forecaster, *, quiet: bool) -> Iterato
         done.set()
 
 
-def _shown(best: TrialRecord) -> str:
-    return f"{best.value:.2f} (trial {best.number} at epoch {best.epoch})"
+def _shown(best: TrialRecord, objective: Objective) -> str:
+    at = best.chosen(objective)
+    assert at is not None  # a trial without a value is not the best
+    return f"{at.value:.2f} (trial {best.number} at epoch {at.epoch})"
 
 
 class SweepBoard:
@@ -105,7 +108,7 @@ class SweepBoard:
         run = self._run
         ended = [t for t in run.trials if t.state is not None]
         best = run.best
-        shown = "none yet" if best is None else _shown(best)
+        shown = "none yet" if best is None else _shown(best, run.spec.objective)
         elapsed = format_seconds(time.monotonic() - self.started)
         return (
             f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, best so far "

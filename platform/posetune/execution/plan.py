@@ -109,9 +109,10 @@ def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterato
 
 def disk_bytes(trials: int, at_once: int, cost: Cost) -> int:
     """Return the most that checkpoints, models and figures of a sweep take at a time."""
-    # An open trial keeps two checkpoints while it writes the third; all may come to completion,
-    # as with a sampler whose every trial is better than the last.
-    return (3 * at_once + trials) * cost.checkpoint_bytes + trials * cost.model_bytes
+    # An open trial keeps its newest two checkpoints and its best while it writes the next; all may
+    # come to completion, as with a sampler whose every trial is better than the last, and keep two.
+    most = 4 * at_once + 2 * (trials - at_once)
+    return most * cost.checkpoint_bytes + trials * cost.model_bytes
 
 
 def measure(

@@ -1,6 +1,7 @@
 """Decides whether a sweep's best trial takes an alias, and takes an alias back.
 
-`promote` registers the trial (`registry`), and for every alias but `candidate` asks the gate: the
+`promote` measures the trial's best and last epoch on the whole validation split (`validation`),
+registers the better one (`registry`), and for every alias but `candidate` asks the gate: the
 test split is opened once, for the candidate and the present champion, and `gate.judge` says who is
 better. The decision, with its numbers, is written on the version and on the sweep's run before the
 alias moves. `roll_back` moves an alias to the version that it pointed at before.
@@ -23,10 +24,10 @@ from posetune.promotion.gate import Finalist, Verdict, judge, markdown
 from posetune.promotion.models import Version, fetch_model, find_alias, find_number
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.test_looks import record_opening
+from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder
 from posetune.study import journal
-from posetune.study.checkpoints import verified_model
 from posetune.study.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking.artifacts import upload
@@ -37,7 +38,6 @@ from posetune.tracking.connection import (
     patiently,
     public_address,
 )
-from posetune.tracking.content import best_complete
 from posetune.tracking.naming import tag_value
 from posetune.tracking.projection import ship
 
@@ -63,7 +63,12 @@ class Request:
     """Reason why the alias moves without asking the gate; None asks the gate."""
     finalists: Sequence[Finalist] = ()
     """Trials that were trained again, the best first, which is the candidate. If there are none,
-    the best complete trial on validation is the candidate."""
+    the candidate is the best of the trials that reached the last rung that any has reached."""
+    trial: int | None = None
+    """Number of the trial to promote instead; None takes the candidate."""
+    epoch: int | None = None
+    """Epoch to promote; None takes the best or the last one, whichever is better on the whole
+    validation split."""
     out: Path | None = None
     """Folder for the tables and pictures of the candidate's evaluation on the test split; None
     writes none. Where the test split is not opened, nothing is written."""
@@ -85,8 +90,12 @@ class Promotion:
     """Number of the trial."""
     run_id: str
     """Id of the trial's run in MLflow."""
-    value: float
-    """Value of the objective on validation."""
+    epoch: int
+    """Epoch of the trial that the version is of."""
+    value: float | None
+    """Value of the objective that the trial reported at this epoch."""
+    whole_value: float | None
+    """Value of the objective on the whole validation split; None if it could not be measured."""
     data_digest: str
     """Digest of the sweep's data."""
     uri: str
@@ -105,6 +114,9 @@ class Promotion:
     """The gate's numbers; None if the gate was not asked."""
     finalists: Sequence[Finalist] = field(default=())
     """Trials that were trained again to choose the candidate."""
+    measured: Sequence[Measured] = field(default=())
+    """Epochs of the candidate and of the finalists that were measured on the whole validation
+    split."""
 
 
 def promote(
@@ -117,7 +129,7 @@ def promote(
 ) -> Promotion:
     """Register the candidate of a sweep, and point an alias at it if the gate lets it pass.
 
-    A trial that is promoted again keeps its version. The alias `candidate` has no gate.
+    An epoch that is promoted again keeps its version. The alias `candidate` has no gate.
 
     Args:
         database: the study.
@@ -127,24 +139,40 @@ def promote(
         progress: hears how far the evaluations are.
 
     Raises:
-        BadInputError: there is no such sweep, it has no complete trial, a model is missing or
-            damaged, a name is not allowed, the test data is not the sweep's, the alias moved
-            meanwhile, MLflow cannot be reached, or the folder for the evaluation cannot be written.
+        BadInputError: there is no such sweep, trial or epoch, none has a value, a checkpoint is
+            not kept, missing or damaged, a name is not allowed, the test data is not the sweep's,
+            the alias moved meanwhile, MLflow cannot be reached, or the folder for the evaluation
+            cannot be written.
     """
     check_names(request.model, request.alias)
     view = read_sweep(database, request.sweep)
-    trial = _choose(view, request.finalists)
+    trial = _choose(view, request)
+    store = request.store or view.store
+    validation = Validation(home.storage, view, trainable, store, progress)
+    others = _measure_others(validation, view, request.finalists[1:])
     with (
-        verified_model(home.storage, view, trial) as (folder, digest),
+        validation.models(trial, request.epoch) as models,
         mlflow_faults_explained(home),
     ):
+        model, found = choose_epoch(view.spec.objective, models)
+        measured = [*(one for _, one in models), *others]
         report = ship(database, view.name, home)
         client = connect(home)
         with database.reading() as connection:
             runs = journal.read_tracked(connection, view.id, public_address(home.tracking))
         run_id = runs[trial.number]
         quality = _data_quality(view, request, trainable)
-        candidate = Candidate(view, trial, folder, digest, report.experiment_id, run_id, quality)
+        candidate = Candidate(
+            view=view,
+            trial=trial,
+            model=model,
+            measured=found,
+            not_measured=validation.missing,
+            experiment_id=report.experiment_id,
+            run_id=run_id,
+            data_quality=quality,
+            all_measured=measured,
+        )
         with exclusive(home.folder, f"registry-{request.model}"):
             version = register(client, request.model, candidate, trainable=trainable)
             champion = find_alias(client, request.model, request.alias)
@@ -169,7 +197,7 @@ def _write(result: Evaluation, out: Path, *, candidate: Candidate, decision: Pro
     """Write the candidate's evaluation as `posetune evaluate` does."""
     facts = evaluation_facts(
         f"{decision.model} version {decision.version}",
-        candidate.folder,
+        candidate.model.folder,
         store=candidate.view.store,
         store_digest=decision.data_digest,
         split="test",
@@ -214,17 +242,37 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
     return present.number, int(before)
 
 
-def _choose(view: SweepView, finalists: Sequence[Finalist]) -> TrialView:
-    """Return the trial to promote: the best finalist, or the best complete trial on validation."""
-    if finalists:
-        return next(t for t in view.trials if t.number == finalists[0].trial)
-    trial = best_complete(view)
+def _choose(view: SweepView, request: Request) -> TrialView:
+    """Return the trial to promote: the one that was named, the best finalist, or the best.
+
+    The best is that of the trials that reached the last rung that any has reached: the complete
+    ones, in a sweep that is finished.
+    """
+    number = request.finalists[0].trial if request.finalists else request.trial
+    if number is not None:
+        if number >= len(view.trials):
+            raise BadInputError(
+                f"--trial {number}: sweep {view.name} has {len(view.trials)} trials, from 0 on"
+            )
+        return view.trials[number]
+    trial = next(iter(view.promotable), None)
     if trial is None:
         raise BadInputError(
-            f"sweep {view.name}: has no complete trial to promote ({len(view.trials)} trials, the "
-            f"sweep is {view.state}); continue it with the command that started it"
+            f"sweep {view.name}: no trial has reported a value to promote ({len(view.trials)} "
+            f"trials, the sweep is {view.state}); continue it with the command that started it"
         )
     return trial
+
+
+def _measure_others(
+    validation: Validation, view: SweepView, others: Sequence[Finalist]
+) -> list[Measured]:
+    """Measure the finalists that are not the candidate, for the record."""
+    measured = []
+    for finalist in others:
+        with validation.models(view.trials[finalist.trial]) as models:
+            measured += [one for _, one in models]
+    return measured
 
 
 def _data_quality(view: SweepView, request: Request, trainable: type[Trainable]) -> str:
@@ -279,7 +327,7 @@ class _Court:
             )
             result, other = (
                 self.trainable.evaluate(model, store, "test", self.progress) if model else None
-                for model in (candidate.folder, present)
+                for model in (candidate.model.folder, present)
             )
         assert result is not None  # the candidate's folder is always given
         verdict = judge(result, other, champion_name=champion.uri if champion else "")
@@ -399,16 +447,23 @@ def _promotion(
         sweep=candidate.view.name,
         trial=candidate.trial.number,
         run_id=candidate.run_id,
-        value=float(candidate.trial.value or 0.0),
+        epoch=candidate.model.epoch,
+        value=candidate.measured.value,
+        whole_value=candidate.measured.whole_value,
         data_digest=candidate.view.store_digest,
         uri=version.uri if refused else f"models:/{request.model}@{request.alias}",
         finalists=request.finalists,
+        measured=candidate.all_measured,
         **decided,
     )
 
 
 def _number(version: Version | None) -> int | None:
     return None if version is None else version.number
+
+
+def _number_text(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.5g}"
 
 
 def _replaced_tag(alias: str) -> str:
@@ -434,6 +489,13 @@ def _text(decision: Promotion) -> str:
             f"Looks at this test split (data {decision.data_digest[:12]}) so far: "
             f"{decision.openings}."
         )
+    if decision.measured:
+        shown = "; ".join(
+            f"trial {m.trial}, epoch {m.epoch}: {_number_text(m.whole_value)} "
+            f"({_number_text(m.value)} in the sweep)"
+            for m in decision.measured
+        )
+        lines.append(f"On the whole validation split: {shown}.")
     if decision.finalists:
         seeds = "; ".join(
             f"trial {f.trial}: {f.mean:.5g} ({', '.join(f'{v:.5g}' for v in f.values)})"

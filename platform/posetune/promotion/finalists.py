@@ -7,6 +7,8 @@ So the finalists' means decide which trial is promoted; its own weights are prom
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home
@@ -17,6 +19,7 @@ from posetune.storage.whole_files import write_whole
 from posetune.study.seeding import seed_for
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
+from posetune.trial.run import EpochResult
 from posetune.trial.single import SingleTrial, forget_single, train_single
 
 __all__ = ["FINALISTS", "retrain_finalists"]
@@ -52,16 +55,15 @@ def retrain_finalists(
     Raises:
         BadInputError: no trial is complete, or the data is not the sweep's.
     """
-    trials = [t for t in view.ranked if t.state == TrialState.COMPLETE and t.value is not None][
-        :FINALISTS
-    ]
+    trials = [t for t in view.promotable if t.state == TrialState.COMPLETE][:FINALISTS]
     if not trials:
         raise BadInputError(f"sweep {view.name}: has no complete trial to train again")
     if trainable.describe_store(open_folder(store)).digest != view.store_digest:
         raise BadInputError(f"{store}: is not the data of sweep {view.name}; name it with --store")
     found = []
     for trial in trials:
-        values = [float(trial.value or 0.0)]
+        assert trial.chosen is not None  # else it is not ranked
+        values = [trial.chosen.value]
         for k in range(1, seeds + 1):
             single = _single(view, trial, home=home, store=store, number=k)
             told = _titled(progress, f"trial {trial.number}, seed {k} of {seeds}")
@@ -93,26 +95,36 @@ def _single(
 
 
 def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> float:
-    """Return the objective after the last epoch of a training, which ran before or runs now."""
-    done = single.record.with_suffix(".value.json")
-    if not done.exists():
-        value = _train(single, trainable, progress)
-        if value is None:  # a process was killed between the last checkpoint and this file
-            forget_single(single)
-            value = _train(single, trainable, progress)
-        write_whole(done, json.dumps(value))
-    return float(json.loads(done.read_text(encoding="utf-8")))
+    """Return the objective at the epoch that counts of a training, which ran before or runs now."""
+    values = _train(single, trainable, progress)
+    if len(values) < single.spec.pruner.max_epochs:
+        # A process was killed between a checkpoint and this file: one value was never written.
+        forget_single(single)
+        _values_file(single).unlink(missing_ok=True)
+        values = _train(single, trainable, progress)
+    objective = single.spec.objective
+    if objective.select == "last":
+        return values[single.spec.pruner.max_epochs]
+    return objective.best(value for value in values.values() if math.isfinite(value))
 
 
-def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> float | None:
-    """Return the objective after the last epoch; None if nothing was left to train."""
-    values: list[float] = []
-    metric = single.spec.objective.metric
-    train_single(
-        single,
-        trainable,
-        on_start=lambda _: None,
-        on_epoch=lambda result: values.append(float(result.metrics[metric])),
-        progress=progress,
-    )
-    return values[-1] if values else None
+def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> dict[int, float]:
+    """Train what is left, and return the objective by epoch; it is written after each."""
+    file, metric = _values_file(single), single.spec.objective.metric
+    values: dict[int, float] = {}
+    if file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        values = {int(epoch): float(value) for epoch, value in found.items()}
+    if len(values) == single.spec.pruner.max_epochs:
+        return values
+
+    def note(result: EpochResult) -> None:
+        values[result.epoch] = float(result.metrics[metric])
+        write_whole(file, json.dumps(values))
+
+    train_single(single, trainable, on_start=lambda _: None, on_epoch=note, progress=progress)
+    return values
+
+
+def _values_file(single: SingleTrial) -> Path:
+    return single.record.with_suffix(".values.json")

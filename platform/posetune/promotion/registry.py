@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,12 @@ from mlflow.types import Schema, TensorSpec
 
 from posetune.api import BadInputError, Trainable
 from posetune.promotion.models import Version, to_version
+from posetune.promotion.validation import Measured
 from posetune.storage.digest import digest_folder
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.connection import make_once, patiently
 from posetune.tracking.naming import tag_value
+from posetune.trial.exported import ExportedModel
 
 __all__ = ["Candidate", "check_names", "register"]
 
@@ -46,16 +49,25 @@ class Candidate:
     """The sweep."""
     trial: TrialView
     """The trial."""
-    folder: Path
-    """Folder with the exported model; its files were checked against their digest."""
-    checkpoint_digest: str
-    """Digest of the checkpoint that the exported model belongs to."""
+    model: ExportedModel
+    """Its exported model; the files of its checkpoint were checked against their digest."""
+    measured: Measured
+    """What the model came to on validation."""
+    not_measured: str
+    """Why it was not measured on the whole validation split; empty if it was."""
     experiment_id: str
     """Id of the MLflow experiment that shows the sweep."""
     run_id: str
     """Id of the trial's run."""
     data_quality: str = "not known"
     """What the import of the sweep's data left out and what its checks measured, in words."""
+    all_measured: Sequence[Measured] = ()
+    """All epochs that were measured to choose this one."""
+
+    @property
+    def checkpoint_digest(self) -> str:
+        """Digest of the checkpoint that the exported model belongs to."""
+        return self.model.digest
 
     @property
     def lineage(self) -> dict[str, str]:
@@ -66,21 +78,32 @@ class Candidate:
             "posetune.run_id": self.run_id,
             "posetune.store_digest": self.view.store_digest,
             "posetune.data_quality": tag_value(self.data_quality),
+            "posetune.epoch": str(self.model.epoch),
             "posetune.checkpoint_digest": self.checkpoint_digest,
-            "posetune.model_digest": digest_folder(self.folder),
+            "posetune.model_digest": digest_folder(self.model.folder),
             "posetune.objective": self.view.spec.objective.metric,
-            "posetune.value": repr(self.trial.value),
+            "posetune.value": repr(self.measured.value),
+            "posetune.value_on_whole_validation": self._whole_value,
             "posetune.gate": "ungated",
         }
 
     @property
     def description(self) -> str:
         """A sentence about the trial, for the version's page."""
-        objective, trial = self.view.spec.objective.metric, self.trial
+        then, number = self.measured.value, self.trial.number
+        value = "not a number" if then is None else f"{then:.6g}"
         return (
-            f"Trial {trial.number} of sweep {self.view.name}: {objective} = {trial.value:.6g} on "
-            "validation."
+            f"Trial {number} of sweep {self.view.name} after epoch {self.model.epoch}: "
+            f"{self.view.spec.objective.metric} = {value} on the frames of validation that the "
+            f"sweep looked at; on the whole validation split: {self._whole_value}."
         )
+
+    @property
+    def _whole_value(self) -> str:
+        value = self.measured.whole_value
+        if value is not None:
+            return repr(value)
+        return tag_value(self.not_measured or "not known: evaluation does not measure it")
 
 
 def register(
@@ -88,7 +111,7 @@ def register(
 ) -> Version:
     """Return the version of a candidate, which is made if there is none yet.
 
-    The same trial keeps its version.
+    The same epoch of a trial keeps its version.
 
     Args:
         client: of the tracking store.
@@ -126,7 +149,7 @@ def check_names(model: str, alias: str) -> None:
 
 
 def _find_version(client: MlflowClient, model: str, candidate: Candidate) -> Version | None:
-    """Return the version that was made of this trial before; None if there is none."""
+    """Return the version that was made of this epoch before; None if there is none."""
     for found in patiently(lambda: client.search_model_versions(f"name = '{model}'")):
         same = found.tags.get("posetune.checkpoint_digest") == candidate.checkpoint_digest
         if same and found.run_id == candidate.run_id:
@@ -217,7 +240,7 @@ def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> N
         return True if any(output.model_id == model_id for output in models) else None
 
     def make() -> bool:
-        output = LoggedModelOutput(model_id, step=candidate.trial.epochs)
+        output = LoggedModelOutput(model_id, step=candidate.model.epoch)
         client.log_outputs(candidate.run_id, [output])
         return True
 
@@ -225,7 +248,7 @@ def _link_to_run(client: MlflowClient, candidate: Candidate, model_id: str) -> N
 
 
 def _log_metrics(client: MlflowClient, candidate: Candidate, logged: LoggedModel) -> None:
-    """Log the metrics that the trial reported last to the model, with the data that the run names.
+    """Log the metrics that the trial reported at the epoch, with the data that the run names.
 
     They have the time and step of the run's own metrics, so that the run's curves get no further
     points.
@@ -236,7 +259,10 @@ def _log_metrics(client: MlflowClient, candidate: Candidate, logged: LoggedModel
     metrics = []
     for name in run.data.metrics:
         history = patiently(lambda n=name: client.get_metric_history(candidate.run_id, n))  # type: ignore[misc]
-        last = max(history, key=lambda metric: metric.step)
+        at_epoch = [metric for metric in history if metric.step == candidate.model.epoch]
+        if not at_epoch:  # a number that was not one then
+            continue
+        last = at_epoch[-1]
         metrics.append(
             Metric(
                 name,
@@ -254,7 +280,7 @@ def _log_metrics(client: MlflowClient, candidate: Candidate, logged: LoggedModel
 def _save(
     folder: Path, candidate: Candidate, logged: LoggedModel, trainable: type[Trainable]
 ) -> None:
-    predictor = trainable.load_model(candidate.folder)
+    predictor = trainable.load_model(candidate.model.folder)
     side, joints = predictor.image_size, len(predictor.joint_names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow asks for type hints, but the signature says them
@@ -262,7 +288,7 @@ def _save(
             folder,
             python_model=str(_CODE),
             model_config={"trainable": candidate.view.spec.trainable},
-            artifacts={"model": str(candidate.folder)},
+            artifacts={"model": str(candidate.model.folder)},
             code_paths=_code_paths(trainable),
             pip_requirements=_requirements(),
             signature=ModelSignature(

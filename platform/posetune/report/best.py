@@ -6,15 +6,16 @@ from posetune.api import BadInputError, Progress, silent
 from posetune.report.page import BestTrial
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
-from posetune.study.checkpoints import verified_model
-from posetune.study.states import TrialState
 from posetune.study.view import SweepView
+from posetune.trial.exported import verified_model
 
 __all__ = ["look_at_best"]
 
 
 def look_at_best(view: SweepView, storage: Storage, progress: Progress = silent) -> BestTrial:
-    """Return the figures of the best complete trial and its evaluation on the validation split.
+    """Return the figures of the best trial and its evaluation on the validation split.
+
+    Both are of the epoch that counts (`objective.select`).
 
     A model or a store that is not there any more is no error: the result says what is missing.
 
@@ -23,19 +24,19 @@ def look_at_best(view: SweepView, storage: Storage, progress: Progress = silent)
         storage: where the sweep's checkpoints are.
         progress: hears how many frames are evaluated.
     """
-    trial = next((t for t in view.ranked if t.state == TrialState.COMPLETE), None)
+    trial = view.best
     if trial is None:
-        return BestTrial(missing="no trial is complete")
+        return BestTrial(missing="no trial has reported a value")
+    trainable = load_trainable(view.spec.trainable)
     figures: dict[str, bytes] = {}
     try:
-        with verified_model(storage, view, trial) as (model, _):
-            drawn = sorted((model.parent / "figures").glob("*.png"))
+        with verified_model(storage, view, trial, trainable=trainable, progress=progress) as model:
+            drawn = sorted(model.figures.glob("*.png"))
             figures = {file.name: file.read_bytes() for file in drawn}
-            trainable = load_trainable(view.spec.trainable)
             store = open_folder(view.store)
             if trainable.describe_store(store).digest != view.store_digest:
                 raise BadInputError(f"store {view.store} has changed since the sweep")
-            evaluation = trainable.evaluate(model, store, "val", progress)
+            evaluation = trainable.evaluate(model.folder, store, "val", progress)
     except BadInputError as error:
         return BestTrial(trial.number, figures=figures, missing=str(error))
     return BestTrial(trial.number, evaluation, figures)

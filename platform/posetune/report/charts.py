@@ -113,19 +113,24 @@ def learning_curves(view: SweepView) -> str:
 
 
 def best_so_far(view: SweepView) -> str:
-    """Draw the best value of a complete trial over the training time of all trials so far.
+    """Draw the best value over the training time of all trials so far.
 
+    It is the best of any epoch, or of complete trials where the last epoch counts.
     The time is in GPU-hours, or in hours for a sweep without GPUs.
     """
     objective = view.spec.objective
     resources = view.spec.resources
-    spent, best = 0.0, None
+    is_last = objective.select == "last"
+    spent = 0.0
     points: list[tuple[float, float]] = []
     for report in view.reports:
         spent += report.seconds * resources.gpus_or_one / 3600
-        if report.epoch == view.spec.pruner.max_epochs and report.value is not None:
-            best = report.value if best is None else objective.best((best, report.value))
-            points.append((spent, best))
+        is_whole = report.epoch == view.spec.pruner.max_epochs
+        if report.value is None or (is_last and not is_whole):
+            continue
+        if not points or is_last or objective.better(report.value, points[-1][1]):
+            before = [value for _, value in points[-1:]]
+            points.append((spent, objective.best([*before, report.value])))
     if points:
         points.append((spent, points[-1][1]))
 

@@ -22,8 +22,8 @@ from posetune.api import BadInputError, Evaluation, MotionBootstrap, Progress, i
 from posetune.report.tables import budget_used
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
-from posetune.study.checkpoints import verified_model
 from posetune.study.view import SweepView, TrialView
+from posetune.trial.exported import verified_model
 
 __all__ = ["Compared", "compare", "comparison_json", "comparison_tables", "evaluate_for_comparison"]
 
@@ -103,14 +103,16 @@ def evaluate_for_comparison(
         return column
     view = column.view
     try:
-        with verified_model(storage, view, column.trial) as (model, _):
-            trainable = load_trainable(view.spec.trainable)
+        trainable = load_trainable(view.spec.trainable)
+        with verified_model(
+            storage, view, column.trial, trainable=trainable, progress=progress
+        ) as model:
             store = open_folder(view.store)
             if trainable.describe_store(store).digest != view.store_digest:
                 raise BadInputError(f"store {view.store} has changed since the sweep")
-            found = trainable.evaluate(model, store, "val", progress)
+            found = trainable.evaluate(model.folder, store, "val", progress)
     except BadInputError as error:
-        missing = f"last reported values without intervals ({error})"
+        missing = f"reported values without intervals ({error})"
         return Compared(column.name, view, column.trial, missing=missing)
     return Compared(column.name, view, column.trial, found)
 
@@ -177,7 +179,7 @@ def _settings(column: Compared) -> dict[str, Any]:
     search = spec.canonical()
     how = {
         f"{section}.{key}": value
-        for section in ("objective", "sampler", "pruner", "resources", "budget")
+        for section in ("objective", "sampler", "pruner", "resources", "budget", "keep")
         for key, value in search[section].items()
     }
     space = {f"search.{name}": value for name, value in search["search"].items()}
@@ -213,8 +215,10 @@ def _outcome(column: Compared) -> dict[str, Any]:
             "trial": trial.number,
             "trial's state": trial.state,
             "epochs": f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-            view.spec.objective.metric: trial.value,
         }
+        if trial.chosen is not None:
+            facts["counted epoch"] = f"{trial.chosen.epoch} ({view.spec.objective.select})"
+            facts[view.spec.objective.metric] = trial.chosen.value
     if column.name == view.name:
         facts["budget used"] = budget_used(view)
     return {name: value for name, value in facts.items() if value is not None}
@@ -228,9 +232,9 @@ def _metrics(column: Compared) -> dict[str, Interval | None]:
             name: (value, *intervals.get(name, (nan, nan)))
             for name, value in column.evaluation.metrics.items()
         }
-    if column.trial is None or column.trial.value is None:
+    if column.trial is None or column.trial.chosen is None:
         return {}
-    return {column.view.spec.objective.metric: (column.trial.value, nan, nan)}
+    return {column.view.spec.objective.metric: (column.trial.chosen.value, nan, nan)}
 
 
 def _paired(first: Compared, other: Compared) -> Interval | None:

@@ -37,8 +37,9 @@ class Sweep:
     def trials(self) -> pa.Table:
         """Return an Arrow table with one row per trial, best first; `.to_pandas()` converts it.
 
-        The columns are the trial's state, epochs, value, seconds, seed and the like, and one for
-        each searched parameter.
+        The columns are the trial's state, epochs, seconds, seed and the like, and one for each
+        searched parameter. `value` is the objective at `epoch`, the epoch that counts: the best or
+        the last, as `objective.select` says.
         """
         import pyarrow as pa
 
@@ -50,7 +51,9 @@ class Sweep:
                 "trial": trial.number,
                 "state": trial.state,
                 "epochs": trial.epochs,
-                "value": trial.value,
+                "value": trial.chosen.value if trial.chosen else None,
+                "epoch": trial.chosen.epoch if trial.chosen else None,
+                "last_value": trial.value,
                 "seconds": trial.seconds,
                 "seed": trial.seed,
                 "audited_at": view.audited.get(trial.number),

@@ -30,7 +30,13 @@ from posetune.report.blocks import (
 )
 from posetune.report.importance import matched_values, param_importance
 from posetune.report.pruning import pruning_balance
-from posetune.report.tables import budget_used, changed_params, count_epochs, short_names
+from posetune.report.tables import (
+    budget_used,
+    changed_params,
+    count_epochs,
+    selection_note,
+    short_names,
+)
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 
@@ -96,10 +102,10 @@ def _facts(view: SweepView) -> dict[str, str]:
         "trials": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none yet",
         "budget used": budget_used(view),
     }
-    if view.best is None or view.best.value is None:
+    if view.best is None or view.best.chosen is None:
         return facts
     value = (
-        f"{view.best.value:.4g}, trial {view.best.number} after {view.best.epochs} of "
+        f"{view.best.chosen.value:.4g}, trial {view.best.number} after {view.best.chosen.epoch} of "
         f"{view.spec.pruner.max_epochs} epochs"
     )
     return {f"best {objective.metric} ({objective.better_word} is better)": value, **facts}
@@ -114,9 +120,11 @@ def _curves(view: SweepView) -> list[Block]:
         f"{objective} of each trial on validation after each epoch; the grey lines are ASHA's "
         "rungs, dashed ones the baselines.",
     )
+    by_best = view.spec.objective.select == "best"
+    among = "of all trials at any epoch" if by_best else "among complete trials"
     so_far = Picture.of_svg(
         charts.best_so_far(view),
-        f"The best {objective} among complete trials against what all trials had cost by then.",
+        f"The best {objective} {among} against what all trials had cost by then.",
     )
     return [Grid([[curves], [so_far]])]
 
@@ -124,8 +132,8 @@ def _curves(view: SweepView) -> list[Block]:
 def _baselines(view: SweepView) -> list[Block]:
     best = view.best
     rows = [(name, value) for name, value in view.baselines.items()]
-    if best is not None and best.value is not None:
-        rows.append((f"best: trial {best.number}", best.value))
+    if best is not None and best.chosen is not None:
+        rows.append((f"best: trial {best.number}", best.chosen.value))
     rows.sort(key=lambda row: view.spec.objective.sign * row[1])
     place = next((i for i, (name, _) in enumerate(rows) if name.startswith("best: ")), None)
     shown = [(name, f"{value:.4g}") for name, value in rows]
@@ -274,13 +282,19 @@ def _trials(view: SweepView) -> list[Block]:
             trial.number,
             trial.state.lower(),
             f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-            "-" if trial.value is None else f"{trial.value:.2f}",
+            *(("-", "-") if at is None else (at.epoch, f"{at.value:.2f}")),
             *(_number(trial.params[name]) for name in names),
         )
         for trial in [*view.ranked, *rest][:MOST_ROWS]
+        for at in [trial.chosen]
     ]
-    head = ["trial", "state", "epochs", view.spec.objective.metric, *short_names(names)]
+    counted = f"{view.spec.objective.select} epoch"
+    metric = view.spec.objective.metric
+    head = ["trial", "state", "epochs", counted, metric, *short_names(names)]
     blocks: list[Block] = [PageTable(head, rows, 0 if view.best else None)]
+    note = selection_note(view)
+    if note:
+        blocks.append(Paragraph(f"{note[0].upper()}{note[1:]}."))
     epoch, leaders = view.leaders
     if leaders:
         blocks.append(Paragraph(f"The first {leaders} are compared after epoch {epoch}."))

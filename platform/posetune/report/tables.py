@@ -28,6 +28,7 @@ __all__ = [
     "format_seconds",
     "left_out",
     "next_steps",
+    "selection_note",
     "short_names",
     "sweep_list",
     "sweep_tables",
@@ -102,7 +103,9 @@ def _trial_json(trial: TrialView) -> dict[str, Any]:
         "state": trial.state,
         "params": trial.params,
         "epochs": trial.epochs,
-        "value": trial.value,
+        "value": trial.chosen.value if trial.chosen else None,
+        "epoch": trial.chosen.epoch if trial.chosen else None,
+        "last_value": trial.value,
         "mlflow_run_id": trial.mlflow_run_id,
         "seconds": round(trial.seconds, 3),
         "attempts": trial.attempts,
@@ -268,7 +271,7 @@ def sweep_list(views: list[SweepView]) -> Table:
             Text(view.state, STATE_STYLES.get(view.state, "")),
             f"{sum(t.state in ('COMPLETE', 'PRUNED', 'FAILED') for t in view.trials)}"
             f"/{view.spec.budget.trials}",
-            f"{best.value:.2f} (trial {best.number})" if best and best.value is not None else "-",
+            f"{best.chosen.value:.2f} (trial {best.number})" if best and best.chosen else "-",
             view.spec.objective.metric,
             view.store,
         )
@@ -300,7 +303,8 @@ class _Leaderboard:
         view = self._view
         value = view.spec.objective.metric.rpartition("/")[2]
         table = Table(box=SIMPLE, padding=0, pad_edge=False)
-        for name, width in (("trial", 5), ("state", 8), ("epochs", 6), (value, 7), ("time", 5)):
+        widths = {"trial": 5, "state": 8, "epochs": 6, value: 7, "at": 2, "time": 5}
+        for name, width in widths.items():
             table.add_column(broken(name), min_width=width, overflow="fold")
         for header in parameters:
             table.add_column(header, min_width=5, overflow="fold")
@@ -308,11 +312,12 @@ class _Leaderboard:
         places = {trial.number for trial in ranked}
         rest = [trial for trial in view.trials if trial.number not in places]
         for trial in [*ranked, *rest][: self._most]:
+            at = trial.chosen
             table.add_row(
                 str(trial.number),
                 Text(trial.state, STATE_STYLES.get(trial.state, "")),
                 f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-                "-" if trial.value is None else f"{trial.value:.2f}",
+                *(("-", "-") if at is None else (f"{at.value:.2f}", str(at.epoch))),
                 _clock(trial.seconds),
                 *(_format_value(trial.params[name]) for name in view.spec.search),
             )
@@ -321,7 +326,8 @@ class _Leaderboard:
     def _notes(self) -> str:
         view, most = self._view, self._most
         epoch, leaders = view.leaders
-        notes = []
+        note = selection_note(view)
+        notes = [note] if note else []
         if leaders:
             many = f"the first {leaders} are ranked by their values"
             one = "the first is ranked by its value"
@@ -331,15 +337,30 @@ class _Leaderboard:
         return "; ".join(notes)
 
 
+def selection_note(view: SweepView) -> str:
+    """Return what flatters the best trial's value, in words; empty where the last epoch counts."""
+    best = view.best
+    if view.spec.objective.select == "last" or best is None or best.chosen is None:
+        return ""
+    extreme = "minimum" if view.spec.objective.mode == "min" else "maximum"
+    return (
+        f"trial {best.number}'s {best.chosen.value:.2f} is the {extreme} over "
+        f"{count_epochs(best.epochs)} on the frames of validation that a sweep looks at, so it "
+        "flatters; `promote` measures on the whole validation split"
+    )
+
+
 def _comparison(view: SweepView) -> Table:
     """Return a table of the best trial and the trivial baselines, the best value first."""
     best = view.best
     rows = [(f"baseline: {name}", value) for name, value in view.baselines.items()]
-    if best is not None and best.value is not None:
-        rows.append((f"best: trial {best.number} after {count_epochs(best.epochs)}", best.value))
-    default = next((t for t in view.trials if t.number == 0 and t.value is not None), None)
-    if default is not None and default is not best and default.value is not None:
-        rows.append((f"defaults: trial 0 after {count_epochs(default.epochs)}", default.value))
+    if best is not None and best.chosen is not None:
+        after = count_epochs(best.chosen.epoch)
+        rows.append((f"best: trial {best.number} after {after}", best.chosen.value))
+    default = next((t for t in view.trials if t.number == 0), None)
+    if default is not None and default is not best and default.chosen is not None:
+        after = count_epochs(default.chosen.epoch)
+        rows.append((f"defaults: trial 0 after {after}", default.chosen.value))
     table = Table(f"{view.spec.objective.metric} on validation", "value", box=SIMPLE)
     for name, value in sorted(rows, key=lambda row: view.spec.objective.sign * row[1]):
         style = "bold" if name.startswith("best") else ""

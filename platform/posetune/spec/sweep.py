@@ -36,6 +36,11 @@ class Objective(Frozen):
     mode: Literal["min", "max"] = Field(
         description="Whether a lower (`min`) or a higher (`max`) value of the metric is better."
     )
+    select: Literal["best", "last"] = Field(
+        "best",
+        description="Epoch by which a trial is ranked and promoted: the `best` of those that it "
+        "reported, or the `last`. Sampler and pruner see the values of all epochs either way.",
+    )
 
     @property
     def sign(self) -> int:
@@ -218,6 +223,18 @@ class Budget(Frozen):
     )
 
 
+class Keep(Frozen):
+    """Says which checkpoints stay in storage beyond those that the sweep itself needs."""
+
+    best: int = Field(
+        3,
+        ge=0,
+        strict=True,
+        description="Number of best trials of which the best and the last checkpoint are kept "
+        "though they were cut or failed. Trials that are open or complete keep theirs anyway.",
+    )
+
+
 class SweepSpec(Frozen):
     """Holds everything that a sweep file says."""
 
@@ -246,11 +263,17 @@ class SweepSpec(Frozen):
     pruner: Pruner = Field(description="When trials are cut, and how many epochs one may last.")
     resources: Resources = Field(Resources(), description="What each trial takes of the cluster.")
     budget: Budget = Field(description="Limits at which the sweep ends.")
+    keep: Keep = Field(Keep(), description="Which checkpoints stay in storage.")
 
     def with_share(self, gpu: float) -> SweepSpec:
         """Return a copy of the sweep in which each trial takes `gpu` of one GPU, 0 < gpu <= 1."""
         resources = self.resources.model_copy(update={"gpu": gpu})
         return self.model_copy(update={"resources": resources})
+
+    def selecting(self, select: Literal["best", "last"]) -> SweepSpec:
+        """Return a copy of the sweep in which this epoch of a trial counts."""
+        objective = self.objective.model_copy(update={"select": select})
+        return self.model_copy(update={"objective": objective})
 
     def canonical(self) -> dict[str, Any]:
         """Return the sweep as JSON values, with all defaults, so that equal sweeps give equal JSON.

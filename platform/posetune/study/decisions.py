@@ -24,7 +24,7 @@ from posetune.study.events import (
     TrialAsked,
     TrialEnded,
 )
-from posetune.study.records import CheckpointRecord
+from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.rungs import Decision
 from posetune.study.seeding import seed_for
 from posetune.study.state import SweepState
@@ -32,6 +32,9 @@ from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed
 
 __all__ = ["Decider"]
+
+_UNFINISHED = (TrialState.PRUNED, TrialState.FAILED)
+"""How a trial ends whose checkpoints are kept only while it is among the best."""
 
 
 class Decider:
@@ -116,11 +119,12 @@ class Decider:
     ) -> Reported | EpochRepeated:
         """Return the event of an epoch of a trial's newest attempt, with what the rungs decide."""
         trial, at = self._state.trials[number], self._clock()
-        released = _released(trial, checkpoint)
         if epoch in trial.values:
+            released = self._released(trial, checkpoint, trial.best)
             return EpochRepeated(at, number, trial.attempt, epoch, checkpoint, released)
         value = metrics.get(self._state.spec.objective.metric, math.nan)
         objective = float(value) if math.isfinite(value) else None
+        best = self._best_with(trial, epoch, objective)
         verdict = self._state.rungs.decide(number, epoch, objective)
         return Reported(
             at=at,
@@ -132,14 +136,15 @@ class Decider:
             seconds=seconds,
             is_audited=verdict.is_audited,
             checkpoint=checkpoint,
-            released=released,
+            released=self._released(trial, checkpoint, best),
+            displaced=self._displaced(trial, best),
             metrics={k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
         )
 
     def hand_over(self, number: int, checkpoint: CheckpointRecord) -> HandedOver:
         """Return the event that a trial's newest attempt saved within an epoch and stops."""
         trial = self._state.trials[number]
-        released = _released(trial, checkpoint)
+        released = self._released(trial, checkpoint, trial.best)
         return HandedOver(self._clock(), number, trial.attempt, checkpoint, released)
 
     def set_aside(self, number: int) -> SetAside | None:
@@ -176,7 +181,47 @@ class Decider:
         waiting = (self._state.trials[number] for number in self._state.waiting)
         return [trial.number for trial in waiting if trial.decision != Decision.CONTINUE]
 
+    # -- which checkpoints are let go --------------------------------------------------------------
+
+    def _best_with(self, trial: TrialRecord, epoch: int, value: float | None) -> EpochValue | None:
+        """Return a trial's best epoch once it has reported another value."""
+        best, better = trial.best, self._state.spec.objective.better
+        if value is None or (best is not None and not better(value, best.value)):
+            return best
+        return EpochValue(epoch, value)
+
+    def _released(
+        self,
+        trial: TrialRecord,
+        checkpoint: CheckpointRecord | None,
+        best: EpochValue | None,
+    ) -> tuple[str, ...]:
+        """Return the folders that an open trial does not need once it has another checkpoint."""
+        if checkpoint is None:
+            return ()
+        every = [*trial.checkpoints, checkpoint]
+        return _folders(split_needed(every, None, best=self._kept_epoch(best))[1])
+
+    def _displaced(self, trial: TrialRecord, best: EpochValue | None) -> tuple[int, ...]:
+        """Return the ended trials that are not among the best once a trial has a new best."""
+        state = self._state
+        if best is None or best == trial.best or not state.keeps_best:
+            return ()
+        staying = state.leading_with(trial.number, best.value)
+        left = [state.trials[number] for number in state.leading if number not in staying]
+        return tuple(one.number for one in left if one.state in _UNFINISHED and one.checkpoints)
+
+    def _kept_epoch(self, best: EpochValue | None) -> int | None:
+        """Return the epoch whose checkpoint is kept because it is a trial's best."""
+        return best.epoch if best is not None and self._state.keeps_best else None
+
     def _end(self, trial: TrialRecord, state: TrialState, reason: str) -> TrialEnded:
+        _, gone = split_needed(
+            trial.checkpoints,
+            state,
+            best=self._kept_epoch(trial.best),
+            is_among_best=self._state.keeps_best and self._state.is_among_best(trial.number),
+        )
         return TrialEnded(
             at=self._clock(),
             trial=trial.number,
@@ -184,15 +229,8 @@ class Decider:
             epoch=trial.epoch,
             value=trial.value,
             reason=reason,
-            released=_folders(split_needed(trial.checkpoints, state)[1]),
+            released=_folders(gone),
         )
-
-
-def _released(trial: TrialRecord, checkpoint: CheckpointRecord | None) -> tuple[str, ...]:
-    """Return the folders that an open trial does not need once it has another checkpoint."""
-    if checkpoint is None:
-        return ()
-    return _folders(split_needed([*trial.checkpoints, checkpoint], None)[1])
 
 
 def _folders(checkpoints: list[CheckpointRecord]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from posetune.study.rungs import Decision
 from posetune.study.states import TrialState
 
 __all__ = [
+    "BEST_COUNTS_SINCE",
     "COLUMNS",
     "SEMANTICS",
     "AttemptBegun",
@@ -48,12 +49,15 @@ __all__ = [
     "kind_of",
 ]
 
-SEMANTICS = 1
+SEMANTICS = 2
 """The rules of sampler, rungs, ranking and budget that a sweep begins with today.
 
 Raise it with every change of a default that would make a sweep that is under way choose otherwise,
 and let the code that changed ask `SweepState.semantics` which rules a sweep was begun with.
 """
+BEST_COUNTS_SINCE = 2
+"""From these rules on the best epoch of a trial counts and its checkpoint is kept; before, the last
+one counted, and nothing was kept of a trial that was cut or failed."""
 
 
 # -- the sweep as a whole ------------------------------------------------------------------------
@@ -186,7 +190,10 @@ class Reported:
     """Whether ASHA would have cut the trial here, and it runs on to show what cutting costs."""
     checkpoint: CheckpointRecord | None = None
     released: tuple[str, ...] = ()
-    """The folders of the checkpoints that nothing needs from now on."""
+    """The folders of the trial's checkpoints that nothing needs from now on."""
+    displaced: tuple[int, ...] = ()
+    """The ended trials that are not among the sweep's best any more, since this one is: nothing
+    needs their checkpoints from now on."""
     metrics: Mapping[str, float | None] | None = None
     """All that was reported; None where it was not asked for in reading."""
 
@@ -302,8 +309,9 @@ def encode(event: Event) -> dict[str, Any]:
     }
     if "checkpoint" in data:
         data["checkpoint"] = dataclasses.asdict(data["checkpoint"])
-    if "released" in data:
-        data["released"] = list(data["released"])
+    for name in ("released", "displaced"):
+        if name in data:
+            data[name] = list(data[name])
     row = {name: getattr(event, name) for name in _HAS[cls]}
     return {"kind": _KINDS[cls], **dict.fromkeys(COLUMNS), **row, "data": data}
 
@@ -329,6 +337,8 @@ def decode(
         data["checkpoint"] = CheckpointRecord(**data["checkpoint"])
     if "released" in data:
         data["released"] = tuple(data["released"])
+    if "displaced" in data:
+        data["displaced"] = tuple(data["displaced"])
     if "decision" in data:
         data["decision"] = Decision(data["decision"])
     elif "state" in data:

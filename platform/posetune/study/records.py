@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from posetune.spec.parameters import Scalar
 
-__all__ = ["Attempt", "CheckpointRecord", "Report"]
+__all__ = ["Attempt", "CheckpointRecord", "EpochValue", "Report", "SweepBest"]
 
 
 class Report(NamedTuple):
@@ -27,6 +27,25 @@ class Report(NamedTuple):
     """What the rungs said of it."""
 
 
+class EpochValue(NamedTuple):
+    """An epoch of a trial and the objective at it."""
+
+    epoch: int
+    value: float
+
+
+class SweepBest(NamedTuple):
+    """The best value of a sweep up to one of its reports."""
+
+    at: float
+    """When it was reported; seconds since the epoch."""
+    reports: int
+    """How many reports of epochs there were by then, this one included."""
+    trial: int
+    epoch: int
+    value: float
+
+
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """A committed checkpoint."""
@@ -39,6 +58,11 @@ class CheckpointRecord:
     bytes: int
     partial_s: float | None = None
     """Seconds trained since the last whole epoch, where it was saved within one."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was saved at the end of an epoch, and not within one."""
+        return self.partial_s is None
 
     @property
     def progress(self) -> tuple[int, bool]:

@@ -16,7 +16,7 @@ from typing import Any
 from posetune.spec.sweep import Budget, SweepSpec
 from posetune.study import events
 from posetune.study.budget import BudgetLedger
-from posetune.study.records import CheckpointRecord
+from posetune.study.records import CheckpointRecord, EpochValue, SweepBest
 from posetune.study.rungs import Rungs, compared_epochs
 from posetune.study.trials import TrialRecord
 
@@ -51,6 +51,10 @@ class SweepState:
         """What to say of them."""
         self.trials: list[TrialRecord] = []
         """By number."""
+        self.leading: list[int] = []
+        """The trials with the best values, at whichever epochs: as many as the sweep keeps."""
+        self.bests: list[SweepBest] = []
+        """Every best value that the sweep has had, so each better than the one before."""
         self.ended: list[int] = []
         """The trials that have ended, in the order of their ends."""
         self.waiting: list[int] = []
@@ -82,6 +86,27 @@ class SweepState:
         """For how long drivers have been at work."""
         return self.driven_before_s + self._last_at - self.opened_at
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoints of best epochs are kept."""
+        return self.semantics >= events.BEST_COUNTS_SINCE
+
+    def leading_with(self, number: int, value: float) -> list[int]:
+        """Return the best trials once one of them stands at a value that it never reached before.
+
+        Values at best epochs only improve, so whoever is not among them comes in by a value of its
+        own alone.
+        """
+        bests = {n: best.value for n in self.leading if (best := self.trials[n].best) is not None}
+        bests[number] = value
+        sign = self.spec.objective.sign
+        ranked = sorted(bests, key=lambda n: (sign * bests[n], n))
+        return ranked[: max(1, self.spec.keep.best)]
+
+    def is_among_best(self, number: int) -> bool:
+        """Whether a trial is one of the best that `keep` means."""
+        return number in self.leading[: self.spec.keep.best]
+
     def apply(self, event: events.Event) -> None:
         """Take in the next event."""
         self.seq += 1
@@ -92,6 +117,8 @@ class SweepState:
 
     def _sweep_started(self, event: events.SweepStarted) -> None:
         self.semantics = event.semantics
+        if not self.keeps_best:
+            self.spec = self.spec.selecting("last")
         self.prior, self.notes = event.prior, event.notes
         self.opened_at = self._last_at = event.at
 
@@ -157,12 +184,27 @@ class SweepState:
         self.rungs.record(event.trial, epoch, value, is_audited=event.is_audited)
         trial.epoch, trial.value, trial.decision = epoch, value, event.decision
         trial.values[epoch] = value
+        if value is not None:
+            self._note_best(trial, event.at, EpochValue(epoch, value))
         if value is not None and epoch in self._compared:
             trial.standing = (epoch, value)
         self.ledger.count_epoch(trial.last_s, event.seconds)
         trial.seconds += event.seconds
         trial.last_s = event.seconds
         self._saved(trial, event.at, event.checkpoint, event.released)
+        for number in event.displaced:
+            self.trials[number].checkpoints = []
+
+    def _note_best(self, trial: TrialRecord, at: float, reported: EpochValue) -> None:
+        """Take in a value: it may be the best of its trial, and that the best of the sweep."""
+        better = self.spec.objective.better
+        if trial.best is not None and not better(reported.value, trial.best.value):
+            return
+        self.leading = self.leading_with(trial.number, reported.value)
+        trial.improvements.append(reported)
+        if not self.bests or better(reported.value, self.bests[-1].value):
+            reports = self.ledger.epochs + 1
+            self.bests.append(SweepBest(at, reports, trial.number, *reported))
 
     def _epoch_repeated(self, event: events.EpochRepeated) -> None:
         self._saved(self.trials[event.trial], event.at, event.checkpoint, event.released)

@@ -282,6 +282,8 @@ class SweepRun:
     def best(self) -> TrialRecord | None:
         """The best trial so far, ranked as the finished sweep will be."""
         objective = self.spec.objective
+        if objective.select == "best":
+            return self.trials[self.state.leading[0]] if self.state.leading else None
         judged = [
             trial
             for trial in list(self.trials)
@@ -351,6 +353,8 @@ class SweepRun:
         if not isinstance(event, TrialEnded) and event.checkpoint is not None:
             saved.append(event.checkpoint)
         gone = [checkpoint for checkpoint in saved if checkpoint.folder in event.released]
+        if isinstance(event, Reported):
+            gone += [c for number in event.displaced for c in self.trials[number].checkpoints]
         if gone:
             self._released.setdefault(event.trial, []).extend(gone)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective
-from posetune.study.records import CheckpointRecord
+from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.rungs import Decision, Standing, place
 from posetune.study.states import TrialState
 
@@ -88,6 +88,8 @@ class TrialRecord:
     """The objective at the last report."""
     values: dict[int, float | None] = field(default_factory=dict)
     """The objective at every report, by epoch; None where it was not a number."""
+    improvements: list[EpochValue] = field(default_factory=list)
+    """The epochs at which it stood better than ever before; the last of them is its best."""
     decision: Decision = Decision.CONTINUE
     """What the rungs said of the last report."""
     standing: Standing | None = None
@@ -109,6 +111,17 @@ class TrialRecord:
     """The key of each shared stage product that it used."""
     holding: Holding = field(default_factory=Holding)
     """For how long its attempts have held their resources."""
+
+    @property
+    def best(self) -> EpochValue | None:
+        """The epoch with the best value, the earlier of equal ones; None while there is none."""
+        return self.improvements[-1] if self.improvements else None
+
+    def chosen(self, objective: Objective) -> EpochValue | None:
+        """Return the epoch that counts: the best or the last, as the objective says."""
+        if objective.select == "best":
+            return self.best
+        return None if self.value is None else EpochValue(self.epoch, self.value)
 
     def decided(self, epoch: int) -> Decision:
         """Return what the rungs said of an epoch that was reported: only the last one ends it."""
@@ -137,22 +150,36 @@ class TrialRecord:
 
 
 def split_needed(
-    checkpoints: Sequence[CheckpointRecord], state: TrialState | None
+    checkpoints: Sequence[CheckpointRecord],
+    state: TrialState | None,
+    *,
+    best: int | None = None,
+    is_among_best: bool = False,
 ) -> tuple[list[CheckpointRecord], list[CheckpointRecord]]:
     """Return the checkpoints of a trial that are needed, and those that nothing needs any more.
 
-    An open trial keeps its newest two (the newest may turn out broken), a complete one its last,
-    which holds the model; a trial that was cut or failed keeps none. A checkpoint that was
-    followed by one that is not further had turned out broken.
+    Every trial that keeps any keeps that of its best epoch. Besides, an open trial keeps its newest
+    two (the newest may turn out broken), and one that has ended its last. A trial that was cut or
+    failed keeps any only while it is among the sweep's best. A checkpoint that was followed by one
+    that is not further had turned out broken.
 
     Args:
         checkpoints: in the order in which they were committed.
         state: how the trial ended; None while it is open.
+        best: the best epoch; None where its checkpoint is not kept for that.
+        is_among_best: whether the trial is among the sweep's best; it counts for one that was cut
+            or failed.
     """
     kept: list[CheckpointRecord] = []
     for checkpoint in checkpoints:
         kept = [c for c in kept if c.progress < checkpoint.progress]
         kept.append(checkpoint)
-    needed = {None: 2, TrialState.COMPLETE: 1}.get(state, 0)
-    kept = kept[len(kept) - needed :] if needed < len(kept) else kept
-    return kept, [c for c in checkpoints if c not in kept]
+    newest = {None: 2, TrialState.COMPLETE: 1}.get(state, 1 if is_among_best else 0)
+    after = len(kept) - newest
+    keeps_best = newest > 0
+    needed = [
+        checkpoint
+        for place, checkpoint in enumerate(kept)
+        if place >= after or (keeps_best and checkpoint.is_whole and checkpoint.epoch == best)
+    ]
+    return needed, [c for c in checkpoints if c not in needed]

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, RowMapping, select
 
 from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
-from posetune.spec.sweep import SweepSpec
+from posetune.spec.sweep import Objective, SweepSpec
 from posetune.study import journal, schema
 from posetune.study.database import Database
 from posetune.study.events import Reported
 from posetune.study.lease import is_live
-from posetune.study.records import CheckpointRecord, Report
+from posetune.study.records import CheckpointRecord, EpochValue, Report, SweepBest
 from posetune.study.rungs import Standing, place
 from posetune.study.state import StageUse, SweepState
 from posetune.study.states import SweepStatus, TrialState
@@ -55,8 +55,12 @@ class TrialView:
     seed: int
     reason: str
     mlflow_run_id: str | None
-    checkpoint: CheckpointRecord | None = None
-    """The newest that is kept."""
+    chosen: EpochValue | None = None
+    """The epoch that counts, its best or its last, as the sweep's `objective.select` says."""
+    improvements: tuple[EpochValue, ...] = ()
+    """The epochs at which it stood better than ever before; the last of them is its best."""
+    checkpoints: tuple[CheckpointRecord, ...] = ()
+    """Those that are kept, in the order in which they were committed."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
     asked: float = 0.0
@@ -69,6 +73,16 @@ class TrialView:
     """Where it is compared with others; None before the first rung."""
     stages: dict[str, str] = field(default_factory=dict)
     """The key of each shared stage product that it used."""
+
+    @property
+    def checkpoint(self) -> CheckpointRecord | None:
+        """The newest that is kept."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    def checkpoint_of(self, epoch: int) -> CheckpointRecord | None:
+        """Return the checkpoint that is kept of the end of an epoch; None where there is none."""
+        kept = [saved for saved in self.checkpoints if saved.is_whole and saved.epoch == epoch]
+        return kept[-1] if kept else None
 
 
 class LeftOut(NamedTuple):
@@ -103,7 +117,9 @@ class SweepView:
     """The trials that ran on where ASHA would have cut them, and at which epoch."""
     stages: dict[str, StageUse] = field(default_factory=dict)
     best_metrics: dict[str, float | None] = field(default_factory=dict)
-    """All that the best trial reported last; only where one sweep is read."""
+    """All that the best trial reported at the epoch that counts; only where one sweep is read."""
+    bests: tuple[SweepBest, ...] = ()
+    """Every best value that the sweep has had at any epoch, so each better than the one before."""
     stopped: str = ""
     """Why the last driver stopped."""
     waits_for: str = ""
@@ -118,7 +134,13 @@ class SweepView:
 
     @cached_property
     def ranked(self) -> list[TrialView]:
-        """The trials with a value, best first, as `rungs.place` sorts them."""
+        """The trials with a value, best first.
+
+        Where the best epoch counts, they are sorted by the values there. Where the last one counts,
+        trials that failed are left out, and the others are sorted as `rungs.place` sorts them.
+        """
+        if self.spec.objective.select == "best":
+            return sorted((t for t in self.trials if t.chosen is not None), key=self._by_best)
 
         def key(trial: TrialView) -> tuple[float, ...]:
             return place(
@@ -132,9 +154,22 @@ class SweepView:
         judged = [t for t in self.trials if t.value is not None and t.state != TrialState.FAILED]
         return sorted(judged, key=key)
 
+    def _by_best(self, trial: TrialView) -> tuple[float, ...]:
+        assert trial.chosen is not None  # only trials with a value are sorted
+        return (self.spec.objective.sign * trial.chosen.value, trial.number)
+
+    @cached_property
+    def promotable(self) -> list[TrialView]:
+        """The trials that reached the last rung that any has reached, best first.
+
+        In a sweep that is finished, they are the complete ones.
+        """
+        last = max((epoch for epoch, _ in self.standings.values()), default=0)
+        return [t for t in self.ranked if self.standings.get(t.number, (0, 0.0))[0] == last]
+
     @property
     def best(self) -> TrialView | None:
-        """The best trial among those that reached the highest rung."""
+        """The first in the ranking."""
         return next(iter(self.ranked), None)
 
     @property
@@ -158,7 +193,12 @@ class SweepView:
 
     @property
     def leaders(self) -> tuple[int, int]:
-        """The epoch at which the first in the ranking are compared, and how many they are."""
+        """The epoch at which the first in the ranking are compared, and how many they are.
+
+        They are 0 where trials are compared by their best epochs.
+        """
+        if self.spec.objective.select == "best":
+            return 0, 0
         if self.best is None or self.best.number not in self.standings:
             return 0, 0
         top, _ = self.standings[self.best.number]
@@ -195,11 +235,11 @@ def read_sweep(database: Database, name: str) -> SweepView:
                 + (f"there is {known}" if known else "it holds none yet")
             )
         view = _view(connection, row)
-        if view.best is None:
+        if view.best is None or view.best.chosen is None:
             return view
-        number, before = view.best.number, view.best.epochs - 1
-        last = journal.read_metrics(connection, view.id, number=number, after=before)
-        return dataclasses.replace(view, best_metrics=dict(last[-1].metrics or {}))
+        number, epoch = view.best.number, view.best.chosen.epoch
+        since = journal.read_metrics(connection, view.id, number=number, after=epoch - 1)
+        return dataclasses.replace(view, best_metrics=dict(since[0].metrics or {}))
 
 
 def find_run(database: Database, run_id: str) -> tuple[str, int]:
@@ -241,7 +281,8 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
             reports.append(Report(event.trial, event.epoch, *said))
     live = _has_live_driver(connection, row["id"])
     runs = {run.trial: run.run_id for run in journal.read_runs(connection, row["id"])}
-    trials = tuple(_trial(trial, live, runs.get(trial.number)) for trial in state.trials)
+    objective = state.spec.objective
+    trials = tuple(_trial(trial, objective, live, runs.get(trial.number)) for trial in state.trials)
     return SweepView(
         id=row["id"],
         name=row["name"],
@@ -257,6 +298,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         ended=tuple(state.ended),
         audited=state.rungs.audited,
         baselines=state.baselines,
+        bests=tuple(state.bests),
         stages={name: state.stages[name] for name in sorted(state.stages)},
         waits_for=state.waits_for_room if live else "",
         stopped="" if live else state.stopped or "the driver died",
@@ -264,7 +306,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
     )
 
 
-def _trial(trial: TrialRecord, live: bool, run_id: str | None) -> TrialView:
+def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | None) -> TrialView:
     return TrialView(
         number=trial.number,
         state=trial.state or (TrialState.RUNNING if live else TrialState.INTERRUPTED),
@@ -276,7 +318,9 @@ def _trial(trial: TrialRecord, live: bool, run_id: str | None) -> TrialView:
         seed=trial.seed,
         reason=trial.reason or _why_open(trial),
         mlflow_run_id=run_id,
-        checkpoint=trial.checkpoints[-1] if trial.checkpoints else None,
+        chosen=trial.chosen(objective),
+        improvements=tuple(trial.improvements),
+        checkpoints=tuple(trial.checkpoints),
         placement=trial.placement,
         asked=trial.asked,
         ended=trial.ended,

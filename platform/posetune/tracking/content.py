@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from posetune.home import Home
 from posetune.spec.registration import load_trainable
-from posetune.spec.sweep import configure
+from posetune.spec.sweep import Objective, configure
 from posetune.storage.digest import digest_json
 from posetune.study.budget import unit
 from posetune.study.events import Reported
@@ -27,6 +27,8 @@ from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value
 
 __all__ = [
+    "BEST_CHECKPOINT_TAG",
+    "BEST_EPOCH_METRIC",
     "CHECKPOINT_TAG",
     "SECONDS_METRIC",
     "SWEEP_TAG",
@@ -63,6 +65,10 @@ _IN_FILES = ("diff.text", "packages")
 """Facts of the provenance that are among the run's files and not among its tags."""
 CHECKPOINT_TAG = "posetune.checkpoint."
 """How the names of the tags begin that say where a trial's newest checkpoint lies."""
+BEST_CHECKPOINT_TAG = f"{CHECKPOINT_TAG}best."
+"""How the names of the tags begin that say where the checkpoint of a trial's best epoch lies."""
+BEST_EPOCH_METRIC = "best/epoch"
+"""Metric with the epoch that a run's best value is of."""
 _PROVENANCE_TAGS = 60
 """Number of facts of the provenance that become tags at most; MLflow takes 100 tags in one call."""
 _SHORT = 200
@@ -108,6 +114,7 @@ def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, st
     tags = {
         "posetune.sweep": view.name,
         "posetune.state": trial.state.lower(),
+        "posetune.select": view.spec.objective.select,
         "posetune.reason": trial.reason,
         "posetune.epochs": trial.epochs,
         "posetune.attempts": trial.attempts,
@@ -123,6 +130,13 @@ def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, st
             f"{CHECKPOINT_TAG}epoch": trial.checkpoint.epoch,
             f"{CHECKPOINT_TAG}digest": trial.checkpoint.digest,
             f"{CHECKPOINT_TAG}bytes": trial.checkpoint.bytes,
+        }
+    best = trial.checkpoint_of(trial.improvements[-1].epoch) if trial.improvements else None
+    if best is not None:
+        tags |= {
+            f"{BEST_CHECKPOINT_TAG}uri": home.storage.uri(best.folder),
+            f"{BEST_CHECKPOINT_TAG}epoch": best.epoch,
+            f"{BEST_CHECKPOINT_TAG}digest": best.digest,
         }
     tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in trial.stages.items()}
     return {name: tag_value(value) for name, value in tags.items()}
@@ -143,16 +157,26 @@ def trial_params(view: SweepView, trial: TrialView) -> dict[str, str]:
     return {entity_key(name): param_value(value) for name, value in _flatten(config).items()}
 
 
-def report_metrics(reports: Iterable[Reported]) -> list[Metric]:
+def report_metrics(view: SweepView, trial: TrialView, reports: Iterable[Reported]) -> list[Metric]:
     """Return the metrics of reports, one step per epoch; values that are no numbers are left out.
 
+    Where the best epoch counts, an epoch at which the trial stood better than ever before also has
+    the best value so far and itself as metrics.
+
     Args:
+        view: the sweep.
+        trial: the trial that reported.
         reports: reports that were read with their metrics.
     """
+    objective = view.spec.objective
+    improved = dict(trial.improvements) if objective.select == "best" else {}
     metrics = []
     for report in reports:
         values = {entity_key(name): value for name, value in (report.metrics or {}).items()}
         values[SECONDS_METRIC] = report.seconds
+        if report.epoch in improved:
+            values[_best_metric(objective)] = improved[report.epoch]
+            values[BEST_EPOCH_METRIC] = report.epoch
         metrics += [
             Metric(name, float(value), _milliseconds(report.at), report.epoch)
             for name, value in values.items()
@@ -166,12 +190,13 @@ def report_metrics(reports: Iterable[Reported]) -> list[Metric]:
 
 def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
     """Return the tags of the sweep's own run."""
-    best = best_complete(view)
+    best = _best(view)
     tags: dict[str, Any] = {
         "posetune.sweep": view.name,
         "posetune.state": view.state.lower(),
         "posetune.reason": view.stopped,
         "posetune.objective": f"{view.spec.objective.metric} ({view.spec.objective.mode})",
+        "posetune.select": view.spec.objective.select,
         "posetune.trials": len(view.trials),
         "posetune.seed": view.spec.sampler.seed,
         "posetune.resources.cpu": view.spec.resources.cpu,
@@ -180,8 +205,12 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
         "posetune.store_digest": view.store_digest,
         "mlflow.note.content": describe_sweep(view, home),
     }
-    if best is not None:
-        tags |= {"posetune.best_trial": best.number, "posetune.best_value": best.value}
+    if best is not None and best.chosen is not None:
+        tags |= {
+            "posetune.best_trial": best.number,
+            "posetune.best_epoch": best.chosen.epoch,
+            "posetune.best_value": best.chosen.value,
+        }
     tags |= _provenance_tags(view)
     return {name: tag_value(value) for name, value in tags.items()}
 
@@ -225,7 +254,11 @@ def _provenance_tags(view: SweepView) -> dict[str, Any]:
 
 
 def sweep_metrics(view: SweepView) -> list[Metric]:
-    """Return the best value so far, one step per ended trial, and the baselines at step 0."""
+    """Return the best value so far, with its epoch, and the baselines at step 0.
+
+    The step of a best value is the number of reports that all trials had made by then. Where the
+    last epoch counts, only complete trials count, and the step is the number of ended trials.
+    """
     objective = view.spec.objective
     unit = load_trainable(view.spec.trainable).metrics[objective.metric].unit
     metrics = [
@@ -234,7 +267,13 @@ def sweep_metrics(view: SweepView) -> list[Metric]:
         )
         for name, value in view.baselines.items()
     ]
-    name = entity_key(f"best/{objective.metric}")
+    name = _best_metric(objective)
+    if objective.select == "best":
+        for found in view.bests:
+            at = _milliseconds(found.at)
+            metrics.append(Metric(name, found.value, at, found.reports))
+            metrics.append(Metric(BEST_EPOCH_METRIC, float(found.epoch), at, found.reports))
+        return metrics
     best = None
     for step, number in enumerate(view.ended, start=1):
         trial = view.trials[number]
@@ -245,13 +284,23 @@ def sweep_metrics(view: SweepView) -> list[Metric]:
     return metrics
 
 
+def _best_metric(objective: Objective) -> str:
+    """Return the name of the metric with the best value so far, of a trial or of the sweep."""
+    return entity_key(f"best/{objective.metric}")
+
+
+def _best(view: SweepView) -> TrialView | None:
+    """Return the best trial of a sweep; where the last epoch counts, only of complete ones."""
+    return view.best if view.spec.objective.select == "best" else best_complete(view)
+
+
 def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
     """Return the Markdown that the page of a trial's run begins with."""
     objective = view.spec.objective
     rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
-    if trial.value is not None:
-        after = f"after {trial.epochs} of {view.spec.pruner.max_epochs} epochs"
-        rows.insert(0, f"| **trial {trial.number}, {after}** | **{trial.value:.4g}** |")
+    if trial.chosen is not None:
+        after = f"after {trial.chosen.epoch} of {view.spec.pruner.max_epochs} epochs"
+        rows.insert(0, f"| **trial {trial.number}, {after}** | **{trial.chosen.value:.4g}** |")
     command = ["posetune", "reproduce", f"{view.name}/{trial.number}", "--home", str(home.folder)]
     return (
         f"{trial.state.lower()}{': ' if trial.reason else ''}{trial.reason}\n\n"
@@ -265,15 +314,16 @@ def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
 def describe_sweep(view: SweepView, home: Home) -> str:
     """Return the Markdown that the page of the sweep's run begins with."""
     metric, mode = view.spec.objective.metric, view.spec.objective.mode
-    best = best_complete(view)
+    best = _best(view)
     rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
-    if best is not None:
-        rows.insert(0, f"| **best: trial {best.number}** | **{best.value:.4g}** |")
+    if best is not None and best.chosen is not None:
+        at = f"trial {best.number} after epoch {best.chosen.epoch}"
+        rows.insert(0, f"| **best: {at}** | **{best.chosen.value:.4g}** |")
     states = Counter(trial.state.lower() for trial in view.trials)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     parts = [
         f"| | {metric} ({'lower' if mode == 'min' else 'higher'} is better) |\n|---|---:|\n"
-        + "\n".join(rows or ["| no trial is complete yet | |"]),
+        + "\n".join(rows or ["| there is no value yet | |"]),
         f"{len(view.trials)} of {view.spec.budget.trials} trials: {counts or 'none yet'}.",
     ]
     if best is not None:

@@ -19,6 +19,7 @@ from posetune.study import journal
 from posetune.study.database import Database
 from posetune.study.events import Reported
 from posetune.study.forecast import Forecaster
+from posetune.study.records import CheckpointRecord
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking import artifacts, content
@@ -97,8 +98,9 @@ class Projection:
         self._client = connect(home)
         self._tracking = public_address(home.tracking)
         self._recorded: dict[int | None, str] = {}
-        self._closed: set[int] = set()
-        """Numbers of the trials that have ended and that MLflow holds completely."""
+        self._closed: dict[int, tuple[CheckpointRecord, ...]] = {}
+        """The trials that have ended and that MLflow holds completely, with the checkpoints that
+        were kept of them then."""
         self._runs: SweepRuns | None = None
 
     def advance(self) -> ShipReport:
@@ -127,7 +129,7 @@ class Projection:
 
     def _ship(self, view: SweepView, runs: SweepRuns) -> ShipReport:
         parent = runs.open(None, view.name, started=view.started)
-        open_ = [trial for trial in view.trials if trial.number not in self._closed]
+        open_ = [t for t in view.trials if self._closed.get(t.number) != t.checkpoints]
         for trial in open_:
             name = f"{view.name}-{trial.number:03d}"
             held = runs.open(trial.number, name, started=trial.asked, parent=parent)
@@ -140,7 +142,7 @@ class Projection:
         for trial in open_:
             if trial.state.is_end:
                 self._upload_trial(view, trial, runs=runs)
-                self._closed.add(trial.number)
+                self._closed[trial.number] = trial.checkpoints
                 runs.forget(trial.number)
         return ShipReport(
             experiment_id=runs.experiment_id,
@@ -158,7 +160,9 @@ class Projection:
         tags = content.trial_tags(view, trial, home=self._home)
         runs.log(
             held,
-            metrics=content.report_metrics(self._reports(view, trial, after=held.step)),
+            metrics=content.report_metrics(
+                view, trial, self._reports(view, trial, after=held.step)
+            ),
             params=content.trial_params(view, trial),
             tags=tags,
         )

@@ -67,9 +67,9 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
 
 @contextmanager
 def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
-    from posetune.study.checkpoints import verified_model
     from posetune.study.database import open_database
     from posetune.study.view import read_sweep
+    from posetune.trial.exported import verified_model
 
     view = read_sweep(open_database(home.database, create=False), sweep)
     trial = next((t for t in view.trials if t.number == number), None)
@@ -78,5 +78,6 @@ def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
             f"{sweep}/{number}: sweep {sweep} has {len(view.trials)} trials, from 0 on; "
             f"see posetune show {sweep}"
         )
-    with verified_model(home.storage, view, trial) as (folder, _):
-        yield FoundModel(f"{sweep}/{number}", folder, load_trainable(view.spec.trainable))
+    of_sweep = load_trainable(view.spec.trainable)
+    with verified_model(home.storage, view, trial, trainable=of_sweep) as model:
+        yield FoundModel(f"{sweep}/{number} (epoch {model.epoch})", model.folder, of_sweep)

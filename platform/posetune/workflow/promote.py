@@ -27,10 +27,12 @@ def promote(
     store: str | None = None,
     force_reason: str | None = None,
     out: Path | None = None,
+    trial: int | None = None,
+    epoch: int | None = None,
     home: Path | None = None,
     progress: Progress = silent,
 ) -> Promotion:
-    """Register the best complete trial of a sweep and point an alias at it, if the gate holds.
+    """Register the best trial of a sweep and point an alias at it, if the gate holds.
 
     Args:
         name: the sweep.
@@ -40,6 +42,10 @@ def promote(
         store: the sweep's data, if it is not where it was.
         force_reason: move the alias without a gate, and record this reason.
         out: folder for the tables and pictures of the test split, which the gate opens anyway.
+        trial: number of the trial to promote (default: the best of those that reached the last
+            rung that any has reached).
+        epoch: the epoch to promote (default: the trial's best or last, whichever is better on the
+            whole validation split).
         home: where the study is (default: POSETUNE_HOME, or `runs`).
         progress: is told how far the evaluation is.
 
@@ -47,8 +53,10 @@ def promote(
         What was decided; its `gate` is `refused` where the alias stayed.
 
     Raises:
-        BadInputError: there is no such sweep, or it has no complete trial.
+        BadInputError: there is no such sweep, trial or epoch, or its checkpoint is not kept.
     """
+    if seeds and trial is not None:
+        raise BadInputError("--trial and --seeds: the seeds choose the trial; give one of the two")
     if force_reason is not None and not force_reason.strip():
         raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
     if out is not None and (alias == "candidate" or force_reason is not None):
@@ -75,5 +83,15 @@ def promote(
             store=store or view.store,
             progress=progress,
         )
-    request = Request(name, model, alias, store, force_reason, finalists, out)
+    request = Request(
+        sweep=name,
+        model=model,
+        alias=alias,
+        store=store,
+        force=force_reason,
+        finalists=finalists,
+        out=out,
+        trial=trial,
+        epoch=epoch,
+    )
     return decide(database, resolved, request, trainable=trainable, progress=progress)

@@ -18,6 +18,7 @@ from support.sweeps import Driver, Script, beside, open_study, partial_seconds, 
 from posetune.execution import preemption
 from posetune.storage import open_storage
 from posetune.study.events import StageUsed, TrialEnded
+from posetune.study.view import read_sweep
 
 Write = Callable[..., Path]
 
@@ -72,10 +73,14 @@ def test_a_sweep_on_s3_that_is_killed_and_stopped_ends_bit_for_bit_as_one_in_a_f
         assert outcome(database) == undisturbed
         trained = sum(use.trained for use in happened(database, StageUsed))
         states = [end.state for end in happened(database, TrialEnded)]
+        trials = read_sweep(database, "s").trials
     assert trained == len(used)
-    # One checkpoint is left of each complete trial, none of the others; nothing in the home.
-    kept = [remote.children(f"runs/checkpoints/s/{n:05d}") for n in range(3)]
-    assert sum(map(len, kept)) == sum(state == "COMPLETE" for state in states) > 0
+    # The best and the last checkpoint are left of the best trials; nothing lies in the home.
+    for trial in trials:
+        kept = {Path(saved.folder).name for saved in trial.checkpoints}
+        assert set(remote.children(f"runs/checkpoints/s/{trial.number:05d}")) == kept
+        assert trial.checkpoint_of(trial.improvements[-1].epoch) is not None
+    assert "COMPLETE" in states
     assert not (home / "storage").exists()
     assert not [name for name in remote.children("runs") if name.startswith("tune-")]
     logged = run("logs", "s", "--trial", "0").stderr

@@ -231,7 +231,8 @@ def test_a_champion_that_moved_meanwhile_stays(graded: Any) -> None:
 
         @classmethod
         def evaluate(cls, *arguments: Any) -> Evaluation:
-            client.set_registered_model_alias("toy", "champion", "2")
+            if "test" in arguments:
+                client.set_registered_model_alias("toy", "champion", "2")
             return super().evaluate(*arguments)
 
     train(graded, GOOD)
@@ -326,3 +327,10 @@ def test_force_and_reason_go_together(graded: Any, options: list[str]) -> None:
 
     assert isinstance(result.exception, BadInputError)
     assert "--force and --reason TEXT go together" in str(result.exception)
+
+
+def test_a_trial_and_seeds_do_not_go_together(graded: Any) -> None:
+    words = ("promote", "first", "--model", "toy", "--trial", "0", "--seeds", "1")
+    result = command(graded, *words)
+    assert isinstance(result.exception, BadInputError)
+    assert "--trial and --seeds: the seeds choose the trial" in str(result.exception)

@@ -196,15 +196,14 @@ def test_a_damaged_model_is_refused(finished: Any) -> None:
 
 def test_a_missing_model_is_refused(finished: Any) -> None:
     shutil.rmtree(finished.home.storage.root)
-    with pytest.raises(BadInputError, match="has no model; is the storage folder"):
+    with pytest.raises(BadInputError, match="is not there; is the storage folder"):
         promoted(finished)
 
 
-def test_a_sweep_without_a_complete_trial_is_refused(scene: Any) -> None:
+def test_a_sweep_without_a_value_is_refused(scene: Any) -> None:
     run = scene.open()
-    number, attempt = scene.begin(run)
-    scene.epoch(run, number, attempt, value=5.0)
-    with pytest.raises(BadInputError, match="no complete trial to promote"):
+    scene.begin(run)
+    with pytest.raises(BadInputError, match="no trial has reported a value to promote"):
         promoted(scene)
 
 

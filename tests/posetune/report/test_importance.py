@@ -45,7 +45,7 @@ def view_of(
     """A sweep of trials with these values after each epoch; x and depth are drawn at random."""
     generator = random.Random(0)
     pruner = {"max_epochs": 9, "grace_epochs": grace_epochs}
-    spec = opening(objective={"metric": "loss", "mode": mode}, pruner=pruner).spec
+    spec = opening(objective={"metric": "loss", "mode": mode, "select": "last"}, pruner=pruner).spec
     compared = compared_epochs(spec.pruner)
     trials = tuple(
         TrialView(
@@ -151,7 +151,8 @@ def test_before_the_first_rung_the_furthest_comes_first() -> None:
 
 def test_the_tables_say_what_ranking_and_importance_rest_on(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, opening(budget={"trials": 20}))
+    objective = {"metric": "loss", "mode": "min", "select": "last"}
+    drive(database, opening(budget={"trials": 20}, objective=objective))
     view = read_sweep(database, "s")
     out = Console(file=StringIO(), width=120)
     out.print(sweep_tables(view))

@@ -87,7 +87,9 @@ def as_said(view: SweepView) -> dict[str, Any]:
     trials = []
     for trial in view.trials:
         said = dataclasses.asdict(trial)
-        del said["standing"], said["stages"]
+        del said["standing"], said["stages"], said["chosen"], said["improvements"]
+        kept = said.pop("checkpoints")
+        said["checkpoint"] = kept[-1] if kept else None
         said["told"] = said.pop("ended")
         trials.append(said)
     return {

@@ -28,7 +28,10 @@ class Clock:
 
 def opening(name: str = "s") -> SweepStart:
     plain = simulated_opening(
-        pruner={"name": "none", "max_epochs": EPOCHS}, resources={"gpu": 1}, budget={"trials": 9}
+        pruner={"name": "none", "max_epochs": EPOCHS},
+        resources={"gpu": 1},
+        budget={"trials": 9},
+        keep={"best": 1},
     )
     return dataclasses.replace(plain, name=name)
 
@@ -66,7 +69,7 @@ def test_a_trial_is_shown_with_the_newest_checkpoint_that_is_kept(database: Data
         assert handed_over.checkpoint is not None
         assert handed_over.checkpoint.folder == ("within" if within else "0-3")
         assert run.trials[0].crashes == (not within), "one that handed over has not crashed"
-        assert failed.checkpoint is None, "those of a failed trial are deleted"
+        assert failed.checkpoint is None, "those of a failed trial that is not the best are deleted"
 
 
 @pytest.mark.parametrize("behind_s", [-3.0, 3.0])

@@ -69,12 +69,15 @@ def test_the_sweeps_run_tells_the_result_beside_the_baselines(scene: Any, shown:
     parent = shown(scene.home)["first"]
 
     assert parent["files"] == ["provenance.json", "sweep.yaml"]
-    assert [v for _, v, _ in parent["history"]["best/val/error_mm"]] == [5.0, 3.0]
+    best = [8.0, 7.0, 6.0, 5.0, 4.5, 4.0, 3.0]
+    assert [v for _, v, _ in parent["history"]["best/val/error_mm"]] == best
+    assert [s for s, _, _ in parent["history"]["best/val/error_mm"]] == [1, 2, 3, 4, 6, 9, 10]
+    assert [v for _, v, _ in parent["history"]["best/epoch"]] == [1, 2, 3, 4, 1, 3, 4]
     assert [v for _, v, _ in parent["history"]["baseline/mean_shape_mm"]] == [9.0]
     assert parent["tags"]["mlflow.source.git.commit"] == "abc123"
     assert parent["tags"]["posetune.dirty"] == "True"
     note = parent["tags"]["mlflow.note.content"]
-    assert "**best: trial 3** | **3**" in note
+    assert "**best: trial 3 after epoch 4** | **3**" in note
     assert "| baseline: mean_shape | 9 |" in note
     assert "posetune sweep sweep.yaml --name first --store" in note
     note = shown(scene.home)["first-003"]["tags"]["mlflow.note.content"]

@@ -20,7 +20,7 @@ from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
 from posetune.study.rungs import Decision
 from posetune.study.sweep import SweepRun, SweepStart
-from posetune.study.view import read_sweep
+from posetune.study.view import SweepView, read_sweep
 from posetune.testing.toy import Toy, ToyConfig
 from posetune.trial.checkpoints import (
     drop_checkpoints,
@@ -181,12 +181,18 @@ class Driver:
 
     def check(self) -> None:
         """Held against the database: what is committed and needed is on disk, whole."""
-        view = {t.number: t.state for t in read_sweep(self.database, "s").trials}
+        view = read_sweep(self.database, "s")
+        states = {t.number: t.state for t in view.trials}
+        best = best_epochs(view)
+        kept = list(best)[: self.spec.keep.best]
         for number, committed in self.committed().items():
             newest = committed[-1]
-            needed = [newest] if view[number] in ("RUNNING", "COMPLETE") else []
-            if view[number] == "RUNNING":  # and the newest of those that are less far
+            is_kept = states[number] in ("RUNNING", "COMPLETE") or number in kept
+            needed = [newest] if is_kept else []
+            if states[number] == "RUNNING":  # and the newest of those that are less far
                 needed += [c for c in committed if c.progress < newest.progress][-1:]
+            if is_kept and number in best:
+                needed += [c for c in standing(committed) if c.progress == (best[number], False)]
             whole = [self.is_whole(c) for c in needed]
             assert all(w or c.folder in self.broken for w, c in zip(whole, needed, strict=True))
             assert any(whole) or not needed
@@ -202,6 +208,26 @@ class Driver:
     def is_whole(self, checkpoint: CheckpointRecord) -> bool:
         folder = self.folder / checkpoint.folder
         return folder.is_dir() and digest_folder(folder) == checkpoint.digest
+
+
+def best_epochs(view: SweepView) -> dict[int, int]:
+    """The best epoch of each trial, the best trial first."""
+    sign = view.spec.objective.sign
+    values = [(sign * r.value, r.trial, r.epoch) for r in view.reports if r.value is not None]
+    found: dict[int, int] = {}
+    for _, trial, epoch in sorted(values):
+        found.setdefault(trial, epoch)
+    return found
+
+
+def standing(committed: list[CheckpointRecord]) -> list[CheckpointRecord]:
+    """Those that no later one shows to have been broken."""
+    later = [committed[i + 1 :] for i in range(len(committed))]
+    return [
+        c
+        for c, after in zip(committed, later, strict=True)
+        if all(one.progress > c.progress for one in after)
+    ]
 
 
 def happen(driver: Driver, generator: random.Random) -> None:
@@ -253,7 +279,13 @@ def test_no_needed_checkpoint_is_ever_deleted(tmp_path: Path, toy_store: Path, s
     on_disk = {p for p in (driver.folder / "checkpoints").glob("*/*/*")}
     needed = {driver.folder / c.folder for t in driver.run.trials for c in t.checkpoints}
     assert on_disk == needed
-    assert len(needed) == sum(t.state == "COMPLETE" for t in driver.run.trials)
+    best = best_epochs(read_sweep(driver.database, "s"))
+    kept = list(best)[: driver.spec.keep.best]
+    for trial in driver.run.trials:
+        is_kept = trial.state == "COMPLETE" or trial.number in kept
+        assert len(trial.checkpoints) <= 2
+        assert bool(trial.checkpoints) == is_kept
+        assert not is_kept or best[trial.number] in [c.epoch for c in trial.checkpoints]
     driver.run.lease.release()
     assert read_sweep(driver.database, "s").state == "COMPLETE"
 

@@ -59,7 +59,7 @@ def load_state(state: TrainingState, folder: Path) -> dict[str, Any]:
         for name, optimiser in state.optimisers.items():
             _load_optimiser(optimiser, _below(tensors, f"optimisers/{name}/"))
         for name, generator in state.generators.items():
-            generator.set_state(tensors[f"generators/{name}"])
+            _load_generator(generator, tensors[f"generators/{name}"])
         for name, tensor in state.tensors.items():
             tensor.copy_(tensors[f"tensors/{name}"])
         counters: dict[str, Any] = json.loads((folder / _COUNTERS).read_text(encoding="utf-8"))
@@ -69,6 +69,18 @@ def load_state(state: TrainingState, folder: Path) -> dict[str, Any]:
         raise BadInputError(
             f"{folder}: not a checkpoint of this configuration ({type(error).__name__}: {reason})"
         ) from error
+
+
+def _load_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Put a generator's state back; one of another kind of device is only seeded alike.
+
+    The state of a GPU's generator begins with its seed and means nothing to a processor's. A model
+    can so be exported where there is no GPU; a training would not go on bit for bit.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(int.from_bytes(bytes(state[:8].tolist()), "little") % 2**63)
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

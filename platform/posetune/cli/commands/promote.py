@@ -34,6 +34,18 @@ def promote(
         int,
         typer.Option(help="Train the three best again with so many further seeds.", min=0),
     ] = 0,
+    trial: Annotated[
+        int | None,
+        typer.Option(help="Number of the trial to promote instead of the best one.", min=0),
+    ] = None,
+    epoch: Annotated[
+        int | None,
+        typer.Option(
+            help="Epoch to promote. Default: the trial's best or last, whichever is better on the "
+            "whole validation split.",
+            min=1,
+        ),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option("--store", help="The sweep's data, if it is not where it was."),
@@ -51,7 +63,11 @@ def promote(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register the best complete trial of a sweep and point an alias at it.
+    """Register the best trial of a sweep and point an alias at it.
+
+    The sweep may be running or interrupted: the candidate is the best of the trials that reached
+    the last rung that any has reached. Its best and its last epoch are measured on the whole
+    validation split, and the better one is registered.
 
     Every alias but `candidate` is gated: the test split is opened, and the trial must be
     significantly better than the present holder (paired bootstrap over motions) and in no activity
@@ -72,6 +88,8 @@ def promote(
             store=store,
             force_reason=reason if force else None,
             out=out,
+            trial=trial,
+            epoch=epoch,
             home=home,
             progress=progress,
         )
@@ -102,7 +120,16 @@ def _show(promotion: Promotion, home: Path | None) -> None:
     if promotion.openings is not None:
         console.print(f"looks at this test split so far: {promotion.openings}")
     where = f"{promotion.model} version {promotion.version}"
-    what = f"trial {promotion.trial} of {promotion.sweep}, {promotion.value:.2f} on validation"
+    for one in promotion.measured:
+        then, whole = (_number(value) for value in (one.value, one.whole_value))
+        console.print(
+            f"trial {one.trial} after epoch {one.epoch}: {then} in the sweep, {whole} on the whole "
+            "validation split"
+        )
+    what = (
+        f"trial {promotion.trial} of {promotion.sweep} after epoch {promotion.epoch}, "
+        f"{_number(promotion.value)} in the sweep"
+    )
     if promotion.gate == "refused":
         console.print(f"refused: {promotion.reason}. {where} ({what}) stays without the alias")
         return
@@ -116,3 +143,7 @@ def _show(promotion: Promotion, home: Path | None) -> None:
         f'  mlflow.pyfunc.load_model("{promotion.uri}")',
         soft_wrap=True,
     )
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2f}"
