@@ -20,7 +20,7 @@ from support.mlflow_server import MlflowServer
 from support.ports import find_free_port
 from support.ray_nodes import start_head
 
-from posetune.study.database import Database, open_database
+from posetune.study.tables.database import Database, open_database
 from posetune.testing.toy import Toy
 
 pytest_plugins = ["support.processor_time"]

@@ -11,8 +11,8 @@ from rich.table import Table
 from support.recording import replay
 from support.simulated_driver import open_unsynced
 
-from posetune.study.forecast import Interval, forecast, forecast_sweep
-from posetune.study.forecast_model import Situation
+from posetune.study.forecasting.forecast import Interval, forecast, forecast_sweep
+from posetune.study.forecasting.forecast_model import Situation
 
 SWEEPS = 200
 SHARES = (0.3, 0.7)

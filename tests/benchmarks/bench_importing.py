@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from posetune.provenance import collect
-from selfpose.data.decoding import read_crop
-from selfpose.data.photographs import PhotographJob, Photographs, PhotoOptions
+from selfpose.data.pictures.decoding import read_crop
+from selfpose.data.pictures.photographs import PhotographJob, Photographs, PhotoOptions
 from selfpose.data.synthetic.cameras import Crop
 
 ROUNDS, PICTURES = 5, 40

@@ -28,14 +28,14 @@ from posetune.api import TrialContext, silent
 from posetune.spec.sweep import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
-from selfpose.data.images import ImageFeed
+from selfpose.data.pictures.images import ImageFeed
 from selfpose.data.store import open_store
 from selfpose.method.flow import NormalisingFlow
 from selfpose.method.procrustes import procrustes_align
 from selfpose.method.renderer import draw_skeletons
 from selfpose.method.skeleton import H36M_17
 from selfpose.trainable import SelfPose
-from selfpose.training.complete import CompleteMode
+from selfpose.training.modes.complete import CompleteMode
 from selfpose.training.reference import ReferenceTraining, draw_plainly
 from selfpose.training.trial import Trial
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from support.simulated_driver import happened, simulated_opening
 
-from posetune.study.database import open_database
 from posetune.study.events import Reported
 from posetune.study.sweep import SweepRun
+from posetune.study.tables.database import open_database
 from posetune.testing.toy import Toy
 
 TRIALS = 8

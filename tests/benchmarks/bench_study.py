@@ -26,8 +26,8 @@ from rich.table import Table
 from support.simulated_driver import fill, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
-from posetune.study.database import Database, open_database
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables.database import Database, open_database
 
 TRIALS = 10_000
 FEW = 100

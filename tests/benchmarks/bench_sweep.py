@@ -33,7 +33,7 @@ from support.curves import Search, epochs_until, read_curves
 from support.simulated_driver import open_unsynced
 
 from posetune.provenance import collect
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from posetune.api import BadInputError
 from posetune.cli.app import app
 from posetune.home import Home, check_name
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 
 ESCAPES = ["../../escape", "/tmp/escape", "a/../../escape", "..", "a..b", ".a", "a\nb", "a\0", ""]
 

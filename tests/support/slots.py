@@ -19,9 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from posetune.study import journal
-from posetune.study.database import open_database
 from posetune.study.events import AttemptPlaced, Reported
+from posetune.study.tables import journal
+from posetune.study.tables.database import open_database
 
 __all__ = ["Figures", "run_many"]
 

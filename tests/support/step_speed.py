@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from posetune.api import TrialContext, silent
 from selfpose.config import SelfPoseConfig
 from selfpose.cuda.graph import PLAIN_STEPS
-from selfpose.training.complete import CompleteMode
+from selfpose.training.modes.complete import CompleteMode
 from selfpose.training.reference import ReferenceTraining
 from selfpose.training.trial import Trial
 

@@ -21,8 +21,8 @@ from support.commands import command_environment
 from support.simulated_driver import happened
 
 from posetune.api import BadInputError
-from posetune.study.database import Database, open_database
 from posetune.study.events import HandedOver
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import SweepView, read_sweep
 
 __all__ = ["Driver", "Script", "beside", "events", "open_study", "partial_seconds", "until", "view"]

@@ -11,7 +11,7 @@ import pytest
 from support.curves import Curves, Search, epochs_until
 from support.simulated_driver import open_unsynced
 
-from posetune.study.database import Database
+from posetune.study.tables.database import Database
 from posetune.study.view import read_sweep
 
 EPOCHS = 3

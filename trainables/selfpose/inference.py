@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
-from selfpose.data.images import images_to_input, reduce_images
+from selfpose.data.pictures.images import images_to_input, reduce_images
 from selfpose.method.geometry import lift, mirror_poses, normalise_pose
 from selfpose.method.skeleton import LAYOUTS, Layout
 from selfpose.networks import Lambda, Omega, Phi

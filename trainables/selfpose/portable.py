@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from posetune.api import BadInputError
-from selfpose.data.images import images_to_input
+from selfpose.data.pictures.images import images_to_input
 from selfpose.inference import ImagePoseModel, PoseModel, PosePredictor, load_model, unit_bones
 from selfpose.whole_files import writing_whole
 

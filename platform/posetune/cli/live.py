@@ -18,7 +18,7 @@ from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.tables import broken, format_params, format_seconds
 from posetune.spec.sweep import Objective
-from posetune.study.forecast import Forecaster
+from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.trials import TrialRecord

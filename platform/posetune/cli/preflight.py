@@ -26,8 +26,8 @@ def check_here(
     spec: SweepSpec, trainable: type[Trainable], *, store: str, home: Home, address: str
 ) -> Preflight:
     """Check the cluster that this machine belongs to."""
-    from posetune.execution.preflight import DRIVER, preflight
-    from posetune.study.database import reach_database
+    from posetune.execution.nodes.preflight import DRIVER, preflight
+    from posetune.study.tables.database import reach_database
     from posetune.tracking.connection import reach_tracking
 
     def refused(reach: Callable[[], None], check: str) -> list[dict[str, str]]:

@@ -17,8 +17,8 @@ from posetune.api import BadInputError, Trainable
 from posetune.execution.driver_context import Data, DriverContext, StopRequest
 from posetune.home import Home
 from posetune.spec.sweep import Resources
-from posetune.study.lease import LeaseLostError
 from posetune.study.sweep import SweepRun
+from posetune.study.tables.lease import LeaseLostError
 from posetune.trial.checkpoints import drop_orphans
 
 __all__ = ["StudyLostError", "run_sweep"]
@@ -99,7 +99,7 @@ def _loss_of_study(error: BaseException | None) -> str:
 def _tune(context: DriverContext) -> None:
     """Turn Tune's loop once, until nothing is left or there is a reason to stop."""
     from posetune.execution.actor import TrialActor
-    from posetune.execution.placement import ClusterWatch, measure_share
+    from posetune.execution.nodes.placement import ClusterWatch, measure_share
     from posetune.execution.scheduler import StudyScheduler
     from posetune.execution.searcher import StudySearcher
     from posetune.execution.tune_adapter import SweepStopper, TrialRequest, run_trials
@@ -135,8 +135,8 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
 
 def _check_size(resources: Resources) -> None:
     """Refuse trials that this machine can never run."""
-    from posetune.execution.cluster_room import describe_wait, slots
-    from posetune.execution.placement import read_nodes
+    from posetune.execution.nodes.cluster_room import describe_wait, slots
+    from posetune.execution.nodes.placement import read_nodes
 
     asked, nodes = {"cpu": resources.cpu, "gpu": resources.gpu}, read_nodes()
     if slots(asked, resources.labels, nodes) < 1:

@@ -28,7 +28,7 @@ from posetune.execution.messages import (
     number_of,
     unpack,
 )
-from posetune.execution.placement import ClusterWatch
+from posetune.execution.nodes.placement import ClusterWatch
 from posetune.execution.tune_adapter import (
     StatelessScheduler,
     allow_failures,
@@ -42,7 +42,7 @@ from posetune.execution.tune_adapter import (
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
 from posetune.study.records import CheckpointRecord
-from posetune.study.rungs import Decision
+from posetune.study.search.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
 from posetune.trial.run import EpochResult, Started
 

@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.messages import suggested_config
-from posetune.execution.placement import ClusterWatch
+from posetune.execution.nodes.placement import ClusterWatch
 from posetune.execution.tune_adapter import StatelessSearcher
 
 __all__ = ["StudySearcher"]

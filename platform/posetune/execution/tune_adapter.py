@@ -30,7 +30,7 @@ from ray.tune.search import Searcher
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group
 
-from posetune.execution.cluster_room import HeldResources
+from posetune.execution.nodes.cluster_room import HeldResources
 from posetune.spec.sweep import Resources
 
 __all__ = [

@@ -27,8 +27,8 @@ from posetune.promotion.test_looks import record_opening
 from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder
-from posetune.study import journal
-from posetune.study.database import Database
+from posetune.study.tables import journal
+from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking.artifacts import upload
 from posetune.tracking.connection import (

@@ -16,7 +16,7 @@ from posetune.promotion.gate import Finalist
 from posetune.storage import open_folder
 from posetune.storage.digest import digest_json
 from posetune.storage.whole_files import write_whole
-from posetune.study.seeding import seed_for
+from posetune.study.search.seeding import seed_for
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 from posetune.trial.run import EpochResult

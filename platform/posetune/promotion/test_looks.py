@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, inspect, select
 
-from posetune.study import schema
-from posetune.study.database import Database
+from posetune.study.tables import schema
+from posetune.study.tables.database import Database
 
 __all__ = ["count_openings", "record_opening"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posetune.home import Home
-from posetune.study import journal
-from posetune.study.database import open_database
+from posetune.study.tables import journal
+from posetune.study.tables.database import open_database
 from posetune.study.view import SweepView, read_sweep
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from posetune.study.rungs import rung_epochs
+from posetune.study.search.rungs import rung_epochs
 from posetune.study.view import SweepView
 
 __all__ = ["Importance", "matched_values", "param_importance"]
@@ -90,7 +90,7 @@ def _shares(view: SweepView, compared: Mapping[int, float]) -> dict[str, float]:
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    from posetune.study.sampler import distributions
+    from posetune.study.search.sampler import distributions
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = distributions(view.spec)

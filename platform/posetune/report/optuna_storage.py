@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.storage.whole_files import writing_whole
-from posetune.study.sampler import distributions
+from posetune.study.search.sampler import distributions
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 

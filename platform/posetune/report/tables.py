@@ -13,7 +13,7 @@ from rich.text import Text
 from posetune.report.importance import Importance, param_importance
 from posetune.report.pruning import pruning_balance
 from posetune.study.budget import unit
-from posetune.study.forecast import forecast_sweep
+from posetune.study.forecasting.forecast import forecast_sweep
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView
 

@@ -1,7 +1,9 @@
 """The durable truth of a sweep: every event in one relational database, everything else derived.
 
-Main path: `database.open_database` gives a `Database`; `events` are what can happen, `state` alone
-says what they mean, `decisions` makes the next one; `sweep.SweepRun` is the sweep as its driver
-sees it: it commits one event per transaction through `journal`, and applies it; `view` is the sweep
-as a reader sees it: the same events, folded in the same way.
+Main path: `events` are what can happen, `state` alone says what they mean, `decisions` makes the
+next one; `sweep.SweepRun` is the sweep as its driver sees it: it commits one event per transaction
+and applies it; `view` is the sweep as a reader sees it: the same events, folded in the same way.
+
+`tables` keeps the events and `old` reads those of the version before; `search` says which
+parameters come next and which trials are cut; `forecasting` says what is still to come.
 """

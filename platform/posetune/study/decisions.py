@@ -25,8 +25,8 @@ from posetune.study.events import (
     TrialEnded,
 )
 from posetune.study.records import CheckpointRecord, EpochValue
-from posetune.study.rungs import Decision
-from posetune.study.seeding import seed_for
+from posetune.study.search.rungs import Decision
+from posetune.study.search.seeding import seed_for
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed

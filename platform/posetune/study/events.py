@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from posetune.spec.parameters import Scalar
 from posetune.study.records import CheckpointRecord
-from posetune.study.rungs import Decision
+from posetune.study.search.rungs import Decision
 from posetune.study.states import TrialState
 
 __all__ = [

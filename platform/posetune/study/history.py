@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from posetune.study import events, journal
-from posetune.study.database import Database
+from posetune.study import events
+from posetune.study.tables import journal
+from posetune.study.tables.database import Database
 
 __all__ = ["Happening", "read_history"]
 

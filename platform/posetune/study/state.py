@@ -17,7 +17,7 @@ from posetune.spec.sweep import Budget, SweepSpec
 from posetune.study import events
 from posetune.study.budget import BudgetLedger
 from posetune.study.records import CheckpointRecord, EpochValue, SweepBest
-from posetune.study.rungs import Rungs, compared_epochs
+from posetune.study.search.rungs import Rungs, compared_epochs
 from posetune.study.trials import TrialRecord
 
 __all__ = ["StageUse", "SweepState"]

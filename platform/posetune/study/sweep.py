@@ -17,9 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
-from posetune.study import journal
 from posetune.study.budget_rule import BudgetRule
-from posetune.study.database import Database
 from posetune.study.decisions import Decider
 from posetune.study.events import (
     SEMANTICS,
@@ -36,16 +34,18 @@ from posetune.study.events import (
     StageUsed,
     TrialEnded,
 )
-from posetune.study.lease import Lease
+from posetune.study.old.upgrade import upgrade_before_driving
 from posetune.study.records import Attempt, CheckpointRecord
-from posetune.study.rungs import Decision
-from posetune.study.sampler import SearchMemory
-from posetune.study.start_from import prior_trials
+from posetune.study.search.rungs import Decision
+from posetune.study.search.sampler import SearchMemory
+from posetune.study.search.start_from import prior_trials
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.sweep_start import SweepStart, check_unchanged, create_once
+from posetune.study.tables import journal
+from posetune.study.tables.database import Database
+from posetune.study.tables.lease import Lease
 from posetune.study.trials import TrialRecord
-from posetune.study.upgrade import upgrade_before_driving
 from posetune.study.view import SweepView, read_sweep
 
 __all__ = ["Attempt", "StaleAttemptError", "SweepRun", "SweepStart"]

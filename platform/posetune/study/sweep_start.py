@@ -15,10 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
-from posetune.study import journal, schema
-from posetune.study.database import Database
 from posetune.study.events import SEMANTICS, SweepStarted
-from posetune.study.start_from import gather
+from posetune.study.search.start_from import gather
+from posetune.study.tables import journal, schema
+from posetune.study.tables.database import Database
 
 __all__ = ["SweepStart", "check_unchanged", "create_once"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective
 from posetune.study.records import CheckpointRecord, EpochValue
-from posetune.study.rungs import Decision, Standing, place
+from posetune.study.search.rungs import Decision, Standing, place
 from posetune.study.states import TrialState
 
 __all__ = ["Holding", "TrialRecord", "split_needed"]

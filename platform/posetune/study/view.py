@@ -17,14 +17,14 @@ from sqlalchemy import Connection, RowMapping, select
 from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective, SweepSpec
-from posetune.study import journal, schema
-from posetune.study.database import Database
 from posetune.study.events import Reported
-from posetune.study.lease import is_live
 from posetune.study.records import CheckpointRecord, EpochValue, Report, SweepBest
-from posetune.study.rungs import Standing, place
+from posetune.study.search.rungs import Standing, place
 from posetune.study.state import StageUse, SweepState
 from posetune.study.states import SweepStatus, TrialState
+from posetune.study.tables import journal, schema
+from posetune.study.tables.database import Database
+from posetune.study.tables.lease import is_live
 from posetune.study.trials import TrialRecord
 
 __all__ = [

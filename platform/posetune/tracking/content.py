@@ -21,7 +21,7 @@ from posetune.spec.sweep import Objective, configure
 from posetune.storage.digest import digest_json
 from posetune.study.budget import unit
 from posetune.study.events import Reported
-from posetune.study.forecast import Forecast
+from posetune.study.forecasting.forecast import Forecast
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value

@@ -33,8 +33,8 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
 from posetune.home import Home
-from posetune.study import journal
-from posetune.study.database import Database
+from posetune.study.tables import journal
+from posetune.study.tables.database import Database
 from posetune.tracking.connection import connect, explain, public_address
 
 __all__ = ["MachineReader", "system_metrics"]

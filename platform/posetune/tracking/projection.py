@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from posetune.home import Home, check_name
-from posetune.study import journal
-from posetune.study.database import Database
 from posetune.study.events import Reported
-from posetune.study.forecast import Forecaster
+from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.records import CheckpointRecord
 from posetune.study.states import SweepStatus, TrialState
+from posetune.study.tables import journal
+from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
 from posetune.tracking import artifacts, content
 from posetune.tracking.connection import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from posetune.home import Home
-from posetune.study.database import Database
+from posetune.study.tables.database import Database
 from posetune.tracking.artifacts import upload
 from posetune.tracking.connection import connect, mlflow_faults_explained
 from posetune.tracking.projection import ship

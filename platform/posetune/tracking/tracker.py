@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 
 from posetune.home import Home
-from posetune.study.database import Database
-from posetune.study.forecast import Forecaster
+from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.tables.database import Database
 
 __all__ = ["Tracker"]
 

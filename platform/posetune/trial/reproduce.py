@@ -11,7 +11,7 @@ from typing import Any
 from posetune.api import Progress, silent
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage
-from posetune.study.seeding import seed_for
+from posetune.study.search.seeding import seed_for
 from posetune.study.view import SweepView, TrialView
 from posetune.trial.checkpoints import drop_checkpoints
 from posetune.trial.run import Assignment, TrialRun

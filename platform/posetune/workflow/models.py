@@ -67,7 +67,7 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
 
 @contextmanager
 def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
-    from posetune.study.database import open_database
+    from posetune.study.tables.database import open_database
     from posetune.study.view import read_sweep
     from posetune.trial.exported import verified_model
 

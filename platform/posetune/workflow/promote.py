@@ -9,7 +9,7 @@ from posetune.api import BadInputError, Progress, silent
 from posetune.home import Home
 from posetune.promotion.finalists import retrain_finalists
 from posetune.spec.registration import load_trainable
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
 if TYPE_CHECKING:

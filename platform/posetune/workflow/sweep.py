@@ -13,9 +13,9 @@ from posetune.execution.driver_context import Data, StopRequest
 from posetune.home import Home, check_name
 from posetune.provenance import collect
 from posetune.spec.sweep import configure, default_params, load_sweep
-from posetune.study.database import Database, open_database
-from posetune.study.forecast import Forecaster
+from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import SweepView, read_sweep
 from posetune.tracking.tracker import Tracker
 from posetune.workflow.stores import find_store

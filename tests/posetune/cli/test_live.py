@@ -12,8 +12,8 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_op
 
 from posetune.cli.live import SweepBoard
 from posetune.cli.screen import LINE_EVERY_S
-from posetune.study.forecast import Forecaster
-from posetune.study.rungs import Decision
+from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun
 
 

@@ -154,7 +154,7 @@ def test_mlflow_that_is_away_is_one_short_line(
     run: Posetune, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from posetune.home import Home
-    from posetune.study.database import open_database
+    from posetune.study.tables.database import open_database
     from posetune.tracking.projection import ship
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

@@ -18,8 +18,8 @@ from support.simulated_driver import outcome
 from support.sweeps import Driver, Script, beside, events, open_study, partial_seconds, until, view
 
 from posetune.execution import preemption
-from posetune.study import schema
 from posetune.study.events import AttemptPlaced
+from posetune.study.tables import schema
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

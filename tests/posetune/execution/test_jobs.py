@@ -12,7 +12,7 @@ from support.sweeps import Script
 
 from posetune.home import Home
 from posetune.provenance import collect
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]

@@ -17,7 +17,7 @@ from support.simulated_driver import outcome
 from support.sweeps import Driver, Script, events, open_study, view
 
 from posetune.study.events import Reported, TrialEnded
-from posetune.study.rungs import Rungs
+from posetune.study.search.rungs import Rungs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

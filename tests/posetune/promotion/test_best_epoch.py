@@ -18,7 +18,7 @@ from posetune.home import Home
 from posetune.promotion.decision import Promotion, Request, promote
 from posetune.promotion.models import fetch_uri
 from posetune.storage import open_storage
-from posetune.study.database import Database, open_database
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 from posetune.workflow.models import open_model

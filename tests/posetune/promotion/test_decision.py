@@ -19,7 +19,7 @@ from posetune.cli.app import app
 from posetune.promotion.decision import Promotion, Request, promote, roll_back
 from posetune.promotion.finalists import retrain_finalists
 from posetune.promotion.test_looks import count_openings
-from posetune.study import journal
+from posetune.study.tables import journal
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 

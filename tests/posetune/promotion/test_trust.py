@@ -23,7 +23,7 @@ from support.mlflow_server import MlflowServer
 
 from posetune import provenance
 from posetune.home import Home
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.testing.toy import ToyConfig
 from posetune.tracking.projection import ship
 from posetune.workflow.sweep import INTERRUPTED_TRACKER_S

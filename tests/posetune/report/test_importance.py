@@ -18,7 +18,7 @@ from support.simulated_driver import simulated_opening as opening
 from posetune.report.importance import param_importance
 from posetune.report.tables import as_json, sweep_tables
 from posetune.study.records import Report
-from posetune.study.rungs import Standing, compared_epochs
+from posetune.study.search.rungs import Standing, compared_epochs
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, TrialView, read_sweep
@@ -175,7 +175,7 @@ def test_a_sweep_without_importance_is_shown_without_optuna(tmp_path: Path) -> N
     SimulatedTrial(run, trial.number).step()
     run.lease.release()
     code = (
-        "import sys; from posetune.study.database import open_database; "
+        "import sys; from posetune.study.tables.database import open_database; "
         "from posetune.study.view import read_sweep; "
         "from posetune.report.tables import as_json, sweep_tables; "
         f"view = read_sweep(open_database('sqlite:///{tmp_path / 'study.db'}'), 's'); "

@@ -14,8 +14,8 @@ from support.simulated_driver import simulated_opening as opening
 
 from posetune.report.page import BestTrial, build_page
 from posetune.report.pruning import pruning_balance
-from posetune.study.database import Database
 from posetune.study.sweep import SweepRun
+from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, read_sweep
 
 VOID = {"meta", "link", "img", "br"}

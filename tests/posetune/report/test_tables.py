@@ -13,7 +13,7 @@ from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.report.tables import as_json, sweep_tables
-from posetune.study.rungs import Decision
+from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, read_sweep
 

@@ -15,12 +15,12 @@ from support.simulated_driver import simulated_opening as opening
 
 from posetune.home import Home
 from posetune.storage import open_storage
-from posetune.study import schema
-from posetune.study.database import Database
 from posetune.study.events import Reported, SweepStarted
 from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
+from posetune.study.tables import schema
+from posetune.study.tables.database import Database
 from posetune.study.trials import split_needed
 from posetune.study.view import read_sweep
 

@@ -13,10 +13,10 @@ import pytest
 from support.recording import Recording, World, draw_opening, draw_world, record
 from support.simulated_driver import open_unsynced, simulated_opening
 
-from posetune.study.database import Database
 from posetune.study.history import read_history
-from posetune.study.rungs import Decision
+from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables.database import Database
 from posetune.study.view import list_sweeps, read_sweep
 
 SWEEPS = 24

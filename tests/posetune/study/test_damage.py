@@ -10,8 +10,8 @@ from support.simulated_driver import drive, open_unsynced, outcome
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
-from posetune.study.database import open_database
 from posetune.study.sweep import SweepRun
+from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
 

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 from support.simulated_driver import happened, simulated_opening
 
-from posetune.study import events, journal, schema
-from posetune.study.database import Database
+from posetune.study import events
 from posetune.study.decisions import Decider
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
-from posetune.study.lease import LeaseLostError
 from posetune.study.records import CheckpointRecord
-from posetune.study.rungs import Decision
-from posetune.study.sampler import SearchMemory
-from posetune.study.start_from import prior_trials
+from posetune.study.search.rungs import Decision
+from posetune.study.search.sampler import SearchMemory
+from posetune.study.search.start_from import prior_trials
 from posetune.study.state import SweepState
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables import journal, schema
+from posetune.study.tables.database import Database
+from posetune.study.tables.lease import LeaseLostError
 
 Clock = Callable[[], float]
 

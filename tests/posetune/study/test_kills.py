@@ -15,10 +15,10 @@ from sqlalchemy import Connection, text
 from support.simulated_driver import drive, open_unsynced, outcome
 from support.simulated_driver import simulated_opening as opening
 
-from posetune.study import schema
-from posetune.study.database import Database
-from posetune.study.rungs import Rungs
+from posetune.study.search.rungs import Rungs
 from posetune.study.sweep_start import SweepStart
+from posetune.study.tables import schema
+from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, read_sweep
 
 

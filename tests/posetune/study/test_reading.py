@@ -8,9 +8,9 @@ import tracemalloc
 import pytest
 from support.simulated_driver import simulated_opening
 
-from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables.database import Database
 from posetune.study.view import read_sweep
 
 EPOCHS = 100

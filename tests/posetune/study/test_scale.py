@@ -15,10 +15,10 @@ from optuna.samplers import RandomSampler
 from support.simulated_driver import SimulatedTrial, fill, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
-from posetune.study.database import Database
-from posetune.study.sampler import SearchMemory
+from posetune.study.search.sampler import SearchMemory
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables.database import Database
 from posetune.study.trials import TrialRecord
 
 

@@ -15,11 +15,11 @@ from support.simulated_driver import drive, outcome
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
-from posetune.study import schema
-from posetune.study.database import Database, open_database
 from posetune.study.history import read_history
 from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import StaleAttemptError, SweepRun, SweepStart
+from posetune.study.tables import schema
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import read_sweep
 
 
@@ -277,7 +277,7 @@ def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> No
 @pytest.mark.slow
 def test_processes_that_create_a_database_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'study.db'}"
-    code = f"from posetune.study.database import open_database; open_database({address!r})"
+    code = f"from posetune.study.tables.database import open_database; open_database({address!r})"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(6)]
     assert [process.wait(timeout=60) for process in processes] == [0] * 6
 

@@ -29,7 +29,7 @@ Read = Callable[[Home], dict[str, Shown]]
 
 SHIP = """
 from posetune.home import Home
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.tracking.projection import ship
 home = Home.model_validate_json(text)
 ship(open_database(home.database), "first", home)

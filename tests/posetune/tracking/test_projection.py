@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from sqlalchemy import select
 
 from posetune.home import Home
-from posetune.study import schema
-from posetune.study.forecast import Forecaster, forecast_sweep
+from posetune.study.forecasting.forecast import Forecaster, forecast_sweep
+from posetune.study.tables import schema
 from posetune.study.view import read_sweep
 from posetune.testing.toy import ToyConfig
 from posetune.tracking import connection

@@ -149,7 +149,7 @@ def test_trials_left_open_are_killed_and_run_again_on_resume(scene: Any, shown: 
 _DRIVER = """
 import json, sys, time
 from posetune.spec.sweep import SweepSpec
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.study.sweep import SweepStart, SweepRun
 address, spec = sys.argv[1], json.loads(sys.argv[2])
 opening = SweepStart(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",

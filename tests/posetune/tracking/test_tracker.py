@@ -95,7 +95,7 @@ def test_a_process_ends_while_mlflow_hangs(scene: Any, silent_port: int) -> None
     script = (
         "import sys\n"
         "from posetune.home import Home\n"
-        "from posetune.study.database import open_database\n"
+        "from posetune.study.tables.database import open_database\n"
         "from posetune.tracking.tracker import Tracker\n"
         "home = Home.model_validate_json(sys.argv[1])\n"
         "tracker = Tracker(open_database(home.database), 'first', home)\n"

@@ -12,14 +12,14 @@ import pytest
 from support.simulated_driver import happened, open_unsynced
 
 from posetune.api import Cost, Trainable, TrialContext
-from posetune.execution.plan import plan_sweep
+from posetune.execution.nodes.plan import plan_sweep
 from posetune.spec.sweep import SweepSpec, default_params
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
-from posetune.study.database import Database
 from posetune.study.records import CheckpointRecord
-from posetune.study.rungs import Decision
+from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, read_sweep
 from posetune.testing.toy import Toy, ToyConfig
 from posetune.trial.checkpoints import (

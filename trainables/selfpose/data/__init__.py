@@ -2,8 +2,8 @@
 
 An importer hands a `sources.Source` to `importing`, which runs its jobs on all cores (`workers`)
 and writes `shards`; `store` maps the result and `contact_sheet` shows it. The importers of
-`formats` read a dataset's files, with `photographs` for pictures (`decoding`, `foreground`); those
-of `synthetic` draw people and hands.
+`formats` read a dataset's files, with `pictures.photographs` for pictures; those of `synthetic`
+draw people and hands.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress
-from selfpose.data.encodings import encode_pictures
+from selfpose.data.pictures.encodings import encode_pictures
 from selfpose.data.shards import Columns, Shard, column_bytes, join_columns, write_shard
 from selfpose.data.skipped import check_strict, write_account
 from selfpose.data.sources import ImportJob, ImportOptions, Made, Skip, Source

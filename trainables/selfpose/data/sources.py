@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from selfpose.data.encodings import Encoding
+from selfpose.data.pictures.encodings import Encoding
 from selfpose.data.shards import Columns
 from selfpose.method.skeleton import Layout
 

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from posetune.api import BadInputError
-from selfpose.data.encodings import Encoding, decode_image, decode_mask
+from selfpose.data.pictures.encodings import Encoding, decode_image, decode_mask
 from selfpose.data.shards import Blobs, Column, Columns, Shard, map_shard
 from selfpose.method.skeleton import LAYOUTS, Layout
 from selfpose.whole_files import write_whole

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfpose.data.images import reduce_images
+from selfpose.data.pictures.images import reduce_images
 from selfpose.data.store import Split, Store
 from selfpose.evaluation.distribution import draw_distribution
 from selfpose.evaluation.figures import SheetRow, draw_sheet

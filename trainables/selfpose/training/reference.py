@@ -2,9 +2,8 @@
 
 Read `ReferenceTraining.complete_step` first, then `lifting_terms`. Everything here is float32 (or
 what it is given), eager, one operation after the other, differentiated by autograd alone. The fast
-steps of `training.complete`, `training.lifting` and `training.supervised` must equal it, and are
-timed against it. Shared with them, and so not checked here, are the networks, the geometry and the
-functions of `method.losses`.
+steps of `training.modes` must equal it, and are timed against it. Shared with them, and so not
+checked here, are the networks, the geometry and the functions of `method.losses`.
 
 Frames and units: as in `geometry`.
 Shape letters: B batch, J joints, S image side in pixels.
@@ -31,10 +30,10 @@ from selfpose.method.geometry import (
 from selfpose.method.losses import discriminator_loss
 from selfpose.method.quantities import Quantities
 from selfpose.method.renderer import Profile, SkeletonRenderer
-from selfpose.training.complete import add_noise, noise_left
+from selfpose.training.modes.complete import add_noise, noise_left
+from selfpose.training.modes.terms import Terms, computed_terms
 from selfpose.training.optimiser import ADAM_BETAS
 from selfpose.training.renderers import Renderers
-from selfpose.training.terms import Terms, computed_terms
 from selfpose.training.trial import Trial
 
 __all__ = ["ReferenceTraining", "draw_plainly"]

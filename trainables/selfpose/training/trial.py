@@ -1,7 +1,7 @@
 """One trial's training: its networks, data, random numbers and counters.
 
 `Trial.train` runs an epoch of steps, `Trial.validate` scores the present networks. What a step is
-depends on the mode: `training.complete`, `training.lifting`, `training.supervised`.
+depends on the mode, see `training.modes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from posetune.api import BadInputError, Progress, TrialContext
 from selfpose.config import SelfPoseConfig
-from selfpose.data.images import images_to_input, open_feed
+from selfpose.data.pictures.images import images_to_input, open_feed
 from selfpose.data.store import Store, open_store
 from selfpose.evaluation.figures import SheetRow, draw_sheet
 from selfpose.inference import ImagePoseModel, build_model, unit_bones
@@ -28,17 +28,17 @@ from selfpose.networks import D
 from selfpose.networks.initialisation import seeded
 from selfpose.training.acceleration import PLAIN, Acceleration, Branches, accelerate
 from selfpose.training.checkpoint import TrainingState, load_state, save_state
-from selfpose.training.complete import CompleteMode, Optimisers
 from selfpose.training.data_parallel import Team, share_statistics
 from selfpose.training.health import check_discriminator, check_finite, check_spread
-from selfpose.training.lifting import LiftingMode, PriorPoses, RoundTrip
+from selfpose.training.modes.complete import CompleteMode, Optimisers
+from selfpose.training.modes.lifting import LiftingMode, PriorPoses, RoundTrip
+from selfpose.training.modes.supervised import SupervisedMode, read_labels
+from selfpose.training.modes.terms import Terms
 from selfpose.training.optimiser import CosineRates, make_optimiser
 from selfpose.training.prior import prior_poses
 from selfpose.training.renderers import Renderers
 from selfpose.training.stages.bodies import load_read_poses
 from selfpose.training.stages.needed import load_shared_weights
-from selfpose.training.supervised import SupervisedMode, read_labels
-from selfpose.training.terms import Terms
 from selfpose.training.validation import ValidationFrames
 from selfpose.whole_files import write_whole
 

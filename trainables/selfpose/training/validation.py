@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
-from selfpose.data.images import reduce_images
+from selfpose.data.pictures.images import reduce_images
 from selfpose.data.store import Store
 from selfpose.method.metrics import validation_subset
 

@@ -12,7 +12,7 @@ from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
 from posetune.cli.preflight import FAILED, check_here, show_preflight
 from posetune.cli.relay import ask_head, is_job_server, store_on_cluster
 from posetune.cli.screen import console, print_json
-from posetune.execution.plan import plan_sweep
+from posetune.execution.nodes.plan import plan_sweep
 from posetune.home import Home
 from posetune.report.tables import format_seconds
 from posetune.spec.sweep import load_sweep

@@ -18,7 +18,7 @@ from posetune.report.comparison import (
     evaluate_for_comparison,
 )
 from posetune.report.comparison import compare as side_by_side
-from posetune.study.database import Database, open_database
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import read_sweep
 
 __all__ = ["compare"]

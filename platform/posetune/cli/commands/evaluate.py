@@ -15,7 +15,7 @@ from posetune.promotion.test_looks import record_opening
 from posetune.report.evaluation import evaluation_facts, evaluation_table, write_evaluation
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.storage import open_folder, open_storage
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.workflow.models import open_model
 
 __all__ = ["evaluate"]

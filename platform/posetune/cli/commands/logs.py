@@ -16,9 +16,9 @@ from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.storage import Storage
-from posetune.study.database import open_database
 from posetune.study.history import read_history
 from posetune.study.states import SweepStatus
+from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 from posetune.trial.checkpoints import log_file
 

@@ -15,7 +15,7 @@ from posetune.home import Home
 from posetune.report.best import look_at_best
 from posetune.report.page import BestTrial, build_page
 from posetune.storage.whole_files import write_whole
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 from posetune.study.view import SweepView, read_sweep
 
 __all__ = ["report"]

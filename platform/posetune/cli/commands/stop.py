@@ -12,9 +12,9 @@ from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArg
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
-from posetune.study.database import open_database
-from posetune.study.lease import ask_to_stop
 from posetune.study.states import SweepStatus
+from posetune.study.tables.database import open_database
+from posetune.study.tables.lease import ask_to_stop
 from posetune.study.view import read_sweep
 
 __all__ = ["stop"]

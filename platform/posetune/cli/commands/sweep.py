@@ -17,8 +17,8 @@ from posetune.execution.connection import RayNotStartedError
 from posetune.execution.driver import StudyLostError
 from posetune.report.tables import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, sweep_tables
-from posetune.study.forecast import Forecaster, forecast
-from posetune.study.forecast_model import Situation
+from posetune.study.forecasting.forecast import Forecaster, forecast
+from posetune.study.forecasting.forecast_model import Situation
 from posetune.study.states import SweepStatus
 from posetune.study.sweep import SweepRun
 from posetune.workflow.sweep import SweepEnd, run_sweep

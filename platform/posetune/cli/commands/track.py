@@ -11,7 +11,7 @@ from posetune.cli.options import (
 )
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
-from posetune.study.database import open_database
+from posetune.study.tables.database import open_database
 
 __all__ = ["track"]
 

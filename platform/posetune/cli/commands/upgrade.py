@@ -5,8 +5,8 @@ from __future__ import annotations
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
-from posetune.study import upgrade as study_upgrade
-from posetune.study.database import open_database
+from posetune.study.old import upgrade as study_upgrade
+from posetune.study.tables.database import open_database
 
 __all__ = ["upgrade"]
 

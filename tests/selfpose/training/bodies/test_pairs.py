@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from posetune.api import StageWork, silent
-from selfpose.data.images import ImageFeed, open_feed
+from selfpose.data.pictures.images import ImageFeed, open_feed
 from selfpose.data.store import open_store
 from selfpose.method.skeleton import H36M_17
 from selfpose.networks.omega import Omega

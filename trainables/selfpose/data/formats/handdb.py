@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from posetune.api import BadInputError, Importer, Progress
-from selfpose.data.decoding import (
+from selfpose.data.importing import run_import
+from selfpose.data.pictures.decoding import (
     BadPictureError,
     cut_crop,
     decode_reduced,
     read_picture_bytes,
 )
-from selfpose.data.importing import run_import
 from selfpose.data.plausibility import Checks, Take
 from selfpose.data.shards import Column
 from selfpose.data.sources import BadAnnotationError, ImportOptions, Made, Skip, Source

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, Progress, silent
-from selfpose.data.foreground import MaskPlace
 from selfpose.data.formats.human36m_protocol import (
     ACTIVITIES,
     CAMERA_IDS,
@@ -39,7 +38,8 @@ from selfpose.data.formats.human36m_protocol import (
     describe_protocol,
     split_frames,
 )
-from selfpose.data.photographs import (
+from selfpose.data.pictures.foreground import MaskPlace
+from selfpose.data.pictures.photographs import (
     Photographs,
     add_backdrops,
     join_photographs,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from selfpose.data.photographs import PhotoOptions
+from selfpose.data.pictures.photographs import PhotoOptions
 from selfpose.data.synthetic.motions import first_half
 from selfpose.method.skeleton import H36M_17, KEYPOINTGAN_17, Layout
 

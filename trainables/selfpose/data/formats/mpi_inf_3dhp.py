@@ -19,7 +19,7 @@ from selfpose.data.formats.mpi_inf_protocol import (
 from selfpose.data.formats.mpi_inf_test import TEST_FILE, read_test_sequence
 from selfpose.data.formats.mpi_inf_train import TRAIN_FILE, read_train_sequence
 from selfpose.data.importing import run_import
-from selfpose.data.photographs import (
+from selfpose.data.pictures.photographs import (
     Photographs,
     add_backdrops,
     join_photographs,

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from selfpose.data.photographs import Photographs, PhotoOptions
+from selfpose.data.pictures.photographs import Photographs, PhotoOptions
 from selfpose.data.sources import Skip
 
 __all__ = [

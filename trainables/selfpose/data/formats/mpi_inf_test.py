@@ -28,7 +28,7 @@ from selfpose.data.formats.mpi_inf_protocol import (
     Gathered,
     MpiInf3dhpOptions,
 )
-from selfpose.data.photographs import Photographs
+from selfpose.data.pictures.photographs import Photographs
 from selfpose.data.plausibility import UNITS_MM, Checks, Take
 from selfpose.data.sources import BadAnnotationError, Skip
 

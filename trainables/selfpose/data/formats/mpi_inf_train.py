@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selfpose.data.foreground import MaskPlace
 from selfpose.data.formats.mpi_inf_protocol import (
     CAMERAS,
     SHORT_VIDEOS,
@@ -36,7 +35,8 @@ from selfpose.data.formats.mpi_inf_protocol import (
     Gathered,
     MpiInf3dhpOptions,
 )
-from selfpose.data.photographs import Photographs
+from selfpose.data.pictures.foreground import MaskPlace
+from selfpose.data.pictures.photographs import Photographs
 from selfpose.data.plausibility import UNITS_MM, Checks, Take, lens_fault
 from selfpose.data.sources import BadAnnotationError, Skip
 from selfpose.data.synthetic.motions import first_half

@@ -37,7 +37,12 @@ from selfpose.data.formats.human36m_protocol import (
 )
 from selfpose.data.formats.npz import read_object
 from selfpose.data.formats.recovered_cameras import PoseCamera, recover_camera
-from selfpose.data.photographs import Photographs, join_photographs, limit_rows, photograph_jobs
+from selfpose.data.pictures.photographs import (
+    Photographs,
+    join_photographs,
+    limit_rows,
+    photograph_jobs,
+)
 from selfpose.data.plausibility import FROZEN, UNITS_MM, Checks, Take
 from selfpose.data.pose_measures import extent, frozen_rows
 from selfpose.data.sources import Skip, Source

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from selfpose.data.images import ImageFeed
+from selfpose.data.pictures.images import ImageFeed
 from selfpose.method.geometry import pose_distance
 from selfpose.method.renderer import SkeletonRenderer
 from selfpose.networks.omega import Omega

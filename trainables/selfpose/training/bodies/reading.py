@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from selfpose.data.images import ImageFeed
+from selfpose.data.pictures.images import ImageFeed
 from selfpose.method.geometry import pose_distance
 from selfpose.method.skeleton import Layout
 from selfpose.networks.body_reader import BodyReader

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from posetune.api import Progress, StageWork
-from selfpose.data.images import ImageFeed, open_feed
+from selfpose.data.pictures.images import ImageFeed, open_feed
 from selfpose.data.store import Store, open_store
 from selfpose.networks.body_reader import BodyReader
 from selfpose.networks.initialisation import seeded

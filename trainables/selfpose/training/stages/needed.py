@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from posetune.api import BadInputError, Stage
 from selfpose.config import SelfPoseConfig
-from selfpose.data.images import check_images
+from selfpose.data.pictures.images import check_images
 from selfpose.data.store import Store, open_store
 from selfpose.inference import ImagePoseModel, PoseModel
 from selfpose.method.skeleton import Layout

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from posetune.api import Progress, StageWork
-from selfpose.data.images import ImageFeed, open_feed
+from selfpose.data.pictures.images import ImageFeed, open_feed
 from selfpose.data.store import open_store
 from selfpose.networks.initialisation import seeded
 from selfpose.networks.phi import Phi

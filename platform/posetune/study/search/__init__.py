@@ -1,0 +1,5 @@
+"""Which parameters does the next trial get, and which trials are cut?
+
+`sampler` asks Optuna, with the trials of other sweeps that `start_from` finds; `rungs` compares
+trials at an epoch; `seeding` derives every seed from the sweep's.
+"""

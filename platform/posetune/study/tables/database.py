@@ -1,0 +1,259 @@
+"""Opens the study database and runs transactions on it.
+
+SQLite runs in WAL mode with full synchronisation: a committed event survives a power cut, and
+readers (`posetune show`, the tracker) never block the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from posetune.api import BadInputError
+from posetune.study.tables import schema
+
+__all__ = ["Database", "open_database", "reach_database"]
+
+T = TypeVar("T")
+
+CREATE_ATTEMPTS = 5
+
+_FULL = ("disk is full", "No space left")
+
+REACH_S = 10
+"""For a server to answer `reach_database`."""
+
+RETRY_S = 60.0
+"""How long a transaction is tried again while the database is busy or away."""
+
+
+class Database:
+    """A study database; hand it to `sweep` and `view`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.notice = ""
+        """What a transaction is waiting for, for whoever watches; empty while none waits."""
+        self.give_up = threading.Event()
+        """Set it to end the waiting."""
+
+    @property
+    def address(self) -> str:
+        """The address without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view for several queries, while a driver goes on writing."""
+        with _naming_damage(self.address), self.engine.connect() as connection:
+            if self.engine.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # its driver begins at the first write only
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    def write(self, change: Callable[[Connection], T]) -> T:
+        """Run `change` in one transaction.
+
+        It is tried again for a minute while the database is busy or away, and for as long as it
+        takes while its disk is full.
+        """
+        deadline = time.monotonic() + RETRY_S
+        pause = 0.05
+        while True:
+            try:
+                with _naming_damage(self.address), self.engine.begin() as connection:
+                    if self.engine.name == "sqlite":  # its driver begins at the first write only
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    result = change(connection)
+            except OperationalError as error:
+                full = any(sign in str(error.orig) for sign in _FULL)
+                late = time.monotonic() + pause > deadline and not full
+                if late or self.give_up.wait(pause):
+                    raise
+                cause = "no space left" if full else error.orig
+                self.notice = f"study database {self.address}: {cause}; trying again"
+                pause = min(2 * pause, 2.0)
+            else:
+                self.notice = ""
+                return result
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def open_database(address: str, *, create: bool = True) -> Database:
+    """Open the study database, making the tables where there are none.
+
+    A study of the version before is opened as it is; see `upgrade`.
+
+    Args:
+        address: SQLAlchemy URL, as in `Home.database`.
+        create: make a database that is not there; otherwise that is an error.
+
+    Raises:
+        BadInputError: it cannot be reached, is no study, is damaged, or is of another version.
+    """
+    url = make_url(address)
+    shown = url.render_as_string(hide_password=True)
+    nothing_yet = BadInputError(
+        f"no study at {shown}: nothing has run under this home yet "
+        "(posetune sweep FILE --name NAME starts one)"
+    )
+    if url.get_backend_name() == "sqlite" and url.database:
+        if not create and not Path(url.database).exists():
+            raise nothing_yet
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+    try:
+        with _naming_damage(shown):
+            version = _read_version(engine)
+            if version is None:
+                if not create:
+                    raise nothing_yet
+                _create_tables(engine)
+                version = _read_version(engine)
+            with engine.connect() as connection:
+                if engine.name == "sqlite":
+                    _check_pages(connection)
+    except OperationalError as error:
+        raise BadInputError(f"study database {shown}: cannot be opened ({error.orig})") from error
+    except SQLAlchemyError as error:
+        raise _damaged(shown, getattr(error, "orig", None) or error) from error
+    if version not in (schema.OLD_VERSION, schema.VERSION):
+        raise BadInputError(
+            f"study database {shown}: has tables of version {version}, this posetune reads "
+            f"{schema.OLD_VERSION} and {schema.VERSION}; use the posetune that wrote it, or "
+            "another --home"
+        )
+    return Database(engine)
+
+
+def _read_version(engine: Engine) -> int | None:
+    """Return the version of the tables; None where there are none yet."""
+    if not inspect(engine).has_table(schema.about.name):
+        return None
+    with engine.connect() as connection:
+        return connection.execute(select(schema.about.c.version)).scalar()
+
+
+def reach_database(address: str) -> None:
+    """Make sure that a sweep could open the study database, without making anything there.
+
+    Args:
+        address: SQLAlchemy URL, as in `Home.database`.
+
+    Raises:
+        BadInputError: says why not.
+    """
+    url = make_url(address)
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        file = Path(url.database or "")
+        if file.exists():
+            open_database(address).close()
+            return
+        folder = next(parent for parent in file.parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise BadInputError(f"study database {shown}: {folder} cannot be written to")
+        return
+    engine = create_engine(url, connect_args={"connect_timeout": REACH_S})
+    try:
+        with engine.connect() as connection:
+            exists = inspect(connection).has_table(schema.about.name)
+            create = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+            may = exists or connection.exec_driver_sql(create).scalar()
+    except OperationalError as error:
+        cause = " ".join(str(error.orig).split())
+        raise BadInputError(
+            f"study database {shown}: cannot be reached ({cause}); start it, or correct "
+            "POSETUNE_DATABASE"
+        ) from error
+    finally:
+        engine.dispose()
+    if not may:
+        raise BadInputError(
+            f"study database {shown}: its user may make no tables; grant CREATE on the schema"
+        )
+    if exists:
+        open_database(address, create=False).close()
+
+
+def _check_pages(connection: Connection) -> None:
+    """Raise if SQLite finds a broken page: better now than in the middle of a sweep."""
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise DatabaseError("PRAGMA quick_check", None, ValueError(found))
+
+
+@contextmanager
+def _naming_damage(shown: str) -> Iterator[None]:
+    """Say which database is damaged, and what to do, where a page or a value cannot be read."""
+    try:
+        yield
+    except JSONDecodeError as error:
+        raise _damaged(shown, error) from error
+    except DatabaseError as error:
+        if type(error) is DatabaseError:  # its subclasses mean busy, away, or our own mistakes
+            raise _damaged(shown, error.orig) from error
+        raise
+
+
+def _damaged(shown: str, cause: BaseException | None) -> BadInputError:
+    return BadInputError(
+        f"study database {shown}: is damaged or no study ({cause}); restore it from a backup, "
+        "save what can be read (sqlite3 FILE .recover | sqlite3 NEW), or move it away to start "
+        "afresh"
+    )
+
+
+def _create_tables(engine: Engine) -> None:
+    """Make the tables that are missing; another process may be doing the same at this moment."""
+    for attempt in range(CREATE_ATTEMPTS):
+        try:
+            schema.metadata.create_all(engine)
+            with engine.begin() as connection:
+                if connection.execute(select(schema.about.c.version)).scalar() is None:
+                    connection.execute(insert(schema.about).values(version=schema.VERSION))
+        except (OperationalError, ProgrammingError, IntegrityError):
+            if attempt == CREATE_ATTEMPTS - 1:
+                raise
+            time.sleep(0.2 * (attempt + 1))
+        else:
+            return
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
