@@ -253,6 +253,15 @@ def test_a_bad_whole_is_one_clear_line(
     assert not Path("evil").exists()
 
 
+def test_what_is_no_list_of_cameras_is_left_out_alone(tmp_path: Path) -> None:
+    files = _files()
+    files["data_2d_h36m_gt.npz"]["positions_2d"]["S8"]["WalkDog 1"] = np.array(1.0)
+    source = read_videopose3d(_write(tmp_path, files), Human36MOptions())
+
+    skips = [(skip.item, skip.reason) for skip in source.skipped]
+    assert skips == [("S8/WalkDog 1", "not 2D poses of 4 cameras")]
+
+
 def test_a_sequence_of_another_form_is_left_out_alone(tmp_path: Path) -> None:
     files = _files()
     poses = files["data_3d_h36m.npz"]["positions_3d"]

@@ -79,7 +79,7 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
         f"{subject}/{place.name}"
         for subject in SUBJECTS
         for place in root.glob(f"{subject}/*-*")
-        if place.name.rpartition("-")[0] in ACTIVITIES
+        if _activity(place.name) in ACTIVITIES or (place / ANNOTATION_FILE).is_file()
     )
     if not any((root / name / ANNOTATION_FILE).is_file() for name in names):
         raise BadInputError(
@@ -113,6 +113,11 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
     )
 
 
+def _activity(folder: str) -> str:
+    """Return the activity in the name of a sequence's folder: `Directions` of `Directions-1`."""
+    return folder.rpartition("-")[0]
+
+
 class _Collected:
     """Collects the rows of all sequences, and what is left out of them."""
 
@@ -127,10 +132,13 @@ class _Collected:
 
     def add(self, name: str) -> None:
         """Read the sequence of this name, e.g. `S1/Directions-1`, and add its rows."""
-        motion, self._sequences = self._sequences, self._sequences + 1
         subject = name.split("/")[0]
         split = "test" if subject in TEST_SUBJECTS else "train"
         split = "val" if subject == self._options.val else split
+        if _activity(name.split("/")[1]) not in ACTIVITIES:
+            self.skipped.append(Skip(split, name, "unknown activity"))
+            return
+        motion, self._sequences = self._sequences, self._sequences + 1
         if name in DRIFTED and self._options.exclude_drift:
             self.excluded.append(Skip(split, name, DRIFT))
             return

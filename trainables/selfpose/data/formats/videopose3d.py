@@ -339,7 +339,10 @@ def _list_fault(cameras: Any) -> str:
     """Return why the 2D poses of a sequence cannot be used; empty if they can."""
     if cameras is None:
         return "no 2D poses"
-    if not isinstance(cameras, list | tuple | np.ndarray) or len(cameras) != len(CAMERA_IDS):
+    is_list = isinstance(cameras, list | tuple) or (
+        isinstance(cameras, np.ndarray) and cameras.ndim > 0
+    )
+    if not is_list or len(cameras) != len(CAMERA_IDS):
         return f"not 2D poses of {len(CAMERA_IDS)} cameras"
     return ""
 

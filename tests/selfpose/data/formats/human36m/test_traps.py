@@ -108,6 +108,16 @@ def test_a_bad_item_is_left_out_named_and_counted(
         import_folder(folder, tmp_path / "strict", strict=True)
 
 
+def test_a_folder_of_an_unknown_activity_is_named(
+    folder: Path, tmp_path: Path, import_folder: Import, skipped: Skipped
+) -> None:
+    shutil.copytree(folder / "S1/Directions-1", folder / "S1/Swimming-1")
+    store = import_folder(folder, tmp_path / "store")
+
+    assert ["train", "S1/Swimming-1", "unknown activity"] in skipped(store)
+    assert len(store.split("train")) == 4 * 3
+
+
 def test_rows_whose_2d_and_3d_disagree_are_left_out(
     folder: Path, tmp_path: Path, import_folder: Import, skipped: Skipped
 ) -> None:
