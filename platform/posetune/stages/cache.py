@@ -216,11 +216,14 @@ class StageCache:
             The products that were deleted.
         """
         pruned = []
-        for entry in self.entries():
+        entries = self.entries()
+        built = {entry.key for entry in entries if entry.state == "whole"}
+        for entry in entries:
             if self.storage.is_claimed(f"{self.place(entry.name, entry.key)}.claim"):
                 continue  # somebody builds it now
             fresh = time.time() - entry.built < FRESH_S
-            worn = entry.state != "whole" and not entry.place.endswith(WORK)
+            is_work = entry.place.endswith(WORK)  # left over where the product was published
+            worn = entry.key in built if is_work else entry.state != "whole"
             if worn or (entry.key not in needed and not fresh):
                 self.storage.remove(entry.place)
                 pruned.append(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,19 @@ def test_pruning_spares_a_young_state_and_deletes_an_old_one(tmp_path: Path) -> 
 
     assert [entry.key for entry in cache.prune(set())] == ["old"]
     assert [(entry.key, entry.state) for entry in cache.entries()] == [("young", "partial")]
+
+
+def test_states_that_outlived_their_product_are_pruned(tmp_path: Path) -> None:
+    break_off(tmp_path, key="built")
+    left_over = tmp_path / "stages/count/built.work"
+    kept = tmp_path / "kept"
+    shutil.copytree(left_over, kept)
+    cache = StageCache(open_storage(tmp_path))
+    cache.obtain(Stage("count", {}, [], 0, lambda folder, *_: (folder / "f").touch()), "built")
+    shutil.copytree(kept, left_over, dirs_exist_ok=True)
+
+    assert [entry.place for entry in cache.prune({"built"})] == ["stages/count/built.work"]
+    assert [(entry.key, entry.state) for entry in cache.entries()] == [("built", "whole")]
 
 
 KILLED = """
