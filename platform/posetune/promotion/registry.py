@@ -37,7 +37,17 @@ from posetune.trial.exported import ExportedModel
 __all__ = ["Candidate", "check_names", "register"]
 
 _CODE = Path(__file__).with_name("model_code.py")
-_NOT_NEEDED = {"optuna", "plotly", "psycopg", "ray", "rich", "sqlalchemy", "typer"}
+_NOT_NEEDED = {
+    "nvidia-ml-py",
+    "optuna",
+    "plotly",
+    "psutil",
+    "psycopg",
+    "ray",
+    "rich",
+    "sqlalchemy",
+    "typer",
+}
 """Direct dependencies that a loaded model does not import."""
 
 

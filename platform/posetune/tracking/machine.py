@@ -98,11 +98,13 @@ def system_metrics(database: Database, *, name: str, home: Home) -> Iterator[Non
 
 
 def _log_until(done: threading.Event, database: Database, *, name: str, home: Home) -> None:
-    reader = MachineReader()
+    reader: MachineReader | None = None
     client: MlflowClient | None = None
     while not done.wait(PERIOD_S):
         try:
-            # Made here, within the loop: a database that is away refuses to make one.
+            # Both are made here, within the loop: a monitor may find nothing to read, and a
+            # database that is away refuses to make a client.
+            reader = reader or MachineReader()
             client = client or connect(home)
             _send(client, reader.read(), database, name=name, home=home)
         except Exception as error:  # noqa: BLE001 - whatever it is, the sweep goes on
