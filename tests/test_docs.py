@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_LINES, MOST_BYTES = 150, 10_000
 """Of the README: who has to scroll for long reads nothing."""
+NAMED_FILE = re.compile(r"`((?:search_spaces|platform|trainables|tests|cluster|docs)/[\w./-]+)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 """A link to a file: no address of the web, and no place on the same page."""
 
@@ -71,6 +72,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     linked = LINK.findall(page.read_text())
 
     assert [link for link in linked if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_of_the_project_that_are_named_are_there(page: Path) -> None:
+    named = NAMED_FILE.findall(page.read_text())
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

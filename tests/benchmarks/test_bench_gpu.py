@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_table_and_a_file_come_of_a_step(repository: Path, tmp_path: Path) -> None:
     # torch's counter of operations imports Triton, which has to be told to interpret before
     # (tests/selfpose/kernels/conftest.py): not while tests are still collected.

@@ -38,6 +38,7 @@ finally:
 """
 
 
+@pytest.mark.long
 def test_a_worker_trains_one_trial_after_another(tmp_path: Path) -> None:
     """What a report costs, in time and memory, is measured by `make bench-slots`."""
     found = run_many(tmp_path, trials=12, slots=2, epoch_s=0.02)

@@ -1,7 +1,8 @@
 """Where do the images and poses that feed the model come from, and how are they stored?
 
 An importer hands a `sources.Source` to `importing`, which runs its jobs on all cores (`workers`)
-and writes `shards`; `store` maps the result and `contact_sheet` shows it. The importers of
+and writes `shards`; `plausibility` holds what was read against what bodies can be. `store` maps the
+result and `contact_sheet` shows it. The importers of
 `formats` read a dataset's files, with `pictures.photographs` for pictures; those of `synthetic`
 draw people and hands.
 """

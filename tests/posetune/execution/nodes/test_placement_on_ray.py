@@ -176,6 +176,7 @@ def test_nodes_that_are_drained_or_die_hand_their_trials_over(
     assert events(home, AttemptExcused, "spot") == [excused]
 
 
+@pytest.mark.long
 def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_it(
     posetune: Posetune, write: Write, nodes: Nodes, home: Path
 ) -> None:

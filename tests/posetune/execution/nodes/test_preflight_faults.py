@@ -193,6 +193,7 @@ def test_gpus_that_torch_does_not_see_and_keys_that_s3_refuses_are_named(
     assert left_in(address, keys) == 0
 
 
+@pytest.mark.long
 def test_what_the_driver_lacks_and_resources_that_no_node_has_are_named(
     nodes: Nodes, file: Callable[..., Path], guarded: tuple[str, dict[str, str]]
 ) -> None:
