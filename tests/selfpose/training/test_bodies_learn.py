@@ -1,13 +1,14 @@
 """Images are learned with a reader of drawn bodies: the proof of the quickstart, at small size.
 
 Error of 2D joints in pixels of 32, in about 100 s of processor time. The mean 2D pose has 2.84 on
-the training images and 2.97 on validation. Each of the three was broken: the reader by leaving out
-its training, the pairs by leaving out theirs, and `read` by a weight without effect.
+the training images and 2.97 on validation. What it comes to where one of the three is broken was
+measured: with the reader's training left out, on networks that no pairs have taught, and with a
+weight of 0 for `read`.
 
                                                              whole    broken
     reader: poses that are read in the masks                  1.04      2.87
     pairs:  validation, as the stage leaves the networks      1.95      7.02
-    read:   validation, untaught networks after 100 steps     2.15      3.21
+    read:   validation, untaught networks after 100 steps     2.20      2.70
 """
 
 from __future__ import annotations
@@ -93,4 +94,4 @@ def test_the_reader_the_pairs_and_read_each_teach_the_2d_joints(
     assert constant["pairs"] > 2.8
     assert found["reader"] < 1.7
     assert found["pairs"] < 2.5
-    assert found["read"] < 2.65
+    assert found["read"] < 2.45
