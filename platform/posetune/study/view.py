@@ -122,6 +122,9 @@ class SweepView:
     """Every best value that the sweep has had at any epoch, so each better than the one before."""
     stopped: str = ""
     """Why the last driver stopped."""
+    keeps_best: bool = True
+    """Whether the checkpoints of best epochs are kept; sweeps that were begun before there was a
+    choice do not."""
     waits_for: str = ""
     """What a trial of a running sweep waits for, where one has no place on the cluster."""
     driven_s: float = 0.0
@@ -299,6 +302,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         audited=state.rungs.audited,
         baselines=state.baselines,
         bests=tuple(state.bests),
+        keeps_best=state.keeps_best,
         stages={name: state.stages[name] for name in sorted(state.stages)},
         waits_for=state.waits_for_room if live else "",
         stopped="" if live else state.stopped or "the driver died",

@@ -15,8 +15,9 @@ from support.simulated_driver import simulated_opening as opening
 
 from posetune.home import Home
 from posetune.storage import open_storage
-from posetune.study.events import Reported, SweepStarted
+from posetune.study.events import Event, Reported, SweepStarted
 from posetune.study.records import CheckpointRecord, EpochValue
+from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.tables import schema
@@ -168,6 +169,26 @@ def test_the_best_so_far_never_goes_back_and_all_agree_on_it(
         seen.append(run.best.best.value)
     assert seen == sorted(seen, reverse=mode == "min")
     assert len(set(seen)) > 1
+    run.lease.release()
+
+
+class Watched(SweepState):
+    """Looks at once whether everybody who leads has a value, as another thread may."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "leading":
+            assert all(self.trials[number].best is not None for number in value)
+
+
+def test_whoever_leads_has_a_value_at_any_moment(database: Database) -> None:
+    run = SweepRun(database, opening())
+    report(run, 3.0, 2.0)
+    report(run, 1.0)
+    state = Watched(opening().spec)
+    for event in happened(database, Event):
+        state.apply(event)
+    assert state.leading == [1, 0]
     run.lease.release()
 
 
