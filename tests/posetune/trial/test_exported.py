@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -129,5 +130,22 @@ def test_a_damaged_checkpoint_is_not_used(killed: tuple[Storage, SweepView]) -> 
     with (
         pytest.raises(BadInputError, match="is damaged: digest"),
         verified_model(storage, view, view.trials[0], trainable=Toy),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("keeps_best", "rule"), [
+    (True, "only while it is among the sweep's best 3"),
+    (False, "begun before best epochs were kept: a trial keeps its newest"),
+])  # fmt: skip
+def test_a_checkpoint_that_is_gone_names_the_rules_of_its_sweep(
+    killed: tuple[Storage, SweepView], keeps_best: bool, rule: str
+) -> None:
+    storage, view = killed
+    view = dataclasses.replace(view, keeps_best=keeps_best)
+
+    with (
+        pytest.raises(BadInputError, match=f"epoch 6 is gone; kept is epoch 5, 7, 8. .*{rule}"),
+        verified_model(storage, view, view.trials[0], trainable=Toy, epoch=6),
     ):
         pass
