@@ -29,7 +29,7 @@ COMMANDS = {
     "export-study": "Write a sweep as an Optuna storage, for optuna-dashboard.",
     "track": "Bring MLflow up to date with a sweep; twice changes nothing.",
     "stages": "List the shared stage products, and prune them.",
-    "promote": "Register the best complete trial of a sweep and point an alias at it.",
+    "promote": "Register the best trial of a sweep and point an alias at it.",
     "rollback": "Point an alias at the version that it pointed at before.",
     "predict": "Estimate the pose of the person in each picture.",
     "export": "Write a model as one torch.export program, or as ONNX.",

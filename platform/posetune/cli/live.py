@@ -59,9 +59,10 @@ def live_table(run: SweepRun, forecaster: Forecaster, *, quiet: bool) -> Iterato
         done.set()
 
 
-def _shown(best: TrialRecord, objective: Objective) -> str:
-    at = best.chosen(objective)
-    assert at is not None  # a trial without a value is not the best
+def _shown(best: TrialRecord | None, objective: Objective) -> str:
+    at = None if best is None else best.chosen(objective)
+    if best is None or at is None:
+        return "none yet"
     return f"{at.value:.2f} (trial {best.number} at epoch {at.epoch})"
 
 
@@ -107,8 +108,7 @@ class SweepBoard:
         """Return in one line how far the sweep is and which trial is the best."""
         run = self._run
         ended = [t for t in run.trials if t.state is not None]
-        best = run.best
-        shown = "none yet" if best is None else _shown(best, run.spec.objective)
+        shown = _shown(run.best, run.spec.objective)
         elapsed = format_seconds(time.monotonic() - self.started)
         return (
             f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, best so far "

@@ -26,6 +26,7 @@ from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.test_looks import record_opening
 from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.evaluation import evaluation_facts, write_evaluation
+from posetune.report.tables import candidate_note
 from posetune.storage import open_folder
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
@@ -112,6 +113,8 @@ class Promotion:
     """How often this test split was opened, this time included; None if it was not opened."""
     verdict: Verdict | None = None
     """The gate's numbers; None if the gate was not asked."""
+    note: str = ""
+    """What a person may not expect of the choice of the trial, in words."""
     finalists: Sequence[Finalist] = field(default=())
     """Trials that were trained again to choose the candidate."""
     measured: Sequence[Measured] = field(default=())
@@ -149,6 +152,8 @@ def promote(
     trial = _choose(view, request)
     store = request.store or view.store
     validation = Validation(home.storage, view, trainable, store, progress)
+    # MLflow is asked first: without it, what takes long would be measured in vain.
+    report = ship(database, view.name, home)
     others = _measure_others(validation, view, request.finalists[1:])
     with (
         validation.models(trial, request.epoch) as models,
@@ -156,7 +161,6 @@ def promote(
     ):
         model, found = choose_epoch(view.spec.objective, models)
         measured = [*(one for _, one in models), *others]
-        report = ship(database, view.name, home)
         client = connect(home)
         with database.reading() as connection:
             runs = journal.read_tracked(connection, view.id, public_address(home.tracking))
@@ -246,16 +250,16 @@ def _choose(view: SweepView, request: Request) -> TrialView:
     """Return the trial to promote: the one that was named, the best finalist, or the best.
 
     The best is that of the trials that reached the last rung that any has reached: the complete
-    ones, in a sweep that is finished.
+    ones, in a sweep that is finished. One whose checkpoint is gone is passed over.
     """
     number = request.finalists[0].trial if request.finalists else request.trial
     if number is not None:
-        if number >= len(view.trials):
+        if not 0 <= number < len(view.trials):
             raise BadInputError(
                 f"--trial {number}: sweep {view.name} has {len(view.trials)} trials, from 0 on"
             )
         return view.trials[number]
-    trial = next(iter(view.promotable), None)
+    trial = view.candidate
     if trial is None:
         raise BadInputError(
             f"sweep {view.name}: no trial has reported a value to promote ({len(view.trials)} "
@@ -267,12 +271,32 @@ def _choose(view: SweepView, request: Request) -> TrialView:
 def _measure_others(
     validation: Validation, view: SweepView, others: Sequence[Finalist]
 ) -> list[Measured]:
-    """Measure the finalists that are not the candidate, for the record."""
+    """Measure the finalists that are not the candidate, for the record.
+
+    One whose checkpoint cannot be read is recorded as not known, and ends no promotion.
+    """
     measured = []
     for finalist in others:
-        with validation.models(view.trials[finalist.trial]) as models:
-            measured += [one for _, one in models]
+        trial = view.trials[finalist.trial]
+        try:
+            with validation.models(trial) as models:
+                measured += [one for _, one in models]
+        except BadInputError:
+            if trial.chosen is not None:
+                measured.append(Measured(trial.number, *trial.chosen, whole_value=None))
     return measured
+
+
+def _note(view: SweepView, request: Request) -> str:
+    """Return what a person may not expect of the choice of the trial, in words; empty if nothing.
+
+    Whoever names a trial has chosen it.
+    """
+    if request.finalists:
+        lost = [str(finalist.trial) for finalist in request.finalists if not finalist.is_finite]
+        named = f"{'trials' if len(lost) > 1 else 'trial'} {', '.join(lost)}"
+        return f"the mean over seeds of {named} is not finite and ranks last" if lost else ""
+    return candidate_note(view) if request.trial is None else ""
 
 
 def _data_quality(view: SweepView, request: Request, trainable: type[Trainable]) -> str:
@@ -454,6 +478,7 @@ def _promotion(
         uri=version.uri if refused else f"models:/{request.model}@{request.alias}",
         finalists=request.finalists,
         measured=candidate.all_measured,
+        note=_note(candidate.view, request),
         **decided,
     )
 
@@ -475,6 +500,7 @@ def _plain(decision: Promotion) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(
         json.dumps(asdict(decision), default=str),
         parse_float=lambda text: float(f"{float(text):.5g}"),
+        parse_constant=lambda _: None,  # NaN and infinity are no JSON
     )
     return plain
 
@@ -482,6 +508,8 @@ def _plain(decision: Promotion) -> dict[str, Any]:
 def _text(decision: Promotion) -> str:
     """Return a decision in words, with the table of its numbers, as Markdown."""
     lines = [f"Gate of `{decision.alias}`: **{decision.gate}**: {decision.reason}."]
+    if decision.note:
+        lines.append(f"Of the choice: {decision.note}.")
     if decision.replaced is not None:
         lines.append(f"It replaces version {decision.replaced}.")
     if decision.openings is not None:

@@ -50,10 +50,11 @@ def retrain_finalists(
         progress: hears how far each training is, and which one it is.
 
     Returns:
-        The finalists, the best mean first.
+        The finalists, the best mean first; those whose mean is not finite come last.
 
     Raises:
-        BadInputError: no trial is complete, or the data is not the sweep's.
+        BadInputError: no trial is complete, the data is not the sweep's, or no finalist has a
+            finite mean.
     """
     trials = [t for t in view.promotable if t.state == TrialState.COMPLETE][:FINALISTS]
     if not trials:
@@ -69,7 +70,14 @@ def retrain_finalists(
             told = _titled(progress, f"trial {trial.number}, seed {k} of {seeds}")
             values.append(_value(single, trainable, told))
         found.append(Finalist(trial.number, tuple(values)))
-    return sorted(found, key=lambda finalist: view.spec.objective.sign * finalist.mean)
+    if not any(finalist.is_finite for finalist in found):
+        named = ", ".join(str(finalist.trial) for finalist in found)
+        raise BadInputError(
+            f"sweep {view.name}: trained again with other seeds, trials {named} gave values that "
+            "are not finite, so none is chosen; name one with --trial"
+        )
+    sign = view.spec.objective.sign
+    return sorted(found, key=lambda f: (not f.is_finite, sign * f.mean if f.is_finite else 0.0))
 
 
 def _titled(progress: Progress, title: str) -> Progress:
@@ -95,7 +103,10 @@ def _single(
 
 
 def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> float:
-    """Return the objective at the epoch that counts of a training, which ran before or runs now."""
+    """Return the objective at the epoch that counts of a training, which ran before or runs now.
+
+    It is NaN if the training has no finite value there.
+    """
     values = _train(single, trainable, progress)
     if len(values) < single.spec.pruner.max_epochs:
         # A process was killed between a checkpoint and this file: one value was never written.
@@ -105,7 +116,8 @@ def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) 
     objective = single.spec.objective
     if objective.select == "last":
         return values[single.spec.pruner.max_epochs]
-    return objective.best(value for value in values.values() if math.isfinite(value))
+    finite = [value for value in values.values() if math.isfinite(value)]
+    return objective.best(finite) if finite else math.nan
 
 
 def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> dict[int, float]:

@@ -10,6 +10,7 @@ Shape letters: N frames, G activities, K draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,11 @@ class Finalist:
     def mean(self) -> float:
         """The mean of the values, which ranks the finalists."""
         return sum(self.values) / len(self.values)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the mean is a finite number, so that it can be compared."""
+        return math.isfinite(self.mean)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Candidate:
         value = self.measured.whole_value
         if value is not None:
             return repr(value)
-        return tag_value(self.not_measured or "not known: evaluation does not measure it")
+        return tag_value(self.not_measured or "not known: evaluation gives no finite value of it")
 
 
 def register(
@@ -121,7 +121,8 @@ def register(
 ) -> Version:
     """Return the version of a candidate, which is made if there is none yet.
 
-    The same epoch of a trial keeps its version.
+    The same epoch of a trial keeps its version; what it came to on the whole validation split is
+    written anew, if it is known now.
 
     Args:
         client: of the tracking store.
@@ -137,6 +138,10 @@ def register(
         logged = _log_model(client, model, candidate, trainable)
         _log_metrics(client, candidate, logged)
         found = _make_version(client, model, candidate, logged)
+    elif candidate.measured.whole_value is not None:
+        number, key = str(found.number), "posetune.value_on_whole_validation"
+        value = candidate.lineage[key]
+        patiently(lambda: client.set_model_version_tag(model, number, key, value))
     return found
 
 

@@ -7,9 +7,11 @@ the epoch that is better there is promoted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from posetune.api import BadInputError, Progress, Trainable
@@ -32,7 +34,7 @@ class Measured:
     value: float | None
     """Objective that the trial reported then, on the frames that a sweep looks at."""
     whole_value: float | None
-    """Objective on the whole validation split; None if it could not be measured."""
+    """Objective on the whole validation split; None if it was not measured or is not finite."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Validation:
     progress: Progress
     """Hears how far the evaluations are."""
 
-    @property
+    @cached_property
     def missing(self) -> str:
         """Why the whole split cannot be measured here; empty if it can."""
         try:
@@ -103,7 +105,8 @@ class Validation:
         if not self.missing:
             folder: Path = open_folder(self.store)
             found = self.trainable.evaluate(model.folder, folder, "val", self.progress)
-            whole = found.metrics.get(self.view.spec.objective.metric)
+            measured = found.metrics.get(self.view.spec.objective.metric)
+            whole = measured if measured is not None and math.isfinite(measured) else None
         return Measured(trial.number, model.epoch, then[0] if then else None, whole)
 
 
@@ -119,10 +122,13 @@ def _epochs(objective: Objective, trial: TrialView) -> list[int | None]:
 def choose_epoch(
     objective: Objective, models: Sequence[tuple[ExportedModel, Measured]]
 ) -> tuple[ExportedModel, Measured]:
-    """Return the one that is best on the whole split; the first if that is not known or equal."""
+    """Return the one that is best on the whole split; the first if none is known or all are equal.
+
+    An epoch whose value is known is better than one whose value is not, e.g. because it is NaN.
+    """
     chosen = models[0]
     for other in models[1:]:
         one, two = chosen[1].whole_value, other[1].whole_value
-        if one is not None and two is not None and objective.better(two, one):
+        if two is not None and (one is None or objective.better(two, one)):
             chosen = other
     return chosen

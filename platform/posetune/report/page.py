@@ -50,7 +50,7 @@ MOST_ROWS = 50
 
 @dataclass(frozen=True)
 class BestTrial:
-    """What is known of the best complete trial beyond the study."""
+    """What is known of the best trial beyond the study."""
 
     number: int | None = None
     evaluation: Evaluation | None = None
@@ -66,7 +66,7 @@ def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> 
 
     Args:
         view: the sweep.
-        best: its best complete trial.
+        best: its best trial.
         commands: how to repeat and continue it.
     """
     epoch, values = matched_values(view)

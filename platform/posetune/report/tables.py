@@ -21,6 +21,7 @@ __all__ = [
     "as_json",
     "broken",
     "budget_used",
+    "candidate_note",
     "changed_params",
     "count_epochs",
     "forecast_line",
@@ -46,6 +47,10 @@ STATE_STYLES: dict[str, str] = {
     TrialState.INTERRUPTED: "yellow",
     TrialState.RUNNING: "cyan",
 }
+
+
+_FATES: dict[str, str] = {TrialState.PRUNED: "was cut", TrialState.FAILED: "failed"}
+"""What became of a trial that did not reach the last rung, in words."""
 
 
 def as_json(view: SweepView) -> dict[str, Any]:
@@ -338,7 +343,38 @@ class _Leaderboard:
 
 
 def selection_note(view: SweepView) -> str:
-    """Return what flatters the best trial's value, in words; empty where the last epoch counts."""
+    """Return in words what flatters the best trial's value, and whether it is the candidate.
+
+    Nothing flatters where the last epoch counts.
+    """
+    return "; ".join(note for note in (_flattery(view), candidate_note(view)) if note)
+
+
+def candidate_note(view: SweepView) -> str:
+    """Return in words why `promote` does not take the best trial; empty if it does."""
+    best, candidate = view.best, view.candidate
+    if best is None or best.chosen is None or candidate is None or candidate is best:
+        return ""
+    reasons = []
+    if best not in view.promotable:
+        fate = _FATES.get(best.state, f"stands at epoch {best.epochs}")
+        value, epoch = best.chosen.value, best.chosen.epoch
+        reasons.append(f"trial {best.number}'s {value:.2f} at epoch {epoch} {fate}")
+    passed = view.promotable[: view.promotable.index(candidate)]
+    if passed:
+        named = ", ".join(str(trial.number) for trial in passed[:FEW])
+        more = f" and {len(passed) - FEW} more" if len(passed) > FEW else ""
+        reasons.append(
+            f"the best checkpoint of trial {named}{more} is gone (`keep` in the sweep file says "
+            "how many are kept)"
+        )
+    among = [f"reached epoch {view.last_rung}"] if view.last_rung else []
+    among += ["has its checkpoint"] if passed else []
+    takes = f"`promote` takes trial {candidate.number}, the best that {' and '.join(among)}"
+    return "; ".join([*reasons, takes])
+
+
+def _flattery(view: SweepView) -> str:
     best = view.best
     if view.spec.objective.select == "last" or best is None or best.chosen is None:
         return ""

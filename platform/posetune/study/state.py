@@ -200,8 +200,9 @@ class SweepState:
         better = self.spec.objective.better
         if trial.best is not None and not better(reported.value, trial.best.value):
             return
-        self.leading = self.leading_with(trial.number, reported.value)
+        # Another thread shows the sweep meanwhile: whoever leads has a value by then.
         trial.improvements.append(reported)
+        self.leading = self.leading_with(trial.number, reported.value)
         if not self.bests or better(reported.value, self.bests[-1].value):
             reports = self.ledger.epochs + 1
             self.bests.append(SweepBest(at, reports, trial.number, *reported))

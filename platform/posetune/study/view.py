@@ -79,6 +79,11 @@ class TrialView:
         """The newest that is kept."""
         return self.checkpoints[-1] if self.checkpoints else None
 
+    @property
+    def has_chosen_checkpoint(self) -> bool:
+        """Whether the checkpoint of the epoch that counts is kept."""
+        return self.chosen is not None and self.checkpoint_of(self.chosen.epoch) is not None
+
     def checkpoint_of(self, epoch: int) -> CheckpointRecord | None:
         """Return the checkpoint that is kept of the end of an epoch; None where there is none."""
         kept = [saved for saved in self.checkpoints if saved.is_whole and saved.epoch == epoch]
@@ -122,6 +127,9 @@ class SweepView:
     """Every best value that the sweep has had at any epoch, so each better than the one before."""
     stopped: str = ""
     """Why the last driver stopped."""
+    keeps_best: bool = True
+    """Whether the checkpoints of best epochs are kept; sweeps that were begun before there was a
+    choice do not."""
     waits_for: str = ""
     """What a trial of a running sweep waits for, where one has no place on the cluster."""
     driven_s: float = 0.0
@@ -164,8 +172,22 @@ class SweepView:
 
         In a sweep that is finished, they are the complete ones.
         """
-        last = max((epoch for epoch, _ in self.standings.values()), default=0)
+        last = self.last_rung
         return [t for t in self.ranked if self.standings.get(t.number, (0, 0.0))[0] == last]
+
+    @property
+    def last_rung(self) -> int:
+        """The epoch of the last rung that any trial has reached; 0 while none has reached one."""
+        return max((epoch for epoch, _ in self.standings.values()), default=0)
+
+    @property
+    def candidate(self) -> TrialView | None:
+        """The trial that `promote` takes: the best promotable one that has its checkpoint.
+
+        Where none has it, the best one, so that a message can name it.
+        """
+        kept = (t for t in self.promotable if t.has_chosen_checkpoint)
+        return next(kept, next(iter(self.promotable), None))
 
     @property
     def best(self) -> TrialView | None:
@@ -299,6 +321,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         audited=state.rungs.audited,
         baselines=state.baselines,
         bests=tuple(state.bests),
+        keeps_best=state.keeps_best,
         stages={name: state.stages[name] for name in sorted(state.stages)},
         waits_for=state.waits_for_room if live else "",
         stopped="" if live else state.stopped or "the driver died",

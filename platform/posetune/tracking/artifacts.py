@@ -48,13 +48,17 @@ def trial_parts(home: Home, trial: TrialView) -> tuple[str, list[str]]:
         trial: the trial.
 
     Returns:
-        The digest, or `ABSENT`, and the names of the folders in storage.
+        The digest, or `ABSENT`, and the names of the folders in storage. The model is not among
+        them where an earlier epoch counts: the run names that epoch, and this one's model would be
+        taken for its.
     """
     if trial.checkpoint is None:
         return ABSENT, []
     folder = trial.checkpoint.folder
+    is_chosen = trial.chosen is None or trial.chosen.epoch == trial.checkpoint.epoch
+    names = ("model", "figures") if is_chosen else ("figures",)
     there = home.storage.children(folder)
-    parts = [f"{folder}/{name}" for name in ("model", "figures") if name in there]
+    parts = [f"{folder}/{name}" for name in names if name in there]
     return (trial.checkpoint.digest, parts) if parts else (ABSENT, [])
 
 

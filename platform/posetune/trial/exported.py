@@ -7,7 +7,9 @@ the checkpoint and exports.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.spec.sweep import Resources
-from posetune.storage import Storage
+from posetune.storage import Folder, Storage
 from posetune.storage.digest import digest_folder
 from posetune.study.records import CheckpointRecord
 from posetune.study.view import SweepView, TrialView
@@ -64,27 +66,59 @@ def verified_model(
             cannot be made of it here.
     """
     record = _find_checkpoint(view, trial, epoch)
-    said = f"sweep {view.name}, trial {trial.number}: its checkpoint {storage.where(record.folder)}"
-    with storage.reading(record.folder) as folder:
-        if folder is None:
-            raise BadInputError(
-                f"{said} is not there; is the storage folder the one that the sweep wrote to "
-                "(POSETUNE_STORAGE, --home)?"
-            )
-        found = digest_folder(folder)
-        if found != record.digest:
-            raise BadInputError(
-                f"{said} is damaged: digest {found[:12]}, the study says "
-                f"{record.digest[:12]}. Restore it from a backup; it is not used."
-            )
-        if (folder / "model").is_dir():
-            yield ExportedModel(folder / "model", folder / "figures", record.epoch, found)
-            return
     with tempfile.TemporaryDirectory(prefix="posetune-export-") as scratch:
-        assignment = _assignment(storage, view, trial, record, store or view.store)
-        out = Path(scratch)
-        _export(trainable, assignment, out, progress)
-        yield ExportedModel(out / "model", out / "figures", record.epoch, found)
+        copies = Folder(Path(scratch))
+        folder = copies.root / record.folder
+        _copy(storage, view, trial, record=record, to=folder)
+        if not (folder / "model").is_dir():
+            assignment = _assignment(
+                storage, view, trial, record=record, checkpoints_in=copies, store=store
+            )
+            folder = copies.root / "exported"
+            _export(trainable, assignment, folder, progress)
+        yield ExportedModel(folder / "model", folder / "figures", record.epoch, record.digest)
+
+
+def _copy(
+    storage: Storage, view: SweepView, trial: TrialView, *, record: CheckpointRecord, to: Path
+) -> None:
+    """Copy a checkpoint, and make sure that the copy is what the study says.
+
+    The driver of a running sweep deletes checkpoints meanwhile, so everything else is done with the
+    copy.
+
+    Raises:
+        BadInputError: the checkpoint is missing, is damaged, or was deleted meanwhile.
+    """
+    said = f"sweep {view.name}, trial {trial.number}: its checkpoint {storage.where(record.folder)}"
+    found = ""
+    fault: OSError | None = None
+    try:
+        with storage.reading(record.folder) as folder:
+            if folder is None:
+                raise BadInputError(
+                    f"{said} is not there; is the storage folder the one that the sweep wrote to "
+                    "(POSETUNE_STORAGE, --home)?"
+                )
+            shutil.copytree(folder, to)
+            found = digest_folder(to)
+    except OSError as error:
+        fault = error
+    if fault is None and found == record.digest:
+        return
+    time.sleep(storage.poll_s)  # whoever is deleting it needs a moment
+    if not storage.children(record.folder):
+        raise BadInputError(_let_go(said)) from fault
+    if fault is not None:
+        raise fault
+    raise BadInputError(
+        f"{said} is damaged: digest {found[:12]}, the study says {record.digest[:12]}. Restore it "
+        "from a backup; it is not used."
+    )
+
+
+def _let_go(said: str) -> str:
+    return f"{said} was let go meanwhile, because the sweep goes on; ask again"
 
 
 def _find_checkpoint(view: SweepView, trial: TrialView, epoch: int | None) -> CheckpointRecord:
@@ -109,15 +143,34 @@ def _find_checkpoint(view: SweepView, trial: TrialView, epoch: int | None) -> Ch
         raise BadInputError(
             f"{said}: the checkpoint of epoch {epoch} is gone; "
             f"{'kept is epoch ' + ', '.join(kept) if kept else 'none of it is kept'}. "
-            "A trial keeps its best and its newest; one that was cut or failed only while it is "
-            f"among the sweep's best {view.spec.keep.best}, which `keep: {{best: N}}` in the sweep "
-            "file of a new sweep raises"
+            f"{_rules(view)}"
         )
     return found
 
 
+def _rules(view: SweepView) -> str:
+    """Return which checkpoints the sweep keeps, in words."""
+    if not view.keeps_best:
+        return (
+            "The sweep was begun before best epochs were kept: a trial keeps its newest, and one "
+            "that was cut or failed keeps none. A new sweep keeps the best ones "
+            "(`keep: {best: N}` in its sweep file)"
+        )
+    return (
+        "A trial keeps its best and its newest; one that was cut or failed only while it is "
+        f"among the sweep's best {view.spec.keep.best}, which `keep: {{best: N}}` in the sweep "
+        "file of a new sweep raises"
+    )
+
+
 def _assignment(
-    storage: Storage, view: SweepView, trial: TrialView, record: CheckpointRecord, store: str
+    storage: Storage,
+    view: SweepView,
+    trial: TrialView,
+    *,
+    record: CheckpointRecord,
+    checkpoints_in: Storage,
+    store: str | None,
 ) -> Assignment:
     """Return the trial as it stood at a checkpoint, without a GPU and in one process."""
     resources = Resources(cpu=view.spec.resources.cpu)
@@ -128,9 +181,10 @@ def _assignment(
         seed=trial.seed,
         params=trial.params,
         spec=view.spec.model_copy(update={"resources": resources}),
-        store=store,
+        store=store or view.store,
         store_digest=view.store_digest,
         storage=storage,
+        checkpoints_in=checkpoints_in,
         checkpoints=(record,),
         stage_keys={stage: (key,) for stage, key in trial.stages.items()},
     )
@@ -140,17 +194,21 @@ def _export(
     trainable: type[Trainable], assignment: Assignment, out: Path, progress: Progress
 ) -> None:
     """Build a trial again at its checkpoint, and write its model and figures below `out`."""
+    (record,) = assignment.checkpoints
+    said = f"sweep {assignment.sweep}, trial {assignment.trial}"
     try:
         run = TrialRun(trainable(), assignment, progress)
     except StoreChangedError as error:
         raise BadInputError(
-            f"sweep {assignment.sweep}, trial {assignment.trial}: the model of epoch "
-            f"{assignment.checkpoints[0].epoch} has to be made of its checkpoint, which needs the "
-            f"sweep's data: {error}"
+            f"{said}: the model of epoch {record.epoch} has to be made of its checkpoint, which "
+            f"needs the sweep's data (digest {assignment.store_digest[:12]}), and that is not at "
+            f"{assignment.store}; name where it is with --store (of promote and evaluate)"
         ) from error
     try:
+        if run.epoch != record.epoch:  # it would be a model of other weights
+            raise BadInputError(_let_go(f"{said}: the checkpoint of epoch {record.epoch}"))
         for part, write in (("model", run.trainable.export), ("figures", run.trainable.draw)):
-            (out / part).mkdir()
+            (out / part).mkdir(parents=True)
             write(out / part)
     finally:
         run.close()

@@ -71,6 +71,8 @@ class Assignment:
     storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
     """Committed checkpoints that the attempt may continue from, newest first."""
+    checkpoints_in: Storage | None = None
+    """Where they lie; None if they are in `storage`, as everything else."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Keys of the stage products that the sweep used before its present driver, by stage."""
 
@@ -215,7 +217,9 @@ class TrialRun:
         """Seconds of the epoch under way that earlier attempts have trained."""
         self._unwritten: dict[str, float] | None = None
         """Metrics of an epoch that is trained but has no checkpoint yet."""
-        with newest_intact(self.assignment.storage, self.assignment.checkpoints) as found:
+        assignment = self.assignment
+        storage = assignment.checkpoints_in or assignment.storage
+        with newest_intact(storage, assignment.checkpoints) as found:
             if found is not None:
                 record, folder = found
                 if self._processes is not None:

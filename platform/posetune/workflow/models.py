@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from posetune.api import BadInputError, Trainable
+from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home
 from posetune.spec.registration import load_trainable
-from posetune.storage import open_storage
+from posetune.storage import open_folder, open_storage
 
 __all__ = ["FoundModel", "open_model"]
 
@@ -30,7 +30,14 @@ class FoundModel:
 
 
 @contextmanager
-def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
+def open_model(
+    given: str,
+    home: Home,
+    trainable: str,
+    *,
+    store: str | None = None,
+    progress: Progress = silent,
+) -> Iterator[FoundModel]:
     """Find a model; a folder that holds a copy is removed at the end.
 
     Args:
@@ -38,6 +45,9 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
             checkpoint that holds one), or `SWEEP/TRIAL`. A folder comes before a trial.
         home: where the registry and the study are.
         trainable: whose model it is, where that is not known from a sweep.
+        store: address of the data at hand. If it is the sweep's, the model of a trial is made with
+            it, where it has to be made; otherwise with the data where the sweep had it.
+        progress: hears how far stages are that have to be built again for that.
 
     Raises:
         BadInputError: there is no such model, or it is damaged.
@@ -61,12 +71,16 @@ def open_model(given: str, home: Home, trainable: str) -> Iterator[FoundModel]:
             f"{given}: no such folder; give a folder that holds an exported model, SWEEP/TRIAL, "
             "models:/NAME@ALIAS or models:/NAME/NUMBER"
         )
-    with _open_trial(home, trial["sweep"], int(trial["trial"])) as found:
+    with _open_trial(
+        home, trial["sweep"], int(trial["trial"]), store=store, progress=progress
+    ) as found:
         yield found
 
 
 @contextmanager
-def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
+def _open_trial(
+    home: Home, sweep: str, number: int, *, store: str | None, progress: Progress
+) -> Iterator[FoundModel]:
     from posetune.study.tables.database import open_database
     from posetune.study.view import read_sweep
     from posetune.trial.exported import verified_model
@@ -79,5 +93,10 @@ def _open_trial(home: Home, sweep: str, number: int) -> Iterator[FoundModel]:
             f"see posetune show {sweep}"
         )
     of_sweep = load_trainable(view.spec.trainable)
-    with verified_model(home.storage, view, trial, trainable=of_sweep) as model:
+    if store is not None:
+        is_of_sweep = of_sweep.describe_store(open_folder(store)).digest == view.store_digest
+        store = store if is_of_sweep else None
+    with verified_model(
+        home.storage, view, trial, trainable=of_sweep, store=store, progress=progress
+    ) as model:
         yield FoundModel(f"{sweep}/{number} (epoch {model.epoch})", model.folder, of_sweep)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -106,6 +107,10 @@ def test_the_model_of_the_best_epoch_is_promoted(
     assert run.data.tags["posetune.checkpoint.best.digest"] == saved.digest
     assert run.data.metrics["val/error_mm"] == last - 3.5
     assert sweep.epochs_in_storage() == kept
+    if how == "complete":  # whose last epoch's model is not the one that the run names
+        files = {file.path for file in client.list_artifacts(promotion.run_id)}
+        assert "figures" in files
+        assert "model" not in files
 
 
 @pytest.mark.slow
@@ -124,8 +129,9 @@ def test_another_trial_or_epoch_is_promoted_on_request_and_one_that_is_gone_name
         ask(sweep, epoch=7)
     with pytest.raises(BadInputError, match="has no epoch 10; it has reported 9"):
         ask(sweep, epoch=10)
-    with pytest.raises(BadInputError, match="--trial 4: sweep curve has 1 trials"):
-        ask(sweep, trial=4)
+    for number in (4, -1):
+        with pytest.raises(BadInputError, match=f"--trial {number}: sweep curve has 1 trials"):
+            ask(sweep, trial=number)
 
 
 class Reversed(Toy):
@@ -155,19 +161,80 @@ def test_the_last_epoch_is_promoted_where_it_is_better_on_the_whole_split(make: 
     assert (promotion.epoch, promotion.value, promotion.whole_value) == (9, 5.5, 94.5)
 
 
+class Unmeasured(Toy):
+    """On the whole validation split, the best epoch of the sweep gives no number."""
+
+    __module__ = Toy.__module__  # whose source goes with the model
+    all_lost: ClassVar[bool] = False
+
+    @classmethod
+    def evaluate(
+        cls, exported: Path, store: Path, split: str, progress: Any = silent
+    ) -> Evaluation:
+        found = super().evaluate(exported, store, split, progress)
+        off = float(cls.load_model(exported).pose_j3[0, 0])
+        value = math.nan if cls.all_lost or off == BEST_MM else off
+        return Evaluation(
+            {f"{split}/error_mm": value}, found.baselines, found.records, found.details
+        )
+
+
+@pytest.mark.slow
+def test_an_epoch_without_a_finite_value_on_the_whole_split_is_not_preferred(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make()
+    sweep.end("complete")
+
+    promotion = ask(sweep, Unmeasured)
+
+    assert [(m.epoch, m.whole_value) for m in promotion.measured] == [(5, None), (9, 5.5)]
+    assert (promotion.epoch, promotion.whole_value) == (9, 5.5)
+    monkeypatch.setattr(Unmeasured, "all_lost", True)
+    assert (ask(sweep, Unmeasured).epoch, promotion.note) == (5, "")
+    tags, _ = registered(sweep.home, tmp_path / "fetched")
+    assert tags["posetune.value_on_whole_validation"].startswith("not known: ")
+
+
 @pytest.mark.slow
 def test_without_the_data_the_best_epoch_cannot_be_made_and_the_last_can(
     make: Make, toy_store: Path, tmp_path: Path
 ) -> None:
     sweep = make()
     sweep.end("complete")
-    shutil.rmtree(toy_store)
+    away = toy_store.rename(tmp_path / "away")
 
     with pytest.raises(BadInputError, match="made of its checkpoint, which needs the sweep's data"):
         ask(sweep)
     assert ask(sweep, epoch=9).whole_value is None
     tags, _ = registered(sweep.home, tmp_path / "fetched")
     assert tags["posetune.value_on_whole_validation"].startswith("not known: ")
+
+    known = ask(sweep, epoch=9, store=str(away)).whole_value
+    tags, _ = registered(sweep.home, tmp_path / "again")
+    assert known is not None
+    assert float(tags["posetune.value_on_whole_validation"]) == known
+
+
+def test_the_model_of_a_trial_is_made_with_the_data_at_hand_if_it_is_the_sweeps(
+    make: Make, toy_store: Path, tmp_path: Path
+) -> None:
+    sweep = make()
+    sweep.end("killed")
+    other = tmp_path / "other"
+    importer = Toy.importers()["toy"]
+    importer.run(None, other, importer.options(image_size=4), silent)
+    with open_model("curve/0", sweep.home, "", store=str(other)) as found:
+        assert found.name == "curve/0 (epoch 5)"
+
+    away = toy_store.rename(tmp_path / "away")
+    with open_model("curve/0", sweep.home, "", store=str(away)) as found:
+        assert found.name == "curve/0 (epoch 5)"
+    with (
+        pytest.raises(BadInputError, match=r"needs the sweep's data .*--store"),
+        open_model("curve/0", sweep.home, "", store=str(other)),
+    ):
+        pass
 
 
 def test_the_best_epoch_is_what_evaluate_and_export_take(make: Make) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,6 +282,45 @@ def test_finalists_are_trained_again_and_their_means_choose(graded: Any) -> None
     Graded.digest = "e" * 64
     with pytest.raises(BadInputError, match="is not the data of sweep first"):
         retrain_finalists(view, graded.home, **given)
+
+
+class Lost(Graded):
+    """Trains to values that are no numbers, if it has the learning rate of trial 0."""
+
+    __module__ = Toy.__module__
+    everywhere: ClassVar[bool] = False
+
+    def epoch(self) -> Any:
+        found = super().epoch()
+        is_lost = self.everywhere or self.config.x == 0.3
+        return {**found, "val/error_mm": math.nan} if is_lost else found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_a_finalist_whose_mean_is_no_number_ranks_last_and_is_named(
+    graded: Any, select: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(graded, GOOD)
+    train(graded, GOOD)
+    view = read_sweep(graded.database, "first")
+    view = dataclasses.replace(view, spec=view.spec.selecting(select))
+    given = {"trainable": Lost, "store": graded.home.folder}
+
+    found = retrain_finalists(view, graded.home, seeds=1, **given)
+
+    assert [finalist.trial for finalist in found] == [1, 0]
+    assert not found[1].is_finite
+    saved = view.trials[0].checkpoint
+    assert saved is not None
+    shutil.rmtree(Path(graded.home.storage.where(saved.folder)))
+    promotion = ask(graded, finalists=found)
+    assert promotion.trial == 1
+    assert promotion.note == "the mean over seeds of trial 0 is not finite and ranks last"
+    assert [(m.trial, m.whole_value is None) for m in promotion.measured][-1] == (0, True)
+    monkeypatch.setattr(Lost, "everywhere", True)
+    with pytest.raises(BadInputError, match="gave values that are not finite, so none is chosen"):
+        retrain_finalists(view, graded.home, seeds=2, **given)
 
 
 def command(scene: Any, *arguments: str) -> Any:

@@ -14,9 +14,11 @@ from support.simulated_driver import SimulatedTrial, drive, happened, open_unsyn
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.home import Home
+from posetune.report.tables import candidate_note, selection_note
 from posetune.storage import open_storage
-from posetune.study.events import Reported, SweepStarted
+from posetune.study.events import Event, Reported, SweepStarted
 from posetune.study.records import CheckpointRecord, EpochValue
+from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.tables import schema
@@ -171,6 +173,52 @@ def test_the_best_so_far_never_goes_back_and_all_agree_on_it(
     run.lease.release()
 
 
+class Watched(SweepState):
+    """Looks at once whether everybody who leads has a value, as another thread may."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "leading":
+            assert all(self.trials[number].best is not None for number in value)
+
+
+def test_whoever_leads_has_a_value_at_any_moment(database: Database) -> None:
+    run = SweepRun(database, opening())
+    report(run, 3.0, 2.0)
+    report(run, 1.0)
+    state = Watched(opening().spec)
+    for event in happened(database, Event):
+        state.apply(event)
+    assert state.leading == [1, 0]
+    run.lease.release()
+
+
+def test_who_is_promoted_instead_of_the_best_is_said_with_the_reason(database: Database) -> None:
+    quiet = {"pruner": {"name": "asha", "max_epochs": 9}, "keep": {"best": 1}}
+    run = SweepRun(database, opening(**quiet))
+    report(run, 5.0)
+    view = read_sweep(database, "s")
+    assert view.candidate is view.best
+    assert candidate_note(view) == ""
+
+    report(run, 4.0, 1.9, 2.5, end=True)
+    report(run, 3.5, 3.4, 2.4)
+    report(run, 1.0, end=True)
+
+    view = read_sweep(database, "s")
+    assert [trial.number for trial in view.promotable] == [1, 2]
+    assert view.best is view.trials[3]
+    assert view.candidate is view.trials[2]
+    note = candidate_note(view)
+    assert note == (
+        "trial 3's 1.00 at epoch 1 failed; the best checkpoint of trial 1 is gone (`keep` in the "
+        "sweep file says how many are kept); `promote` takes trial 2, the best that reached epoch "
+        "3 and has its checkpoint"
+    )
+    assert selection_note(view).endswith(note)
+    run.lease.release()
+
+
 def test_equal_values_leave_the_earlier_epoch_the_best(database: Database) -> None:
     run = SweepRun(database, opening(pruner={"name": "none", "max_epochs": 9}))
     report(run, 3.0, 2.0, 2.0)
@@ -198,8 +246,10 @@ def test_a_sweep_that_was_begun_before_keeps_the_last(database: Database) -> Non
     run.fail(0, "diverged")
     assert kept(run) == {0: []}
     run.lease.release()
-    (trial,) = read_sweep(database, "s").trials
-    assert trial.chosen == EpochValue(3, 3.0)
+
+    view = read_sweep(database, "s")
+    assert not view.keeps_best
+    assert view.trials[0].chosen == EpochValue(3, 3.0)
 
 
 def test_select_changes_no_decision(database: Database, tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def evaluate(
       posetune evaluate quickstart/6 --store data/procedural --split val --out out/trial6
     """
     resolved = Home.resolve(home)
-    with open_model(model, resolved, trainable) as found:
+    with (
+        progress_bar("evaluate", quiet=as_json) as progress,
+        open_model(model, resolved, trainable, store=store, progress=progress) as found,
+    ):
         folder = open_folder(store)
         summary = found.trainable.describe_store(folder)
         facts = evaluation_facts(
@@ -56,8 +59,7 @@ def evaluate(
         )
         if split == "test":
             facts["test_split_opened"] = _count_look(resolved, summary, found.name)
-        with progress_bar("evaluate", quiet=as_json) as progress:
-            evaluation = found.trainable.evaluate(found.folder, folder, split, progress)
+        evaluation = found.trainable.evaluate(found.folder, folder, split, progress)
     files = write_evaluation(evaluation, out, facts)
     if as_json:
         print((out / "metrics.json").read_text(encoding="utf-8"), end="")

@@ -115,6 +115,8 @@ def _show(promotion: Promotion, home: Path | None) -> None:
     for finalist in promotion.finalists:
         values = ", ".join(f"{value:.4g}" for value in finalist.values)
         console.print(f"trial {finalist.trial}: {finalist.mean:.4g} over seeds ({values})")
+    if promotion.note:
+        console.print(promotion.note, markup=False)
     if promotion.verdict is not None:
         console.print(verdict_table(promotion.verdict))
     if promotion.openings is not None:

@@ -31,7 +31,7 @@ def report(
     ] = None,
     evaluate: Annotated[
         bool,
-        typer.Option(help="Evaluate the best complete trial on all of the validation split."),
+        typer.Option(help="Evaluate the best trial on all of the validation split."),
     ] = True,
     log: Annotated[
         bool, typer.Option(help="Also put the page into the sweep's MLflow run.")
