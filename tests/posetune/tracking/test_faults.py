@@ -43,6 +43,18 @@ HELD = "held"
 """The request waits until the test is over."""
 
 
+def read_body(handler: BaseHTTPRequestHandler) -> bytes:
+    """Return what was sent; an empty file comes in chunks, without a length."""
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    parts = []
+    while size := int(handler.rfile.readline(), 16):
+        parts.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return b"".join(parts)
+
+
 class Proxy:
     """Passes requests on, or not, as `fault` says of each."""
 
@@ -75,7 +87,7 @@ class Proxy:
     def _handler(proxy) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             def pass_on(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = read_body(self)
                 with proxy._lock:
                     fault = proxy.fault(self.command, self.path)
                     proxy.seen[fault] += 1
@@ -84,7 +96,8 @@ class Proxy:
                 if fault in ("500", "429"):
                     return self.answer(int(fault), [], b"stumbled")
                 backend = HTTPConnection("127.0.0.1", proxy.target, timeout=30)
-                headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+                dropped = ("connection", "transfer-encoding")
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
                 backend.request(self.command, self.path, body, headers)
                 response = backend.getresponse()
                 content = response.read()
