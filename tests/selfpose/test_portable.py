@@ -45,6 +45,7 @@ def test_the_program_runs_without_our_code_and_gives_the_models_poses(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_onnx_gives_the_models_poses_without_our_code(tmp_path: Path) -> None:
     """Within 0.1 mm for a person whose mean limb has 300 mm, whatever the number of images."""
     model = exported(tmp_path / "model", keypoint={"map_px": 8})

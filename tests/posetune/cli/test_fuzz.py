@@ -221,6 +221,7 @@ def test_100_broken_command_lines_leave_nothing_behind(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_some_of_them_end_as_a_process_as_they_do_here(
     posetune: Posetune,
     posetune_process: Posetune,
