@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posetune.promotion.decision import Promotion
+    from posetune.promotion.request import Promotion
     from posetune.report.handle import Sweep
     from posetune.workflow.train import Training
 

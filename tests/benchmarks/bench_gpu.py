@@ -26,7 +26,7 @@ from support.step_speed import (
 
 from posetune.api import TrialContext, silent
 from posetune.provenance import collect
-from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose

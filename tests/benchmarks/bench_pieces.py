@@ -25,7 +25,7 @@ from scipy.linalg import orthogonal_procrustes
 from torch import Tensor, nn
 
 from posetune.api import TrialContext, silent
-from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.pictures.images import ImageFeed

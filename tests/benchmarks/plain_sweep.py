@@ -24,8 +24,9 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from posetune.api import StageWork, TrialContext, silent
+from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.parameters import Choice
-from posetune.spec.sweep import SweepSpec, configure, default_params, load_sweep
+from posetune.spec.sweep import SweepSpec
 
 
 class PlainTrial(tune.Trainable):

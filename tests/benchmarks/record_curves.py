@@ -22,8 +22,9 @@ from pydantic import BaseModel
 
 from posetune.api import Trainable, TrialContext, TrialFailedError
 from posetune.provenance import collect
+from posetune.spec.loading import configure, load_sweep
 from posetune.spec.parameters import Choice, Scalar
-from posetune.spec.sweep import SweepSpec, configure, load_sweep
+from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_json

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import BaseModel, ValidationError
 
-from posetune.spec.sweep import configure, load_sweep
+from posetune.spec.loading import configure, load_sweep
 from selfpose import config as config_module
 from selfpose.config import LossWeights, SelfPoseConfig
 from selfpose.inference import build_model, export_model, load_model

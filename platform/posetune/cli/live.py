@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
-from posetune.report.tables import broken, format_params, format_seconds
+from posetune.report.wording import broken, format_params, format_seconds
 from posetune.spec.sweep import Objective
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.states import TrialState

@@ -3,5 +3,6 @@
 Main path: `decision.promote` takes the best trial that reached a sweep's last rung (or the best of
 `finalists`, trained again with further seeds), measures its best and its last epoch on all of
 `validation`, makes a version of the better one (`registry`, `model_code`, `models`), asks the
-`gate` and moves the alias. `test_looks` counts how often a test split was opened.
+`gate` and moves the alias (`aliases`). `request` says what is asked, and `test_looks` counts how
+often a test split was opened.
 """

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
 from posetune.report.importance import Importance
-from posetune.report.tables import broken, short_names
+from posetune.report.wording import broken, short_names
 from posetune.spec.parameters import Choice, FloatRange, Scalar
 from posetune.study.search.rungs import rung_epochs
 from posetune.study.view import SweepView

@@ -29,14 +29,10 @@ from posetune.report.blocks import (
     Picture,
 )
 from posetune.report.importance import matched_values, param_importance
+from posetune.report.leaderboard import selection_note
 from posetune.report.pruning import pruning_balance
-from posetune.report.tables import (
-    budget_used,
-    changed_params,
-    count_epochs,
-    selection_note,
-    short_names,
-)
+from posetune.report.tables import budget_used, changed_params
+from posetune.report.wording import count_epochs, short_names
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 

@@ -1,122 +1,32 @@
-"""Shows a sweep as tables for people and as one JSON object for machines."""
+"""Shows a sweep as tables, for people."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from posetune.report.importance import Importance, param_importance
+from posetune.report.importance import param_importance
+from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
 from posetune.report.pruning import pruning_balance
+from posetune.report.wording import count_epochs, count_times, format_seconds, format_value
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import forecast_sweep
-from posetune.study.states import SweepStatus, TrialState
-from posetune.study.view import SweepView, TrialView
+from posetune.study.states import SweepStatus
+from posetune.study.view import SweepView
 
 __all__ = [
-    "as_json",
-    "broken",
     "budget_used",
-    "candidate_note",
     "changed_params",
-    "count_epochs",
     "forecast_line",
-    "format_params",
-    "format_seconds",
     "left_out",
     "next_steps",
-    "selection_note",
-    "short_names",
     "sweep_list",
     "sweep_tables",
 ]
-
-HEADER_CHARACTERS = 8
-"""Number of characters up to which words share a line of a table's header."""
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-"""Stand for the parameters in a table that is too narrow for their names."""
-FEW = 8
-"""Number of trials that one line names; it counts the others."""
-STATE_STYLES: dict[str, str] = {
-    TrialState.COMPLETE: "green",
-    TrialState.FAILED: "red",
-    TrialState.INTERRUPTED: "yellow",
-    TrialState.RUNNING: "cyan",
-}
-
-
-_FATES: dict[str, str] = {TrialState.PRUNED: "was cut", TrialState.FAILED: "failed"}
-"""What became of a trial that did not reach the last rung, in words."""
-
-
-def as_json(view: SweepView) -> dict[str, Any]:
-    """Return the object that `posetune show NAME --json` prints."""
-    best = view.best
-    epoch, leaders = view.leaders
-    found = param_importance(view)
-    return {
-        "name": view.name,
-        "state": view.state,
-        "stopped": view.stopped,
-        "waits_for": view.waits_for,
-        "objective": view.spec.objective.model_dump(),
-        "budget": view.spec.budget.model_dump(),
-        "trials": [_trial_json(trial) for trial in view.trials],
-        "best": {**_trial_json(best), "metrics": view.best_metrics} if best else None,
-        "best_among": {"epoch": epoch, "trials": leaders} if leaders else None,
-        "importance": _importance_json(found),
-        "baselines": view.baselines,
-        "changed": {n: {"default": a, "best": b} for n, (a, b) in changed_params(view).items()},
-        "used": {
-            "trained_s": round(view.trained_s, 3),
-            "gpu_hours": view.gpu_hours if view.spec.resources.gpu else 0.0,
-            "trial_hours": round(sum(trial.held_s for trial in view.trials) / 3600, 6),
-            "driven_s": round(view.driven_s, 3),
-        },
-        "left_out": view.left_out._asdict(),
-        "forecast": _forecast_json(view),
-        "stages": {
-            name: {"trained": use.trained, "reused": use.reused}
-            for name, use in view.stages.items()
-        },
-        "store": view.store,
-        "store_digest": view.store_digest,
-        "provenance": _without_diff_text(view.provenance),
-    }
-
-
-def _without_diff_text(provenance: dict[str, Any]) -> dict[str, Any]:
-    diff = provenance.get("diff")
-    if not isinstance(diff, dict):
-        return provenance
-    return {**provenance, "diff": {key: value for key, value in diff.items() if key != "text"}}
-
-
-def _importance_json(found: Importance) -> dict[str, Any] | None:
-    if not found.params:
-        return None
-    return {"epoch": found.epoch, "trials": found.trials, "params": dict(found.params)}
-
-
-def _trial_json(trial: TrialView) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state,
-        "params": trial.params,
-        "epochs": trial.epochs,
-        "value": trial.chosen.value if trial.chosen else None,
-        "epoch": trial.chosen.epoch if trial.chosen else None,
-        "last_value": trial.value,
-        "mlflow_run_id": trial.mlflow_run_id,
-        "seconds": round(trial.seconds, 3),
-        "attempts": trial.attempts,
-        "seed": trial.seed,
-        "reason": trial.reason,
-    }
 
 
 def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
@@ -139,7 +49,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
     parts: list[RenderableType] = [
         head,
         Text(view.waits_for, "yellow"),
-        _Leaderboard(view, most),
+        Leaderboard(view, most),
         _comparison(view),
         _companions(view),
         _changes(view),
@@ -151,7 +61,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
     ]
     if view.stages:
         shared = ", ".join(
-            f"{name} trained {_times(use.trained)}, reused {use.reused}"
+            f"{name} trained {count_times(use.trained)}, reused {use.reused}"
             for name, use in view.stages.items()
         )
         parts.append(Text(f"shared stages: {shared}"))
@@ -198,19 +108,6 @@ def forecast_line(view: SweepView) -> str:
     )
 
 
-def _forecast_json(view: SweepView) -> dict[str, Any] | None:
-    expected = forecast_sweep(view)
-    if expected is None:
-        return None
-    factor = view.spec.resources.gpus_or_one / 3600
-    return {
-        "epochs": [expected.epochs.low, expected.epochs.high],
-        "driven_s": [expected.wall_s.low, expected.wall_s.high],
-        "hours": [expected.held_s.low * factor, expected.held_s.high * factor],
-        "ends_by": expected.ends_by,
-    }
-
-
 def left_out(view: SweepView) -> str:
     """Return which trials a stopped sweep has not started or not finished, in words."""
     never, stopped = view.left_out
@@ -253,17 +150,8 @@ def _changes(view: SweepView) -> RenderableType:
         return Text(f"trial {view.best.number} has the defaults' parameters")
     table = Table("parameter", "default", f"trial {view.best.number}", box=SIMPLE)
     for name, (default, value) in changes.items():
-        table.add_row(name, _format_value(default), _format_value(value))
+        table.add_row(name, format_value(default), format_value(value))
     return table
-
-
-def count_epochs(count: int) -> str:
-    """Return a number of epochs in words: `1 epoch`, `2 epochs`."""
-    return "1 epoch" if count == 1 else f"{count} epochs"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def sweep_list(views: list[SweepView]) -> Table:
@@ -274,116 +162,12 @@ def sweep_list(views: list[SweepView]) -> Table:
         table.add_row(
             view.name,
             Text(view.state, STATE_STYLES.get(view.state, "")),
-            f"{sum(t.state in ('COMPLETE', 'PRUNED', 'FAILED') for t in view.trials)}"
-            f"/{view.spec.budget.trials}",
+            f"{sum(t.state.is_end for t in view.trials)}/{view.spec.budget.trials}",
             f"{best.chosen.value:.2f} (trial {best.number})" if best and best.chosen else "-",
             view.spec.objective.metric,
             view.store,
         )
     return table
-
-
-class _Leaderboard:
-    """The trials of a sweep, ranked: a table that names the parameters in whole words.
-
-    Where the names do not fit, letters stand for them and a legend above says which.
-    """
-
-    def __init__(self, view: SweepView, most: int) -> None:
-        self._view, self._most = view, most
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        short = short_names(list(self._view.spec.search))
-        table = self._table([broken(name) for name in short])
-        unlimited = options.update(max_width=10_000)
-        if Measurement.get(console, unlimited, table).maximum > options.max_width:
-            keys = [f"{LETTERS[i % 26]}{i // 26 or ''}" for i in range(len(short))]
-            pairs = zip(keys, short, strict=True)
-            yield Text(f"parameters: {', '.join(f'{key} {name}' for key, name in pairs)}")
-            table = self._table(keys)
-        yield table
-        yield Text(self._notes())
-
-    def _table(self, parameters: list[str]) -> Table:
-        view = self._view
-        value = view.spec.objective.metric.rpartition("/")[2]
-        table = Table(box=SIMPLE, padding=0, pad_edge=False)
-        widths = {"trial": 5, "state": 8, "epochs": 6, value: 7, "at": 2, "time": 5}
-        for name, width in widths.items():
-            table.add_column(broken(name), min_width=width, overflow="fold")
-        for header in parameters:
-            table.add_column(header, min_width=5, overflow="fold")
-        ranked = view.ranked
-        places = {trial.number for trial in ranked}
-        rest = [trial for trial in view.trials if trial.number not in places]
-        for trial in [*ranked, *rest][: self._most]:
-            at = trial.chosen
-            table.add_row(
-                str(trial.number),
-                Text(trial.state, STATE_STYLES.get(trial.state, "")),
-                f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-                *(("-", "-") if at is None else (f"{at.value:.2f}", str(at.epoch))),
-                _clock(trial.seconds),
-                *(_format_value(trial.params[name]) for name in view.spec.search),
-            )
-        return table
-
-    def _notes(self) -> str:
-        view, most = self._view, self._most
-        epoch, leaders = view.leaders
-        note = selection_note(view)
-        notes = [note] if note else []
-        if leaders:
-            many = f"the first {leaders} are ranked by their values"
-            one = "the first is ranked by its value"
-            notes.append(f"{many if leaders > 1 else one} after {count_epochs(epoch)}")
-        if len(view.trials) > most:
-            notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
-        return "; ".join(notes)
-
-
-def selection_note(view: SweepView) -> str:
-    """Return in words what flatters the best trial's value, and whether it is the candidate.
-
-    Nothing flatters where the last epoch counts.
-    """
-    return "; ".join(note for note in (_flattery(view), candidate_note(view)) if note)
-
-
-def candidate_note(view: SweepView) -> str:
-    """Return in words why `promote` does not take the best trial; empty if it does."""
-    best, candidate = view.best, view.candidate
-    if best is None or best.chosen is None or candidate is None or candidate is best:
-        return ""
-    reasons = []
-    if best not in view.promotable:
-        fate = _FATES.get(best.state, f"stands at epoch {best.epochs}")
-        value, epoch = best.chosen.value, best.chosen.epoch
-        reasons.append(f"trial {best.number}'s {value:.2f} at epoch {epoch} {fate}")
-    passed = view.promotable[: view.promotable.index(candidate)]
-    if passed:
-        named = ", ".join(str(trial.number) for trial in passed[:FEW])
-        more = f" and {len(passed) - FEW} more" if len(passed) > FEW else ""
-        reasons.append(
-            f"the best checkpoint of trial {named}{more} is gone (`keep` in the sweep file says "
-            "how many are kept)"
-        )
-    among = [f"reached epoch {view.last_rung}"] if view.last_rung else []
-    among += ["has its checkpoint"] if passed else []
-    takes = f"`promote` takes trial {candidate.number}, the best that {' and '.join(among)}"
-    return "; ".join([*reasons, takes])
-
-
-def _flattery(view: SweepView) -> str:
-    best = view.best
-    if view.spec.objective.select == "last" or best is None or best.chosen is None:
-        return ""
-    extreme = "minimum" if view.spec.objective.mode == "min" else "maximum"
-    return (
-        f"trial {best.number}'s {best.chosen.value:.2f} is the {extreme} over "
-        f"{count_epochs(best.epochs)} on the frames of validation that a sweep looks at, so it "
-        "flatters; `promote` measures on the whole validation split"
-    )
 
 
 def _comparison(view: SweepView) -> Table:
@@ -427,50 +211,3 @@ def _companions(view: SweepView) -> RenderableType:
         for name, value in shown.items()
     )
     return Text(f"trial {view.best.number} also has on validation: {values}")
-
-
-def short_names(names: list[str]) -> list[str]:
-    """Return the shortest endings of dotted names that are different from each other."""
-    parts = [name.split(".") for name in names]
-    for length in range(1, max(map(len, parts), default=1) + 1):
-        short = [".".join(part[-length:]) for part in parts]
-        if len(set(short)) == len(short):
-            return short
-    return names
-
-
-def broken(header: str) -> str:
-    """Break a header between its words, so that no terminal breaks it inside of one."""
-    lines = [""]
-    for word in header.replace("_", "_ ").split():
-        if lines[-1] and len(lines[-1] + word.rstrip("_")) > HEADER_CHARACTERS:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(line.rstrip("_") for line in lines)
-
-
-def format_params(params: dict[str, Any]) -> str:
-    """Return parameters as `name=value` in one line, with short names and rounded values."""
-    short = short_names(list(params))
-    return " ".join(f"{n}={_format_value(v)}" for n, v in zip(short, params.values(), strict=True))
-
-
-def _format_value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d}"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration in words, in its one or two largest units, e.g. `10 min 35 s`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

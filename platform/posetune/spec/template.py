@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from posetune.api import BadInputError, Trainable
 from posetune.spec.fields import FieldDescription, as_yaml, config_fields, sweep_fields
-from posetune.spec.sweep import SweepSpec, configure
+from posetune.spec.loading import configure
+from posetune.spec.sweep import SweepSpec
 
 __all__ = ["sweep_template"]
 

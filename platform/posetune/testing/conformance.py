@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from posetune.api import Trainable, TrialContext
-from posetune.spec.sweep import configure
+from posetune.spec.loading import configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder

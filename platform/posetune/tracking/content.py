@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from mlflow.entities import Metric
 from pydantic import ValidationError
 
 from posetune.home import Home
+from posetune.spec.loading import configure, flatten
 from posetune.spec.registration import load_trainable
-from posetune.spec.sweep import Objective, configure
+from posetune.spec.sweep import Objective
 from posetune.storage.digest import digest_json
 from posetune.study.budget import unit
 from posetune.study.events import Reported
@@ -154,7 +155,7 @@ def trial_params(view: SweepView, trial: TrialView) -> dict[str, str]:
         config = configure(model, view.spec.fixed, trial.params).model_dump(mode="json")
     except (ValidationError, TypeError):
         config = {**view.spec.fixed, **trial.params}
-    return {entity_key(name): param_value(value) for name, value in _flatten(config).items()}
+    return {entity_key(name): param_value(value) for name, value in flatten(config).items()}
 
 
 def report_metrics(view: SweepView, trial: TrialView, reports: Iterable[Reported]) -> list[Metric]:
@@ -244,7 +245,7 @@ def forecast_tag(view: SweepView, expected: Forecast | None) -> dict[str, str]:
 def _provenance_tags(view: SweepView) -> dict[str, Any]:
     """Return the facts of the provenance that are short enough for a tag; files have all facts."""
     tags: dict[str, Any] = {}
-    for name, value in _flatten(view.provenance).items():
+    for name, value in flatten(view.provenance).items():
         if name in _IN_FILES or len(str(value)) > _SHORT or len(tags) >= _PROVENANCE_TAGS:
             continue
         tags[entity_key(f"posetune.{name}")] = value
@@ -340,13 +341,3 @@ def describe_sweep(view: SweepView, home: Home) -> str:
 
 def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -110,7 +110,7 @@ def _copy(
     if not storage.children(record.folder):
         raise BadInputError(_let_go(said)) from fault
     if fault is not None:
-        raise fault
+        raise BadInputError(f"{said} cannot be copied to {to.parent}: {fault}") from fault
     raise BadInputError(
         f"{said} is damaged: digest {found[:12]}, the study says {record.digest[:12]}. Restore it "
         "from a backup; it is not used."

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import TrialContext, TrialFailedError
+from posetune.spec.loading import configure
 from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_trainable
-from posetune.spec.sweep import SweepSpec, configure
+from posetune.spec.sweep import SweepSpec
 
 __all__ = ["TrialProcesses", "main"]
 

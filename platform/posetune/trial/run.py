@@ -19,8 +19,9 @@ from typing import Any
 
 from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Progress, Stage, Trainable, TrialContext, silent
+from posetune.spec.loading import configure
 from posetune.spec.parameters import Scalar
-from posetune.spec.sweep import Resources, SweepSpec, configure
+from posetune.spec.sweep import Resources, SweepSpec
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import Storage, open_folder
 from posetune.study.records import CheckpointRecord

@@ -13,7 +13,7 @@ from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
 if TYPE_CHECKING:
-    from posetune.promotion.decision import Promotion
+    from posetune.promotion.request import Promotion
 
 __all__ = ["promote"]
 
@@ -69,8 +69,8 @@ def promote(
     view = read_sweep(database, name)
 
     # Importing MLflow takes seconds, and most bad input was refused by now.
-    from posetune.promotion.decision import Request
     from posetune.promotion.decision import promote as decide
+    from posetune.promotion.request import Request
 
     trainable = load_trainable(view.spec.trainable)
     finalists = []

@@ -12,7 +12,7 @@ from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
 from posetune.home import Home, check_name
 from posetune.provenance import collect
-from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database, open_database

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home, check_name
-from posetune.spec.sweep import SweepSpec, configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, load_sweep
+from posetune.spec.sweep import SweepSpec
 from posetune.trial.run import EpochResult, Started
 from posetune.trial.single import SingleTrial, forget_single, train_single
 from posetune.workflow.stores import find_store

@@ -16,7 +16,7 @@ import yaml
 from support.commands import Posetune
 
 from posetune.api import BadInputError
-from posetune.spec.sweep import default_params, load_sweep
+from posetune.spec.loading import default_params, load_sweep
 
 FILES, LINES, COMMANDS = 250, 100, 4
 COMMAND_NAMES = [

@@ -16,8 +16,9 @@ from support.mlflow_scene import make_home
 
 from posetune.api import BadInputError, Evaluation, silent
 from posetune.home import Home
-from posetune.promotion.decision import Promotion, Request, promote
+from posetune.promotion.decision import promote
 from posetune.promotion.models import fetch_uri
+from posetune.promotion.request import Promotion, Request
 from posetune.storage import open_storage
 from posetune.study.tables.database import Database, open_database
 from posetune.study.view import read_sweep

@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 
 from posetune.api import BadInputError, Evaluation, StoreSummary
 from posetune.cli.app import app
-from posetune.promotion.decision import Promotion, Request, promote, roll_back
+from posetune.promotion.aliases import roll_back
+from posetune.promotion.decision import promote
 from posetune.promotion.finalists import retrain_finalists
+from posetune.promotion.request import Promotion, Request
 from posetune.promotion.test_looks import count_openings
 from posetune.study.tables import journal
 from posetune.study.view import read_sweep

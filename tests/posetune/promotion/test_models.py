@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from posetune.api import BadInputError
 from posetune.cli.app import app
-from posetune.promotion.decision import Request, promote
+from posetune.promotion.decision import promote
+from posetune.promotion.request import Request
 from posetune.promotion.test_looks import count_openings
 from posetune.testing.toy import Toy
 from posetune.workflow.models import open_model

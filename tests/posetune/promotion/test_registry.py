@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 
 from posetune.api import BadInputError, StoreSummary
 from posetune.home import Home
-from posetune.promotion.decision import Promotion, Request, promote
+from posetune.promotion.decision import promote
+from posetune.promotion.request import Promotion, Request
 from posetune.testing.toy import Toy
 
 

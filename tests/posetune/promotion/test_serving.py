@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posetune.promotion.decision import Request, promote
+from posetune.promotion.decision import promote
+from posetune.promotion.request import Request
 from posetune.testing.toy import Toy
 
 pytestmark = pytest.mark.slow

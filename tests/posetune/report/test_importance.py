@@ -16,7 +16,8 @@ from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.report.importance import param_importance
-from posetune.report.tables import as_json, sweep_tables
+from posetune.report.sweep_json import as_json
+from posetune.report.tables import sweep_tables
 from posetune.study.records import Report
 from posetune.study.search.rungs import Standing, compared_epochs
 from posetune.study.states import SweepStatus, TrialState

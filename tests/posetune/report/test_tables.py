@@ -12,7 +12,8 @@ from rich.console import Console
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
-from posetune.report.tables import as_json, sweep_tables
+from posetune.report.sweep_json import as_json
+from posetune.report.tables import sweep_tables
 from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, read_sweep

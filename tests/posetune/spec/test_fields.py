@@ -16,8 +16,8 @@ from support.commands import Posetune
 
 from posetune.api import BadInputError
 from posetune.spec.fields import config_fields, sweep_fields, sweep_schema
+from posetune.spec.loading import configure, load_sweep
 from posetune.spec.registration import DEFAULT_TRAINABLE, SHIPPED_TRAINABLES, load_trainable
-from posetune.spec.sweep import configure, load_sweep
 from posetune.spec.template import sweep_template
 from posetune.testing.toy import Toy
 

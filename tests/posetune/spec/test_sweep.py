@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
-from posetune.spec.sweep import SweepSpec, configure, default_params, load_sweep, vary_one_by_one
+from posetune.spec.loading import configure, default_params, load_sweep, vary_one_by_one
+from posetune.spec.sweep import SweepSpec
 from posetune.testing.toy import ToyConfig
 
 GOOD = """\

@@ -14,7 +14,7 @@ from support.simulated_driver import SimulatedTrial, drive, happened, open_unsyn
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.home import Home
-from posetune.report.tables import candidate_note, selection_note
+from posetune.report.leaderboard import candidate_note, selection_note
 from posetune.storage import open_storage
 from posetune.study.events import Event, Reported, SweepStarted
 from posetune.study.records import CheckpointRecord, EpochValue

@@ -23,7 +23,8 @@ from support.mlflow_server import MlflowServer
 from support.simulated_driver import drive, open_unsynced, simulated_opening
 from support.waiting import wait_until
 
-from posetune.promotion.decision import Request, promote
+from posetune.promotion.decision import promote
+from posetune.promotion.request import Request
 from posetune.report.optuna_storage import export_study
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy

@@ -21,7 +21,9 @@ from support.waiting import wait_until
 
 from posetune.api import StoreSummary
 from posetune.home import Home
-from posetune.promotion.decision import Request, promote, roll_back
+from posetune.promotion.aliases import roll_back
+from posetune.promotion.decision import promote
+from posetune.promotion.request import Request
 from posetune.storage.digest import digest_folder
 from posetune.testing.toy import Toy
 from posetune.tracking import connection, machine

@@ -17,7 +17,8 @@ from support.waiting import wait_until
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.promotion.decision import Request, promote
+from posetune.promotion.decision import promote
+from posetune.promotion.request import Request
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship

@@ -13,7 +13,8 @@ from support.simulated_driver import happened, open_unsynced
 
 from posetune.api import Cost, Trainable, TrialContext
 from posetune.execution.nodes.plan import plan_sweep
-from posetune.spec.sweep import SweepSpec, default_params
+from posetune.spec.loading import default_params
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
 from posetune.study.records import CheckpointRecord

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from posetune.api import TrialContext, silent
-from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.data.store import open_store

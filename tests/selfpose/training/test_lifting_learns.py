@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posetune.api import TrialContext, silent
-from posetune.spec.sweep import configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose

@@ -14,8 +14,8 @@ from posetune.cli.relay import ask_head, is_job_server, store_on_cluster
 from posetune.cli.screen import console, print_json
 from posetune.execution.nodes.plan import plan_sweep
 from posetune.home import Home
-from posetune.report.tables import format_seconds
-from posetune.spec.sweep import load_sweep
+from posetune.report.wording import format_seconds
+from posetune.spec.loading import load_sweep
 from posetune.study.budget import unit
 from posetune.workflow.stores import find_store
 

@@ -16,7 +16,7 @@ from posetune.promotion.verdict_table import verdict_table
 from posetune.workflow.promote import promote as promote_best
 
 if TYPE_CHECKING:
-    from posetune.promotion.decision import Promotion
+    from posetune.promotion.request import Promotion
 
 __all__ = ["promote"]
 

@@ -29,7 +29,7 @@ def rollback(
 
     posetune rollback --model selfpose --alias champion
     """
-    from posetune.promotion.decision import roll_back
+    from posetune.promotion.aliases import roll_back
 
     before, now = roll_back(Home.resolve(home), model=model, alias=alias, to=to)
     if as_json:

@@ -14,7 +14,7 @@ from posetune.cli.options import (
 )
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
-from posetune.report.tables import format_params, format_seconds
+from posetune.report.wording import format_params, format_seconds
 from posetune.stages.cache import StageCache
 from posetune.study.tables.database import open_database
 from posetune.study.view import needed_stages

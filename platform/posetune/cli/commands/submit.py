@@ -12,7 +12,7 @@ from posetune.cli.options import JsonOption, NameOption, SweepFile
 from posetune.cli.relay import MLFLOW_LINE, store_on_cluster
 from posetune.cli.screen import console, print_json
 from posetune.home import Home, check_name
-from posetune.spec.sweep import load_sweep
+from posetune.spec.loading import load_sweep
 
 if TYPE_CHECKING:
     from posetune.execution.jobs import ClusterJob, Shipment

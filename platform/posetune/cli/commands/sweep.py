@@ -15,7 +15,7 @@ from posetune.cli.relay import MLFLOW_LINE
 from posetune.cli.screen import console, print_json
 from posetune.execution.connection import RayNotStartedError
 from posetune.execution.driver import StudyLostError
-from posetune.report.tables import as_json as view_json
+from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, sweep_tables
 from posetune.study.forecasting.forecast import Forecaster, forecast
 from posetune.study.forecasting.forecast_model import Situation

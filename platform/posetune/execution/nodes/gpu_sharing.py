@@ -10,9 +10,10 @@ from pathlib import Path
 from posetune.accelerator import CUDA
 from posetune.api import BadInputError
 from posetune.execution.nodes.plan import measure
+from posetune.spec.loading import default_params
 from posetune.spec.parameters import Choice, IntRange, Scalar
 from posetune.spec.registration import load_trainable
-from posetune.spec.sweep import SweepSpec, default_params
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder
 from posetune.study.state import SweepState
 from posetune.trial.run import require_device

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, Cost, Trainable, TrialContext
+from posetune.spec.loading import configure, default_params
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec.sweep import SweepSpec, configure, default_params
+from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import forecast

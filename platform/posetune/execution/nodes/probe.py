@@ -18,9 +18,10 @@ from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Cost, Trainable, TrialFailedError
 from posetune.execution.nodes.plan import measure
 from posetune.provenance import versions
+from posetune.spec.loading import default_params, vary_one_by_one
 from posetune.spec.parameters import FloatRange, Scalar
 from posetune.spec.registration import load_trainable
-from posetune.spec.sweep import SweepSpec, default_params, vary_one_by_one
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import Folder, Storage, StorageError, open_folder
 from posetune.trial.run import require_device
 

@@ -24,8 +24,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaState
 from optuna.trial import create_trial
 
+from posetune.spec.loading import vary_one_by_one
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec.sweep import SweepSpec, vary_one_by_one
+from posetune.spec.sweep import SweepSpec
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import PriorTrial
 from posetune.study.states import TrialState

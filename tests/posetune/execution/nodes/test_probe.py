@@ -21,8 +21,9 @@ from posetune.execution.nodes.probe import (
     try_batches,
     variants,
 )
+from posetune.spec.loading import default_params
 from posetune.spec.registration import TRAINABLES_VARIABLE
-from posetune.spec.sweep import SweepSpec, default_params
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
 from posetune.testing.toy import Toy, ToyConfig
 

@@ -1,0 +1,189 @@
+"""Moves an alias: to a version, with the decision written down before, and back again.
+
+`AliasMove` writes a decision on the version and on the sweep's run, and points the alias at the
+version if it may. `roll_back` points an alias at the version that it pointed at before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.promotion.gate import markdown
+from posetune.promotion.models import Version, find_alias, find_number
+from posetune.promotion.registry import Candidate, check_names
+from posetune.promotion.request import Promotion, Request
+from posetune.tracking.artifacts import upload
+from posetune.tracking.connection import connect, exclusive, mlflow_faults_explained, patiently
+from posetune.tracking.naming import tag_value
+
+__all__ = ["AliasMove", "number_of", "roll_back"]
+
+
+def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> tuple[int, int]:
+    """Point an alias at the version that it pointed at before, or at a named one.
+
+    Args:
+        home: where tracking is.
+        model: name of the registered model.
+        alias: name of the alias.
+        to: number of the version to point at; None takes the one before the present one.
+
+    Returns:
+        The number of the version that the alias pointed at, and of the one that it points at now.
+
+    Raises:
+        BadInputError: there is no such alias or version, the alias pointed at no version before, or
+            MLflow cannot be reached.
+    """
+    check_names(model, alias)
+    with mlflow_faults_explained(home), exclusive(home.folder, f"registry-{model}"):
+        client = connect(home)
+        present = find_alias(client, model, alias)
+        if present is None:
+            raise BadInputError(f"models:/{model}@{alias}: no such model or alias")
+        before = str(to) if to else present.tags.get(_replaced_tag(alias))
+        if before is None:
+            raise BadInputError(
+                f"models:/{model}@{alias}: version {present.number} replaced none; name a version "
+                "with --to"
+            )
+        if find_number(client, model, before) is None:
+            raise BadInputError(f"models:/{model}/{before}: no such version; name one with --to")
+        patiently(lambda: client.set_registered_model_alias(model, alias, before))
+        note = f"{alias} went back to version {before}"
+        number = str(present.number)
+        patiently(lambda: client.set_model_version_tag(model, number, "posetune.rolled_back", note))
+    return present.number, int(before)
+
+
+@dataclass(frozen=True)
+class AliasMove:
+    """Writes a decision into the registry, if the registry is as it was when the decision began."""
+
+    client: MlflowClient
+    home: Home
+    request: Request
+    champion: Version | None
+
+    def move(self, version: Version) -> None:
+        """Point the alias at a version.
+
+        Raises:
+            BadInputError: the alias moved since the decision began.
+        """
+        model, alias, number = self.request.model, self.request.alias, str(version.number)
+        with exclusive(self.home.folder, f"registry-{model}"):
+            self._check_unmoved()
+            if self.champion is not None:
+                self._tag(version, _replaced_tag(alias), str(self.champion.number))
+            patiently(lambda: self.client.set_registered_model_alias(model, alias, number))
+
+    def _check_unmoved(self) -> None:
+        model, alias = self.request.model, self.request.alias
+        before, now = number_of(self.champion), number_of(find_alias(self.client, model, alias))
+        if now != before:
+            raise BadInputError(
+                f"models:/{model}@{alias}: moved meanwhile, from version {before or 'none'} to "
+                f"{now or 'none'}; nothing was changed, promote again"
+            )
+
+    def record(
+        self,
+        candidate: Candidate,
+        version: Version,
+        decision: Promotion,
+        tables: Mapping[str, str],
+        *,
+        parent: str,
+    ) -> None:
+        """Write a decision on the version and on the sweep's run; then move the alias if it may.
+
+        Args:
+            candidate: the trial.
+            version: the trial's version.
+            decision: what was decided.
+            tables: text files of the candidate's evaluation, by name.
+            parent: id of the sweep's own run.
+
+        Raises:
+            BadInputError: the alias moved since the decision began.
+        """
+        self._check_unmoved()
+        text, numbers = _text(decision), json.dumps(_plain(decision))
+        model, number = version.model, str(version.number)
+        self._tag(version, "posetune.gate", decision.gate)
+        self._tag(version, "posetune.decision", tag_value(numbers))
+        about = f"{candidate.description}\n\n{text}"
+        patiently(lambda: self.client.update_model_version(model, number, about))
+        short = f"{version.uri} as {decision.alias}: {decision.gate}; {decision.reason}"
+        patiently(lambda: self.client.set_tag(parent, "posetune.promotion", tag_value(short)))
+        folder = f"promotion/{model}-{number}"
+        files = {"decision.md": text, "decision.json": numbers, **tables}
+        texts = {f"{folder}/{name}": file for name, file in files.items()}
+        upload(self.client, parent, texts=texts)
+        if decision.gate != "refused":
+            self.move(version)
+
+    def _tag(self, version: Version, key: str, value: str) -> None:
+        model, number = version.model, str(version.number)
+        patiently(lambda: self.client.set_model_version_tag(model, number, key, value))
+
+
+def number_of(version: Version | None) -> int | None:
+    """Return the number of a version; None if there is none."""
+    return None if version is None else version.number
+
+
+def _number_text(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.5g}"
+
+
+def _replaced_tag(alias: str) -> str:
+    return f"posetune.replaced.{alias}"
+
+
+def _plain(decision: Promotion) -> dict[str, Any]:
+    """Return a decision as JSON values, with numbers of five digits, which fit into a tag."""
+    plain: dict[str, Any] = json.loads(
+        json.dumps(asdict(decision), default=str),
+        parse_float=lambda text: float(f"{float(text):.5g}"),
+        parse_constant=lambda _: None,  # NaN and infinity are no JSON
+    )
+    return plain
+
+
+def _text(decision: Promotion) -> str:
+    """Return a decision in words, with the table of its numbers, as Markdown."""
+    lines = [f"Gate of `{decision.alias}`: **{decision.gate}**: {decision.reason}."]
+    if decision.note:
+        lines.append(f"Of the choice: {decision.note}.")
+    if decision.replaced is not None:
+        lines.append(f"It replaces version {decision.replaced}.")
+    if decision.openings is not None:
+        lines.append(
+            f"Looks at this test split (data {decision.data_digest[:12]}) so far: "
+            f"{decision.openings}."
+        )
+    if decision.measured:
+        shown = "; ".join(
+            f"trial {m.trial}, epoch {m.epoch}: {_number_text(m.whole_value)} "
+            f"({_number_text(m.value)} in the sweep)"
+            for m in decision.measured
+        )
+        lines.append(f"On the whole validation split: {shown}.")
+    if decision.finalists:
+        seeds = "; ".join(
+            f"trial {f.trial}: {f.mean:.5g} ({', '.join(f'{v:.5g}' for v in f.values)})"
+            for f in decision.finalists
+        )
+        lines.append(f"Finalists, mean on validation over seeds: {seeds}.")
+    if decision.verdict is not None and decision.verdict.comparisons:
+        lines += ["", markdown(decision.verdict)]
+    return "\n".join(lines)

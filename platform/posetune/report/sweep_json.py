@@ -1,0 +1,91 @@
+"""Gives a sweep as one JSON object, for machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posetune.report.importance import Importance, param_importance
+from posetune.report.tables import changed_params
+from posetune.study.forecasting.forecast import forecast_sweep
+from posetune.study.view import SweepView, TrialView
+
+__all__ = ["as_json"]
+
+
+def as_json(view: SweepView) -> dict[str, Any]:
+    """Return the object that `posetune show NAME --json` prints."""
+    best = view.best
+    epoch, leaders = view.leaders
+    found = param_importance(view)
+    return {
+        "name": view.name,
+        "state": view.state,
+        "stopped": view.stopped,
+        "waits_for": view.waits_for,
+        "objective": view.spec.objective.model_dump(),
+        "budget": view.spec.budget.model_dump(),
+        "trials": [_trial_json(trial) for trial in view.trials],
+        "best": {**_trial_json(best), "metrics": view.best_metrics} if best else None,
+        "best_among": {"epoch": epoch, "trials": leaders} if leaders else None,
+        "importance": _importance_json(found),
+        "baselines": view.baselines,
+        "changed": {n: {"default": a, "best": b} for n, (a, b) in changed_params(view).items()},
+        "used": {
+            "trained_s": round(view.trained_s, 3),
+            "gpu_hours": view.gpu_hours if view.spec.resources.gpu else 0.0,
+            "trial_hours": round(sum(trial.held_s for trial in view.trials) / 3600, 6),
+            "driven_s": round(view.driven_s, 3),
+        },
+        "left_out": view.left_out._asdict(),
+        "forecast": _forecast_json(view),
+        "stages": {
+            name: {"trained": use.trained, "reused": use.reused}
+            for name, use in view.stages.items()
+        },
+        "store": view.store,
+        "store_digest": view.store_digest,
+        "provenance": _without_diff_text(view.provenance),
+    }
+
+
+def _without_diff_text(provenance: dict[str, Any]) -> dict[str, Any]:
+    diff = provenance.get("diff")
+    if not isinstance(diff, dict):
+        return provenance
+    return {**provenance, "diff": {key: value for key, value in diff.items() if key != "text"}}
+
+
+def _importance_json(found: Importance) -> dict[str, Any] | None:
+    if not found.params:
+        return None
+    return {"epoch": found.epoch, "trials": found.trials, "params": dict(found.params)}
+
+
+def _trial_json(trial: TrialView) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "params": trial.params,
+        "epochs": trial.epochs,
+        "value": trial.chosen.value if trial.chosen else None,
+        "epoch": trial.chosen.epoch if trial.chosen else None,
+        "last_value": trial.value,
+        "mlflow_run_id": trial.mlflow_run_id,
+        "seconds": round(trial.seconds, 3),
+        "attempts": trial.attempts,
+        "seed": trial.seed,
+        "reason": trial.reason,
+    }
+
+
+def _forecast_json(view: SweepView) -> dict[str, Any] | None:
+    expected = forecast_sweep(view)
+    if expected is None:
+        return None
+    factor = view.spec.resources.gpus_or_one / 3600
+    return {
+        "epochs": [expected.epochs.low, expected.epochs.high],
+        "driven_s": [expected.wall_s.low, expected.wall_s.high],
+        "hours": [expected.held_s.low * factor, expected.held_s.high * factor],
+        "ends_by": expected.ends_by,
+    }
