@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posetune.api import BadInputError, Progress, silent
-from posetune.report.page import BestTrial
+from posetune.report.pages.page import BestTrial
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage, open_folder
 from posetune.study.view import SweepView

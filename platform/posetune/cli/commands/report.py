@@ -13,7 +13,7 @@ from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, print_json, progress_bar
 from posetune.home import Home
 from posetune.report.best import look_at_best
-from posetune.report.page import BestTrial, build_page
+from posetune.report.pages.page import BestTrial, build_page
 from posetune.storage.whole_files import write_whole
 from posetune.study.tables.database import open_database
 from posetune.study.view import SweepView, read_sweep

@@ -17,8 +17,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from posetune.api import Evaluation
-from posetune.report import charts
-from posetune.report.blocks import (
+from posetune.report.importance import matched_values, param_importance
+from posetune.report.leaderboard import selection_note
+from posetune.report.pages import charts
+from posetune.report.pages.blocks import (
     Block,
     Code,
     Folded,
@@ -28,8 +30,6 @@ from posetune.report.blocks import (
     Paragraph,
     Picture,
 )
-from posetune.report.importance import matched_values, param_importance
-from posetune.report.leaderboard import selection_note
 from posetune.report.pruning import pruning_balance
 from posetune.report.tables import budget_used, changed_params
 from posetune.report.wording import count_epochs, short_names
@@ -83,7 +83,7 @@ def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> 
 def _template() -> Template:
     """Return the page's template; every text in it is escaped."""
     environment = Environment(
-        loader=PackageLoader("posetune.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("posetune.report.pages"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["anchor"] = lambda title: title.lower().replace(" ", "-")
     return environment.get_template("page.html")

@@ -12,7 +12,7 @@ from support.browser import Browser
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
-from posetune.report.page import BestTrial, build_page
+from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pruning import pruning_balance
 from posetune.study.sweep import SweepRun
 from posetune.study.tables.database import Database
