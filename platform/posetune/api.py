@@ -1,5 +1,7 @@
 """Defines what a trainable must offer; a trainable imports nothing else of the platform.
 
+One idea, the whole contract in one place, so it is long.
+
 A trainable is a class that follows `Trainable`. The platform finds it by name
 (`package.module:Class`, as written in the sweep file), gives it a frozen configuration and a
 `TrialContext`, and calls `start`, then `epoch` again and again, `save` after each epoch and

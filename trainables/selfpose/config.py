@@ -1,7 +1,7 @@
 """Everything that can be set about a trial; dotted names are what sweeps search.
 
-The defaults are the paper's. What its body does not say, and what we added, is a field, never a
-constant in the code.
+One idea, every field with its bounds and help, so it is long. The defaults are the paper's. What
+its body does not say, and what we added, is a field, never a constant in the code.
 """
 
 from __future__ import annotations

@@ -7,14 +7,26 @@ the folder, or leave the recording out by name. Variants that people do have are
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from support.pose_faults import (
+    CASES,
+    HAND_KINDS,
+    KINDS_2D,
+    KINDS_3D,
+    NAMES,
+    OF_A_FEW,
+    SLOW_CASES,
+    SPOILT,
+    draw_hands,
+    good,
+    scaled,
+)
 from support.pose_folders import (
     PLACES,
     Recording,
@@ -27,8 +39,7 @@ from support.pose_folders import (
     write_videopose3d,
 )
 
-from posetune.api import BadInputError, silent
-from selfpose.data import importers
+from posetune.api import BadInputError
 from selfpose.data.formats import recovered_cameras
 from selfpose.data.formats.handdb import HandDBOptions, read_handdb
 from selfpose.data.formats.human36m_images import read_fetch
@@ -42,21 +53,10 @@ from selfpose.data.sources import Skip
 from selfpose.method.skeleton import H36M_17, HAND_21, KEYPOINTGAN_17
 
 SEEDS = 20
-SLOW, LONG = pytest.mark.slow, pytest.mark.long
-MIRROR = list(H36M_17.mirror)
+SLOW = pytest.mark.slow
+LONG = pytest.mark.long
 Found = tuple[list[Skip], int]
 """What was left out, and the number of rows that were not."""
-
-NAMES = {
-    "fetch": ("S1/Directions-1", "S8/Walking-1", "S9/Waiting-2"),
-    "videopose3d": ("S1/Directions 1", "S1/Photo", "S1/Eating", "S9/Waiting"),
-    "mpi_inf": ("S1/Seq1", "S2/Seq1", "TS1"),
-    "mocap17": ("train/a", "train/b", "train/c", "train/e", "val/d", "test/f"),
-}
-LENS = {"mpi_inf": (2250.0, 1024.0, 2250.0, 1024.0)}
-SPOILT = {"fetch": "S1/Directions-1", "videopose3d": "S1/Photo", "mpi_inf": "S2/Seq1"}
-SPOILT["mocap17"] = "train/b"
-"""The recording of each format that a mutator spoils."""
 
 
 def read(form: str, root: Path, recordings: Mapping[str, Recording]) -> Found:
@@ -77,156 +77,6 @@ def read(form: str, root: Path, recordings: Mapping[str, Recording]) -> Found:
     found = (*source.skipped, *source.excluded)
     skipped = [skip for skip in found if skip.reason != "missing camera"]
     return skipped, sum(source.rows.values())
-
-
-def good(
-    form: str, rng: np.random.Generator, frames: int = 12, names: Sequence[str] = ()
-) -> dict[str, Recording]:
-    lens = LENS.get(form, (1145.0, 512.5, 1143.0, 508.5))
-    return {
-        name: film(person(rng, frames=frames, height_mm=rng.uniform(1500, 1900)), lens=lens)
-        for name in names or NAMES[form]
-    }
-
-
-Change = Callable[[Recording, np.random.Generator], Recording]
-
-
-def _scaled(factor: float) -> Change:
-    def change(seen: Recording, rng: np.random.Generator) -> Recording:
-        return replace(seen, world=seen.world * factor, joints=seen.joints * factor)
-
-    return change
-
-
-def _in_3d(function: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
-    """Change the joints of every camera, and those in the world, in the same way."""
-
-    def change(seen: Recording, rng: np.random.Generator) -> Recording:
-        state = rng.bit_generator.state
-        joints = []
-        for part in (*seen.joints, seen.world):
-            rng.bit_generator.state = state
-            joints.append(function(part.copy(), rng))
-        return replace(seen, joints=np.stack(joints[:-1]), world=joints[-1])
-
-    return change
-
-
-def _in_2d(function: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
-    def change(seen: Recording, rng: np.random.Generator) -> Recording:
-        return replace(seen, pixels=function(seen.pixels.copy(), rng))
-
-    return change
-
-
-def _zeros(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return joints * 0
-
-
-def _equal(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.full_like(joints, 1.0) * (200.0, 300.0, 4000.0)
-
-
-def _nan(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    joints[rng.integers(len(joints)), rng.integers(17)] = np.nan
-    return joints
-
-
-def _frozen(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.repeat(joints[:1], len(joints), axis=0)
-
-
-def _negated(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return -joints
-
-
-def _exchanged(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return joints[:, MIRROR]
-
-
-def _exchanged_for_a_while(joints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    start = rng.integers(1, 4)
-    joints[start : start + 6] = joints[start : start + 6, MIRROR]
-    return joints
-
-
-def _mirrored(seen: Recording, rng: np.random.Generator) -> Recording:
-    return replace(seen, world=seen.world * (-1, 1, 1), joints=seen.joints * (-1, 1, 1))
-
-
-def _upside_down(seen: Recording, rng: np.random.Generator) -> Recording:
-    """Turn the world by half a turn, so that pictures and poses still agree."""
-    _, cx, _, cy = seen.lens
-    return replace(
-        seen,
-        world=seen.world * (1, -1, -1),
-        joints=seen.joints * (-1, -1, 1),
-        pixels=(2 * cx, 2 * cy) - seen.pixels,
-    )
-
-
-def _doubled(seen: Recording, rng: np.random.Generator) -> Recording:
-    rows = np.sort(np.append(np.arange(len(seen.frame)), rng.integers(len(seen.frame), size=3)))
-    return replace(
-        seen,
-        frame=seen.frame[rows],
-        world=seen.world[rows],
-        joints=seen.joints[:, rows],
-        pixels=seen.pixels[:, rows],
-    )
-
-
-def _late(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.roll(pixels, len(pixels[0]) // 2, axis=1)
-
-
-def _third_zeros(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    pixels[rng.random(pixels.shape[:3]) < 1 / 3] = 0
-    return pixels
-
-
-KINDS_3D: Mapping[str, tuple[Change, str]] = {
-    "metres": (_scaled(0.001), "likely in m$"),
-    "centimetres": (_scaled(0.1), "likely in cm"),
-    "inches": (_scaled(1 / 25.4), "likely in inch"),
-    "zeros": (_in_3d(_zeros), "all joints are at one place"),
-    "equal": (_in_3d(_equal), "all joints are at one place"),
-    "nan": (_in_3d(_nan), "joints are not numbers"),
-    "frozen": (_in_3d(_frozen), "frozen"),
-    "negated": (_in_3d(_negated), "behind the camera|upside down"),
-    "exchanged": (_in_3d(_exchanged), "left and right are exchanged"),
-    "exchanged for a while": (_in_3d(_exchanged_for_a_while), "left and right are exchanged"),
-    "mirrored": (_mirrored, "mirrored|left and right are exchanged"),
-    "upside down": (_upside_down, "upside down"),
-    "doubled": (_doubled, "stands there twice"),
-}
-KINDS_2D: Mapping[str, tuple[Change, str]] = {
-    "in [-1, 1]": (_in_2d(lambda p, _: p / 500 - 1), "not in pixels"),
-    "shifted": (_in_2d(lambda p, rng: p + 40 * np.sign(rng.normal(size=2))), "are shifted"),
-    "another lens": (_in_2d(lambda p, _: (p - 500) * 1.06 + 500), "disagree"),
-    "sides swapped": (_in_2d(lambda p, _: p[:, :, MIRROR]), "left and right are exchanged"),
-    "a third zeros": (_in_2d(_third_zeros), "are missing"),
-    "late": (_in_2d(_late), "disagree"),
-    "y negated": (_in_2d(lambda p, _: p * (1, -1)), "upside down|outside the picture"),
-    "x mirrored": (_in_2d(lambda p, _: (1000, 0) - p * (1, -1)), "mirrored|outside the picture"),
-}
-# VideoPose3D's files number no frames, so that none can be doubled, and the cameras follow from
-# both files, so that what these agree on is no fault (another lens).
-CASES = [
-    *(("mocap17", kind) for kind in KINDS_3D),
-    *(("fetch", kind) for kind in (*KINDS_3D, *KINDS_2D)),
-    *(("mpi_inf", kind) for kind in (*KINDS_3D, *KINDS_2D)),
-]
-SLOW_CASES = [
-    ("videopose3d", kind)
-    for kind in (*KINDS_3D, *KINDS_2D)
-    if kind not in ("doubled", "another lens")
-]
-
-
-OF_A_FEW = ("nan", "doubled", "exchanged for a while")
-"""Kinds that spoil some frames of a recording, never most of them."""
 
 
 def _spoil_and_read(form: str, kind: str, seed: int, folder: Path) -> None:
@@ -382,33 +232,6 @@ def test_joints_that_a_layout_does_not_use_may_be_missing(tmp_path: Path) -> Non
     assert read_fetch(folder, Human36MOptions(frames="all")).skipped == ()
 
 
-def _hands(rng: np.random.Generator, count: int = 12) -> np.ndarray:
-    """A fan of fingers, somewhere in a picture of 368 pixels, (N, 21, 2)."""
-    angles = np.radians([-55, -20, 0, 18, 38]) + rng.uniform(-0.2, 0.2, (count, 5))
-    bones = np.asarray(HAND_21.bone_ratios).reshape(5, 4).cumsum(axis=1)
-    chain = bones / bones.max() * rng.uniform(60, 120, (count, 1, 1))
-    tips = np.stack([np.sin(angles), -np.cos(angles)], -1)[:, :, None] * chain[..., None]
-    wrist = rng.uniform(150, 220, (count, 1, 2))
-    return np.concatenate([wrist, wrist + tips.reshape(count, 20, 2)], axis=1)
-
-
-BY_JOINT = [0, *(1 + 4 * finger + joint for joint in range(4) for finger in range(5))]
-OFF = np.where(np.arange(21)[:, None] == 7, (250.0, 120.0), 0.0)
-
-HandChange = Callable[[np.ndarray], np.ndarray]
-HAND_KINDS: Mapping[str, tuple[HandChange, str]] = {
-    "zeros": (lambda hands: hands * 0, "all joints are at one place"),
-    "nan": (lambda hands: hands * np.nan, "not numbers"),
-    "in [-1, 1]": (lambda hands: hands / 184 - 1, "not in pixels"),
-    "in [0, 1]": (lambda hands: hands / 368, "not in pixels"),
-    "frozen": (lambda hands: np.repeat(hands[:1], len(hands), axis=0), "frozen"),
-    "a third zeros": (lambda hands: np.where(np.arange(21)[:, None] % 3 == 1, 0, hands), "missing"),
-    "fingers after joints": (lambda hands: hands[:, BY_JOINT], "in another order"),
-    "backwards": (lambda hands: hands[:, ::-1], "in another order"),
-    "one joint far off": (lambda hands: hands + OFF, "longer than any hand's"),
-}
-
-
 @pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, SEEDS), marks=SLOW)])
 @pytest.mark.parametrize("kind", HAND_KINDS)
 def test_hands_that_cannot_be_right_are_left_out_by_name(
@@ -418,7 +241,7 @@ def test_hands_that_cannot_be_right_are_left_out_by_name(
     options = HandDBOptions(train="synth2", prior="synth3", val="synth1", test="manual_test")
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        parts = {part: _hands(rng) for part in ("synth1", "synth2", "synth3", "manual_test")}
+        parts = {part: draw_hands(rng) for part in ("synth1", "synth2", "synth3", "manual_test")}
         assert read_handdb(write_hands(tmp_path / f"{seed}", parts), options).skipped == ()
         parts["synth2"] = change(parts["synth2"])
         source = read_handdb(write_hands(tmp_path / f"{seed}x", parts), options)
@@ -431,7 +254,7 @@ def test_hands_that_cannot_be_right_are_left_out_by_name(
 
 
 def test_a_hand_that_stands_there_twice_is_left_out_once() -> None:
-    hands = _hands(np.random.default_rng(0), 3)[[0, 1, 1, 2]]
+    hands = draw_hands(np.random.default_rng(0), 3)[[0, 1, 1, 2]]
     checks = Checks(HAND_21)
     take = Take("hands", "train", ["a", "b", "b", "c"], np.array([0, 1, 1, 2]), joints_2d_nj2=hands)
 
@@ -496,7 +319,7 @@ def test_the_unit_that_somebody_knows_is_taken(tmp_path: Path) -> None:
     for unit, factor in {"m": 0.001, "cm": 0.1, "inch": 1 / 25.4, "mm": 1.0}.items():
         rng = np.random.default_rng(3)
         recordings = {
-            name: _scaled(factor)(seen, rng) for name, seen in good("mocap17", rng).items()
+            name: scaled(factor)(seen, rng) for name, seen in good("mocap17", rng).items()
         }
         file = write_mocap17(tmp_path / f"{unit}.h5", recordings)
         corpus = read_mocap17(file, seed=0, unit=unit)
@@ -511,7 +334,7 @@ def test_the_unit_that_somebody_knows_is_taken(tmp_path: Path) -> None:
 
 def test_the_unit_changes_nothing_of_what_projects(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    made = {name: _scaled(0.1)(seen, rng) for name, seen in good("fetch", rng).items()}
+    made = {name: scaled(0.1)(seen, rng) for name, seen in good("fetch", rng).items()}
     folder = write_fetch(tmp_path / "folder", made)
     assert read_fetch(folder, Human36MOptions(frames="all", unit="cm")).skipped == ()
 
@@ -585,133 +408,7 @@ def test_videopose3d_keeps_what_it_can(tmp_path: Path, monkeypatch: pytest.Monke
     assert source.rows["test"] == 2 * 4 * 12
 
 
-COMMANDS = {
-    "mocap17": ("--format", "mocap17", "--level", "plain", "--views", "1"),
-    "fetch": ("--format", "human36m", "--frames", "all"),
-    "videopose3d": ("--format", "human36m", "--frames", "all"),
-    "mpi_inf": ("--format", "mpi_inf_3dhp"),
-    "hands": (
-        *("--format", "handdb", "--train", "synth2", "--prior", "synth3"),
-        *("--val", "synth1", "--test", "manual_test"),
-    ),
-}
-VALIDATED = {"videopose3d": "S8/Walking", "mpi_inf": "S8/Seq1"}
-"""A recording beside those of `NAMES`, without which a split is empty."""
-
-
-def _write_whole(form: str, root: Path, change: Change | HandChange, *, everywhere: bool) -> Path:
-    """Write a folder with pictures, of which one recording is spoilt, or all are."""
-    rng = np.random.default_rng(1)
-    if form == "hands":
-        parts = {part: _hands(rng) for part in ("synth1", "synth2", "synth3", "manual_test")}
-        spoilt = parts if everywhere else ("synth2",)
-        return write_hands(root, parts | {part: change(parts[part]) for part in spoilt})
-    recordings = good(form, rng, names=[*NAMES[form], *filter(None, [VALIDATED.get(form)])])
-    for name in recordings if everywhere else (SPOILT[form],):
-        recordings[name] = change(recordings[name], rng)
-    write = {
-        "mocap17": write_mocap17,
-        "fetch": write_fetch,
-        "videopose3d": write_videopose3d,
-        "mpi_inf": write_mpi_inf,
-    }[form]
-    return write(root, recordings)
-
-
-@pytest.fixture
-def import_words(
-    posetune: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `posetune data import` on a folder of a format."""
-    monkeypatch.setattr(recovered_cameras, "FIT_FRAMES", 20)
-
-    def run(form: str, folder: str, *more: str) -> subprocess.CompletedProcess[str]:
-        small = ("--image-size", "32", "--workers", "1")
-        done = posetune("data", "import", folder, *COMMANDS[form], *small, *more)
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", COMMANDS)
-def test_the_command_line_refuses_or_counts_and_leaves_nothing_usable(
-    form: str, tmp_path: Path, import_words: Run, posetune: Run
-) -> None:
-    hands = form == "hands"
-    all_change = HAND_KINDS["in [0, 1]"][0] if hands else _scaled(0.001)
-    change = HAND_KINDS["one joint far off"][0] if hands else _upside_down
-    words = "not in pixels" if hands else "likely in m"
-    # VideoPose3D's files are in metres.
-    all_change = _scaled(25.4) if form == "videopose3d" else all_change
-    words = "in no known unit" if form == "videopose3d" else words
-    everything = _write_whole(form, tmp_path / "everything", all_change, everywhere=True)
-    one = _write_whole(form, tmp_path / "one", change, everywhere=False)
-    before = {path.name for path in tmp_path.iterdir()}
-
-    refused = import_words(form, "everything", "--out", "refused")
-    strict = import_words(form, "one", "--out", "strict", "--strict")
-    left = {path.name for path in tmp_path.iterdir()} - before - {"home"}
-    counted = import_words(form, "one", "--out", "counted")
-    info = posetune("data", "info", "counted")
-
-    assert everything.exists()
-    for result, why in ((refused, words), (strict, "leave out --strict")):
-        assert (result.returncode, result.stdout) == (2, "")
-        assert why in result.stderr.replace("\n", " ")
-    assert left == set()
-    assert counted.returncode == 0, counted.stderr
-    said = counted.stdout + counted.stderr
-    assert re.search(r"left out: \d+ items: ", said)
-    item = "hand_labels_synth/synth2" if hands else SPOILT[form]
-    assert item in (tmp_path / "counted" / "skipped.csv").read_text()
-    assert re.search(r"store counted: train \d+.* test [1-9]", said), said
-    assert one.exists()
-    checks = {"missing truth", "left and right", "rows"}
-    checks |= {"bones in the picture"} if hands else {"size", "upright"}
-    checks |= set() if form in ("hands", "mocap17") else {"2D against 3D", "depth"}
-    for check in checks:
-        assert f"check: {check}" in info.stdout + info.stderr
-
-
-COMMAND_CASES = [
-    *(case for case in (*CASES, *SLOW_CASES) if case[1] not in OF_A_FEW),
-    *(("hands", kind) for kind in HAND_KINDS if kind != "one joint far off"),
-]
-
-
-@LONG
-@pytest.mark.parametrize("form", COMMANDS)
-def test_the_command_line_refuses_every_kind_of_fault(
-    form: str, tmp_path: Path, import_words: Run
-) -> None:
-    kinds = HAND_KINDS if form == "hands" else {**KINDS_3D, **KINDS_2D}
-    for number, kind in enumerate(kind for case, kind in COMMAND_CASES if case == form):
-        _write_whole(form, tmp_path / str(number), kinds[kind][0], everywhere=True)
-        before = {path.name for path in tmp_path.iterdir()}
-        refused = import_words(form, str(number), "--out", "store")
-
-        assert (refused.returncode, refused.stdout) == (2, ""), kind
-        assert re.search(r"(?m)^error: ", refused.stderr), (kind, refused.stderr)
-        assert {path.name for path in tmp_path.iterdir()} - before - {"home"} == set()
-
-
-@pytest.mark.slow
-def test_the_unit_that_is_named_is_taken_by_the_command_line(
-    tmp_path: Path, import_words: Run
-) -> None:
-    _write_whole("mocap17", tmp_path / "metres.h5", _scaled(0.001), everywhere=True)
-
-    assert import_words("mocap17", "metres.h5", "--out", "a", "--unit", "m").returncode == 0
-
-
 def test_checks_of_drawn_people_stand_on_the_store(plain_store: object) -> None:
     facts = plain_store.metadata.facts
 
     assert "knees bend forwards in" in facts["check: left and right"]
-    assert set(importers()) >= {"procedural", "procedural_hand"}
-    assert silent(0, 0) is None

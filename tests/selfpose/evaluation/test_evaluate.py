@@ -1,4 +1,7 @@
-"""A model is evaluated: its scores, the baselines beside them, tables and pictures."""
+"""A model is evaluated: its scores, the baselines beside them, tables and pictures.
+
+One idea, all that one evaluation gives, read off the same made-up stores, so it is long.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Holds poses against what a person or a hand can be, before an importer writes them.
 
-Read `Checks.check` first. Every importer gives it one `Take` after the other, and uses the rows
+One idea, the checks that all importers share with the source of each bound, so it is long. Read
+`Checks.check` first. Every importer gives it one `Take` after the other, and uses the rows
 that it returns. What is wrong with some rows leaves them out by name; what is wrong with most rows
 refuses the whole (`Checks.finish`). `Checks.facts` are the measured numbers, for `data info`.
 

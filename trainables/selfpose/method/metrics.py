@@ -1,5 +1,6 @@
 """How good predicted poses are: per-frame errors, their averages, and what validation reports.
 
+One idea, the field's metrics beside each other, so it is long.
 Read `validation_metrics` first. Errors are computed per frame and averaged at the end; a
 prediction that is not finite has an infinite error. Predictions have no scale of their own, so
 each 3D error first fits either a similarity (P-) or a scale (N-) to the truth; a scale is never
