@@ -178,7 +178,8 @@ def test_a_sweep_without_importance_is_shown_without_optuna(tmp_path: Path) -> N
     code = (
         "import sys; from posetune.study.tables.database import open_database; "
         "from posetune.study.view import read_sweep; "
-        "from posetune.report.tables import as_json, sweep_tables; "
+        "from posetune.report.sweep_json import as_json; "
+        "from posetune.report.tables import sweep_tables; "
         f"view = read_sweep(open_database('sqlite:///{tmp_path / 'study.db'}'), 's'); "
         "as_json(view); sweep_tables(view); assert 'optuna' not in sys.modules"
     )
