@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -72,16 +73,27 @@ def registered(home: Home, folder: Path, alias: str = "candidate") -> tuple[dict
     return dict(version.tags), float(pose[0, 0])
 
 
+KEPT = {"complete": [5, 9], "killed": [5, 7, 8], "budget": [5, 7, 8], "running": [5, 7, 8]}
+"""The epochs whose checkpoints are kept, by how the sweep stands."""
+QUICK = {
+    ("complete", "sqlite", "folder"),
+    ("killed", "postgres", "s3"),
+    ("budget", "sqlite", "s3"),
+    ("running", "postgres", "folder"),
+}
+"""Each of these is met once; `make test-long` has every combination."""
+PLACES = [
+    pytest.param(*place, marks=() if place in QUICK else pytest.mark.long)
+    for place in itertools.product(KEPT, ("sqlite", "postgres"), ("folder", "s3"))
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "database", "storage", "kept"), [
-    ("complete", "sqlite", "folder", [5, 9]),
-    ("killed", "postgres", "s3", [5, 7, 8]),
-    ("budget", "sqlite", "s3", [5, 7, 8]),
-    ("running", "postgres", "folder", [5, 7, 8]),
-])  # fmt: skip
+@pytest.mark.parametrize(("how", "database", "storage"), PLACES)
 def test_the_model_of_the_best_epoch_is_promoted(
-    make: Make, tmp_path: Path, how: str, database: str, storage: str, kept: list[int]
+    make: Make, tmp_path: Path, how: str, database: str, storage: str
 ) -> None:
+    kept = KEPT[how]
     hours = 7.5 if how == "budget" else 99
     sweep = make(database, storage, budget={"trials": 1, "gpu_hours": hours})
     sweep.end(how)
