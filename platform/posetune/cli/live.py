@@ -18,31 +18,35 @@ from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.wording import broken, format_params, format_seconds
 from posetune.spec.sweep import Objective
+from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun
 from posetune.study.trials import TrialRecord
+from posetune.trial.stage_lines import StageNews
 
 __all__ = ["SweepBoard", "live_table"]
 
 ROWS = 12
-FORECAST_S = 5.0
-"""Seconds between two looks for a newer forecast."""
+LOOK_S = 5.0
+"""Seconds between two looks for a newer forecast, and at the stages that are built."""
 
 
 @contextmanager
-def live_table(run: SweepRun, forecaster: Forecaster, *, quiet: bool) -> Iterator[None]:
+def live_table(
+    run: SweepRun, forecaster: Forecaster, storage: Storage, *, quiet: bool
+) -> Iterator[None]:
     """Show the sweep while it runs; on no terminal, a line when something happens.
 
     What happens is that a trial ends, that another trial becomes the best, or that the sweep waits
-    for something else. Otherwise there is a line a minute.
+    for something else. Otherwise there is a line a minute. The trials log in the storage.
     """
     if quiet:
         yield
         return
-    board = SweepBoard(run, forecaster)
+    board = SweepBoard(run, forecaster, storage)
     done = threading.Event()
-    threading.Thread(target=board.forecast, args=(done,), daemon=True).start()
+    threading.Thread(target=board.look_around, args=(done,), daemon=True).start()
     try:
         if console.is_terminal:
             with Live(get_renderable=board.render, console=console, refresh_per_second=2):
@@ -69,26 +73,37 @@ def _shown(best: TrialRecord | None, objective: Objective) -> str:
 class SweepBoard:
     """Says how a sweep stands: as a table, or as lines for output that is no terminal."""
 
-    def __init__(self, run: SweepRun, forecaster: Forecaster) -> None:
-        """Show a sweep, with what a forecaster expects of it."""
+    def __init__(self, run: SweepRun, forecaster: Forecaster, storage: Storage) -> None:
+        """Show a sweep, with what a forecaster expects of it; its trials log in the storage."""
         self._run, self._forecaster = run, forecaster
+        self._stage_news = StageNews(storage, run.name)
         self.started = time.monotonic()
         self._left = ""
         """Between what and what, with 80 %; set now and then by a thread of its own."""
+        self._stages: list[str] = []
+        """How far the shared stages are that trials build now; set by the same thread."""
         # What the lines say already; what an earlier driver saw is no news.
         self._told = {trial.number for trial in run.trials if trial.state is not None}
         self._leader = None if run.best is None else run.best.number
         self._waited_for, self._last_line = "", self.started
 
-    def forecast(self, done: threading.Event) -> None:
-        """Renew the time that is left of the sweep, every few seconds, until `done`."""
-        while not done.wait(FORECAST_S):
+    def look_around(self, done: threading.Event) -> None:
+        """Renew the time that is left and how far stages are, every few seconds, until `done`."""
+        while not done.wait(LOOK_S):
+            with contextlib.suppress(OSError):  # storage is away
+                self.look_at_stages()
             with contextlib.suppress(BadInputError, SQLAlchemyError):  # the study is away
                 forecast = self._forecaster.latest(self._run.view)
                 if forecast is not None:
                     ends = forecast.wall_s
                     left = [max(0.0, end - forecast.driven_s) for end in ends]
                     self._left = f"{format_seconds(left[0])} to {format_seconds(left[2])}"
+
+    def look_at_stages(self) -> None:
+        """Learn how far the shared stages are that trials build before their first epoch."""
+        starting = [t.number for t in list(self._run.trials) if t.state is None and not t.epoch]
+        told = [(number, self._stage_news.of(number)) for number in starting]
+        self._stages = [f"trial {number}: {line}" for number, line in told if line]
 
     def render(self) -> RenderableType:
         """Return the table of the newest trials, with a summary below."""
@@ -102,7 +117,8 @@ class SweepBoard:
         table.add_column("params", min_width=min(max(map(len, words), default=0), 40))
         for row in rows:
             table.add_row(*row)
-        return Group(table, Text(self.summary()), Text(self._run.waits_for, "yellow"))
+        stages = [Text(line) for line in self._stages]
+        return Group(table, *stages, Text(self.summary()), Text(self._run.waits_for, "yellow"))
 
     def summary(self) -> str:
         """Return in one line how far the sweep is and which trial is the best."""
@@ -136,7 +152,7 @@ class SweepBoard:
         leads = None if best is None else best.number
         due = now - self._last_line >= LINE_EVERY_S
         if lines or leads != self._leader or due:
-            lines.append(self.summary())
+            lines += [*self._stages, self.summary()]
         if run.waits_for and (due or run.waits_for != self._waited_for):
             lines.append(run.waits_for)
         self._leader, self._waited_for = leads, run.waits_for

@@ -31,6 +31,7 @@ from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 from posetune.trial.checkpoints import StorageFullError, log_file
 from posetune.trial.run import Assignment, HandOver, StoreChangedError, TrialRun
+from posetune.trial.stage_lines import StageLines
 
 __all__ = ["TrialActor"]
 
@@ -100,7 +101,12 @@ class TrialActor(tune.Trainable):
         try:
             with take_signals(self._take_sigterm, (signal.SIGTERM,)):
                 trainable = load_trainable(self._assignment.spec.trainable)()
-                self._run = TrialRun(trainable, self._assignment, told_to_stop=self._told_to_stop)
+                self._run = TrialRun(
+                    trainable,
+                    self._assignment,
+                    StageLines(self._log),
+                    told_to_stop=self._told_to_stop,
+                )
             return TrialStarted(self._run.started, _own_handle(), self._node)
         except StorageError as error:
             return TrialWaits(str(error))

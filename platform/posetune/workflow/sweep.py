@@ -13,6 +13,7 @@ from posetune.execution.driver_context import Data, StopRequest
 from posetune.home import Home, check_name
 from posetune.provenance import collect
 from posetune.spec.loading import configure, default_params, load_sweep
+from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database, open_database
@@ -35,8 +36,10 @@ class Onlooker(Protocol):
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
         """Learn that the sweep was opened; `notes` say what it takes over from other sweeps."""
 
-    def watching(self, run: SweepRun, forecaster: Forecaster) -> AbstractContextManager[None]:
-        """Return a block in which the sweep runs and is shown."""
+    def watching(
+        self, run: SweepRun, forecaster: Forecaster, storage: Storage
+    ) -> AbstractContextManager[None]:
+        """Return a block in which the sweep runs and is shown; its trials log in the storage."""
 
     def page(self, address: str) -> None:
         """Learn the address at which MLflow shows the sweep."""
@@ -49,7 +52,7 @@ class _Nobody:
         pass
 
     @contextmanager
-    def watching(self, run: SweepRun, forecaster: Forecaster) -> Iterator[None]:
+    def watching(self, run: SweepRun, forecaster: Forecaster, storage: Storage) -> Iterator[None]:
         yield
 
     def page(self, address: str) -> None:
@@ -127,7 +130,7 @@ def run_sweep(
     request = StopRequest()
     is_tracked = False
     try:
-        with shown.watching(run, forecaster), machine:
+        with shown.watching(run, forecaster, resolved.storage), machine:
             run_trials(
                 run,
                 trainable,

@@ -12,9 +12,11 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_op
 
 from posetune.cli.live import SweepBoard
 from posetune.cli.screen import LINE_EVERY_S
+from posetune.storage import Folder
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun
+from posetune.trial.checkpoints import log_file
 
 
 def start(run: SweepRun) -> SimulatedTrial:
@@ -25,7 +27,7 @@ def start(run: SweepRun) -> SimulatedTrial:
 
 def test_lines_are_news_and_one_a_minute(tmp_path: Path) -> None:
     run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_opening())
-    board = SweepBoard(run, Forecaster())
+    board = SweepBoard(run, Forecaster(), Folder(tmp_path))
     began = board.started
     first, second = start(run), start(run)
 
@@ -51,6 +53,25 @@ def test_lines_are_news_and_one_a_minute(tmp_path: Path) -> None:
     run.lease.release()
 
 
+def test_a_trial_that_builds_a_stage_says_how_far_it_is(tmp_path: Path) -> None:
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_opening())
+    storage = Folder(tmp_path / "storage")
+    board = SweepBoard(run, Forecaster(), storage)
+    trial = start(run)
+    log = storage.log(log_file(run.name, 0)).file
+    log.write_text("a line of somebody else\nstage bodies error 0.0512 (600 of 2000)\nstage bod")
+
+    board.look_at_stages()
+    told, summary = board.news(board.started + LINE_EVERY_S)
+    assert told == "trial 0: stage bodies error 0.0512 (600 of 2000)"
+    assert "0 of 14 trials ended" in summary
+
+    trial.step({"loss": 2.0})
+    board.look_at_stages()
+    assert len(board.news(board.started + 3 * LINE_EVERY_S)) == 1, "it trains now"
+    run.lease.release()
+
+
 def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
     run = SweepRun(database, simulated_opening())
@@ -60,7 +81,7 @@ def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> N
     run.lease.release()
     again = SweepRun(database, simulated_opening())
 
-    board = SweepBoard(again, Forecaster())
+    board = SweepBoard(again, Forecaster(), Folder(tmp_path))
     assert board.news(board.started + 1) == []
     again.lease.release()
 
@@ -75,7 +96,7 @@ def test_the_table_breaks_no_name(tmp_path: Path, width: int) -> None:
     run = SweepRun(open_unsynced(tmp_path / "study.db"), opening)
     start(run).step({"loss": 2.0})
     out = Console(file=StringIO(), width=width)
-    out.print(SweepBoard(run, Forecaster()).render())
+    out.print(SweepBoard(run, Forecaster(), Folder(tmp_path)).render())
     run.lease.release()
     text = out.file.getvalue()  # type: ignore[attr-defined]
 

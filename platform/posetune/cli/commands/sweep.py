@@ -17,6 +17,7 @@ from posetune.execution.connection import RayNotStartedError
 from posetune.execution.driver import StudyLostError
 from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, sweep_tables
+from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster, forecast
 from posetune.study.forecasting.forecast_model import Situation
 from posetune.study.states import SweepStatus
@@ -92,8 +93,10 @@ class _Terminal:
         if not self._quiet:
             console.print(_expected(run))
 
-    def watching(self, run: SweepRun, forecaster: Forecaster) -> AbstractContextManager[None]:
-        return live_table(run, forecaster, quiet=self._quiet)
+    def watching(
+        self, run: SweepRun, forecaster: Forecaster, storage: Storage
+    ) -> AbstractContextManager[None]:
+        return live_table(run, forecaster, storage, quiet=self._quiet)
 
     def page(self, address: str) -> None:
         # On one line, however narrow the terminal: `submit` looks for it.
