@@ -1,10 +1,16 @@
-"""Describes the device that a trial with `resources.gpu` trains on and measures its memory."""
+"""Describes the device that a trial with `resources.gpu` trains on and measures its memory.
+
+It also says on how many processor threads torch works.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-__all__ = ["CUDA", "Accelerator", "DeviceMemory"]
+__all__ = ["CUDA", "Accelerator", "DeviceMemory", "processor_threads"]
 
 
 class DeviceMemory(NamedTuple):
@@ -71,3 +77,21 @@ class _Cuda:
 
 CUDA: Accelerator = _Cuda()
 """The accelerator of trainables that name no other."""
+
+
+@contextmanager
+def processor_threads(count: int) -> Iterator[None]:
+    """Let torch work on so many processor threads in a block, and on as many as before then.
+
+    Nothing is imported for it: a trainable that does not use torch does not pay for it.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -137,6 +137,13 @@ class Resources(Frozen):
         strict=True,
         description="Number of processor cores that one trial takes; it uses as many threads.",
     )
+    stage_cpu: float | None = Field(
+        None,
+        gt=0,
+        strict=True,
+        description="Number of processor cores on which a trial builds a shared stage; it uses as "
+        "many threads. Trials that wait for the stage leave their cores idle. Default: `cpu`.",
+    )
     gpu: float = Field(
         0,
         ge=0,
@@ -168,6 +175,11 @@ class Resources(Frozen):
         description="Highest number of trials that run at the same time, for sweeps that share a "
         "cluster. Default: as many as the cluster has room for.",
     )
+
+    @property
+    def stage_threads(self) -> int:
+        """Number of processor threads on which a trial builds a shared stage."""
+        return max(1, int(self.stage_cpu or self.cpu))
 
     @property
     def gpus_or_one(self) -> float:

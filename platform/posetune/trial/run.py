@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posetune.accelerator import CUDA, Accelerator
+from posetune.accelerator import CUDA, Accelerator, processor_threads
 from posetune.api import BadInputError, Progress, Stage, Trainable, TrialContext, silent
 from posetune.spec.loading import configure
 from posetune.spec.parameters import Scalar
@@ -324,7 +324,8 @@ def _obtain_stages(
         began_with = assignment.stage_keys.get(stage.name, ())
         if keys[stage.name] not in began_with:
             keys[stage.name] = cache.find_equal(stage, began_with) or keys[stage.name]
-    products = cache.obtain_all([(stage, keys[stage.name]) for stage in stages], progress)
+    with processor_threads(assignment.spec.resources.stage_threads):
+        products = cache.obtain_all([(stage, keys[stage.name]) for stage in stages], progress)
     return {
         name: StageProduct(keys[name], product.folder, product.trained)
         for name, product in products.items()

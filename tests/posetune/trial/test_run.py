@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from posetune.api import Progress, Stage, StageWork, TrialContext
 from posetune.spec.sweep import Resources, SweepSpec
@@ -145,6 +146,24 @@ def test_a_stage_goes_on_where_a_trial_was_told_to_stop(assignment: Assignment) 
     assert taken == [0, 1, 2]
     assert TrialRun(Careful(), assignment).started.stages["floor"].trained
     assert taken == [0, 1, 2, 3, 4]
+
+
+def test_a_stage_is_built_on_its_own_number_of_threads(assignment: Assignment) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    class Counting(Toy):
+        @classmethod
+        def stages(cls, config: object, store: Path) -> list[Stage]:
+            def build(folder: Path, progress: Progress, work: StageWork) -> None:
+                seen.append(torch.get_num_threads())
+                (folder / "floor.json").write_text("0.1")
+
+            return [Stage("floor", {}, [], 0, build)]
+
+    resources = assignment.spec.resources.model_copy(update={"stage_cpu": before + 1.0})
+    spec = assignment.spec.model_copy(update={"resources": resources})
+    TrialRun(Counting(), dataclasses.replace(assignment, spec=spec))
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
 
 
 def write(file: Path, text: str) -> None:
