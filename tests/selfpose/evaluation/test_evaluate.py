@@ -294,10 +294,32 @@ def test_every_head_of_a_column_says_unit_and_alignment(tmp_path: Path) -> None:
     tables = evaluate_exported(exported(tmp_path), made, "test").tables
 
     about = {"method", "assumptions", "statistic", "activity", "frames", "motions"}
-    for name in ("activities.csv", "pck.csv"):
+    about.add("joint")
+    for name in ("activities.csv", "pck.csv", "joints.csv"):
         for head in set(next(csv.reader([tables[name].splitlines()[0]]))) - about:
-            assert re.search(r"\bmm\b|share", head), head
-            assert "aligned" in head, head
+            assert re.search(r"\bmm\b|\bpx\b|share", head), head
+            assert "aligned" in head or head.startswith("mean 2D pose minus"), head
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_joints_are_scored_one_by_one(tmp_path: Path) -> None:
+    found = evaluate_exported(exported(tmp_path), make_store(tmp_path), "test")
+    table = list(csv.DictReader(found.tables["joints.csv"].splitlines()))
+    means = [line for line in table if line["statistic"] == "mean"]
+
+    assert [line["joint"] for line in means] == list(H36M_17.joints)
+    frame = found.details["averages"]
+
+    def mean(head: str) -> float:
+        return sum(float(line[head]) for line in means) / len(means)
+
+    error_px = frame["error_2d_px"]["frame"]["mean"]
+    gain_px = frame["mean_2d_pose_px"]["frame"]["mean"] - error_px
+    assert mean("2D error (px, not aligned)") == pytest.approx(error_px, abs=1e-3)
+    assert mean("mean 2D pose minus model (px)") == pytest.approx(gain_px, abs=1e-3)
+    assert mean("3D error (mm, P-aligned)") == pytest.approx(
+        frame["p_mpjpe_mm"]["frame"]["mean"], abs=1e-3
+    )
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -86,12 +86,16 @@ class Averager:
             for i, (activity, (_, motions)) in enumerate(self.counts.items())
         }
         macro_k = self._bootstrap.macro(value_n, self.groups.group_n)
-        frame_k = self._bootstrap.means(value_n)[:, 0]
         return Averages(
             macro=self._with_interval(self.groups.macro_average(value_n), macro_k, self.motions),
-            frame=self._with_interval(float(value_n.mean()), frame_k, self.motions),
+            frame=self.over_frames(value_n),
             activities=activities,
         )
+
+    def over_frames(self, value_n: NDArray[Any]) -> Average:
+        """Return the plain mean of a column, (N,), over all frames."""
+        drawn_k = self._bootstrap.means(value_n)[:, 0]
+        return self._with_interval(float(value_n.mean()), drawn_k, self.motions)
 
     @staticmethod
     def _with_interval(mean: float, drawn_k: NDArray[Any], motions: int) -> Average:

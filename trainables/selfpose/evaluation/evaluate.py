@@ -19,6 +19,7 @@ import numpy as np
 from posetune.api import BadInputError, Contest, Evaluation, Progress, silent
 from selfpose.data.store import Split, Store, open_store
 from selfpose.evaluation.averages import Average, Averager, Averages
+from selfpose.evaluation.joint_table import joint_table, score_joints
 from selfpose.evaluation.notes import compare_data, drifted_rows, without_drift
 from selfpose.evaluation.pictures import draw_pictures
 from selfpose.evaluation.scores import Predictions, score_frames, table_rows
@@ -74,6 +75,7 @@ def evaluate_exported(
     averager = Averager(rows.activity, rows.motion)
     averages = {name: averager.average(value_n) for name, value_n in scores.items()}
     main = "p_mpjpe_mm" if "p_mpjpe_mm" in scores else "error_2d_px"
+    joints = _joint_tables(data, split, predictor=predictor, predicted=predicted, averager=averager)
     drift, drift_notes = without_drift(scores, drifted_rows(data, rows))
     metrics = {f"{split}/{name}": average for name, average in _metrics(averages).items()}
     baselines = _baselines(averages)
@@ -91,7 +93,8 @@ def evaluate_exported(
             scores=scores,
             image_size=predictor.image_size if _takes_images(predictor) else None,
         ),
-        tables=_tables(data, split, predictor=predictor, averages=averages, averager=averager),
+        tables=_tables(data, split, predictor=predictor, averages=averages, averager=averager)
+        | joints,
         intervals={n: (a.low, a.high) for n, a in {**metrics, **baselines}.items()},
         details=_details(data, averages, averager) | drift,
         notes=[*compare_data(predictor.trained_on, data), *drift_notes],
@@ -177,12 +180,8 @@ def _tables(
 
     Each is there as Markdown and as CSV, by the file's name.
     """
-    source = f"Data: {store.metadata.format}, split {split}, store {store.digest[:12]}."
-    if not _takes_images(predictor):
-        source += (
-            " This model is given the TRUE 2D poses: not comparable with one that sees images."
-        )
-    header = Header(source, store.metadata.activities, store.metadata.format == "human36m")
+    is_human36m = store.metadata.format == "human36m"
+    header = Header(_source(store, split, predictor), store.metadata.activities, is_human36m)
     has_3d = "p_mpjpe_mm" in averages
     rows = table_rows(has_3d=has_3d, mode=predictor.config.mode)
     markdown, flat = activity_table(rows, averages, averager=averager, header=header)
@@ -190,6 +189,45 @@ def _tables(
     if has_3d and store.metadata.format == "mpi_inf_3dhp":
         tables["pck.md"], tables["pck.csv"] = pck_table(averages, averager=averager, header=header)
     return tables
+
+
+def _joint_tables(
+    store: Store,
+    split: str,
+    *,
+    predictor: PosePredictor,
+    predicted: Predictions,
+    averager: Averager,
+) -> dict[str, str]:
+    """Return the table of joints, as Markdown and as CSV, by the file's name.
+
+    A model that is given true 2D poses has 3D errors only, and none without 3D truth.
+    """
+    errors = score_joints(
+        predicted,
+        store.split(split),
+        store=store,
+        image_size=predictor.image_size,
+        seed=_SEED,
+    )
+    if not _takes_images(predictor):
+        errors = {name: error_nj for name, error_nj in errors.items() if name == "p_error_mm"}
+    if not errors:
+        return {}
+    source = _source(store, split, predictor)
+    joints = store.layout.joints
+    markdown, flat = joint_table(joints, errors, averager=averager, source=source)
+    return {"joints.md": markdown, "joints.csv": flat}
+
+
+def _source(store: Store, split: str, predictor: PosePredictor) -> str:
+    """Return the sentence about data, split and model that stands above a table."""
+    source = f"Data: {store.metadata.format}, split {split}, store {store.digest[:12]}."
+    if _takes_images(predictor):
+        return source
+    return (
+        f"{source} This model is given the TRUE 2D poses: not comparable with one that sees images."
+    )
 
 
 def _rows_to_evaluate(store: Store, name: str) -> Split:

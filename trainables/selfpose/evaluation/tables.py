@@ -12,7 +12,15 @@ from selfpose.evaluation.averages import Average, Averager, Averages
 from selfpose.evaluation.literature import ACTIVITIES, CHEN_NOTE, PUBLISHED, short_name
 from selfpose.evaluation.scores import Row
 
-__all__ = ["Header", "activity_table", "pck_table"]
+__all__ = [
+    "BOOTSTRAP",
+    "Header",
+    "activity_table",
+    "interval_text",
+    "mean_text",
+    "pck_table",
+    "write_csv",
+]
 
 _PCK_COLUMNS = {
     "pck_150": "PCK@150 mm, share, root and scale aligned",
@@ -23,7 +31,7 @@ _PCK_COLUMNS = {
     "n_mpjpe_mm": "N-MPJPE, mm, root and scale aligned",
 }
 
-_BOOTSTRAP = (
+BOOTSTRAP = (
     "Bootstrap over motions (a motion with all its cameras is one unit); - where one motion is all "
     "there is."
 )
@@ -89,18 +97,18 @@ def activity_table(
         header.source,
         "",
         *head,
-        *(_markdown(line, _mean) for line in lines),
-        *(_markdown(line, _mean) for line in published),
+        *(_markdown(line, mean_text) for line in lines),
+        *(_markdown(line, mean_text) for line in published),
         *sizes,
         "",
         *_notes(pooled, unit, header.is_human36m),
         "",
         "## 95 % intervals",
         "",
-        _BOOTSTRAP,
+        BOOTSTRAP,
         "",
         *head,
-        *(_markdown(line, _interval) for line in lines),
+        *(_markdown(line, interval_text) for line in lines),
     ]
     return "\n".join(text) + "\n", _csv(heads, [*lines, *published])
 
@@ -136,7 +144,7 @@ def pck_table(
         ]
         digits = [1 if column.endswith("_mm") else 3 for column in _PCK_COLUMNS]
         shown = [
-            f"{_mean(cell, d)} ({_interval(cell, d)})"
+            f"{mean_text(cell, d)} ({interval_text(cell, d)})"
             for cell, d in zip(cells, digits, strict=True)
         ]
         text.append(f"| {name} | {frames} | {motions} | {' | '.join(shown)} |")
@@ -145,13 +153,13 @@ def pck_table(
             flat.append([name, frames, motions, statistic, *values])
     text += [
         "",
-        f"In brackets the 95 % intervals. {_BOOTSTRAP}",
+        f"In brackets the 95 % intervals. {BOOTSTRAP}",
         "",
         "PCK and AUC count head top, neck, shoulders, elbows, wrists, hips, knees and ankles; the "
         "distances all joints. Scaled: roots at 0 and the least-squares scale; P-aligned: after a "
         "proper similarity transform, which is easier.",
     ]
-    return "\n".join(text) + "\n", _write_csv(flat)
+    return "\n".join(text) + "\n", write_csv(flat)
 
 
 def _columns(header: Header) -> list[tuple[str, int]]:
@@ -204,11 +212,13 @@ def _number(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "infinite"
 
 
-def _mean(average: Average, digits: int = 1) -> str:
+def mean_text(average: Average, digits: int = 1) -> str:
+    """Return a mean for a cell; - where there is none."""
     return _number(average.mean, digits)
 
 
-def _interval(average: Average, digits: int = 1) -> str:
+def interval_text(average: Average, digits: int = 1) -> str:
+    """Return a 95 % interval for a cell; - where there is none."""
     if math.isnan(average.low):
         return "-"
     return f"{_number(average.low, digits)} to {_number(average.high, digits)}"
@@ -222,10 +232,11 @@ def _csv(names: Sequence[str], lines: Sequence[_Line]) -> str:
             if not all(math.isnan(value) for value in values):
                 cells = ["" if math.isnan(v) else _number(v, 4) for v in values]
                 rows.append([line.method, line.assumptions, statistic, *cells])
-    return _write_csv(rows)
+    return write_csv(rows)
 
 
-def _write_csv(rows: Sequence[Sequence[object]]) -> str:
+def write_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows of cells as CSV."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()
