@@ -405,7 +405,7 @@ class Trainable(Protocol):
         """
 
     def export(self, folder: Path) -> None:
-        """Write the weights for inference (safetensors) and how to load them into `folder`.
+        """Write into `folder` the weights for inference (safetensors) and how to load them.
 
         The folder is empty before; `load_model` and `evaluate` read it.
         """
@@ -451,7 +451,7 @@ class Trainable(Protocol):
             BadInputError: the model cannot be written as such a program, or a package that this
                 takes is not installed.
         """
-        raise BadInputError(f"{exported}: {cls.__name__} has no form as a graph")
+        raise BadInputError(f"{exported}: {cls.__name__} cannot be exported as one program")
 
 
 def _bytes_below(folder: Path) -> int:

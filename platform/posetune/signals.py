@@ -18,7 +18,7 @@ def take_signals(
     take: Callable[[signal.Signals], bool],
     numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
 ) -> Iterator[None]:
-    """Let a function answer signals for a block.
+    """Call a function on each signal that comes during a block.
 
     Once it has taken one, Ctrl-C interrupts at once: who presses it again wants no clean end.
     Python lets only the main thread take signals; in any other the block runs as if without.

@@ -71,7 +71,7 @@ def test_no_images_give_no_poses(tmp_path: Path) -> None:
     "images", [some_images(48), some_images(32).astype(np.float32), some_images(32)[..., :1]]
 )
 def test_other_images_are_refused(images: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="expected uint8"):
+    with pytest.raises(BadInputError, match="takes uint8"):
         exported(COMPLETE, tmp_path / "model")(images)
 
 

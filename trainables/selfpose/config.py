@@ -167,7 +167,9 @@ class DiscriminatorConfig(_Part):
 class LiftingConfig(_Part):
     """Lambda, which lifts 2D poses, and the virtual cameras of its losses."""
 
-    width: int = Field(1024, ge=8, le=4096, description="Number of neurons in each of its layers.")
+    width: int = Field(
+        1024, ge=8, le=4096, description="Number of neurons in each of Lambda's layers."
+    )
     elevation: Elevation = Field(
         "learned",
         description="Elevation of the virtual cameras: predicted by Lambda (`learned`), drawn "
@@ -413,8 +415,8 @@ class SelfPoseConfig(_Part):
         if self.known_terms and not self.loss_terms:
             names = ", ".join(term.name for term in self.known_terms)
             raise ValueError(
-                f"loss_weights: {names} are all 0 in mode {self.mode}, nothing would be learned; "
-                "give one of them a weight"
+                f"loss_weights: {names} are all 0 in mode {self.mode}, so nothing would be "
+                "learned; give one of them a weight"
             )
         return self
 
@@ -427,8 +429,9 @@ class SelfPoseConfig(_Part):
             ):
                 if value > 0:
                     raise ValueError(
-                        f"{name}: {value} takes the poses that are read in masks, and with "
-                        f"pretrain_bodies: 0 nobody reads them; give pretrain_bodies, or {name}: 0"
+                        f"{name}: {value} needs poses that were read in masks, and with "
+                        "pretrain_bodies: 0 none are; set pretrain_bodies above 0, or give "
+                        f"{name}: 0"
                     )
         for name in ("pretrain_keypoints", "pretrain_silhouette"):
             if self.pretrain_pairs > 0 and getattr(self, name) > 0:

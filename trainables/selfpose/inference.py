@@ -151,7 +151,9 @@ class PosePredictor:
         """
         expected = (len(self.joint_names), 2)
         if joints_2d.ndim != 3 or joints_2d.shape[1:] != expected:
-            raise BadInputError(f"2D poses: shape {joints_2d.shape}, expected (N, {expected})")
+            raise BadInputError(
+                f"2D poses have shape {joints_2d.shape}, but this model takes (N, {expected[0]}, 2)"
+            )
         poses_nj3 = self.model.lift(self._tensor(joints_2d.astype(np.float32)))
         return unit_bones(poses_nj3, self.layout).cpu().numpy()
 
@@ -161,7 +163,8 @@ class PosePredictor:
         square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
         if not square or images.shape[1] not in sides or images.dtype != np.uint8:
             raise BadInputError(
-                f"images: got {images.dtype} {images.shape}, expected uint8 (N, {side}, {side}, 3)"
+                f"images are {images.dtype} of shape {images.shape}, but this model takes uint8 of "
+                f"shape (N, {side}, {side}, 3), or of twice or four times that side"
             )
         return images
 

@@ -69,7 +69,10 @@ def export_graph(exported: Path, out: Path) -> float:
         write, read = _write_onnx, _read_onnx
     predictor = load_model(exported)
     if not isinstance(predictor.model, ImagePoseModel):
-        raise BadInputError(f"{exported}: was trained in lifting mode and takes no images")
+        raise BadInputError(
+            f"{exported}: the model was trained in lifting mode and takes no images, so it cannot "
+            "be exported as a program; export one of mode: complete"
+        )
     side = predictor.image_size
     example_nss3 = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     count = torch.export.Dim("images", min=1)
@@ -84,8 +87,8 @@ def export_graph(exported: Path, out: Path) -> float:
             difference = _difference(read(partial), predictor)
             if not difference <= LARGEST_DIFFERENCE:
                 raise RuntimeError(
-                    f"the written program differs from the model by {difference:.1e} of a limb; "
-                    "nothing was kept"
+                    f"{out}: the written program differs from the model by {difference:.1e} of a "
+                    f"limb's length (at most {LARGEST_DIFFERENCE:.0e} is allowed); it was deleted"
                 )
     except OSError as error:
         raise BadInputError(f"{out}: cannot be written ({error.strerror})") from error
@@ -125,7 +128,7 @@ def _write_onnx(program: ExportedProgram, file: Path) -> None:
         program, input_names=["images"], output_names=["poses"], dynamo=True, verbose=False
     )
     if written is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+        raise RuntimeError("torch.onnx.export returned no program to write")
     written.save(file, external_data=False)
 
 

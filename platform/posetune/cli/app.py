@@ -27,7 +27,7 @@ COMMANDS = {
     "report": "Write one self-contained page about a sweep.",
     "reproduce": "Train a trial again from its record, and say whether the result agrees.",
     "export-study": "Write a sweep as an Optuna storage, for optuna-dashboard.",
-    "track": "Bring MLflow up to date with a sweep; twice changes nothing.",
+    "track": "Bring MLflow up to date with a sweep; a second call changes nothing.",
     "stages": "List the shared stage products, and prune them.",
     "promote": "Register the best trial of a sweep and point an alias at it.",
     "rollback": "Point an alias at the version that it pointed at before.",

@@ -77,14 +77,14 @@ def interruptible() -> Iterator[None]:
 
 
 class _Rate(ProgressColumn):
-    """How many units are done per second."""
+    """Shows how many units of work are done per second."""
 
     def render(self, task: Task) -> Text:
         return Text("" if not task.speed else f"{task.speed:,.1f}/s")
 
 
 class _Lines:
-    """Progress as plain lines, for logs.
+    """Shows progress as plain lines, for logs.
 
     What is done at the first call of a piece of work was done before: it counts for nothing in
     rate and time left.

@@ -40,7 +40,7 @@ class RayNotStartedError(RuntimeError):
 
 @contextmanager
 def connected(address: str | None, **options: Any) -> Iterator[None]:
-    """Be connected to Ray for a block.
+    """Connect to Ray for a block.
 
     Args:
         address: a cluster to join; without, Ray is started on this machine.
@@ -83,7 +83,7 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
 
 @contextmanager
 def _nothing_freed_elsewhere() -> Iterator[None]:
-    """Let Python collect no garbage by itself meanwhile, in no thread.
+    """Turn Python's garbage collector off during a block, in every thread.
 
     Where it frees a reference of Ray's while Ray shuts down, Ray ends the process on the spot.
     """

@@ -22,7 +22,7 @@ __all__ = ["Data", "DriverContext", "StopRequest"]
 
 
 class StopRequest:
-    """Whether and why the sweep should stop before its end."""
+    """Says whether and why the sweep should stop before its end."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -56,7 +56,7 @@ class Data:
 
 
 class DriverContext:
-    """One driver's life at one sweep."""
+    """Holds what one driver needs while it runs one sweep."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class DriverContext:
             self._cleaner.submit(drop_checkpoints, self.home.storage, released)
 
     def close(self) -> None:
-        """Wait until everything is deleted, and take the wish to stop back.
+        """Wait until everything is deleted, and withdraw the request to stop.
 
         A driver that was told to stop does not wait: what is left, the next one deletes.
         """

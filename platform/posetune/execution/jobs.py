@@ -79,7 +79,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Parcel:
-    """What travels to the cluster with a command."""
+    """Holds what is sent to the cluster with a command."""
 
     home: Home
     """The home on the cluster; every node must see its folder."""
@@ -114,7 +114,7 @@ class ClusterJob:
 
 @dataclass(frozen=True)
 class Begun:
-    """What a job has printed in its first moments, and whether it has ended."""
+    """Says what a job has printed in its first moments, and whether it has ended."""
 
     log: str
     code: int | None

@@ -37,7 +37,7 @@ _MESSAGE = "posetune_message"
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """The trial stands and is about to train."""
+    """Says that the trial is built and about to train."""
 
     started: Started
     handle: Any
@@ -48,21 +48,21 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class Trained:
-    """The trial has trained an epoch and written its checkpoint."""
+    """Says that the trial has trained an epoch and written its checkpoint."""
 
     result: EpochResult
 
 
 @dataclass(frozen=True)
 class TrialWaits:
-    """The trial cannot go on at the moment, and tries again with the next step."""
+    """Says that the trial cannot go on now, and tries again with the next step."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class HandedOver:
-    """The trial was told to stop, and has stopped."""
+    """Says that the trial was told to stop, and has stopped."""
 
     checkpoint: CheckpointRecord | None
     """The checkpoint of the epoch under way; None where nothing could be saved."""
@@ -70,14 +70,14 @@ class HandedOver:
 
 @dataclass(frozen=True)
 class TrialFailed:
-    """The trial cannot go on, and must not be tried again."""
+    """Says that the trial cannot go on, and must not be tried again."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class TrialRefused:
-    """No trial of the sweep may go on: its store has changed."""
+    """Says that no trial of the sweep may go on, because its store has changed."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""Moves an alias: to a version, with the decision written down before, and back again.
+"""Moves an alias to a version, once the decision is recorded, or back to the one before.
 
 `AliasMove` writes a decision on the version and on the sweep's run, and points the alias at the
 version if it may. `roll_back` points an alias at the version that it pointed at before.
@@ -51,8 +51,8 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
         before = str(to) if to else present.tags.get(_replaced_tag(alias))
         if before is None:
             raise BadInputError(
-                f"models:/{model}@{alias}: version {present.number} replaced none; name a version "
-                "with --to"
+                f"models:/{model}@{alias}: no version had this alias before version "
+                f"{present.number}; name one with --to"
             )
         if find_number(client, model, before) is None:
             raise BadInputError(f"models:/{model}/{before}: no such version; name one with --to")

@@ -137,7 +137,8 @@ def _choose(view: SweepView, request: Request) -> TrialView:
     if number is not None:
         if not 0 <= number < len(view.trials):
             raise BadInputError(
-                f"--trial {number}: sweep {view.name} has {len(view.trials)} trials, from 0 on"
+                f"--trial {number}: there is no such trial; sweep {view.name} has "
+                f"{len(view.trials)}, numbered from 0"
             )
         return view.trials[number]
     trial = view.candidate
@@ -263,8 +264,8 @@ def _check_data(
     judged_on = champion and champion.tags.get("posetune.store_digest")
     if champion is not None and judged_on != view.store_digest:
         raise BadInputError(
-            f"{champion.uri}: the present champion is of other data (digest "
-            f"{str(judged_on)[:12]}) than sweep {view.name} ({view.store_digest[:12]}): it may "
+            f"{champion.uri}: the present champion was made from other data (digest "
+            f"{str(judged_on)[:12]}) than sweep {view.name} ({view.store_digest[:12]}), so it may "
             "have seen these test frames. Use another --model or --alias, or --force --reason"
         )
 

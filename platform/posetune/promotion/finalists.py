@@ -58,9 +58,14 @@ def retrain_finalists(
     """
     trials = [t for t in view.promotable if t.state == TrialState.COMPLETE][:FINALISTS]
     if not trials:
-        raise BadInputError(f"sweep {view.name}: has no complete trial to train again")
+        raise BadInputError(
+            f"sweep {view.name}: has no complete trial to train again; give --seeds 0, or "
+            "continue the sweep"
+        )
     if trainable.describe_store(open_folder(store)).digest != view.store_digest:
-        raise BadInputError(f"{store}: is not the data of sweep {view.name}; name it with --store")
+        raise BadInputError(
+            f"{store}: is not the data of sweep {view.name}; give the address of that with --store"
+        )
     found = []
     for trial in trials:
         assert trial.chosen is not None  # else it is not ranked
@@ -73,8 +78,8 @@ def retrain_finalists(
     if not any(finalist.is_finite for finalist in found):
         named = ", ".join(str(finalist.trial) for finalist in found)
         raise BadInputError(
-            f"sweep {view.name}: trained again with other seeds, trials {named} gave values that "
-            "are not finite, so none is chosen; name one with --trial"
+            f"sweep {view.name}: trained again with other seeds, trials {named} reported values "
+            "that are not finite, so none is chosen; name one with --trial"
         )
     sign = view.spec.objective.sign
     return sorted(found, key=lambda f: (not f.is_finite, sign * f.mean if f.is_finite else 0.0))

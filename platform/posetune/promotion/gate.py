@@ -195,15 +195,18 @@ def _finite(error_n: NDArray[Any]) -> NDArray[Any]:
     """
     finite_n = np.isfinite(error_n)
     if not finite_n.any():
-        raise BadInputError("the present champion's errors are all infinite; give --force --reason")
+        raise BadInputError(
+            "none of the present champion's errors is finite, so it cannot be compared; give "
+            "--force --reason"
+        )
     return np.where(finite_n, error_n, error_n[finite_n].max())
 
 
 def _contest(evaluation: Evaluation) -> Contest:
     if evaluation.contest is None:
         raise BadInputError(
-            "this trainable's evaluation names no contest, so there is nothing to judge by; "
-            "promote to `candidate`, or give --force --reason"
+            "the trainable's evaluation has no `contest`, which names the score that the gate "
+            "compares; promote to `candidate`, or give --force --reason"
         )
     return evaluation.contest
 
@@ -214,7 +217,7 @@ def _check_pair(candidate: Evaluation, champion: Evaluation) -> None:
     if (mine.score, mine.sees) != (other.score, other.sees):
         raise BadInputError(
             f"the candidate is scored by {mine.score} and sees {mine.sees}, the present champion "
-            f"by {other.score} and sees {other.sees}: there is no fair comparison; use another "
+            f"by {other.score} and sees {other.sees}, so they cannot be compared; use another "
             "model name, or give --force --reason"
         )
     for column in ("motion", "activity", "group"):

@@ -1,4 +1,4 @@
-"""Lets MLflow load a promoted model as code, without a pickle.
+"""Lets MLflow load a promoted model from its source, without a pickle.
 
 `registry` saves this file beside the exported weights, with the source of the packages that it
 needs. No module imports it: MLflow runs it wherever the model is loaded, which is why it ends in a

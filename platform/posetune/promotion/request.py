@@ -1,4 +1,4 @@
-"""What is asked of a promotion, and what came of it."""
+"""Defines what a person asks to promote, and what was decided."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ __all__ = ["Measured", "Validation", "choose_epoch"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One epoch of a finalist, measured on validation twice."""
+    """Holds an epoch's value on the trial's validation frames and on the whole split."""
 
     trial: int
     """Number of the trial."""

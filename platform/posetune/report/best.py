@@ -35,7 +35,7 @@ def look_at_best(view: SweepView, storage: Storage, progress: Progress = silent)
             figures = {file.name: file.read_bytes() for file in drawn}
             store = open_folder(view.store)
             if trainable.describe_store(store).digest != view.store_digest:
-                raise BadInputError(f"store {view.store} has changed since the sweep")
+                raise BadInputError(f"store {view.store} has changed since the sweep ran on it")
             evaluation = trainable.evaluate(model.folder, store, "val", progress)
     except BadInputError as error:
         return BestTrial(trial.number, figures=figures, missing=str(error))

@@ -109,7 +109,7 @@ def evaluate_for_comparison(
         ) as model:
             store = open_folder(view.store)
             if trainable.describe_store(store).digest != view.store_digest:
-                raise BadInputError(f"store {view.store} has changed since the sweep")
+                raise BadInputError(f"store {view.store} has changed since the sweep ran on it")
             found = trainable.evaluate(model.folder, store, "val", progress)
     except BadInputError as error:
         missing = f"reported values without intervals ({error})"

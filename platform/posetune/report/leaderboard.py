@@ -30,7 +30,7 @@ _FATES: dict[str, str] = {TrialState.PRUNED: "was cut", TrialState.FAILED: "fail
 
 
 class Leaderboard:
-    """The trials of a sweep, ranked: a table that names the parameters in whole words.
+    """Shows the trials of a sweep, ranked, as a table that names the parameters in whole words.
 
     Where the names do not fit, letters stand for them and a legend above says which.
     """

@@ -111,7 +111,8 @@ def find_pictures(given: Iterable[Path]) -> list[Path]:
             raise BadInputError(f"{path}: no such file or folder")
     if not found:
         raise BadInputError(
-            f"no picture in {', '.join(map(str, given))}; looked for {', '.join(sorted(_SUFFIXES))}"
+            f"there is no picture in {', '.join(map(str, given))}; looked for "
+            f"{', '.join(sorted(_SUFFIXES))}"
         )
     return list(dict.fromkeys(found))
 
@@ -198,7 +199,7 @@ def _read(file: Path) -> NDArray[np.uint8]:
     except (OSError, cv2.error) as error:
         raise BadInputError(f"cannot be read ({type(error).__name__})") from error
     if found is None:
-        raise BadInputError("is no picture, or a damaged one")
+        raise BadInputError("is not a picture, or is damaged")
     return np.asarray(found[:, :, ::-1], dtype=np.uint8)
 
 

@@ -55,7 +55,7 @@ def measure_speed(
         BadInputError: a batch or the time is too small.
     """
     if not batches or min(batches) < 1:
-        raise BadInputError(f"batches must be numbers of images from 1 on, got {list(batches)}")
+        raise BadInputError(f"each batch must have 1 image or more, got {list(batches)}")
     if not seconds > 0:
         raise BadInputError(f"seconds must be above 0, got {seconds:g}")
     generator, side = np.random.default_rng(0), predictor.image_size

@@ -77,7 +77,7 @@ def read_document(path: Path) -> Document:
 
 
 def _index(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
-    """Write the line of every key below `node` into `lines`; refuse a key that stands twice."""
+    """Write the line of every key below `node` into `lines`; refuse a key that is given twice."""
     if isinstance(node, yaml.MappingNode):
         for name_node, value in node.value:
             name = str(name_node.value)
@@ -85,7 +85,7 @@ def _index(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> Non
             if (*key, name) in lines:
                 first = lines[(*key, name)]
                 raise BadInputError(
-                    f"{source}:{line}: key {name!r} stands twice (first in line {first}); "
+                    f"{source}:{line}: key {name!r} is given twice (first in line {first}); "
                     "keep one of them"
                 )
             lines[(*key, name)] = line

@@ -90,7 +90,7 @@ class FieldDescription:
         return word.casefold() in f"{self.name} {self.help}".casefold()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the description as JSON values."""
         return {
             "name": self.name,
             "default": self.default,

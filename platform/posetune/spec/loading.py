@@ -68,7 +68,7 @@ def configure(
         for parent in parents:
             level = level.setdefault(parent, {})
             if not isinstance(level, dict):
-                raise TypeError(f"{name}: {parent} has a value of its own")
+                raise TypeError(f"{name}: {parent} is given a value too, so it has no fields")
         level[leaf] = value
     return model.model_validate(nested)
 
@@ -100,7 +100,9 @@ def vary_one_by_one(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> list[dic
         elif isinstance(parameter, IntRange):
             values = range(parameter.bounds[0], parameter.bounds[1] + 1, parameter.step)
         else:
-            raise ValueError(f"one_by_one cannot try all of {name}; give choice: [...]")
+            raise ValueError(
+                f"sampler one_by_one cannot try every real number of {name}; give choice: [...]"
+            )
         trials += [{**defaults, name: value} for value in values if value != defaults[name]]
     return trials
 

@@ -62,7 +62,7 @@ class IntRange(Frozen):
         1,
         ge=1,
         strict=True,
-        description="Distance between neighbouring values, counted from the lowest.",
+        description="Distance between neighbouring values, counted from the lowest bound.",
     )
 
     @model_validator(mode="after")
@@ -89,7 +89,7 @@ class Choice(Frozen):
     @model_validator(mode="after")
     def _has_no_value_twice(self) -> Choice:
         if len({(type(v), v) for v in self.values}) < len(self.values):
-            raise ValueError(f"a value stands twice in {list(self.values)}")
+            raise ValueError(f"a value is given twice in {list(self.values)}; give each one once")
         return self
 
     @property

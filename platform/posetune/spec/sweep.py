@@ -54,7 +54,7 @@ class Objective(Frozen):
         return self.sign * one < self.sign * other
 
     def best(self, values: Iterable[float]) -> float:
-        """Return the best of some values."""
+        """Return the best of some values, none of which is missing."""
         return min(values, key=lambda value: self.sign * value)
 
 

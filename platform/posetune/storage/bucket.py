@@ -172,7 +172,9 @@ class Bucket(Storage):
         try:
             listed = self._listed("")
             if not listed:
-                raise BadInputError(f"{self.address}: there is nothing; is it spelt right?")
+                raise BadInputError(
+                    f"{self.address}: nothing is stored there; check the spelling of the address"
+                )
             copy = cache_folder() / "stores" / digest_json([self.address, sorted(listed.items())])
             fetch_once(copy, lambda partial: self._download("", partial))
         except StorageError as error:

@@ -1,4 +1,4 @@
-"""What happened to a sweep, event by event, as lines for people."""
+"""Describes what happened to a sweep, event by event, as lines for people."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Happening", "read_history"]
 
 @dataclass(frozen=True)
 class Happening:
-    """One event."""
+    """Describes one event of a sweep in a line of text."""
 
     seq: int
-    """Its place in the order of the sweep's events, from 1."""
+    """Place of the event in the order of the sweep's events, from 1."""
     at: float
     """Seconds since the epoch."""
     trial: int | None
-    """None for one of the sweep as a whole."""
+    """Number of the trial; None for an event of the sweep as a whole."""
     text: str
 
 

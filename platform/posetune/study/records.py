@@ -1,4 +1,4 @@
-"""What a worker needs of the study, as plain values.
+"""Defines what workers and readers need of the study, as plain values.
 
 A worker is one of many processes on its machine, and has no business with the database.
 """
@@ -22,9 +22,9 @@ class Report(NamedTuple):
     value: float | None
     """The objective; None where it was not a number."""
     seconds: float = 0.0
-    """What the epoch took."""
+    """Seconds that the epoch took."""
     decision: str = ""
-    """What the rungs said of it."""
+    """What the rungs decided after the report."""
 
 
 class EpochValue(NamedTuple):
@@ -53,7 +53,7 @@ class CheckpointRecord:
     attempt: int
     epoch: int
     folder: str
-    """Below the storage folder."""
+    """Name of the checkpoint's folder in storage."""
     digest: str
     bytes: int
     partial_s: float | None = None
@@ -72,7 +72,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One go at a trial."""
+    """Describes an attempt to run a trial, as its worker needs it."""
 
     trial: int
     number: int

@@ -222,7 +222,7 @@ class SweepState:
         checkpoint: CheckpointRecord | None,
         released: tuple[str, ...],
     ) -> None:
-        """A trial gave a sign of life, perhaps with a checkpoint, and others are let go."""
+        """A trial gave a sign of life, perhaps with a checkpoint that replaces older ones."""
         self.ledger.held_s += trial.holding.seen(at)
         if checkpoint is not None:
             trial.checkpoints.append(checkpoint)

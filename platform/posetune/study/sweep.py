@@ -250,12 +250,12 @@ class SweepRun:
 
     @property
     def budget(self) -> BudgetRule:
-        """Who may train on."""
+        """The rule that says which trials may train on."""
         return self._decider.budget
 
     @property
     def shared(self) -> ShareMeasured | None:
-        """What was measured, where trials share GPUs."""
+        """How much of a GPU a trial was measured to take; None where trials share none."""
         return self.state.shared
 
     @property
@@ -275,7 +275,7 @@ class SweepRun:
 
     @property
     def short(self) -> str:
-        """Why nothing is run though trials are left; empty where none is left."""
+        """Why the driver runs no trial though some are left; empty where none is left."""
         return f"{self.budget.limit} is spent, but for less than a report" if self.left else ""
 
     @property
@@ -311,7 +311,10 @@ class SweepRun:
         with self._database.reading() as connection:
             row = journal.find_sweep(connection, self.name)
             if row is None:
-                raise BadInputError(f"sweep {self.name}: is not there any more")
+                raise BadInputError(
+                    f"sweep {self.name}: was deleted from the study while it was opened; give the "
+                    "command again to start it anew"
+                )
             state = journal.fold_sweep(connection, row)
         if state.semantics > SEMANTICS:
             raise BadInputError(
@@ -325,7 +328,9 @@ class SweepRun:
     def _current(self, number: int, attempt: int) -> TrialRecord:
         trial = self.trials[number]
         if attempt != trial.attempt or trial.state is not None:
-            raise StaleAttemptError(f"trial {number}: attempt {attempt} has been replaced")
+            raise StaleAttemptError(
+                f"trial {number}: attempt {attempt} is over or replaced, so its report is refused"
+            )
         return trial
 
     def _commit(self, event: Event) -> None:

@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrialView:
-    """One trial."""
+    """Describes a trial as its events tell it, for readers."""
 
     number: int
     state: TrialState
@@ -60,7 +60,7 @@ class TrialView:
     improvements: tuple[EpochValue, ...] = ()
     """The epochs at which it stood better than ever before; the last of them is its best."""
     checkpoints: tuple[CheckpointRecord, ...] = ()
-    """Those that are kept, in the order in which they were committed."""
+    """Checkpoints that are kept, in the order in which they were committed."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
     asked: float = 0.0
@@ -91,17 +91,17 @@ class TrialView:
 
 
 class LeftOut(NamedTuple):
-    """What a sweep that stopped has not done."""
+    """Says which trials a stopped sweep has not begun or not finished."""
 
     never_started: int
-    """Trials."""
+    """Number of the trials that were never begun."""
     open: dict[int, int]
     """The trials that were stopped, and after which epoch."""
 
 
 @dataclass(frozen=True)
 class SweepView:
-    """One sweep."""
+    """Describes a sweep as its events tell it, for readers."""
 
     id: int
     name: str
@@ -115,7 +115,7 @@ class SweepView:
     trials: tuple[TrialView, ...]
     baselines: dict[str, float]
     reports: tuple[Report, ...] = ()
-    """In order of arrival."""
+    """Reports of all trials, in the order of their arrival."""
     ended: tuple[int, ...] = ()
     """The trials that have ended, in the order of their ends."""
     audited: dict[int, int] = field(default_factory=dict)
@@ -207,7 +207,7 @@ class SweepView:
 
     @property
     def left_out(self) -> LeftOut:
-        """What the budget has kept from being trained, unless a driver is still at it."""
+        """Which trials a stopped sweep has not begun or not finished; none while a driver runs."""
         if self.state == SweepStatus.RUNNING:
             return LeftOut(0, {})
         open_trials = {t.number: t.epochs for t in self.trials if t.state == TrialState.INTERRUPTED}

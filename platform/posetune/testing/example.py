@@ -23,7 +23,7 @@ STEPS = 20  # of an epoch
 class OnePoseConfig(BaseModel, frozen=True, extra="forbid"):
     """Holds the fields that a sweep can search."""
 
-    rate: float = Field(0.1, gt=0, le=2, description="Share of the error that one step mends.")
+    rate: float = Field(0.1, gt=0, le=2, description="Share of the error that one step removes.")
 
 
 class OnePose(api.Trainable):
@@ -43,7 +43,9 @@ class OnePose(api.Trainable):
         try:
             rows = {split: len(np.load(store / f"{split}.npy")) for split in SPLITS}
         except (OSError, ValueError) as error:
-            raise api.BadInputError(f"{store}: needs {SPLITS} as .npy ({error})") from error
+            raise api.BadInputError(
+                f"{store}: {SPLITS} must be there as .npy files ({error})"
+            ) from error
         digest = hashlib.sha256(b"".join((store / f"{s}.npy").read_bytes() for s in rows))
         return api.StoreSummary(digest.hexdigest(), rows, {"format": "npy"})
 

@@ -53,15 +53,23 @@ class ToyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     x: float = Field(0.3, ge=0.0, le=2.0, description="Learning rate.")
-    depth: int = Field(4, ge=1, le=16, description="Which shared stage to use.")
-    epoch_s: float = Field(0.0, ge=0.0, description="Seconds an epoch takes at least.")
-    stage_s: float = Field(0.0, ge=0.0, description="Seconds the stage takes at least.")
-    fail_above: float = Field(9.0, description="Trials with a larger x diverge.")
-    say: str = Field("", description="What each epoch prints.")
-    stuck_above: float = Field(9.0, description="Trials with a larger x hang in their first step.")
-    hold_mb: int = Field(0, ge=0, description="Memory that a trial holds, in MB of a million.")
-    hold_later_mb: int = Field(0, ge=0, description="As much from its second epoch on.")
-    die_above: float = Field(9.0, description="The process of trials with a larger x is killed.")
+    depth: int = Field(
+        4, ge=1, le=16, description="Number that decides which shared stage the trial uses."
+    )
+    epoch_s: float = Field(0.0, ge=0.0, description="Least number of seconds of an epoch.")
+    stage_s: float = Field(0.0, ge=0.0, description="Least number of seconds of the stage.")
+    fail_above: float = Field(9.0, description="Highest x of a trial that does not diverge.")
+    say: str = Field("", description="Text that each epoch prints.")
+    stuck_above: float = Field(
+        9.0, description="Highest x of a trial that does not hang in its first step."
+    )
+    hold_mb: int = Field(
+        0, ge=0, description="Main memory that a trial holds from its start, in MB."
+    )
+    hold_later_mb: int = Field(
+        0, ge=0, description="Main memory that a trial holds from its second epoch on, in MB."
+    )
+    die_above: float = Field(9.0, description="Highest x of a trial whose process is not killed.")
     curve: str = Field(
         "",
         pattern=r"^([0-9.]+(,[0-9.]+)*)?$",

@@ -97,8 +97,8 @@ def _copy(
         with storage.reading(record.folder) as folder:
             if folder is None:
                 raise BadInputError(
-                    f"{said} is not there; is the storage folder the one that the sweep wrote to "
-                    "(POSETUNE_STORAGE, --home)?"
+                    f"{said} is not there; give the storage that the sweep wrote to "
+                    "(POSETUNE_STORAGE, --home)"
                 )
             shutil.copytree(folder, to)
             found = digest_folder(to)
@@ -108,7 +108,7 @@ def _copy(
         return
     time.sleep(storage.poll_s)  # whoever is deleting it needs a moment
     if not storage.children(record.folder):
-        raise BadInputError(_let_go(said)) from fault
+        raise BadInputError(_was_deleted(said)) from fault
     if fault is not None:
         raise BadInputError(f"{said} cannot be copied to {to.parent}: {fault}") from fault
     raise BadInputError(
@@ -117,8 +117,11 @@ def _copy(
     )
 
 
-def _let_go(said: str) -> str:
-    return f"{said} was let go meanwhile, because the sweep goes on; ask again"
+def _was_deleted(said: str) -> str:
+    return (
+        f"{said} was deleted meanwhile by the sweep's driver, which no longer needs it; give the "
+        "command again"
+    )
 
 
 def _find_checkpoint(view: SweepView, trial: TrialView, epoch: int | None) -> CheckpointRecord:
@@ -206,7 +209,7 @@ def _export(
         ) from error
     try:
         if run.epoch != record.epoch:  # it would be a model of other weights
-            raise BadInputError(_let_go(f"{said}: the checkpoint of epoch {record.epoch}"))
+            raise BadInputError(_was_deleted(f"{said}: the checkpoint of epoch {record.epoch}"))
         for part, write in (("model", run.trainable.export), ("figures", run.trainable.draw)):
             (out / part).mkdir(parents=True)
             write(out / part)

@@ -137,7 +137,7 @@ def _agree(context: TrialContext, told: bool) -> bool:
 
 
 class _Stop(BaseException):
-    """Every process of the trial must stop where it is."""
+    """Is raised in every process of a trial that must stop where it is."""
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The trial trained again, beside its record."""
+    """Compares a trial that was trained again with its record."""
 
     epochs: int
     equal: bool

@@ -100,7 +100,7 @@ class Started:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch of a trial gave and took."""
+    """What one epoch of a trial reported, and the time and memory that it took."""
 
     epoch: int
     metrics: Mapping[str, float]
@@ -112,7 +112,7 @@ class EpochResult:
 
 
 def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str:
-    """Return the device that a trial's resources mean.
+    """Return the device that a trial with these resources trains on.
 
     Raises:
         BadInputError: a GPU is asked for and torch sees none.
@@ -128,7 +128,7 @@ def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str
 
 
 class TrialRun:
-    """A trial under way in this process."""
+    """Runs one trial in this process."""
 
     def __init__(
         self,
@@ -300,7 +300,9 @@ def _open_store(trainable: Trainable, assignment: Assignment) -> Path:
         folder = open_folder(store)
         digest = trainable.describe_store(folder).digest
     except BadInputError as error:
-        raise StoreChangedError(f"store {store}: cannot be read any more ({error})") from error
+        raise StoreChangedError(
+            f"store {store}: cannot be read any more ({error}); put the data back"
+        ) from error
     if digest != assignment.store_digest:
         raise StoreChangedError(
             f"store {store}: has changed under the running sweep, from digest "

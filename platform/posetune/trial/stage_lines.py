@@ -1,4 +1,4 @@
-"""How far is a trial that does not train yet, because it builds a shared stage?
+"""Tells how far a trial is that builds a shared stage before it trains.
 
 The trial's process writes a line into the trial's log every few seconds; whoever shows the sweep
 reads the newest one there.

@@ -89,8 +89,8 @@ def _open_trial(
     trial = next((t for t in view.trials if t.number == number), None)
     if trial is None:
         raise BadInputError(
-            f"{sweep}/{number}: sweep {sweep} has {len(view.trials)} trials, from 0 on; "
-            f"see posetune show {sweep}"
+            f"{sweep}/{number}: there is no such trial; sweep {sweep} has {len(view.trials)}, "
+            f"numbered from 0 (posetune show {sweep})"
         )
     of_sweep = load_trainable(view.spec.trainable)
     if store is not None:

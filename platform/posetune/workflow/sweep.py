@@ -31,10 +31,10 @@ INTERRUPTED_TRACKER_S = 3.0
 
 
 class Onlooker(Protocol):
-    """Shows a person how a sweep begins and goes on."""
+    """Is told how a sweep begins and goes on, to show it to a person."""
 
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
-        """Learn that the sweep was opened; `notes` say what it takes over from other sweeps."""
+        """Is called when the sweep was opened; `notes` say what it learns from other sweeps."""
 
     def watching(
         self, run: SweepRun, forecaster: Forecaster, storage: Storage
@@ -42,7 +42,7 @@ class Onlooker(Protocol):
         """Return a block in which the sweep runs and is shown; its trials log in the storage."""
 
     def page(self, address: str) -> None:
-        """Learn the address at which MLflow shows the sweep."""
+        """Is called with the address at which MLflow shows the sweep."""
 
 
 class _Nobody:
@@ -61,7 +61,7 @@ class _Nobody:
 
 @dataclass(frozen=True)
 class SweepEnd:
-    """How one run of a sweep ended."""
+    """Says how one run of a sweep ended."""
 
     view: SweepView
     """The sweep as its study tells it now."""

@@ -130,7 +130,7 @@ def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
         (["promote", "a", "--model", "m"], "nothing has run under this home yet"),
         (["promote", "a", "--model", "m", "--out", "o"], "give --alias champion without --force"),
         (["data", "import", "--format", "none", "--out", "s"], "there is"),
-        (["data", "import", "--format", "mocap17", "--out", "s"], "reads a file"),
+        (["data", "import", "--format", "mocap17", "--out", "s"], "needs a file"),
         (["data", "import", "no.h5", "--format", "mocap17", "--out", "s"], "no.h5"),
         (["data", "info", "nowhere"], "nowhere"),
         (["submit", "{file}", "--address", "http://127.0.0.1:9", "--name", "a"], "no Ray job"),

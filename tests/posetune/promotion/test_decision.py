@@ -138,7 +138,7 @@ def test_a_better_candidate_replaces_the_champion_and_rollback_brings_it_back(gr
     assert holder(graded) == 2
     assert roll_back(graded.home, model="toy", alias="champion") == (2, 1)
     assert holder(graded) == 1
-    with pytest.raises(BadInputError, match="version 1 replaced none"):
+    with pytest.raises(BadInputError, match="no version had this alias before version 1"):
         roll_back(graded.home, model="toy", alias="champion")
     assert roll_back(graded.home, model="toy", alias="champion", to=2) == (1, 2)
     with pytest.raises(BadInputError, match="models:/toy/9: no such version"):
@@ -202,7 +202,7 @@ def test_other_test_data_is_refused_before_it_is_opened(graded: Any) -> None:
     Graded.digest = DIGEST
     client = MlflowClient(graded.home.tracking)
     client.set_model_version_tag("toy", "1", "posetune.store_digest", "f" * 64)
-    with pytest.raises(BadInputError, match="present champion is of other data"):
+    with pytest.raises(BadInputError, match="present champion was made from other data"):
         ask(graded)
 
     assert count_openings(graded.database, DIGEST) == 1

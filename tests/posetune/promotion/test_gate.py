@@ -148,7 +148,7 @@ def test_models_that_saw_other_frames_or_other_input_are_not_compared() -> None:
         judge(candidate, other, champion_name="old")
     with pytest.raises(BadInputError, match=r"sees images, the present champion .* true 2D poses"):
         judge(candidate, given_truth, champion_name="old")
-    with pytest.raises(BadInputError, match="names no contest"):
+    with pytest.raises(BadInputError, match="has no `contest`"):
         judge(Evaluation({}, {}, {}), None, champion_name="")
 
 

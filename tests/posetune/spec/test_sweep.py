@@ -77,7 +77,7 @@ def test_a_default_outside_the_space_becomes_the_nearest(
         ("x: {float: [0.01, 1], log: true}", "y: {float: [0.01, 1]}", 5, "no such field"),
         ("fixed: {epoch_s: 0}", "fixed: {epoch_s: -1}", 7, "fixed.epoch_s"),
         ("fixed: {epoch_s: 0}", "fixed: {x: 0.5}", 5, "also fixed"),
-        ("fixed: {epoch_s: 0}", "fixed: {epoch_s: 0, epoch_s: 1}", 7, "stands twice"),
+        ("fixed: {epoch_s: 0}", "fixed: {epoch_s: 0, epoch_s: 1}", 7, "is given twice"),
         ("val/error_mm", "val/nothing", 3, "does not report"),
         ("mode: min", "mode: max", 3, "better when lower"),
         ("toy:Toy", "toy:Boy", 1, "is not registered"),
@@ -121,7 +121,7 @@ def test_an_ablation_changes_one_field_at_a_time(tmp_path: Path) -> None:
         (
             "choice: [0.5, 0.1]",
             "float: [0.1, 0.5]",
-            "yaml:4: search: one_by_one cannot try all of x",
+            "yaml:4: search: sampler one_by_one cannot try every real number of x",
         ),
         ("trials: 5", "trials: 6", "yaml:9: budget.trials: one_by_one has 5 trials"),
     ],

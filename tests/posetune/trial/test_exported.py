@@ -80,7 +80,7 @@ def test_a_model_of_other_weights_is_never_given(
             shutil.rmtree(copies)
 
     with (
-        pytest.raises(BadInputError, match=r"of epoch 5 was let go meanwhile.*ask again"),
+        pytest.raises(BadInputError, match=r"of epoch 5 was deleted meanwhile.*command again"),
         verified_model(storage, view, view.trials[0], trainable=DeletingCopy),
     ):
         pass
@@ -115,7 +115,7 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read_is_not_called_damaged(
     racing = kind(Path(storage.address))
 
     with (
-        pytest.raises(BadInputError, match=r"was let go meanwhile.*ask again"),
+        pytest.raises(BadInputError, match=r"was deleted meanwhile.*command again"),
         verified_model(racing, view, view.trials[0], trainable=Toy),
     ):
         pass

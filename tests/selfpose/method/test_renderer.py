@@ -69,9 +69,9 @@ def test_a_limb_without_length_is_a_point_with_the_naive_twins_gradient() -> Non
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    pen = SkeletonRenderer(H36M_17, 6, sigma=0.5)
+    draw = SkeletonRenderer(H36M_17, 6, sigma=0.5)
 
-    assert torch.autograd.gradcheck(pen, (some_joints(1).requires_grad_(),), eps=1e-7, atol=1e-5)
+    assert torch.autograd.gradcheck(draw, (some_joints(1).requires_grad_(),), eps=1e-7, atol=1e-5)
 
 
 def test_limbs_without_length_and_joints_on_pixels_have_finite_gradients() -> None:

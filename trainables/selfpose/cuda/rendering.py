@@ -39,7 +39,7 @@ def draw_by_kernels(
         joints_bj2: joints (B, J, 2), crop coordinates.
         limbs: the two joints of each limb.
         image_size: S, pixels.
-        sigma: width of the pen, square root of crop coordinates.
+        sigma: width of a limb, square root of crop coordinates.
         profile: how brightness falls with the distance.
         brightness: of each limb, in (0, 1].
 
@@ -55,7 +55,9 @@ def draw_by_kernels(
             profile=profile,
             brightness=brightness,
         )
-    from selfpose.cuda.kernels.drawing import Pen, draw
+    from selfpose.cuda.kernels.drawing import DrawingSettings, draw
 
     squared = profile == "squared"
-    return draw(joints_bj2, Pen(tuple(limbs), image_size, sigma, squared, tuple(brightness)))
+    return draw(
+        joints_bj2, DrawingSettings(tuple(limbs), image_size, sigma, squared, tuple(brightness))
+    )

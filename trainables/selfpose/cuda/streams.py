@@ -1,4 +1,4 @@
-"""Parts of a step that may run beside each other on the GPU.
+"""Runs parts of a step beside each other on the GPU, as CUDA streams.
 
 Outside a recording (`selfpose.cuda.graph`) nothing here does anything: Python launches one kernel
 after the other. In a recording, what is launched in a `branch` goes to a stream of its own, so
@@ -29,7 +29,7 @@ class Streams:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Let branches be branches meanwhile."""
+        """Run branches on streams of their own inside the block, while a step is recorded."""
         self._streams = {}
         # Omega's weights get gradients from two branches, which autograd would warn of.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)

@@ -58,7 +58,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Done:
-    """Says what became of a part."""
+    """Says which rows of a part were written and which were left out."""
 
     shard: Shard | None
     """The file that was written; None if every row of the part was bad."""
@@ -115,7 +115,7 @@ def _check_rows(source: Source) -> None:
     """
     if not any(source.rows.values()):
         first = source.skipped[0] if source.skipped else None
-        why = "it takes more data" if first is None else f"the first is {first.item}: "
+        why = "no data was found" if first is None else f"the first is {first.item}: "
         raise BadInputError(
             f"{source.format}: nothing can be imported; {why}{first.reason if first else ''}"
         )
@@ -125,7 +125,7 @@ def _check_rows(source: Source) -> None:
     for split in SPLITS:
         if not source.rows.get(split) and split not in bad:
             raise BadInputError(
-                f"{source.format}: nothing falls into the split {split}; it takes more data"
+                f"{source.format}: no row belongs to split {split}; import more data"
             )
 
 
@@ -162,7 +162,9 @@ def _exclusive(partial: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise BadInputError(f"{partial}: another import is at work in it") from None
+        raise BadInputError(
+            f"{partial}: another import writes to this folder; wait for it, or name another --out"
+        ) from None
     finally:
         os.close(handle)
 

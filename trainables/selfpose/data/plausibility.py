@@ -189,7 +189,7 @@ class Take:
 
 
 class Checks:
-    """Checks the takes of one import and remembers what it measured."""
+    """Checks the recordings of one import and remembers what it measured."""
 
     def __init__(self, layout: Layout) -> None:
         """Prepare for takes with the joints of `layout`."""

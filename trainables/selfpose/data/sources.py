@@ -39,7 +39,9 @@ class ImportOptions(BaseModel):
         "Default: all frames.",
     )
     seed: int = Field(
-        0, ge=0, description="Seed of everything random in the import: drawing, crops, jitter."
+        0,
+        ge=0,
+        description="Seed of all that an import draws at random: pictures, crops and jitter.",
     )
     encoding: Encoding = Field(
         "raw",

@@ -96,7 +96,7 @@ def keypoint_loss(
 
 
 def silhouette_loss(body_b1ss: Tensor, masks_b1ss: Tensor) -> Tensor:
-    """Return how badly a pose, rendered broadly, covers the foreground; ours, not the paper's.
+    """Return how badly a pose, rendered broadly, covers the foreground; not in the paper.
 
     Args:
         body_b1ss: the pose rendered broadly (B, 1, S, S), in [-1, 1].
@@ -114,7 +114,7 @@ def read_loss(
     skeletons_b1ss: Tensor,
     mask_skeletons_b1ss: Tensor,
 ) -> Tensor:
-    """Return how far pose and skeleton are from what a reader of bodies saw in the masks; ours.
+    """Return how far pose and skeleton are from those read in the masks; not in the paper.
 
     Args:
         joints_bj2: joints that Omega reads in Phi's skeletons (B, J, 2), crop coordinates.

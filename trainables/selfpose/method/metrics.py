@@ -193,7 +193,7 @@ def joint_distances(a_njd: NDArray[Any], b_njd: NDArray[Any]) -> NDArray[np.floa
 
 
 def is_degenerate(poses_njd: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which poses are none, (N,): all joints are in one place, or one is not a number.
+    """Return which poses have all joints in one place, or a joint that is not a number, (N,).
 
     Args:
         poses_njd: poses, (N, J, D), any unit and frame.
@@ -390,7 +390,7 @@ def flat_depth(joints_nj2: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class ActivityGroups:
-    """Which activities count on their own in a macro average, and which are pooled as one."""
+    """Says which activities have a mean of their own in a macro average, and pools the rest."""
 
     own: tuple[int, ...]
     """Activities with at least 100 frames and 3 motions."""
@@ -412,7 +412,10 @@ class ActivityGroups:
             ValueError: not one error for each frame that was grouped.
         """
         if error_n.shape != self.group_n.shape:
-            raise ValueError(f"{len(self.group_n)} frames were grouped, got {error_n.shape} errors")
+            raise ValueError(
+                f"there must be one error for each of the {len(self.group_n)} grouped frames, got "
+                f"an array of shape {error_n.shape}"
+            )
         frames_g = np.bincount(self.group_n)
         return float((np.bincount(self.group_n, weights=error_n) / frames_g).mean())
 

@@ -1,4 +1,4 @@
-"""What a loss term may take: everything that a training step computes, by name.
+"""Names everything that a training step computes and a loss term may take.
 
 A term (`selfpose.method.losses`) is a function whose parameters have names from `Quantities`; the
 step hands each of them what it asks for. `Annotated` says what a step must have to know a quantity:
@@ -31,7 +31,7 @@ _FLOW: Need = "flow"
 
 
 class Quantities(TypedDict, total=False):
-    """All of them; a step tells `Losses` each one as soon as it is computed."""
+    """Everything that a term may take; a step tells `Losses` each one once it is computed."""
 
     images_b3ss: Annotated[Tensor, _IMAGES]
     """Images (B, 3, S, S) in [-1, 1]."""

@@ -51,7 +51,7 @@ _AT_ONCE = 2**20
 
 
 class SkeletonRenderer:
-    """Draws poses of one layout with one pen."""
+    """Draws poses of one layout, all with limbs of the same width and edge."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class SkeletonRenderer:
         Args:
             layout: joints and limbs.
             image_size: S, pixels.
-            sigma: width of the pen, square root of crop coordinates (see the module).
+            sigma: width of a limb, square root of crop coordinates (see the module).
             profile: how brightness falls with the distance.
             side_brightness: brightness of the limbs on the left side, 0 to 1; the others have 1.
         """
@@ -115,7 +115,7 @@ def draw_skeletons(
             an infinity has an image of NaN.
         limbs: the two joints of each limb.
         image_size: S, pixels.
-        sigma: width of the pen.
+        sigma: width of a limb, square root of crop coordinates (see the module).
         profile: how brightness falls with the distance.
         brightness: of each limb, in (0, 1].
 
@@ -144,9 +144,9 @@ class _NearestLimb(torch.autograd.Function):
         joints_bj2: Tensor,
         limbs: tuple[tuple[int, int], ...],
         image_size: int,
-        pen: tuple[float, Profile, tuple[float, ...]],
+        style: tuple[float, Profile, tuple[float, ...]],
     ) -> Tensor:
-        sigma, profile, brightness = pen
+        sigma, profile, brightness = style
         exponent_bss, limb_bss = joints_bj2.new_empty(0), torch.empty(0)
         for bright in sorted(set(brightness)):
             members = [i for i, other in enumerate(brightness) if other == bright]
@@ -159,14 +159,14 @@ class _NearestLimb(torch.autograd.Function):
                 exponent_bss = torch.minimum(exponent_bss, candidate_bss)
         value_bss = exponent_bss.neg_().exp_()
         ctx.save_for_backward(joints_bj2, limb_bss, value_bss)
-        ctx.limbs, ctx.pen = limbs, pen
+        ctx.limbs, ctx.style = limbs, style
         return value_bss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_bss: Tensor) -> tuple[Tensor, None, None, None]:
         joints_bj2, limb_bss, value_bss = ctx.saved_tensors
-        sigma, profile, _ = ctx.pen
+        sigma, profile, _ = ctx.style
         ends_l2 = _ends(ctx.limbs, joints_bj2.device)
         start_bl2, unit_bl2, length_bl = _frames(joints_bj2, ends_l2)
         limb_bp = limb_bss.flatten(1).long()

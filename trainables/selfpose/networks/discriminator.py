@@ -32,7 +32,7 @@ class D(nn.Module):
         super().__init__()
         self.scales = tuple(patch_sizes(image_size))
         if not self.scales:
-            raise ValueError(f"image_size: {image_size} px is too small for D, at least 32 px")
+            raise ValueError(f"image_size: {image_size} px is too small for D; give at least 32")
         self.networks = nn.ModuleList(_patch_network(width) for _ in self.scales)
         draw_small_weights(self)
 

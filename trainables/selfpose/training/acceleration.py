@@ -57,7 +57,7 @@ class OneStream:
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What a trial's steps use."""
+    """Runs a trial's steps: by a recorded CUDA graph, or plainly where there is none."""
 
     branches: Branches
     recording: RecordedStep | None

@@ -67,7 +67,8 @@ def load_state(state: TrainingState, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise BadInputError(
-            f"{folder}: not a checkpoint of this configuration ({type(error).__name__}: {reason})"
+            f"{folder}: not a checkpoint of this configuration ({type(error).__name__}: {reason}); "
+            "give the configuration that it was written with, or another checkpoint"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a trial takes, from a few measured steps: run small, scale up.
+"""Forecasts the time and disk that a trial takes, from a few measured steps.
 
 The very code of stages and trial runs, with a handful of steps each; nothing is estimated from
 formulas that could drift away from it.

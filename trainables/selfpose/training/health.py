@@ -1,4 +1,4 @@
-"""When a training is lost: diverged, collapsed to one answer, or without a teacher.
+"""Detects a training that is lost: diverged, collapsed to one pose, or with a useless D.
 
 Each check raises `TrialFailedError` with the reason, so that the trial ends as FAILED within the
 epoch and the sweep goes on.
@@ -36,7 +36,10 @@ def check_finite(values: Mapping[str, float], epoch: int) -> None:
     """
     for name, value in values.items():
         if not math.isfinite(value):
-            raise TrialFailedError(f"diverged in epoch {epoch}: {name} is {value}")
+            raise TrialFailedError(
+                f"diverged in epoch {epoch}: {name} is {value}, not a finite number; lower "
+                "learning_rate"
+            )
 
 
 def check_discriminator(loss: float, epoch: int) -> None:
@@ -69,17 +72,17 @@ def check_spread(
         epoch: its number, for the message.
 
     Raises:
-        TrialFailedError: all frames get one and the same; says of which kind.
+        TrialFailedError: all frames get the same 2D or 3D pose.
     """
     share = float(joints_nj2.std(axis=0).mean()) / usual_2d
     if not share >= _SMALLEST_SHARE:  # so that NaN does not pass
         raise TrialFailedError(
-            f"collapsed in epoch {epoch}: one and the same 2D pose for every validation frame "
-            f"(its spread is {share:.1%} of the prior's)"
+            f"collapsed in epoch {epoch}: the model gives every validation frame the same 2D pose "
+            f"(the spread over frames is {share:.1%} of the prior's)"
         )
     spread = float(poses_nj3.std(axis=0).mean())
     if not spread >= _SMALLEST_SHARE:
         raise TrialFailedError(
-            f"collapsed in epoch {epoch}: one and the same pose for every validation frame "
-            f"(spread {spread:.1e} of a limb's length)"
+            f"collapsed in epoch {epoch}: the model gives every validation frame the same 3D pose "
+            f"(the spread over frames is {spread:.1e} of a limb's length)"
         )

@@ -23,7 +23,10 @@ def prior_poses(store: Store, *, mirrored: bool) -> Tensor:
     """
     poses = store.split("prior").joints_2d
     if len(poses) < 2:
-        raise BadInputError(f"{store.root}: split prior has {len(poses)} poses; import more data")
+        raise BadInputError(
+            f"{store.root}: split prior has {len(poses)} poses and needs 2 or more; import "
+            "more data"
+        )
     poses_nj2 = torch.tensor(poses)
     if not mirrored:
         return poses_nj2

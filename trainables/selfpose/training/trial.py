@@ -61,10 +61,10 @@ _DRAWN_FRAMES = 8
 
 
 class Mode(Protocol):
-    """What is trained on what: one class for each `mode` of a configuration."""
+    """Trains one kind of model: there is one class for each `mode` of a configuration."""
 
     def draw_batch(self, order: torch.Generator) -> tuple[Tensor | None, ...]:
-        """Draw what a step is given, by a generator of the CPU; a process' share."""
+        """Draw this process' share of a batch, by a generator of the CPU."""
 
     def prepare(self, steps: int) -> object:
         """Set what changes from step to step, on the device; return which kernels will run."""
@@ -170,9 +170,12 @@ class Trial:
 
     @torch.no_grad()
     def predict_validation(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return on the validation frames the 2D poses (N, J, 2), the 3D poses (N, J, 3), and
-        what Lambda makes of the true 2D poses (N, J, 3); 3D with mean limb length 1.
-        """  # noqa: D205
+        """Predict the validation frames.
+
+        Returns:
+            The 2D poses (N, J, 2), crop coordinates; the 3D poses (N, J, 3); and the 3D poses
+            (N, J, 3) that Lambda lifts from the true 2D poses; 3D with mean limb length 1.
+        """
         self.model.eval()
         true_nj2 = torch.from_numpy(self.validation.joints_2d_nj2).to(self.device)
         joints_nj2 = true_nj2
@@ -323,7 +326,8 @@ class Trial:
             return None
         if "bodies" not in self.context.products:
             raise BadInputError(
-                "the trial needs the product of the stage `bodies`, which was not given"
+                "the trial's context holds no product of the stage `bodies`; build the stages that "
+                "SelfPose.stages lists first"
             )
         return load_read_poses(self.context.products["bodies"]).to(self.device)
 
@@ -343,5 +347,8 @@ def _load_flow(config: SelfPoseConfig, context: TrialContext) -> PosePrior | Non
     if "flow" not in config.needs:
         return None
     if "flow" not in context.products:
-        raise BadInputError("the trial needs the product of the stage `flow`, which was not given")
+        raise BadInputError(
+            "the trial's context holds no product of the stage `flow`; build the stages that "
+            "SelfPose.stages lists first"
+        )
     return load_pose_prior(context.products["flow"]).to(context.device)

@@ -1,4 +1,4 @@
-"""The validation frames of a trial.
+"""Reads the validation frames of a trial.
 
 Frames and units: as in the store. Shape letters: N frames, S image side in pixels.
 """
@@ -18,7 +18,7 @@ __all__ = ["ValidationFrames"]
 
 
 class ValidationFrames:
-    """Their truth, and their images unless true 2D poses are lifted."""
+    """Holds the truth of the frames, and their images unless true 2D poses are lifted."""
 
     def __init__(self, store: Store, config: SelfPoseConfig) -> None:
         """Read the frames that a configuration validates on.
@@ -28,7 +28,10 @@ class ValidationFrames:
         """
         val = store.split("val")
         if len(val) < 2:
-            raise BadInputError(f"{store.root}: split val has {len(val)} frames; import more data")
+            raise BadInputError(
+                f"{store.root}: split val has {len(val)} frames and needs 2 or more; import "
+                "more data"
+            )
         rows = validation_subset(len(val), config.val_frames, config.stage_seed)
         self.joints_2d_nj2 = val.joints_2d[rows]
         self.joints_3d_nj3 = val.joints_3d[rows] if val.has_3d else None

@@ -25,7 +25,7 @@ def benchmark(
         str, typer.Option(help="Numbers of images in a call, separated by commas.")
     ] = "1,8,64",
     seconds: Annotated[
-        float, typer.Option(help="Time for which each batch is measured, at least.")
+        float, typer.Option(help="Least number of seconds for which each batch is measured.")
     ] = 2.0,
     home: HomeOption = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,

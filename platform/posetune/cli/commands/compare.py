@@ -69,5 +69,7 @@ def _find(database: Database, name: str) -> Compared:
     if not separator:
         return Compared(name, view, view.best)
     if not re.fullmatch(r"\d{1,9}", number) or int(number) >= len(view.trials):
-        raise BadInputError(f"{name}: sweep {sweep} has {len(view.trials)} trials, from 0 on")
+        raise BadInputError(
+            f"{name}: there is no such trial; sweep {sweep} has {len(view.trials)}, numbered from 0"
+        )
     return Compared(name, view, view.trials[int(number)])

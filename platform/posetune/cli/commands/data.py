@@ -42,7 +42,9 @@ def import_(
     level: Annotated[
         str | None, typer.Option(help="How drawn images look: plain, clothes, rooms or occluders.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Most frames per split.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Highest number of frames in each split.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything that is drawn at random.")
     ] = None,
@@ -50,17 +52,20 @@ def import_(
         str | None, typer.Option(help="Layout of the joints, for example keypointgan17.")
     ] = None,
     val: Annotated[
-        str | None, typer.Option(help="Subject (or parts of the data) to validate on, or none.")
+        str | None, typer.Option(help="Subject (or parts of handdb) to validate on, or none.")
     ] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Take the frames that papers take (sampled), or all.")
+        str | None,
+        typer.Option(help="Import the frames that published results use (sampled), or all."),
     ] = None,
     scale: Annotated[
         str | None,
-        typer.Option(help="Keep each body's real height, or give all the universal one."),
+        typer.Option(
+            help="Scale of 3D poses: each body's own height (real), or one for all (universal)."
+        ),
     ] = None,
     background: Annotated[
-        str | None, typer.Option(help="Keep the background, or remove it by the mask.")
+        str | None, typer.Option(help="Whether to keep the background, or remove it by the mask.")
     ] = None,
     train: Annotated[
         str | None, typer.Option(help="Parts of handdb that give images to train on.")
@@ -190,11 +195,13 @@ def _importer(importers: Any, name: str, file: Path | None) -> Importer:
     importer: Importer | None = importers.get(name)
     if importer is None:
         known = "; ".join(f"{n}: {i.summary}" for n, i in importers.items())
-        raise BadInputError(f"--format {name}: unknown; there is {known}")
+        raise BadInputError(f"--format {name}: is not a known format; known are {known}")
     if importer.needs_file and file is None:
-        raise BadInputError(f"--format {name}: reads a file; name it: data import FILE ...")
+        raise BadInputError(
+            f"--format {name}: needs a file; give it: posetune data import FILE ..."
+        )
     if file is not None and not importer.needs_file:
-        raise BadInputError(f"--format {name}: reads no file, got {file}; leave it out")
+        raise BadInputError(f"--format {name}: takes no file, got {file}; leave it out")
     return importer
 
 

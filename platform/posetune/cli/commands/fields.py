@@ -40,7 +40,8 @@ def fields(
     """
     if template + markdown + as_json > 1 or (template and search is not None):
         raise BadInputError(
-            "--template, --markdown and --json exclude each other, and --template is always whole"
+            "--template, --markdown and --json exclude each other, and --search does not select "
+            "fields of a --template; give one of them"
         )
     found = load_trainable(trainable)
     if template:

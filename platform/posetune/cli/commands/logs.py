@@ -34,7 +34,9 @@ def logs(
     trial: Annotated[
         int | None,
         typer.Option(
-            "--trial", help="Show this trial only, with what its processes printed.", min=0
+            "--trial",
+            help="Number of the only trial to show, with what its processes printed.",
+            min=0,
         ),
     ] = None,
     follow: Annotated[
@@ -58,7 +60,10 @@ def logs(
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
     if trial is not None and trial >= len(view.trials):
-        raise BadInputError(f"--trial {trial}: sweep {name} has {len(view.trials)} trials so far")
+        raise BadInputError(
+            f"--trial {trial}: there is no such trial; sweep {name} has {len(view.trials)} so far, "
+            "numbered from 0"
+        )
     if as_json:
         print_json({"events": [asdict(h) for h in read_history(database, view.id, trial=trial)]})
         return

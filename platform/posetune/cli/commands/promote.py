@@ -28,11 +28,14 @@ def promote(
     name: SweepArgument,
     model: ModelNameOption,
     alias: Annotated[
-        str, typer.Option("--alias", help="The alias to move; `candidate` has no gate.")
+        str, typer.Option("--alias", help="The alias to move; `candidate` is moved without a gate.")
     ] = "candidate",
     seeds: Annotated[
         int,
-        typer.Option(help="Train the three best again with so many further seeds.", min=0),
+        typer.Option(
+            help="Number of further seeds with which the three best trials are trained again.",
+            min=0,
+        ),
     ] = 0,
     trial: Annotated[
         int | None,
@@ -48,16 +51,16 @@ def promote(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option("--store", help="The sweep's data, if it is not where it was."),
+        typer.Option("--store", help="Address of the sweep's store, if it has moved."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Move the alias without a gate.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; recorded with --force.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason for --force; it is recorded.")] = "",
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             help="Folder for tables and pictures of the test split, as `posetune evaluate` writes "
-            "them; the gate opens the split anyway.",
+            "them; they cost no further look at the split.",
         ),
     ] = None,
     home: HomeOption = None,

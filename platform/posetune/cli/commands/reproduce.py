@@ -100,21 +100,26 @@ def _find(home: Home, run: str, store: str | None) -> Recorded:
     sweep, number = (match["sweep"], int(match["trial"])) if match else find_run(database, run)
     view = read_sweep(database, sweep)
     if number >= len(view.trials):
-        raise BadInputError(f"{run}: sweep {sweep} has {len(view.trials)} trials, from 0 on")
+        raise BadInputError(
+            f"{run}: there is no such trial; sweep {sweep} has {len(view.trials)}, numbered from 0"
+        )
     trial = view.trials[number]
     with database.reading() as connection:
         reports = journal.read_metrics(connection, view.id, number=number)
     if not reports:
-        raise BadInputError(f"{run}: is {trial.state} and has reported no epoch to compare with")
+        raise BadInputError(
+            f"{run}: the trial is {trial.state} and has reported no epoch to compare with; name "
+            "one that has"
+        )
     place = open_storage(store or view.store).address
     folder = open_folder(place)
     if not folder.exists():
-        raise BadInputError(f"{run}: its store is not at {place}; say with --store where it is")
+        raise BadInputError(f"{run}: its store is not at {place}; give its address with --store")
     digest = _digest(view.spec.trainable, folder)
     if digest != view.store_digest:
         raise BadInputError(
             f"{run}: store {place} has digest {digest[:12]}, the trial was trained on "
-            f"{view.store_digest[:12]}; name that one with --store"
+            f"{view.store_digest[:12]}; give that store with --store"
         )
     return Recorded(view, trial, [report.metrics or {} for report in reports], place, home.storage)
 

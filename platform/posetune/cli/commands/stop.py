@@ -48,8 +48,8 @@ def stop(
         while (view := read_sweep(database, name)).state == SweepStatus.RUNNING:
             if time.monotonic() > deadline:
                 raise BadInputError(
-                    f"sweep {name}: its driver has not stopped within {STOP_S:.0f} s; it will at "
-                    "its next sign of life (posetune logs shows it)"
+                    f"sweep {name}: its driver was asked to stop, and runs on after {STOP_S:.0f} "
+                    f"s; it stops when it next renews its lease (see posetune logs {name})"
                 )
             time.sleep(0.3)
     outcome: dict[str, Any] = {"sweep": name, "state": view.state, "stopped": view.stopped}

@@ -17,7 +17,7 @@ __all__ = ["track"]
 
 
 def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Bring MLflow up to date with a sweep; twice changes nothing.
+    """Bring MLflow up to date with a sweep; a second call changes nothing.
 
     posetune track first
     """

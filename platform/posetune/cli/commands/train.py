@@ -34,9 +34,7 @@ def train(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(
-            help="Minutes of training: it ends before an epoch that would take longer.", min=0
-        ),
+        typer.Option(help="Limit in minutes: no epoch begins that would end after it.", min=0),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the trial.", min=0)] = 0,
     name: Annotated[
@@ -44,7 +42,7 @@ def train(
     ] = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Forget an earlier training of this name and start again."),
+        typer.Option("--fresh", help="Delete an earlier training of this name and start again."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

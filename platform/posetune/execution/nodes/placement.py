@@ -55,7 +55,7 @@ def read_nodes() -> list[Node]:
 
 
 class ClusterWatch:
-    """Looks at the cluster now and then, for the searcher, the scheduler and the user."""
+    """Looks at the cluster every few seconds, for searcher, scheduler and user."""
 
     def __init__(self, context: DriverContext) -> None:
         self._context = context

@@ -78,7 +78,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a node has found out about itself."""
+    """Says what a node has found out about itself."""
 
     host: str
     free_bytes: int | None
@@ -89,7 +89,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Batches:
-    """What the batches of all variants took on a node."""
+    """Says what time and memory the batches of all variants took on a node."""
 
     tried: int
     cost: Cost

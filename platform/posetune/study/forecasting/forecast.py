@@ -94,7 +94,7 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
 
 
 class Forecaster:
-    """The forecast of one sweep under way, for all who show it.
+    """Keeps the forecast of one sweep under way, for everything that shows it.
 
     It is made anew now and then, by whichever of their threads asks when it is due: the driver's
     loop needs the core that it takes.
@@ -174,7 +174,7 @@ class _End:
 
 
 class _Rest:
-    """One replication: what a driver would do with the rest of the sweep.
+    """Simulates once what a driver would do with the rest of the sweep.
 
     Its values are latent: lower is better, whatever the sweep's own objective is. Its clock begins
     at 0, and what was recorded happened then.

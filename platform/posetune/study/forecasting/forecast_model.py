@@ -1,4 +1,4 @@
-"""Draws the trials that a sweep may still meet: worlds that agree with what is recorded.
+"""Draws possible courses of a sweep's trials that agree with what is recorded.
 
 - *How good they are.* Only ranks matter to the rungs, so trials have a latent worth: standard
   normal for a sampler that draws at random. TPE's later trials are better than its first and less
@@ -48,32 +48,33 @@ PACE_SPREAD = 0.25
 
 @dataclass(frozen=True)
 class Situation:
-    """A sweep before its start or on its way."""
+    """Holds what is known of a sweep when it is forecast, before its start or on its way."""
 
     spec: SweepSpec
     slots: int
-    """Trials at a time."""
+    """Number of trials that run at a time."""
     epoch_s: float = 0.0
-    """Of a measured step, 0 where none was measured; not needed where there are reports."""
+    """Seconds of an epoch by a measured step; 0 if none was measured, or reports tell it."""
     setup_s: float = 0.0
-    """From an attempt to its training."""
+    """Seconds from the beginning of an attempt to its first step of training."""
     stages_s: float = 0.0
-    """What the shared stages that are not there yet take together."""
+    """Seconds that the shared stages which are not built yet take together."""
     trials: Sequence[TrialView] = ()
     reports: Sequence[Report] = ()
     audited: Mapping[int, int] = field(default_factory=dict)
     """The trials that run on where ASHA would have cut them, and at which epoch."""
     driven_s: float = 0.0
+    """Seconds for which drivers have been at work on the sweep."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One world."""
+    """Holds one possible course of a sweep, which a simulation then plays to its end."""
 
     recorded: Mapping[tuple[int, int], float]
     """The latent value of each recorded trial at each epoch where trials are compared."""
     worths: NDArray[np.float64]
-    """Of all trials by number."""
+    """Latent worth of all trials, recorded or not, by number; lower is better."""
     crossing: float
     epoch_s: NDArray[np.float64]
     """Mean seconds of an epoch, by trial."""
@@ -82,7 +83,7 @@ class Draw:
 
 
 class ForecastModel:
-    """Draws worlds that agree with what is recorded."""
+    """Draws possible courses of a sweep that agree with what is recorded."""
 
     def __init__(
         self, situation: Situation, generator: np.random.Generator, replications: int
@@ -98,7 +99,7 @@ class ForecastModel:
         self._jitter = self._spread_within()
 
     def draws(self) -> Iterator[Draw]:
-        """Yield as many as there are replications."""
+        """Yield as many possible courses as there are replications."""
         worths = self._worths()
         low, high = (math.log(bound) for bound in CROSSING)
         ended = [t for t in self._situation.trials if t.state.is_end]

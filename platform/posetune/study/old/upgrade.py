@@ -47,7 +47,7 @@ def upgrade_before_driving(database: Database) -> None:
 
 
 def upgrade(database: Database) -> Path | None:
-    """Move a study to the tables of today; again does nothing.
+    """Move a study to the tables of today; a second call changes nothing.
 
     Returns:
         The copy of a SQLite file as it was; None for another database, and where nothing was done.

@@ -37,7 +37,7 @@ __all__ = [
 
 
 class Decision(enum.StrEnum):
-    """What becomes of a trial after a report."""
+    """Says whether a trial goes on after a report."""
 
     CONTINUE = "continue"
     PRUNE = "prune"
@@ -45,7 +45,7 @@ class Decision(enum.StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What the rungs say of a report."""
+    """Holds what the rungs decide after a report."""
 
     decision: Decision
     is_audited: bool = False

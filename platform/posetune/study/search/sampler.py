@@ -70,7 +70,7 @@ class _SharedSpace(dict[str, BaseDistribution]):
     """The search space, one object for all trials.
 
     Optuna's storage copies every trial that is added to it deeply; copying the space was three
-    quarters of what opening a sweep of 10,000 trials took.
+    quarters of the time in which a sweep of 10,000 trials was continued.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _SharedSpace:
@@ -113,7 +113,7 @@ class SearchMemory:
         self._catch_up()  # now, not at the first draw, which a free slot waits for
 
     def ask(self, number: int) -> dict[str, Scalar]:
-        """Draw the parameters of the next trial; again the same until it is among the trials."""
+        """Draw the next trial's parameters; the same ones until the trial is recorded."""
         if self._drawn is None or self._drawn[0] != number:
             self._catch_up()
             self._drawn = number, self._draw(number)

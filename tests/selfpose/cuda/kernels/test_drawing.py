@@ -43,10 +43,10 @@ def test_in_tiles_of_the_usual_size_they_equal_the_plain_twin(
 def equals_the_plain_twin(
     side: int, squared: bool, brightness: tuple[float, ...], device: str
 ) -> None:
-    from selfpose.cuda.kernels.drawing import Pen, draw
+    from selfpose.cuda.kernels.drawing import DrawingSettings, draw
 
     joints = some_joints(device, 1).requires_grad_()
-    ours = draw(joints, Pen(LIMBS, side, 0.3, squared, brightness))
+    ours = draw(joints, DrawingSettings(LIMBS, side, 0.3, squared, brightness))
     exact = joints.detach().double().requires_grad_()
     twin = draw_plainly(
         exact,
@@ -67,10 +67,10 @@ def equals_the_plain_twin(
 
 
 def test_a_limb_without_length_is_a_point(device: str) -> None:
-    from selfpose.cuda.kernels.drawing import Pen, draw
+    from selfpose.cuda.kernels.drawing import DrawingSettings, draw
 
     joints = torch.zeros(1, 2, 2, device=device, requires_grad=True)
-    image = draw(joints, Pen(((0, 1),), 9, 0.5, False, (1.0,)))
+    image = draw(joints, DrawingSettings(((0, 1),), 9, 0.5, False, (1.0,)))
     (grad,) = torch.autograd.grad(image[..., 5:].sum(), joints)
 
     assert image[0, 0, 4, 4] == image.max()
@@ -80,10 +80,10 @@ def test_a_limb_without_length_is_a_point(device: str) -> None:
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 def test_a_joint_that_is_not_finite_shows_in_its_image(odd: float, device: str) -> None:
-    from selfpose.cuda.kernels.drawing import Pen, draw
+    from selfpose.cuda.kernels.drawing import DrawingSettings, draw
 
     for joint in (0, 3, 16):
         joints = some_joints(device)
         joints[1, joint, 0] = odd
-        image = draw(joints, Pen(LIMBS, 9, 0.2, False, DIM))
+        image = draw(joints, DrawingSettings(LIMBS, 9, 0.2, False, DIM))
         assert image.isnan().flatten(1).any(1).tolist() == [False, True]

@@ -115,11 +115,11 @@ def test_left_hands_become_right_hands(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"hand_pts": POINTS[:20]}, "not 21 points"),
-        ({"hand_pts": []}, "not 21 points"),
-        ({"hand_pts": None}, "not 21 points"),
-        ({"hand_pts": [["a", "b", 1]] * 21}, "not 21 points"),
-        ({"hand_pts": [[1.0, 2.0]] * 21}, "not 21 points"),
+        ({"hand_pts": POINTS[:20]}, "the annotation does not have 21 points"),
+        ({"hand_pts": []}, "the annotation does not have 21 points"),
+        ({"hand_pts": None}, "the annotation does not have 21 points"),
+        ({"hand_pts": [["a", "b", 1]] * 21}, "the annotation does not have 21 points"),
+        ({"hand_pts": [[1.0, 2.0]] * 21}, "the annotation does not have 21 points"),
         (
             {"hand_pts": [*POINTS[:20], [0, 0, 0]]},
             "not all 21 points are annotated",
@@ -133,8 +133,8 @@ def test_left_hands_become_right_hands(
             "joints outside the picture",
         ),
         ({"hand_pts": [[5.0, 5.0, 1]] * 21}, "all joints are at one place"),
-        ({"hand_box_center": ["x"]}, "hand_box_center is no place"),
-        ({"hand_box_center": [5.0, 5.0]}, "hand_box_center is not at the joints"),
+        ({"hand_box_center": ["x"]}, "hand_box_center is not a point"),
+        ({"hand_box_center": [5.0, 5.0]}, "hand_box_center is far from the joints"),
     ],
 )
 def test_a_bad_entry_is_left_out_named_and_counted(
@@ -183,7 +183,7 @@ def test_the_prior_needs_no_pictures_but_its_joints_are_checked(
 
     assert len(store.split("prior")) == 10
     assert _skipped(store) == {
-        "hand143_panopticdb/imgs/00000003.jpg": "not 21 points",
+        "hand143_panopticdb/imgs/00000003.jpg": "the annotation does not have 21 points",
         "hand143_panopticdb/imgs/00000005.jpg": "joints outside the picture",
     }
 
@@ -219,9 +219,9 @@ def test_parts_can_be_chosen_but_not_used_twice(handdb: Path, import_it: Import)
 
     assert len(store.split("train")) == 3
     assert store.metadata.facts["train from"] == "manual_train, synth2"
-    with pytest.raises(ValueError, match="synth1 stands twice"):
+    with pytest.raises(ValueError, match="synth1 is given twice"):
         HandDBOptions.model_validate({"train": "synth1"})
-    with pytest.raises(ValueError, match="no part 'synth9'; there are manual_train, "):
+    with pytest.raises(ValueError, match="'synth9' is no part of HandDB; known are manual_train, "):
         HandDBOptions.model_validate({"train": "synth9"})
 
 

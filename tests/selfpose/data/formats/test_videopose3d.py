@@ -190,7 +190,7 @@ class _Evil:
 
 def _pickled_code(files: dict[str, Any]) -> str:
     files["data_3d_h36m.npz"]["positions_3d"] = {"S1": _Evil()}
-    return "it asks for posix.system, which no data needs"
+    return "its pickle asks for posix.system, which could run code"
 
 
 def test_files_of_old_numpy_versions_are_read(tmp_path: Path) -> None:

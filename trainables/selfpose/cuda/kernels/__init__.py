@@ -27,16 +27,16 @@ def run_on(device: torch.device) -> bool:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse a node on which trials would be slow, and rounded otherwise than on its neighbours.
+    """Refuse a node that cannot build the kernels: it would be slow and round differently.
 
     Raises:
         BadInputError: the kernels are for this device, and nothing compiles them here.
     """
     if _are_for(device) and not _finds_triton():
         raise BadInputError(
-            f"replay: true, but on {platform.node()} there is no Triton, no C compiler or no "
-            "Python.h, with which its kernels are built; install gcc and Python's headers on every "
-            "node, or set replay: false; steps take some four times as long without"
+            f"replay: true needs GPU kernels, which cannot be built on {platform.node()}: Triton, "
+            "a C compiler or Python.h is missing; install gcc and Python's headers on every node, "
+            "or set replay: false, with which steps take some four times as long"
         )
 
 

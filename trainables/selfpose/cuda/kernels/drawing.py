@@ -24,12 +24,12 @@ from torch.autograd.function import once_differentiable
 
 from selfpose.cuda.kernels.programs import drawing as programs
 
-__all__ = ["Pen", "draw"]
+__all__ = ["DrawingSettings", "draw"]
 
 _TILE = 1024
 
 
-class Pen(NamedTuple):
+class DrawingSettings(NamedTuple):
     """What is drawn and how, as `selfpose.method.renderer.draw_skeletons` takes it."""
 
     limbs: tuple[tuple[int, int], ...]
@@ -40,16 +40,16 @@ class Pen(NamedTuple):
     brightness: tuple[float, ...]
 
 
-def draw(joints_bj2: Tensor, pen: Pen) -> Tensor:
+def draw(joints_bj2: Tensor, settings: DrawingSettings) -> Tensor:
     """Return images (B, 1, S, S), float32, of joints (B, J, 2), float32."""
-    return _Draw.apply(joints_bj2, pen)  # type: ignore[no-untyped-call]
+    return _Draw.apply(joints_bj2, settings)  # type: ignore[no-untyped-call]
 
 
 class _Draw(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, joints_bj2: Tensor, pen: Pen) -> Tensor:
-        limbs_l2, logs_l = _tables(pen, joints_bj2.device)
-        side, (batch, joints) = pen.image_size, joints_bj2.shape[:2]
+    def forward(ctx: Any, joints_bj2: Tensor, settings: DrawingSettings) -> Tensor:
+        limbs_l2, logs_l = _tables(settings, joints_bj2.device)
+        side, (batch, joints) = settings.image_size, joints_bj2.shape[:2]
         frames_bl = joints_bj2.new_empty(batch, len(limbs_l2), programs.FRAME.value)
         programs.frame_limbs[(batch,)](
             joints_bj2.contiguous(),
@@ -69,24 +69,24 @@ class _Draw(torch.autograd.Function):
             image_b1ss,
             nearest_bss,
             present_bt,
-            1.0 / pen.sigma**2,
+            1.0 / settings.sigma**2,
             2.0 / (side - 1),
             side,
             *tiles,
             len(limbs_l2),
-            _last_of_each_level(pen),
+            _last_of_each_level(settings),
             (1 << (len(limbs_l2) - 1).bit_length()) - 1,
-            pen.squared,
+            settings.squared,
         )
         ctx.save_for_backward(nearest_bss, frames_bl, present_bt, limbs_l2)
-        ctx.pen, ctx.tiles, ctx.joints = pen, tiles, joints
+        ctx.settings, ctx.tiles, ctx.joints = settings, tiles, joints
         return image_b1ss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_b1ss: Tensor) -> tuple[Tensor, None]:
         nearest_bss, frames_bl, present_bt, limbs_l2 = ctx.saved_tensors
-        pen: Pen = ctx.pen
+        settings: DrawingSettings = ctx.settings
         (batch, tiles), count = present_bt.shape, len(limbs_l2)
         sums_btl4 = frames_bl.new_empty(batch, tiles, count, 4)
         programs.sum_tile[(tiles, batch)](
@@ -95,12 +95,12 @@ class _Draw(torch.autograd.Function):
             frames_bl,
             present_bt,
             sums_btl4,
-            1.0 / pen.sigma**2,
-            2.0 / (pen.image_size - 1),
-            pen.image_size,
+            1.0 / settings.sigma**2,
+            2.0 / (settings.image_size - 1),
+            settings.image_size,
             *ctx.tiles,
             count,
-            pen.squared,
+            settings.squared,
         )
         grad_bj2 = frames_bl.new_empty(batch, ctx.joints, 2)
         programs.move_joints[(batch,)](
@@ -133,23 +133,23 @@ class _Tiles(NamedTuple):
         return cls(beside, rows, columns, beside * triton.cdiv(side, rows))
 
 
-def _order(pen: Pen) -> list[int]:
+def _order(settings: DrawingSettings) -> list[int]:
     """Return the limbs, equally bright ones together."""
-    return sorted(range(len(pen.limbs)), key=lambda limb: pen.brightness[limb])
+    return sorted(range(len(settings.limbs)), key=lambda limb: settings.brightness[limb])
 
 
-def _last_of_each_level(pen: Pen) -> int:
+def _last_of_each_level(settings: DrawingSettings) -> int:
     """Return the places in that order before another brightness begins, as the bits of a word."""
-    levels = [pen.brightness[limb] for limb in _order(pen)]
+    levels = [settings.brightness[limb] for limb in _order(settings)]
     return sum(1 << i for i in range(len(levels)) if levels[i + 1 : i + 2] != [levels[i]])
 
 
 @functools.cache
-def _tables(pen: Pen, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tables(settings: DrawingSettings, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the ends (L, 2) and the logarithm of the brightness (L,) of the limbs in order."""
-    order = _order(pen)
+    order = _order(settings)
     with torch.inference_mode(False):  # else a first use under it would spoil later training
         return (
-            torch.tensor([pen.limbs[i] for i in order], dtype=torch.int32, device=device),
-            torch.tensor([math.log(pen.brightness[i]) for i in order], device=device),
+            torch.tensor([settings.limbs[i] for i in order], dtype=torch.int32, device=device),
+            torch.tensor([math.log(settings.brightness[i]) for i in order], device=device),
         )

@@ -91,7 +91,7 @@ class HandDBOptions(ImportOptions):
     def _parts_are_known(cls, value: str) -> str:
         unknown = [part for part in value.split(",") if part.strip() not in PARTS]
         if unknown:
-            raise ValueError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+            raise ValueError(f"{unknown[0]!r} is no part of HandDB; known are {', '.join(PARTS)}")
         return value
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class HandDBOptions(ImportOptions):
         named = [part for split in SPLITS for part in self.parts(split)]
         twice = sorted({part for part in named if named.count(part) > 1})
         if twice:
-            raise ValueError(f"{twice[0]} stands twice; splits must share no picture")
+            raise ValueError(f"part {twice[0]} is given twice; no two splits may share pictures")
         return self
 
 
@@ -281,7 +281,7 @@ def _read_hand(item: str, entry: Any, part: str) -> _Hand:
     except (ValueError, TypeError):
         points_j3 = np.empty((0, 3))
     if points_j3.shape != (JOINTS, 3):
-        raise BadPictureError(f"not {JOINTS} points")
+        raise BadPictureError(f"the annotation does not have {JOINTS} points")
     if (points_j3[:, 2] != ANNOTATED).any():
         raise BadPictureError(f"not all {JOINTS} points are annotated")
     joints_j2 = points_j3[:, :2]
@@ -303,18 +303,18 @@ def _centre(entry: Mapping[str, Any], middle_2: NDArray[np.float64]) -> tuple[fl
     try:
         x, y = np.asarray(middle_2 if given is None else given, dtype=np.float64)[:2].tolist()
     except (ValueError, TypeError):
-        raise BadPictureError("hand_box_center is no place") from None
+        raise BadPictureError("hand_box_center is not a point") from None
     if not np.isfinite((x, y)).all():
-        raise BadPictureError("hand_box_center is no place")
+        raise BadPictureError("hand_box_center is not a point")
     return x, y
 
 
 def _check_centre(hand: _Hand) -> None:
-    """Refuse a hand whose crop lies elsewhere."""
+    """Refuse a hand whose crop is far from its joints."""
     low_2, high_2 = hand.joints_j2.min(axis=0), hand.joints_j2.max(axis=0)
     off_2 = np.abs(np.asarray(hand.crop.centre_px) - (low_2 + high_2) / 2)
     if not off_2.max() <= FARTHEST_CENTRE * (high_2 - low_2).max():
-        raise BadPictureError("hand_box_center is not at the joints")
+        raise BadPictureError("hand_box_center is far from the joints")
 
 
 def _check_inside(joints_j2: NDArray[Any], width: Any, height: Any) -> None:

@@ -83,7 +83,7 @@ def read_fetch(folder: Path, options: Human36MOptions, progress: Progress = sile
     )
     if not any((root / name / ANNOTATION_FILE).is_file() for name in names):
         raise BadInputError(
-            f"{folder}: no Human3.6M here: neither S1/Directions-1/annot.h5 and the like, as "
+            f"{folder}: does not hold Human3.6M: neither S1/Directions-1/annot.h5 and the like, as "
             "h36m-fetch makes them, nor data_3d_h36m.npz"
         )
     collected = _Collected(root, options)

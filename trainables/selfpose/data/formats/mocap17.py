@@ -48,7 +48,7 @@ class Mocap17Options(DrawingOptions):
     """Holds the options of an import of a file of motion capture."""
 
     unit: Unit | None = Field(
-        None, description="Unit of the positions, for who knows better than the file. Default: mm."
+        None, description="Unit of the positions, if it is not what the file says. Default: mm."
     )
 
 

@@ -52,7 +52,7 @@ def read_mpi_inf_3dhp(
     sequences = _gather(folder, options, progress, checks)
     if not sequences:
         raise BadInputError(
-            f"{folder}: no MPI-INF-3DHP here: neither S1/Seq1/annot.mat and the like nor "
+            f"{folder}: does not hold MPI-INF-3DHP: neither S1/Seq1/annot.mat and the like nor "
             f"{TEST_FOLDER}/TS1/annot_data.mat"
         )
     checks.finish(folder)

@@ -147,11 +147,11 @@ def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
             for name, axes in poses.items()
         }
     except NotImplementedError:  # scipy raises it for MATLAB v7.3
-        raise BadAnnotationError("MATLAB v7.3; the dataset's own is v5") from None
+        raise BadAnnotationError("is a MATLAB v7.3 file; the dataset's own are v5") from None
     except FileNotFoundError:
         raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
-        raise BadAnnotationError(f"there is no {error.args[0]}; not in this form") from None
+        raise BadAnnotationError(f"not in the dataset's form: {error.args[0]} is missing") from None
     except (OSError, ValueError, TypeError, LookupError, zlib.error, MatReadError, *_OF_DAMAGE):
         raise BadAnnotationError("not a readable MATLAB file, or cut off") from None
     for some in joints.values():
@@ -170,7 +170,7 @@ def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
 def _check_form(joints: Mapping[int, NDArray[np.float32]]) -> None:
     for camera, joints_fjx in joints.items():
         if not 0 <= camera < DATASET_CAMERAS:
-            raise BadAnnotationError(f"unknown camera {camera}; there are 0 to 13")
+            raise BadAnnotationError(f"unknown camera {camera}; the dataset has 0 to 13")
         if joints_fjx.shape[1] != DATASET_JOINTS:
             raise BadAnnotationError(
                 f"unknown layout: camera {camera} has {joints_fjx.shape[1]} joints, "

@@ -58,7 +58,7 @@ def read_object(file: Path, key: str) -> Any:
     except FileNotFoundError:
         raise BadInputError(f"{file}: no such file") from None
     except KeyError:
-        raise BadInputError(f"{file}: there is no array {key}; it is not in this form") from None
+        raise BadInputError(f"{file}: not in the expected form: array {key} is missing") from None
     except (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise BadInputError(f"{file}: damaged: {error}") from None
     except (zipfile.BadZipFile, pickle.UnpicklingError) as error:
@@ -70,5 +70,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _HARMLESS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data needs")
+            raise pickle.UnpicklingError(
+                f"its pickle asks for {module}.{name}, which could run code"
+            )
         return _HARMLESS[module, name]

@@ -51,7 +51,7 @@ def decode_image(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     image = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise ValueError("an image in the store cannot be decoded")
+        raise ValueError("an image in the store cannot be decoded as JPEG; import the data again")
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -63,7 +63,7 @@ def decode_mask(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     mask = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
     if mask is None:
-        raise ValueError("a mask in the store cannot be decoded")
+        raise ValueError("a mask in the store cannot be decoded as PNG; import the data again")
     return np.asarray(mask, dtype=np.uint8)
 
 

@@ -174,7 +174,7 @@ def _read_matlab_mask(place: MaskPlace) -> NDArray[np.uint8]:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError):  # h5py's own
         raise BadPictureError("not a readable file of masks, or cut off") from None
     if mask.ndim != 2 or mask.dtype.kind not in "biuf":
-        raise BadPictureError(f"mask is {mask.dtype} of shape {mask.shape}, must be of two axes")
+        raise BadPictureError(f"mask is {mask.dtype} of shape {mask.shape}, must have two axes")
     # MATLAB stores arrays by columns, so HDF5 shows its axes in the opposite order.
     return np.where(mask.T > 0, np.uint8(255), np.uint8(0))
 

@@ -286,7 +286,7 @@ def _read_images(split: Split, rows: NDArray[np.int64], image_size: int) -> NDAr
 def _read_masks(split: Split, rows: NDArray[np.int64], image_size: int) -> NDArray[np.uint8]:
     masks_nss = split.masks(rows)
     if masks_nss is None:
-        raise BadInputError("the store holds no foreground masks")
+        raise BadInputError("the store holds no foreground masks; import data with masks")
     return reduce_images(masks_nss, image_size)
 
 

@@ -65,7 +65,7 @@ class PhotoOptions(ImportOptions):
     )
     unit: Unit | None = Field(
         None,
-        description="Unit of the 3D joints, for who knows better than the format. Default: the "
+        description="Unit of the 3D joints, if it is not what the format says. Default: the "
         "format's own.",
     )
 

@@ -87,7 +87,7 @@ def _plan(corpus: Corpus, split: str, options: DrawingOptions) -> _Rows:
     indices = [i for i, motion in enumerate(corpus.motions) if motion.split == split]
     if not indices and not any(skip.split == split for skip in corpus.skipped):
         raise BadInputError(
-            f"{corpus.format}: no motion falls into the split {split}; it takes more motions"
+            f"{corpus.format}: no motion belongs to split {split}; give more motions"
         )
     chosen = choose_frames([len(corpus.motions[i].frame_f) for i in indices], options.limit)
     position_f = np.concatenate([np.empty(0, np.int64), *chosen])

@@ -42,7 +42,7 @@ class Distortion(NamedTuple):
         )
 
     def to(self, device: torch.device) -> Distortion:
-        """Return it on a device."""
+        """Return the distortion on a device."""
         return Distortion(
             self.matrix_b22.to(device, non_blocking=True),
             self.shift_b2.to(device, non_blocking=True),

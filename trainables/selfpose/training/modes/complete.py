@@ -41,7 +41,7 @@ __all__ = ["CompleteBatch", "CompleteMode", "Optimisers", "add_noise", "noise_le
 
 
 class CompleteBatch(NamedTuple):
-    """What one step is given: a process' share."""
+    """Holds this process' share of a batch of images and prior poses."""
 
     images_b3ss: Tensor
     masks_b1ss: Tensor | None
@@ -65,7 +65,7 @@ class CompleteBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimisers:
-    """One of Phi, Omega and Lambda, and one of their opponent."""
+    """Holds the optimiser of Phi, Omega and Lambda, and the optimiser of D."""
 
     model: torch.optim.Optimizer
     judge: torch.optim.Optimizer

@@ -28,13 +28,13 @@ __all__ = ["Labels", "SupervisedBatch", "SupervisedMode", "read_labels", "superv
 
 
 class Labels(NamedTuple):
-    """The truth of images."""
+    """Holds the true poses of images."""
 
     joints_2d_bj2: Tensor
     joints_3d_bj3: Tensor
 
     def pick(self, indices_b: Tensor) -> Labels:
-        """Return the truth of some of them."""
+        """Return the truth of some of the images."""
         here_b = indices_b.to(self.joints_2d_bj2.device, non_blocking=True)
         return Labels(self.joints_2d_bj2[here_b], self.joints_3d_bj3[here_b])
 
@@ -46,7 +46,7 @@ def read_labels(train: Split, layout: Layout, device: torch.device) -> Labels:
 
 
 class SupervisedBatch(NamedTuple):
-    """What one step is given: a process' share."""
+    """Holds this process' share of a batch of images with their true poses."""
 
     images_b3ss: Tensor
     joints_2d_bj2: Tensor

@@ -1,4 +1,4 @@
-"""What a stage is built from."""
+"""Defines what a stage is built from."""
 
 from __future__ import annotations
 

@@ -86,26 +86,26 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
     mirrors = config.mirror_prior or config.lifting.mirror_average
     if mirrors and layout.mirror == tuple(range(len(layout.joints))):
         raise BadInputError(
-            f"mirror_prior, lifting.mirror_average: the mirror image of a {layout.name} is none; "
-            "set both to false"
+            f"mirror_prior, lifting.mirror_average: layout {layout.name} has no left and right "
+            "joints, so its poses cannot be mirrored; set both to false"
         )
     if config.takes_images and config.pretrain_bodies > 0:
         _check_bodies(config, layout)
     if config.mode != "complete" and not store.split("val").has_3d:
         raise BadInputError(
-            f"mode: {config.mode} is taught or scored in 3D, and {store.root} holds no true 3D "
-            "poses; give mode: complete"
+            f"mode: {config.mode} needs true 3D poses, which {store.root} does not hold; give "
+            "mode: complete, or another store"
         )
     if config.takes_images:
         check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
 
 
 def _check_bodies(config: SelfPoseConfig, layout: Layout) -> None:
-    """Raise unless a reader of bodies can tell the poses of a layout in masks."""
+    """Raise unless poses of a layout can be read in masks."""
     if layout.name not in BODY_SHAPES:
         raise BadInputError(
-            f"pretrain_bodies: {config.pretrain_bodies}, but nobody has said how wide the parts of "
-            f"a {layout.name} are; give 0, or add it to selfpose.training.bodies.shapes"
+            f"pretrain_bodies: {config.pretrain_bodies}, but selfpose.training.bodies.shapes has "
+            f"no widths of body parts for layout {layout.name}; give 0, or add the layout there"
         )
     has_sides = layout.mirror != tuple(range(len(layout.joints)))
     if has_sides and config.silhouette_hue == 0:

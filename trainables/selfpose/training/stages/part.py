@@ -1,4 +1,4 @@
-"""Takes the many steps of one part of a stage, from where an attempt that was killed had come."""
+"""Takes the steps of one part of a stage, and goes on where a killed attempt stopped."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["StagePart"]
 
 @dataclass(frozen=True)
 class StagePart:
-    """What is done in one go, who is told about it, and where its state is kept."""
+    """Describes one loop of steps: its name, who is told of its progress, where its state is."""
 
     name: str
     """Name of the part, different from those of the stage's other parts."""
     progress: Progress
-    """Told steps done and in all."""
+    """Is called with the number of steps done and of all steps."""
     work: StageWork
-    """Keeps the state."""
+    """Keeps the state between attempts."""
 
     def run(
         self,

@@ -33,7 +33,7 @@ class Pretraining:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], *, steps: int) -> Pretraining:
-        """Return it with what the fields of a configuration say, by name."""
+        """Return the settings that the fields of a configuration give, by name."""
         return cls(
             steps=steps,
             batch_size=fields["batch_size"],

@@ -231,7 +231,7 @@ def _all_truncated(folder: Path) -> str:
 def _empty(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.mkdir()
-    return "no Human3.6M here"
+    return "does not hold Human3.6M"
 
 
 def _no_test(folder: Path) -> str:

@@ -175,7 +175,7 @@ def _v73_for_v5(folder: Path) -> tuple[str, str]:
     head = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     v73 = head.ljust(512, b"\0") + (folder / TEST).read_bytes()[512:]
     (folder / TRAINING).write_bytes(v73)
-    return TRAINING, "MATLAB v7.3; the dataset's own is v5"
+    return TRAINING, "is a MATLAB v7.3 file; the dataset's own are v5"
 
 
 def _truncated_v73(folder: Path) -> tuple[str, str]:
@@ -187,7 +187,7 @@ def _truncated_v73(folder: Path) -> tuple[str, str]:
 def _unknown_camera(folder: Path) -> tuple[str, str]:
     with _training(folder) as found:
         found["cameras"] = np.arange(1, 15)[None]
-    return TRAINING, "unknown camera 14; there are 0 to 13"
+    return TRAINING, "unknown camera 14; the dataset has 0 to 13"
 
 
 def _unknown_layout(folder: Path) -> tuple[str, str]:
@@ -253,7 +253,7 @@ def _no_test(folder: Path) -> str:
 def _empty(folder: Path) -> str:
     shutil.rmtree(folder)
     folder.mkdir()
-    return "no MPI-INF-3DHP here"
+    return "does not hold MPI-INF-3DHP"
 
 
 @pytest.mark.parametrize(
