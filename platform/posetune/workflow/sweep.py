@@ -10,6 +10,7 @@ from typing import Protocol
 
 from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
+from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.home import Home, check_name
 from posetune.provenance import collect
 from posetune.spec.loading import configure, default_params, load_sweep
@@ -33,7 +34,12 @@ class Onlooker(Protocol):
     """Shows a person how a sweep begins and goes on."""
 
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
-        """Learn that the sweep was opened; `notes` say what it takes over from other sweeps."""
+        """Learn that the sweep was opened.
+
+        Args:
+            run: the sweep.
+            notes: what it takes over from other sweeps, and what a person may not expect of it.
+        """
 
     def watching(self, run: SweepRun, forecaster: Forecaster) -> AbstractContextManager[None]:
         """Return a block in which the sweep runs and is shown."""
@@ -119,7 +125,7 @@ def run_sweep(
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)
     shown = onlooker or _Nobody()
-    shown.begins(run, run.state.notes)
+    shown.begins(run, [*run.state.notes, *warn_of_no_rungs(run.spec)])
     forecaster = Forecaster()
     tracker = Tracker(database, name, resolved, announce=shown.page, forecaster=forecaster)
     if tracking:
