@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from posetune.accelerator import CUDA, Accelerator
+from posetune.metrics import MetricError, read_metrics
 from posetune.resampling import MotionBootstrap, interval
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "TrialContext",
     "TrialFailedError",
     "interval",
+    "is_reusable",
     "silent",
 ]
 
@@ -306,6 +308,11 @@ class Trainable(Protocol):
     """Every metric that `epoch` returns on a store with all that the metrics need, by name."""
     parallel: ClassVar[bool] = False
     """Whether several processes can train one trial together, see `TrialContext.processes`."""
+    reusable: ClassVar[bool] = False
+    """Whether one process may run several trials of this class, one after the other. It saves the
+    seconds that a new process takes to import everything. A class may declare it that keeps nothing
+    of a trial in class variables and modules; what torch, NumPy and the system keep for a process
+    is put back by the platform. A subclass declares it anew, see `is_reusable`."""
     accelerator: ClassVar[Accelerator] = CUDA
     """Kind of device that trials with `resources.gpu` train on."""
 
@@ -354,11 +361,19 @@ class Trainable(Protocol):
         """Measure a part of a trial and estimate the time and disk of the whole.
 
         The platform calls it before any stage is built: `context.products` is empty.
+
+        Raises:
+            BadInputError: an epoch does not report the metrics that the trainable declares.
         """
         trial, began = cls(), time.perf_counter()
         trial.start(config, context)
-        trial.epoch()
+        reported = trial.epoch()
         seconds = time.perf_counter() - began
+        lacking = cls.describe_store(context.store).unavailable
+        try:
+            read_metrics(reported, declared=[m for m in cls.metrics if m not in lacking])
+        except MetricError as error:
+            raise BadInputError(f"{cls.__module__}:{cls.__qualname__}: {error}") from error
         state, result = context.work / "state", context.work / "result"
         state.mkdir(parents=True)
         trial.save(state)
@@ -384,6 +399,10 @@ class Trainable(Protocol):
 
     def epoch(self) -> Mapping[str, float]:
         """Train one epoch, validate, and return every metric of `metrics` that the store allows.
+
+        The values are real numbers: floats, NumPy's scalars, or arrays and tensors without
+        dimensions. Further metrics may be among them. The names `trial`, `epoch` and `seconds`, and
+        those that begin with `best/`, `time/`, `system/` or `baseline/`, are the platform's own.
 
         `context.progress` may raise an exception between two steps. The platform calls `save` then,
         and after a `load`, in this process or on another node, the epoch goes on from that step.
@@ -452,6 +471,14 @@ class Trainable(Protocol):
                 takes is not installed.
         """
         raise BadInputError(f"{exported}: {cls.__name__} cannot be exported as one program")
+
+
+def is_reusable(trainable: type[Trainable]) -> bool:
+    """Return whether a class itself declares `Trainable.reusable`.
+
+    It is not inherited: a subclass may keep what the class above it does not.
+    """
+    return bool(vars(trainable).get("reusable", False))
 
 
 def _bytes_below(folder: Path) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
@@ -118,3 +119,25 @@ def test_what_is_no_exported_model_is_refused(damage: str, tmp_path: Path) -> No
 
     with pytest.raises(BadInputError, match="export the trial again"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    exported(LIFTING, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = value
+    save_file(weights, file)
+
+    with pytest.raises(BadInputError, match=rf"1 numbers of {name} are not finite"):
+        load_model(tmp_path / "model")
+
+
+def test_facts_that_are_nested_without_end_are_refused_in_one_line(tmp_path: Path) -> None:
+    exported(LIFTING, tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text("[" * 100_000)
+
+    with pytest.raises(BadInputError, match="not an exported selfpose model") as raised:
+        load_model(tmp_path / "model")
+    assert "\n" not in str(raised.value)

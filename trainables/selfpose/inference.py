@@ -237,20 +237,30 @@ def export_model(
         facts_file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError for weights with a number that is not finite."""
+    for name, weight in weights.items():
+        wrong = int((~torch.isfinite(weight)).sum())
+        if wrong:
+            raise ValueError(f"{wrong} numbers of {name} are not finite")
+
+
 def load_model(exported: Path) -> PosePredictor:
     """Load what `export_model` wrote.
 
     Raises:
-        BadInputError: the folder holds no such model.
+        BadInputError: the folder holds no such model, or its weights are not finite.
     """
     try:
         facts = json.loads((exported / _FACTS).read_text(encoding="utf-8"))
         config = SelfPoseConfig.model_validate(facts["config"])
         model = build_model(config, LAYOUTS[facts["layout"]], h=float(facts["h"]))
-        model.load_state_dict(load_file(exported / _WEIGHTS))
+        weights = load_file(exported / _WEIGHTS)
+        _check_finite({**weights, "h": torch.tensor(model.h)})
+        model.load_state_dict(weights)
         trained_on = {str(k): str(v) for k, v in facts.get("trained_on", {}).items()}
     except (
-        *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError),
         SafetensorError,
     ) as error:
         reason = str(error).splitlines()[0]

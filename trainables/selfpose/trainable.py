@@ -42,6 +42,7 @@ class SelfPose:
     """Self-supervised 3D human pose from unlabelled images and unpaired 2D poses."""
 
     parallel: ClassVar[bool] = True
+    reusable: ClassVar[bool] = True
     config_model: ClassVar[type[BaseModel]] = SelfPoseConfig
     metrics: ClassVar[Mapping[str, Metric]] = {**METRICS, **_TRAIN_METRICS}
 

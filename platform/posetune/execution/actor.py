@@ -1,4 +1,8 @@
-"""Runs trials on a worker: the Tune class around `TrialRun`, reused from trial to trial."""
+"""Runs trials on a worker: the Tune class around `TrialRun`.
+
+A worker is reused from trial to trial where the trainable declares that it may be. It is put back
+before each; where something cannot be put back, the trial is handed over to a new worker.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ from posetune.signals import take_signals
 from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 from posetune.trial.checkpoints import StorageFullError, log_file
+from posetune.trial.process_state import ProcessState
 from posetune.trial.run import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.trial.stage_lines import StageLines
 
@@ -53,6 +58,8 @@ class TrialActor(tune.Trainable):
         self._hand_over_request: HandOverRequest | None = None
         self._terminated = False
         """Whether a SIGTERM or the driver's stop file has told the trial to stop."""
+        self._before: ProcessState | None = None
+        """What the process was like before its first trial."""
         self._begin(assignment_of(config))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -84,6 +91,7 @@ class TrialActor(tune.Trainable):
 
     def _begin(self, assignment: Assignment) -> None:
         self.cleanup()
+        left = self._before.restore() if self._before is not None else []
         self._log = _write_to(assignment.storage, log_file(assignment.sweep, assignment.trial))
         self._node = ray.get_runtime_context().get_node_id()
         self._hand_over_request = HandOverRequest(
@@ -93,16 +101,22 @@ class TrialActor(tune.Trainable):
         self._handed_over = False
         self._waits_for_storage = False
         """Whether the trial does not stand yet, because storage did not answer."""
-        self._first: Message | None = self._start()
+        self._first: Message | None = self._start_elsewhere(left) if left else self._start()
         """The message that the next step returns instead of training; None once it was returned."""
+
+    def _start_elsewhere(self, left: list[str]) -> Message:
+        """Leave the trial to a new worker, because this one is not as new."""
+        self._handed_over = True
+        return HandedOver(None, f"its worker was replaced: the trial before left {left[0]}")
 
     def _start(self) -> Message:
         """Build the trial, and return what the driver is to know of it."""
         try:
             with take_signals(self._take_sigterm, (signal.SIGTERM,)):
-                trainable = load_trainable(self._assignment.spec.trainable)()
+                trainable = load_trainable(self._assignment.spec.trainable)
+                self._before = self._before or ProcessState()
                 self._run = TrialRun(
-                    trainable,
+                    trainable(),
                     self._assignment,
                     StageLines(self._log),
                     told_to_stop=self._told_to_stop,
@@ -127,7 +141,7 @@ class TrialActor(tune.Trainable):
             first, self._first = self._first, None
             return first
         if self._handed_over or self._run is None:
-            raise RuntimeError("the worker was told to stop (SIGTERM)")
+            raise RuntimeError("the worker was told to stop, or has to be replaced")
         try:
             return Trained(self._run.next_epoch())
         except HandOver:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from posetune.api import BadInputError, Trainable
+from posetune.api import BadInputError, Trainable, is_reusable
 from posetune.execution.driver_context import Data, DriverContext, StopRequest
 from posetune.home import Home
 from posetune.spec.sweep import Resources
@@ -116,6 +116,7 @@ def _tune(context: DriverContext) -> None:
             stopper=SweepStopper(watch.look, context.preemption.is_over),
             trials=context.run.left,
             folder=folder,
+            reuse_workers=is_reusable(context.trainable),
         )
 
 

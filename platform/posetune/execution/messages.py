@@ -66,6 +66,8 @@ class HandedOver:
 
     checkpoint: CheckpointRecord | None
     """The checkpoint of the epoch under way; None where nothing could be saved."""
+    why: str = "told to stop where nothing could be saved"
+    """Why there is none, for the record of an attempt that is excused."""
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ class StudyScheduler(StatelessScheduler):
                 self._preemption.at_work[number] = partial(ray.kill, handle)
                 self._nodes[number] = node
                 return True
-            case HandedOver(checkpoint):
-                self._take_over(number, attempt, checkpoint)
+            case HandedOver(checkpoint, why):
+                self._take_over(number, attempt, checkpoint, why)
                 forgive_next_failure(trial)
                 return not self._preemption.asked
             case Trained(result):
@@ -184,10 +184,12 @@ class StudyScheduler(StatelessScheduler):
         self._context.release(number)
         return goes_on
 
-    def _take_over(self, number: int, attempt: int, checkpoint: CheckpointRecord | None) -> None:
-        """Commit the checkpoint of a worker that was told to stop."""
+    def _take_over(
+        self, number: int, attempt: int, checkpoint: CheckpointRecord | None, why: str
+    ) -> None:
+        """Commit the checkpoint of a worker that was told to stop, or why there is none."""
         if checkpoint is not None:
             self._run.hand_over(number, attempt, checkpoint=checkpoint)
             self._context.release(number)
         else:
-            self._run.excuse(number, attempt, "told to stop where nothing could be saved")
+            self._run.excuse(number, attempt, why)

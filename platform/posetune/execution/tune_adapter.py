@@ -93,17 +93,19 @@ def run_trials(
     stopper: Stopper,
     trials: int,
     folder: tuple[str, Any],
+    reuse_workers: bool = True,
 ) -> None:
     """Turn Tune's loop until the searcher has no more trials or the stopper ends it.
 
     Args:
-        actor: the class of the workers; it is reused from trial to trial.
+        actor: the class of the workers.
         request: what a trial asks of Ray as long as the scheduler says nothing else.
         searcher: hands out the trials.
         scheduler: sees every result first.
         stopper: is asked at every turn of the loop.
         trials: the most that may be handed out.
         folder: a throw-away folder that every node sees, and its pyarrow filesystem.
+        reuse_workers: whether a worker runs one trial after the other; each has its own otherwise.
     """
     keep_keys_off_command_lines()
     path, filesystem = folder
@@ -116,8 +118,8 @@ def run_trials(
             num_samples=trials,
             # The searcher keeps to the room there is. Unset, Tune asks for one trial ahead.
             max_concurrent_trials=trials,
-            # A new process for every trial would import everything again, 4 s each.
-            reuse_actors=True,
+            # A new process for every trial imports everything again, 4 s each.
+            reuse_actors=reuse_workers,
         ),
         run_config=tune.RunConfig(
             name="sweep",

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.promotion.gate import markdown
-from posetune.promotion.models import Version, find_alias, find_number
+from posetune.promotion.models import Version, check_files, find_alias, find_number
 from posetune.promotion.registry import Candidate, check_names
 from posetune.promotion.request import Promotion, Request
 from posetune.tracking.artifacts import upload
@@ -39,8 +39,8 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
         The number of the version that the alias pointed at, and of the one that it points at now.
 
     Raises:
-        BadInputError: there is no such alias or version, the alias pointed at no version before, or
-            MLflow cannot be reached.
+        BadInputError: there is no such alias or version, the alias pointed at no version before,
+            the version's files are not those that were registered, or MLflow cannot be reached.
     """
     check_names(model, alias)
     with mlflow_faults_explained(home), exclusive(home.folder, f"registry-{model}"):
@@ -54,8 +54,10 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
                 f"models:/{model}@{alias}: no version had this alias before version "
                 f"{present.number}; name one with --to"
             )
-        if find_number(client, model, before) is None:
+        version = find_number(client, model, before)
+        if version is None:
             raise BadInputError(f"models:/{model}/{before}: no such version; name one with --to")
+        check_files(home, version)
         patiently(lambda: client.set_registered_model_alias(model, alias, before))
         note = f"{alias} went back to version {before}"
         number = str(present.number)
@@ -76,11 +78,13 @@ class AliasMove:
         """Point the alias at a version.
 
         Raises:
-            BadInputError: the alias moved since the decision began.
+            BadInputError: the alias moved since the decision began, or the version's files are not
+                those that were registered.
         """
         model, alias, number = self.request.model, self.request.alias, str(version.number)
         with exclusive(self.home.folder, f"registry-{model}"):
             self._check_unmoved()
+            check_files(self.home, version)
             if self.champion is not None:
                 self._tag(version, _replaced_tag(alias), str(self.champion.number))
             patiently(lambda: self.client.set_registered_model_alias(model, alias, number))

@@ -18,7 +18,7 @@ from posetune.api import BadInputError, Evaluation, Progress, Trainable, silent
 from posetune.home import Home
 from posetune.promotion.aliases import AliasMove, number_of
 from posetune.promotion.gate import Finalist, judge
-from posetune.promotion.models import Version, fetch_model, find_alias
+from posetune.promotion.models import Version, check_files, fetch_model, find_alias
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
 from posetune.promotion.test_looks import record_opening
@@ -61,9 +61,9 @@ def promote(
 
     Raises:
         BadInputError: there is no such sweep, trial or epoch, none has a value, a checkpoint is
-            not kept, missing or damaged, a name is not allowed, the test data is not the sweep's,
-            the alias moved meanwhile, MLflow cannot be reached, or the folder for the evaluation
-            cannot be written.
+            not kept, missing or damaged, the files of its version are damaged, a name is not
+            allowed, the test data is not the sweep's, the alias moved meanwhile, MLflow cannot be
+            reached, or the folder for the evaluation cannot be written.
     """
     check_names(request.model, request.alias)
     view = read_sweep(database, request.sweep)
@@ -98,6 +98,9 @@ def promote(
         with exclusive(home.folder, f"registry-{request.model}"):
             version = register(client, request.model, candidate, trainable=trainable)
             champion = find_alias(client, request.model, request.alias)
+        # The gate judges the sweep's own checkpoint. What the alias will serve are these files, and
+        # they are looked at before a look at the test split is spent.
+        check_files(home, version)
         registry = AliasMove(client, home, request, champion)
         if number_of(champion) == version.number or request.alias == UNGATED_ALIAS:
             return _without_gate(candidate, version, registry)

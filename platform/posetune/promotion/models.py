@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
 from mlflow import MlflowClient
@@ -17,7 +18,23 @@ from posetune.home import Home
 from posetune.storage.digest import digest_folder
 from posetune.tracking.connection import connect, explain, mlflow_faults_explained, patiently
 
-__all__ = ["Version", "fetch_model", "fetch_uri", "find_alias", "find_number", "to_version"]
+__all__ = [
+    "FILES_DIGEST",
+    "Version",
+    "check_files",
+    "fetch_model",
+    "fetch_uri",
+    "find_alias",
+    "find_number",
+    "to_version",
+]
+
+FILES_DIGEST = "posetune.files_digest"
+"""Tag of a version with the digest of all its files: weights, source and MLmodel. Versions that
+were registered before it existed have the digest of their weights alone."""
+_WEIGHTS_DIGEST = "posetune.model_digest"
+_WEIGHTS = "artifacts/model"
+"""Where the weights are among a version's files."""
 
 _URI = re.compile(r"models:/(?P<model>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -87,7 +104,26 @@ def fetch_model(home: Home, version: Version, folder: Path) -> Path:
     Raises:
         BadInputError: the weights are missing, or differ from those that were registered.
     """
-    uri = f"{version.source.rstrip('/')}/artifacts/model"
+    copied = _download(home, version, _WEIGHTS, folder)
+    _compare(version, digest_folder(copied), version.tags.get(_WEIGHTS_DIGEST))
+    return copied
+
+
+def check_files(home: Home, version: Version) -> None:
+    """Refuse a version whose files are not those that were registered: weights, source, MLmodel.
+
+    Raises:
+        BadInputError: the files are missing, or differ from those that were registered.
+    """
+    with TemporaryDirectory(prefix="posetune-version-") as scratch:
+        copied = _download(home, version, "", Path(scratch))
+        _compare(version, digest_folder(copied / _WEIGHTS), version.tags.get(_WEIGHTS_DIGEST))
+        _compare(version, digest_folder(copied), version.tags.get(FILES_DIGEST))
+
+
+def _download(home: Home, version: Version, part: str, folder: Path) -> Path:
+    """Copy a version's files, or a folder of them, below `folder` and return the copy."""
+    uri = f"{version.source.rstrip('/')}/{part}"
     try:
         copied = patiently(
             lambda: mlflow.artifacts.download_artifacts(
@@ -99,13 +135,15 @@ def fetch_model(home: Home, version: Version, folder: Path) -> Path:
             f"{version.uri}: its files cannot be read ({explain(error)}); if {version.source} is "
             "gone, restore it from a backup or promote another version"
         ) from error
-    found, registered = digest_folder(Path(copied)), version.tags.get("posetune.model_digest")
+    return Path(copied)
+
+
+def _compare(version: Version, found: str, registered: str | None) -> None:
     if registered not in (None, found):
         raise BadInputError(
             f"{version.uri}: its files are damaged: digest {found[:12]}, registered was "
             f"{registered[:12]}; restore {version.source} from a backup"
         )
-    return Path(copied)
 
 
 def _find(ask: Callable[[], ModelVersion]) -> Version | None:

@@ -26,7 +26,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from posetune.api import BadInputError, Trainable
-from posetune.promotion.models import Version, to_version
+from posetune.promotion.models import FILES_DIGEST, Version, to_version
 from posetune.promotion.validation import Measured
 from posetune.storage.digest import digest_folder
 from posetune.study.view import SweepView, TrialView
@@ -180,6 +180,7 @@ def _make_version(
         return found[0] if found else None
 
     patiently(find_model) or make_once(lambda: client.create_registered_model(model), find_model)
+    digest = {key: value for key, value in logged.tags.items() if key == FILES_DIGEST}
 
     def make() -> Version:
         version = client.create_model_version(
@@ -189,7 +190,7 @@ def _make_version(
             source=logged.artifact_location,
             run_id=candidate.run_id,
             model_id=logged.model_id,
-            tags={**candidate.lineage, "posetune.model_id": logged.model_id},
+            tags={**candidate.lineage, **digest, "posetune.model_id": logged.model_id},
             description=candidate.description,
         )
         return to_version(version)
@@ -232,6 +233,8 @@ def _log_model(
     with tempfile.TemporaryDirectory(prefix="posetune-model-") as scratch:
         folder = Path(scratch) / "model"
         _save(folder, candidate, logged, trainable)
+        digest = {FILES_DIGEST: digest_folder(folder)}
+        patiently(lambda: client.set_logged_model_tags(model_id, digest))
         _upload(client, model_id, folder)
     patiently(lambda: client.finalize_logged_model(model_id, "READY"))
     _link_to_run(client, candidate, model_id)
@@ -319,6 +322,13 @@ def _save(
                 model_id=logged.model_id,
             ),
         )
+    # Only now is there a copy of the source, whose digest the loader compares.
+    described = Model.load(str(folder))
+    described.metadata = {
+        **candidate.lineage,
+        "posetune.code_digest": digest_folder(folder / "code"),
+    }
+    described.save(str(folder / "MLmodel"))
 
 
 def _code_paths(trainable: type[Trainable]) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from posetune.api import BadInputError, Predictor, Progress, silent
 from posetune.storage.whole_files import write_whole
@@ -26,6 +29,10 @@ from posetune.storage.whole_files import write_whole
 __all__ = ["PictureCrop", "PicturePoses", "find_pictures", "predict_pictures"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_MOST_PIXELS = 100_000_000
+"""Number of pixels of the largest picture, and of the largest square, that is made: 300 MB."""
+_MOST_BYTES = 500 * 10**6
+"""Size of the largest file that is read."""
 _AT_ONCE = 64
 """Number of pictures in one call of the model."""
 _COLOURS = {"left": "#0072b2", "right": "#e69f00", "middle": "#000000"}
@@ -97,7 +104,7 @@ def find_pictures(given: Iterable[Path]) -> list[Path]:
     """Return the given files, and all files with a picture's suffix below the given folders.
 
     Raises:
-        BadInputError: a path does not exist, or no file was found.
+        BadInputError: a path does not exist or is neither file nor folder, or no file was found.
     """
     found: list[Path] = []
     for path in given:
@@ -105,8 +112,10 @@ def find_pictures(given: Iterable[Path]) -> list[Path]:
             found += sorted(
                 p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
             )
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
+        elif path.exists():
+            raise BadInputError(f"{path}: is a pipe or a device, not a file; name a file or folder")
         else:
             raise BadInputError(f"{path}: no such file or folder")
     if not found:
@@ -142,13 +151,19 @@ def predict_pictures(
         The poses and the skipped files.
 
     Raises:
-        BadInputError: none of the files is a picture, or the folder cannot be written to.
+        BadInputError: none of the files is a picture, the model gives no numbers, or the folder
+            cannot be written to.
     """
     done = PicturePoses()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for images_nss3, read in _batches(files, predictor.image_size, crop=crop, done=done):
             poses_nj3 = predictor(images_nss3)
+            if not np.isfinite(poses_nj3).all():
+                raise BadInputError(
+                    "the model answers with numbers that are not finite, so its weights are "
+                    "damaged; name another model"
+                )
             for image_ss3, pose_j3, facts in zip(images_nss3, poses_nj3, read, strict=True):
                 number = len(done.poses) + 1
                 if draw:
@@ -176,7 +191,7 @@ def _batches(
     read: list[dict[str, Any]] = []
     for file in files:
         try:
-            image_hw3 = _read(file)
+            image_hw3 = _read(file, crop)
             image_ss3, square = _cut(image_hw3, crop, side)
         except BadInputError as error:
             done.skipped.append({"file": str(file), "reason": str(error)})
@@ -191,16 +206,53 @@ def _batches(
         yield np.stack(images), read
 
 
-def _read(file: Path) -> NDArray[np.uint8]:
-    """Return a picture as RGB (H, W, 3), brightness 0 to 255, turned as its EXIF entry says."""
+def _read(file: Path, crop: PictureCrop) -> NDArray[np.uint8]:
+    """Return a picture as RGB (H, W, 3), brightness 0 to 255, turned as its EXIF entry says.
+
+    What the picture and its square take is known from the file's header, and refused before
+    anything is decoded.
+    """
     try:
-        data = np.frombuffer(file.read_bytes(), np.uint8)
-        found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        size = file.stat().st_size
+        if size > _MOST_BYTES:
+            raise BadInputError(f"is {size / 1e6:.0f} MB, more than {_MOST_BYTES / 1e6:.0f}")
+        data = file.read_bytes()
+        width, height = _header_size(data)
+        _check_pixels("its picture", width, height)
+        _, _, side = crop.square(height, width)
+        _check_pixels(f"the square of --crop {crop.how}", side, side)
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except (OSError, cv2.error) as error:
         raise BadInputError(f"cannot be read ({type(error).__name__})") from error
     if found is None:
         raise BadInputError("is not a picture, or is damaged")
     return np.asarray(found[:, :, ::-1], dtype=np.uint8)
+
+
+def _header_size(data: bytes) -> tuple[int, int]:
+    """Return a picture's width and height in pixels, from its header.
+
+    Raises:
+        BadInputError: the bytes are no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a picture that is large, which is refused below
+            with Image.open(io.BytesIO(data)) as picture:
+                return picture.size
+    except Image.DecompressionBombError:
+        raise BadInputError(
+            f"its picture has more than {_MOST_PIXELS / 1e6:.0f} million px"
+        ) from None
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        raise BadInputError("is no picture, or a damaged one") from error
+
+
+def _check_pixels(what: str, width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise BadInputError(
+            f"{what} has {width}x{height} px, more than {_MOST_PIXELS / 1e6:.0f} million"
+        )
 
 
 def _cut(

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from posetune.api import BadInputError, Trainable
+from posetune.metrics import MetricError, check_metric_name
 from posetune.spec.documents import Document, Key, describe_errors, read_document
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.registration import load_trainable
@@ -161,6 +162,16 @@ def _check_against_trainable(
             _check_fields(model, {**spec.fixed, name: corner}, document, section="search")
     if spec.sampler.name == "one_by_one":
         _check_one_by_one(spec, model, document)
+    _check_metrics(spec, trainable, document)
+
+
+def _check_metrics(spec: SweepSpec, trainable: type[Trainable], document: Document) -> None:
+    """Refuse metrics that no trainable may report, and an objective that this one does not."""
+    try:
+        for name in trainable.metrics:
+            check_metric_name(name)
+    except MetricError as error:
+        raise BadInputError(f"{document.at(('trainable',))}: {spec.trainable}: {error}") from error
     metric = trainable.metrics.get(spec.objective.metric)
     if metric is None:
         offered = ", ".join(name for name in trainable.metrics if name.startswith("val/"))

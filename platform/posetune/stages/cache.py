@@ -4,10 +4,13 @@
     stages/<name>/<key>.claim       somebody builds it now; its holder touches it every few seconds
     stages/<name>/<key>.<id>.partial  a product in the making (in a folder; in a bucket, one without
                                       its product.json, which is uploaded last)
+    stages/<name>/<key>.failed/     failed.json: why the product cannot be built
     stages/<name>/<key>.work/       how far a product has come (`stages.work`)
 
-A product is moved to its place when it is finished, so a reader finds all of it or nothing. It is
-verified when it is obtained; a product that does not match its digest is set aside and built again.
+A product is looked at and moved to its place when it is finished, so a reader finds all of it or
+nothing. It is verified when it is obtained; a product that does not match its digest is set aside
+and built again. A stage that fails, or whose product is not finite, is built once: all trials that
+need it fail with the same words.
 """
 
 from __future__ import annotations
@@ -20,18 +23,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posetune.api import Progress, Stage, silent
+from posetune.api import BadInputError, Progress, Stage, TrialFailedError, silent
+from posetune.stages.finite import ProductFaultError, check_product
 from posetune.stages.manifest import FILES, MANIFEST, is_intact, write_manifest
 from posetune.stages.sources import source_digest
 from posetune.stages.work import WORK, KeptWork
 from posetune.storage import Storage
 from posetune.storage.digest import digest_json
 
-__all__ = ["Entry", "Product", "StageCache", "stage_key"]
+__all__ = ["Entry", "Product", "StageCache", "StageFailedError", "stage_key"]
+
+FAILED = ".failed"
+"""What the folder is named with that says why a product cannot be built."""
+_REASON = "failed.json"
 
 FRESH_S = 3600.0
 """Age in seconds below which pruning spares a product, and how far one has come: it may belong to a
 trial that has not reported yet, so the study does not say that it is needed."""
+
+
+class StageFailedError(TrialFailedError):
+    """A shared stage cannot be built; no trial that needs it can train."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,9 @@ class Entry:
     """Name of the stage."""
     key: str
     """Key of the product, see `stage_key`."""
-    state: Literal["whole", "broken", "partial"]
-    """Whether the product is `whole`, was found `broken`, or was left `partial` by its builder."""
+    state: Literal["whole", "broken", "partial", "failed"]
+    """Whether the product is `whole`, was found `broken`, was left `partial` by its builder, or
+    `failed` to be built."""
     place: str
     """Name of the product in storage."""
     bytes: int
@@ -73,9 +86,10 @@ def _entry(storage: Storage, name: str, child: str) -> Entry:
     manifest: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         manifest = json.loads(storage.read(f"{place}/{MANIFEST}"))
-    state: Literal["whole", "broken", "partial"] = "whole" if manifest else "broken"
+    state: Literal["whole", "broken", "partial", "failed"] = "whole" if manifest else "broken"
     if rest:
         state = "broken" if rest.endswith("broken") else "partial"
+        state = "failed" if child.endswith(FAILED) else state
     size, built = storage.measure(place)
     return Entry(
         name=name,
@@ -151,12 +165,17 @@ class StageCache:
         return self.obtain_all([(stage, key)], progress)[stage.name]
 
     def try_obtain(self, stage: Stage, key: str, progress: Progress = silent) -> Product | None:
-        """Return the verified product; build it if nobody has. None while another builds it."""
+        """Return the verified product; build it if nobody has. None while another builds it.
+
+        Raises:
+            StageFailedError: it cannot be built, as was found now or before.
+        """
         place = self.place(stage.name, key)
         if found := self._verified(place):
             return Product(found / FILES, trained=self._is_ours(found))
         with self.storage.claim(f"{place}.claim") as ours:
             if ours and self._verified(place) is None:
+                self._raise_failure(stage, place)
                 self._build(stage, place, progress)
                 if found := self._verified(place):
                     return Product(found / FILES, trained=True)
@@ -244,22 +263,44 @@ class StageCache:
         return bool(self.builder) and manifest.get("builder") == self.builder
 
     def _build(self, stage: Stage, place: str, progress: Progress) -> None:
-        with self.storage.writing(place, last=MANIFEST) as partial:
-            files = partial / FILES
-            files.mkdir()
-            started = time.monotonic()
-            stage.build(
-                files,
-                lambda done, total, note="": progress(done, total, f"stage {stage.name} {note}"),
-                KeptWork(self.storage, f"{place}{WORK}"),
-            )
-            write_manifest(
-                partial,
-                name=stage.name,
-                reads=dict(stage.reads),
-                seed=stage.seed,
-                builder=self.builder,
-                seconds=round(time.monotonic() - started, 3),
-            )
+        try:
+            with self.storage.writing(place, last=MANIFEST) as partial:
+                self._write(stage, partial, KeptWork(self.storage, f"{place}{WORK}"), progress)
+        except (TrialFailedError, BadInputError, ProductFaultError) as error:
+            with self.storage.writing(f"{place}{FAILED}") as failed:
+                (failed / _REASON).write_text(json.dumps(str(error)), encoding="utf-8")
+            self._raise_failure(stage, place)
         with contextlib.suppress(OSError):  # remains, then: pruning deletes them
             self.storage.remove(f"{place}{WORK}")
+
+    def _write(self, stage: Stage, folder: Path, work: KeptWork, progress: Progress) -> None:
+        """Build a product into a folder, look at it, and write what it is beside it."""
+        files = folder / FILES
+        files.mkdir()
+        started = time.monotonic()
+        stage.build(
+            files,
+            lambda done, total, note="": progress(done, total, f"stage {stage.name} {note}"),
+            work,
+        )
+        check_product(files)
+        write_manifest(
+            folder,
+            name=stage.name,
+            reads=dict(stage.reads),
+            seed=stage.seed,
+            builder=self.builder,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _raise_failure(self, stage: Stage, place: str) -> None:
+        """Raise what a builder of the product found before; nothing if it can be built.
+
+        The key holds all that the product depends on, so it would fail again.
+        """
+        found = self.storage.read(f"{place}{FAILED}/{_REASON}")
+        if found:
+            raise StageFailedError(
+                f"stage {stage.name} cannot be built: {json.loads(found)}. All trials that need it "
+                "fail; it is built again after posetune stages --prune"
+            )

@@ -164,7 +164,10 @@ class Decider:
         """Return the end that a trial's last report decided: COMPLETE or PRUNED."""
         trial, spec = self._state.trials[number], self._state.spec
         if trial.decision == Decision.PRUNE:
-            return self._end(trial, TrialState.PRUNED, f"cut by ASHA at epoch {trial.epoch}")
+            why = f"cut by ASHA at epoch {trial.epoch}"
+            if trial.value is None:
+                why += f", where {spec.objective.metric} was not a number"
+            return self._end(trial, TrialState.PRUNED, why)
         if trial.value is None:
             reason = f"{spec.objective.metric} was not a number"
             return self._end(trial, TrialState.FAILED, reason)

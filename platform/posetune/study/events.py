@@ -25,6 +25,7 @@ from posetune.study.states import TrialState
 __all__ = [
     "BEST_COUNTS_SINCE",
     "COLUMNS",
+    "NAN_IS_CUT_SINCE",
     "SEMANTICS",
     "AttemptBegun",
     "AttemptExcused",
@@ -49,7 +50,7 @@ __all__ = [
     "kind_of",
 ]
 
-SEMANTICS = 2
+SEMANTICS = 3
 """The rules of sampler, rungs, ranking and budget that a sweep begins with today.
 
 Raise it with every change of a default that would make a sweep that is under way choose otherwise,
@@ -58,6 +59,9 @@ and let the code that changed ask `SweepState.semantics` which rules a sweep was
 BEST_COUNTS_SINCE = 2
 """From these rules on the best epoch of a trial counts and its checkpoint is kept; before, the last
 one counted, and nothing was kept of a trial that was cut or failed."""
+NAN_IS_CUT_SINCE = 3
+"""From these rules on a trial whose objective is not a number at a rung is cut there; before, it
+trained to its last epoch."""
 
 
 # -- the sweep as a whole ------------------------------------------------------------------------

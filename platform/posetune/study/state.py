@@ -117,6 +117,7 @@ class SweepState:
 
     def _sweep_started(self, event: events.SweepStarted) -> None:
         self.semantics = event.semantics
+        self.rungs.cuts_nan = event.semantics >= events.NAN_IS_CUT_SINCE
         if not self.keeps_best:
             self.spec = self.spec.selecting("last")
         self.prior, self.notes = event.prior, event.notes

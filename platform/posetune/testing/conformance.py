@@ -12,20 +12,25 @@ Subclass `TrainableConformance` in a test module and give the trainable and a st
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from posetune.api import Trainable, TrialContext
+from posetune.api import Trainable, TrialContext, is_reusable
 from posetune.spec.loading import configure
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
+from posetune.testing.reuse import LEFT_FILE, LEFT_THREAD, Request
 
 __all__ = ["TrainableConformance"]
 
@@ -44,6 +49,23 @@ class _Calls:
         if self.made == self.until:
             raise _BrokenOffError
         self.made += 1
+
+
+def _run_in_a_process(request: Request, folder: Path) -> dict[str, Any]:
+    """Run a trial in a new process, and return what it came to."""
+    file = folder / "request.json"
+    file.write_text(json.dumps(asdict(request)), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-m", "posetune.testing.reuse", str(file)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    # As text, in which NaN equals NaN.
+    outcome: dict[str, Any] = json.loads(ended.stdout, parse_constant=str)
+    return outcome
 
 
 class TrainableConformance:
@@ -153,6 +175,37 @@ class TrainableConformance:
         """Two trials with one seed must report the same, so that a trial can be reproduced."""
         first, second = (dict(self.begin(config, context).epoch()) for _ in range(2))
         assert first == second
+
+    @pytest.mark.slow
+    def test_a_trial_in_a_reused_process_is_as_in_a_new_one(
+        self, store: Path, products: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """A trial after another one, which changed all that a process keeps, must change no bit.
+
+        It holds for classes that declare `reusable`; others never share a process.
+        """
+        if not is_reusable(self.trainable):
+            pytest.skip("the trainable does not declare that its process may be reused")
+        alone, after = (
+            _run_in_a_process(
+                Request(
+                    trainable=f"{self.trainable.__module__}:{self.trainable.__qualname__}",
+                    fields=self.quick,
+                    store=str(store),
+                    products={name: str(folder) for name, folder in products.items()},
+                    after_another=after_another,
+                ),
+                tmp_path,
+            )
+            for after_another in (False, True)
+        )
+        named = after.pop("left")
+        assert alone.pop("left") == []
+        assert after == alone
+        assert named == [
+            f"a thread {LEFT_THREAD} still runs",
+            f"a file is still open: {LEFT_FILE}",
+        ]
 
     def test_an_exported_model_predicts_centred_poses_of_unit_size(
         self, config: Any, context: TrialContext, tmp_path: Path

@@ -30,6 +30,7 @@ class OnePose(api.Trainable):
     """Moves its one pose towards poses drawn from the training split."""
 
     config_model = OnePoseConfig
+    reusable = True  # it keeps nothing of a trial outside of `self`
     metrics: ClassVar = {"val/error": api.Metric("1", "min", "Mean distance to the poses of val.")}
 
     @classmethod

@@ -138,6 +138,7 @@ class Toy:
 
     config = ToyConfig()
     """The configuration; `start` sets another one."""
+    reusable: ClassVar[bool] = True
     accelerator: ClassVar[Accelerator] = ToyDevice()
     config_model: ClassVar[type[BaseModel]] = ToyConfig
     metrics: ClassVar[Mapping[str, Metric]] = {

@@ -24,6 +24,7 @@ from posetune.spec.loading import configure
 from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
+from posetune.trial.foreign_mlflow import mlflow_refused
 
 __all__ = ["TrialProcesses", "main"]
 
@@ -140,6 +141,7 @@ class _Stop(BaseException):
     """Is raised in every process of a trial that must stop where it is."""
 
 
+@mlflow_refused()
 def main() -> None:
     """Run as a process of rank 1 or higher, until standard input ends."""
     orders: queue.Queue[dict[str, Any]] = queue.Queue()

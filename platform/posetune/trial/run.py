@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from posetune.accelerator import CUDA, Accelerator, processor_threads
-from posetune.api import BadInputError, Progress, Stage, Trainable, TrialContext, silent
+from posetune.api import (
+    BadInputError,
+    Progress,
+    Stage,
+    StoreSummary,
+    Trainable,
+    TrialContext,
+    TrialFailedError,
+    silent,
+)
+from posetune.metrics import MetricError, read_metrics
 from posetune.spec.loading import configure
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Resources, SweepSpec
@@ -31,6 +41,8 @@ from posetune.trial.checkpoints import (
     trial_folder,
     write_checkpoint,
 )
+from posetune.trial.foreign_mlflow import mlflow_refused
+from posetune.trial.process_state import seed_process
 from posetune.trial.processes import TrialProcesses
 
 __all__ = [
@@ -130,6 +142,7 @@ def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str
 class TrialRun:
     """Runs one trial in this process."""
 
+    @mlflow_refused()
     def __init__(
         self,
         trainable: Trainable,
@@ -152,7 +165,9 @@ class TrialRun:
             HandOver: told to stop before anything was trained.
         """
         begun = time.monotonic()
-        store = _open_store(trainable, assignment)
+        store, summary = _open_store(trainable, assignment)
+        self._declared = [m for m in trainable.metrics if m not in summary.unavailable]
+        """The metrics that every trial on this store reports."""
         self.trainable = trainable
         self.assignment = assignment
         self._told_to_stop = told_to_stop
@@ -189,6 +204,7 @@ class TrialRun:
         try:
             if processes > 1:
                 context = self._start_processes(context, progress)
+            seed_process(assignment.seed)
             trainable.start(config, context)
             self._continue()
         except BaseException:
@@ -238,6 +254,7 @@ class TrialRun:
         """Whether the trial has trained all its epochs."""
         return self.epoch >= self.assignment.spec.pruner.max_epochs
 
+    @mlflow_refused()
     def next_epoch(self) -> EpochResult:
         """Train one epoch, validate and checkpoint.
 
@@ -245,12 +262,13 @@ class TrialRun:
             StorageFullError: storage takes no checkpoint now. The epoch is not lost: the next call
                 only tries to write again.
             HandOver: the trial was told to stop; `hand_over` saves what it has.
+            TrialFailedError: the trial cannot go on, or what it reported cannot be taken.
         """
         if self._unwritten is None:
             self._begun = time.monotonic()
             if self._processes is not None:
                 self._processes.tell("epoch")
-            self._unwritten = dict(self.trainable.epoch())
+            self._unwritten = self._read(self.trainable.epoch())
             self.epoch += 1
         record = self._write(last=self.finished)
         metrics, self._unwritten = self._unwritten, None
@@ -258,10 +276,22 @@ class TrialRun:
         peak = self._device.memory().peak if self.assignment.spec.resources.share else 0
         return EpochResult(self.epoch, metrics, seconds, record, peak)
 
+    def _read(self, reported: Any) -> dict[str, float]:
+        """Return the metrics of the epoch that was just trained."""
+        objective = self.assignment.spec.objective.metric
+        try:
+            return read_metrics(
+                reported, declared=self._declared, objective=objective, is_first=self.epoch == 0
+            )
+        except MetricError as error:
+            raise TrialFailedError(f"epoch {self.epoch + 1}: {error}") from error
+
+    @mlflow_refused()
     def conclude(self) -> CheckpointRecord:
         """Write a checkpoint with model and figures, though epochs may be left."""
         return self._write(last=True)
 
+    @mlflow_refused()
     def hand_over(self) -> CheckpointRecord | None:
         """Save the epoch under way where it was broken off; None where there is no space."""
         if self._unwritten is not None:
@@ -293,22 +323,22 @@ class TrialRun:
         self._work.cleanup()
 
 
-def _open_store(trainable: Trainable, assignment: Assignment) -> Path:
-    """Return the store's folder on this node, once it is known to be the sweep's."""
+def _open_store(trainable: Trainable, assignment: Assignment) -> tuple[Path, StoreSummary]:
+    """Return the store's folder on this node and what is in it, if it is the sweep's."""
     store = assignment.store
     try:
         folder = open_folder(store)
-        digest = trainable.describe_store(folder).digest
+        summary = trainable.describe_store(folder)
     except BadInputError as error:
         raise StoreChangedError(
             f"store {store}: cannot be read any more ({error}); put the data back"
         ) from error
-    if digest != assignment.store_digest:
+    if summary.digest != assignment.store_digest:
         raise StoreChangedError(
             f"store {store}: has changed under the running sweep, from digest "
-            f"{assignment.store_digest[:12]} to {digest[:12]}; put the data back"
+            f"{assignment.store_digest[:12]} to {summary.digest[:12]}; put the data back"
         )
-    return folder
+    return folder, summary
 
 
 def _obtain_stages(

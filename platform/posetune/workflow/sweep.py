@@ -10,6 +10,7 @@ from typing import Protocol
 
 from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
+from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.home import Home, check_name
 from posetune.provenance import collect
 from posetune.spec.loading import configure, default_params, load_sweep
@@ -34,7 +35,12 @@ class Onlooker(Protocol):
     """Is told how a sweep begins and goes on, to show it to a person."""
 
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
-        """Is called when the sweep was opened; `notes` say what it learns from other sweeps."""
+        """Is called when the sweep was opened.
+
+        Args:
+            run: the sweep.
+            notes: what it learns from other sweeps, and what a person may not expect of it.
+        """
 
     def watching(
         self, run: SweepRun, forecaster: Forecaster, storage: Storage
@@ -122,7 +128,7 @@ def run_sweep(
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)
     shown = onlooker or _Nobody()
-    shown.begins(run, run.state.notes)
+    shown.begins(run, [*run.state.notes, *warn_of_no_rungs(run.spec)])
     forecaster = Forecaster()
     tracker = Tracker(database, name, resolved, announce=shown.page, forecaster=forecaster)
     if tracking:

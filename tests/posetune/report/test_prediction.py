@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -112,3 +116,52 @@ def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
         find_pictures([tmp_path])
     with pytest.raises(BadInputError, match="no such file or folder"):
         find_pictures([tmp_path / "none"])
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG file of one colour that says how large it is, with hardly any data."""
+    rows = zlib.compress(b"\0" * (1 + width // 8) * min(height, 10))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", rows)]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in [*parts, (b"IEND", b"")]
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "crop", "said"),
+    [
+        (60_000, 1, "pad", r"the square of --crop pad has 60000x60000 px, more than 100 million"),
+        (8, 8, "0,0,60000", r"the square of --crop box has 60000x60000 px"),
+        (60_000, 60_000, "center", "its picture has (more than|60000x60000 px)"),
+    ],
+)
+def test_a_small_file_that_asks_for_much_memory_is_refused_by_its_header(
+    tmp_path: Path, width: int, height: int, crop: str, said: str
+) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_header(width, height))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadInputError, match=rf"none of 1 files is a picture: .*{said}"):
+        predict_pictures(
+            [tmp_path / "bomb.png"], Seeing(), tmp_path / "out", crop=PictureCrop.parse(crop)
+        )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 300_000  # KB
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadInputError, match=r"pipe.png: is a pipe or a device, not a file"):
+        find_pictures([tmp_path / "pipe.png"])
+    with pytest.raises(BadInputError, match="no picture in"):
+        find_pictures([tmp_path])
+
+
+def test_a_model_that_answers_with_nan_is_refused(tmp_path: Path) -> None:
+    class Damaged(Seeing):
+        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return super().__call__(images) * np.float32(np.nan)
+
+    file = picture(tmp_path / "a.png", 16, 16)
+    with pytest.raises(BadInputError, match="its weights are damaged"):
+        predict_pictures([file], Damaged(), tmp_path / "out", crop=PictureCrop())

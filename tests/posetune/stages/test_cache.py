@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from posetune.api import Progress, Stage, StageWork
+from posetune.api import Progress, Stage, StageWork, TrialFailedError
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import CLAIM_S, open_storage
 
@@ -89,6 +92,53 @@ def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path: Path) ->
         cache.obtain(Stage("flow", {}, [], 0, fail), "k")
     assert list((tmp_path / "stages" / "flow").iterdir()) == []
     assert cache.obtain(stage(tmp_path / "count"), "k").trained
+
+
+Build = Callable[[Path, Progress, StageWork], None]
+
+
+def fail(folder: Path, progress: Progress, work: StageWork) -> None:
+    raise TrialFailedError("the flow diverged at step 300")
+
+
+def write_nan(folder: Path, progress: Progress, work: StageWork) -> None:
+    save_file({"weight": np.array([1.0, np.nan, np.inf])}, folder / "flow.safetensors")
+
+
+def write_half(folder: Path, progress: Progress, work: StageWork) -> None:
+    (folder / "flow.safetensors").write_bytes(b"\x10" + 7 * b"\0" + b"{")
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (fail, "the flow diverged at step 300"),
+        (write_nan, "flow.safetensors: 2 numbers of weight are not finite"),
+        (write_half, "flow.safetensors: cannot be read"),
+    ],
+)
+def test_a_stage_that_cannot_be_built_is_built_once_for_all_its_trials(
+    tmp_path: Path, build: Build, why: str
+) -> None:
+    counter = tmp_path / "count"
+
+    def build_and_count(folder: Path, progress: Progress, work: StageWork) -> None:
+        with counter.open("a") as file:
+            file.write("x\n")
+        build(folder, progress, work)
+
+    failing = Stage("flow", {}, [], 0, build_and_count)
+    said = []
+    for trial in range(3):
+        cache = StageCache(open_storage(tmp_path), f"sweep/{trial}")
+        with pytest.raises(TrialFailedError, match=f"stage flow cannot be built: {why}") as raised:
+            cache.obtain(failing, "k")
+        said.append(str(raised.value))
+    assert built(counter) == 1
+    assert len(set(said)) == 1
+    assert [(entry.key, entry.state) for entry in cache.entries()] == [("k", "failed")]
+    cache.prune(set())
+    assert cache.obtain(stage(counter), "k").trained, "it is built again after pruning"
 
 
 BUILDER = """

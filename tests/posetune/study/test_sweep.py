@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, update
 from support.simulated_driver import drive, outcome
 from support.simulated_driver import simulated_opening as opening
 
@@ -257,6 +258,34 @@ def test_a_trial_without_a_number_fails(database: Database) -> None:
     run.finish(0)
     run.lease.release()
     assert read_sweep(database, "s").trials[0].state == "FAILED"
+
+
+@pytest.mark.parametrize(("semantics", "said"), [(2, "continue"), (3, "prune")])
+def test_a_trial_without_a_number_at_a_rung_is_cut_unless_its_sweep_began_before(
+    database: Database, semantics: int, said: str
+) -> None:
+    SweepRun(database, opening(pruner={"max_epochs": 9})).lease.release()
+
+    def begin_with(connection: Connection) -> None:
+        table = schema.event
+        began = update(table).where(table.c.kind == "sweep_started")
+        connection.execute(began.values(data={"semantics": semantics}))
+
+    database.write(begin_with)
+    run = SweepRun(database, opening(pruner={"max_epochs": 9}))
+    trial = run.next_trial()
+    assert trial is not None
+    attempt = run.begin_attempt(0)
+    decision = run.report(
+        0, attempt.number, epoch=1, metrics={"loss": float("nan")}, seconds=1.0, checkpoint=None
+    )
+    assert decision == said
+    if said == "prune":
+        run.finish(0)
+        assert trial.state == "PRUNED"
+        assert trial.reason == "cut by ASHA at epoch 1, where loss was not a number"
+        assert run.next_trial() is not None  # the sampler has heard of the trial
+    run.lease.release()
 
 
 def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from posetune.api import Progress, Stage, StageWork, TrialContext
+from posetune.api import Progress, Stage, StageWork, TrialContext, TrialFailedError
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
@@ -190,3 +192,53 @@ def test_a_trial_of_a_sweep_that_is_continued_stands_on_the_product_it_began_wit
         assert TrialRun(Toy(), asked).started.stages["floor"].key == of_today
     both = dataclasses.replace(assignment, stage_keys={"floor": ("before", of_today)})
     assert TrialRun(Toy(), both).started.stages["floor"].key == of_today
+
+
+class Reporting(Toy):
+    """Reports what a test says instead of its error; None leaves it out."""
+
+    error: Any = None
+
+    def epoch(self) -> dict[str, Any]:
+        reported = {**super().epoch(), "val/error_mm": self.error}
+        return {name: value for name, value in reported.items() if value is not None}
+
+
+def test_a_metric_of_numpy_or_torch_arrives_as_a_float(assignment: Assignment) -> None:
+    trainable = Reporting()
+    trainable.error = np.float32(0.5)
+
+    metrics = TrialRun(trainable, assignment).next_epoch().metrics
+
+    assert metrics["val/error_mm"] == 0.5
+    assert {type(value) for value in metrics.values()} == {float}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, r"epoch 1: epoch\(\) did not report val/error_mm; it reported train/step\. .*"),
+        (np.ones(2), r"epoch 1: metric 'val/error_mm' is a numpy.ndarray of shape \(2,\); .*"),
+    ],
+)
+def test_a_metric_that_is_missing_or_no_number_fails_the_trial_in_one_line(
+    assignment: Assignment, error: Any, said: str
+) -> None:
+    trainable = Reporting()
+    trainable.error = error
+
+    with pytest.raises(TrialFailedError) as raised:
+        TrialRun(trainable, assignment).next_epoch()
+    assert re.fullmatch(said, str(raised.value))
+
+
+def test_a_trainable_that_logs_to_mlflow_fails_in_one_line(assignment: Assignment) -> None:
+    class Logging(Toy):
+        def epoch(self) -> dict[str, Any]:
+            import mlflow
+
+            mlflow.log_metric("mine", 1.0)
+            return dict(super().epoch())
+
+    with pytest.raises(TrialFailedError, match=r"calls MLflow itself \(mlflow.log_metric\)"):
+        TrialRun(Logging(), assignment).next_epoch()

@@ -41,7 +41,7 @@ def _metadata(size: int, shards: dict[str, tuple[Shard, ...]]) -> Metadata:
         image_size=size,
         activities=("Walking",),
         subjects=("s",),
-        motions=("m",),
+        motions=tuple(f"m{i}" for i in range(SHARD_ROWS + 10)),
         licence="none",
         seed=0,
         made_from={},

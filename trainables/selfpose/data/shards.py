@@ -1,7 +1,9 @@
 """Writes and maps the files that hold a store's rows: Arrow IPC, uncompressed, one record batch.
 
-A column is an array with an entry for each row of the file, or `Blobs`: byte strings of any length,
-such as JPEG files. When a file is read, both are views of the mapped memory.
+What is mapped is held against what the store's metadata says: which columns, of which type and
+width, and how many rows. A column is an array with an entry for each row of the file, or `Blobs`:
+byte strings of any length, such as JPEG files. When a file is read, both are views of the mapped
+memory.
 Shape letters: N rows.
 """
 
@@ -12,20 +14,22 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from posetune.api import BadInputError
 from selfpose.whole_files import writing_whole
 
 __all__ = [
+    "SHARD_ROWS",
     "Blobs",
     "Column",
     "Columns",
+    "Form",
     "Shard",
     "column_bytes",
     "join_columns",
@@ -62,19 +66,45 @@ Columns = Mapping[str, Column]
 """Columns of a file by name; all have the same rows."""
 
 
+SHARD_ROWS = 4096
+"""Number of rows in each file of a split, except the last."""
+
+
 class Shard(BaseModel):
     """Describes one file of a split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: str
-    """Path of the file inside the store, with forward slashes."""
-    rows: int
+    file: str = Field(pattern=r"^[a-z]{1,32}/[0-9]{1,9}\.arrow$")
+    """Path of the file inside the store: the split and a number."""
+    rows: int = Field(ge=1, le=SHARD_ROWS)
     """Number of rows in the file."""
-    size: int
+    size: int = Field(ge=1)
     """Size of the file in bytes."""
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the file."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a column must be."""
+
+    kind: Literal["bytes", "floats", "integers", "files"]
+    """`bytes` of one length, `floats` of one number, one `integers` a row, or whole `files`."""
+    width: int = 1
+    """Number of bytes or floats in a row; 1 where the kind has none."""
+
+    def fits(self, found: pa.DataType) -> bool:
+        """Return whether a type of Arrow's is of this form."""
+        if self.kind == "floats":
+            is_list = pa.types.is_fixed_size_list(found)
+            return is_list and found.list_size == self.width and found.value_type == pa.float32()
+        wanted = {
+            "bytes": pa.binary(self.width),
+            "integers": pa.int32(),
+            "files": pa.binary(),
+        }
+        return bool(found == wanted[self.kind])
 
 
 def write_shard(root: Path, file: str, columns: Columns) -> Shard:
@@ -101,24 +131,45 @@ def write_shard(root: Path, file: str, columns: Columns) -> Shard:
     return Shard(file=file, rows=len(batch), size=hashing.size, sha256=hashing.sha256.hexdigest())
 
 
-def map_shard(path: Path, shard: Shard) -> Columns:
+def map_shard(path: Path, shard: Shard, forms: Mapping[str, Form]) -> Columns:
     """Return the columns of a file as views of its mapped memory.
 
     Args:
         path: the file.
         shard: the file's description in the metadata.
+        forms: what each column must be, by name; the file may lack some.
 
     Raises:
-        BadInputError: the file is damaged, or has another number of rows than the metadata say.
+        BadInputError: the file is damaged, or its columns or rows are not those that the metadata
+            say.
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        _check_schema(reader.schema, forms)
+        if reader.num_record_batches != 1:
+            raise ValueError(f"{reader.num_record_batches} parts instead of 1")
         batch = reader.get_batch(0)
         if len(batch) != shard.rows:
             raise ValueError(f"{len(batch)} rows instead of {shard.rows}")
+        batch.validate(full=True)  # every buffer is as long, and every string ends, as it must
+        empty = [name for name in batch.schema.names if batch.column(name).null_count]
+        if empty:
+            raise ValueError(f"column {empty[0]} has rows without a value")
         return {name: _from_arrow(batch.column(name)) for name in batch.schema.names}
     except (OSError, ValueError, IndexError) as error:  # Arrow's errors derive from these
         raise BadInputError(f"{path}: damaged ({error}); import the data again") from None
+
+
+def _check_schema(schema: pa.Schema, forms: Mapping[str, Form]) -> None:
+    if len(set(schema.names)) != len(schema.names):
+        raise ValueError("two columns of one name")
+    for field in schema:
+        form = forms.get(field.name)
+        if form is None:
+            raise ValueError(f"column {field.name[:40]!r}, which no such split has")
+        if not form.fits(field.type):
+            wide = f" of {form.width}" if form.width > 1 else ""
+            raise ValueError(f"column {field.name} is {field.type}, must be {form.kind}{wide}")
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:

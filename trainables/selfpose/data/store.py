@@ -5,8 +5,10 @@ On disk a store is a folder:
     skipped.csv             what the import left out, and why
     train/00000.arrow       Arrow IPC, uncompressed, one record batch of up to 4,096 rows
     prior/... val/... test/...
-`open_store` reads metadata only; pictures are taken from the mapped files, so all processes of
-a node share one page cache. The split `prior` holds 2D poses and their motions, nothing else.
+`open_store` reads metadata only, and trusts neither them nor the files: both are held against
+`Metadata`, the joint layout and each other before anything is mapped. Pictures are taken from the
+mapped files, so all processes of a node share one page cache. The split `prior` holds 2D poses and
+their motions, nothing else.
 Other splits hold what the data has: a column that is not there is refused when it is asked for.
 
 Frames and units: 2D joints in crop coordinates [-1, 1], 3D joints in camera axes (x right,
@@ -20,15 +22,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from posetune.api import BadInputError
 from selfpose.data.pictures.encodings import Encoding, decode_image, decode_mask
-from selfpose.data.shards import Blobs, Column, Columns, Shard, map_shard
+from selfpose.data.shards import SHARD_ROWS, Blobs, Column, Columns, Form, Shard, map_shard
 from selfpose.method.skeleton import LAYOUTS, Layout
 from selfpose.whole_files import write_whole
 
@@ -48,11 +50,13 @@ __all__ = [
 VERSION = 2
 """Version of the files' form. It changes with the form, and other versions are refused."""
 
-SHARD_ROWS = 4096
-"""Number of rows in each file of a split, except the last."""
 SPLITS = ("train", "prior", "val", "test")
 """Names of the splits: images to train on, 2D poses of other motions, validation and test."""
 METADATA_FILE = "metadata.json"
+_METADATA_BYTES = 256 * 1024**2
+"""Size of the largest file of metadata that is read."""
+_Name = Annotated[str, Field(max_length=1000)]
+_Text = Annotated[str, Field(max_length=100_000)]
 SKIPPED_FILE = "skipped.csv"
 
 
@@ -63,25 +67,25 @@ class Metadata(BaseModel):
 
     version: Literal[2] = 2
     """Version of the files' form."""
-    format: str
+    format: _Name
     """Name of the importer that made the store."""
-    layout: str
+    layout: _Name
     """Name of the joint layout."""
-    joints: tuple[str, ...]
+    joints: tuple[_Name, ...]
     """Names of the joints, in the order of the columns."""
     limbs: tuple[tuple[int, int], ...]
     """Child and parent joint index of each limb."""
-    image_size: int
+    image_size: int = Field(ge=1, le=4096)
     """Side of the images in pixels."""
-    activities: tuple[str, ...]
+    activities: tuple[_Name, ...]
     """Names of the activities, which the column `activity` numbers from 0."""
-    subjects: tuple[str, ...]
+    subjects: tuple[_Name, ...]
     """Names of the subjects, which the column `subject` numbers from 0."""
-    motions: tuple[str, ...]
+    motions: tuple[_Name, ...]
     """Names of the motions, which the column `motion` numbers from 0."""
     units: str = "joints_2d: crop [-1, 1]; joints_3d: mm, camera axes (x right, y down, z away)"
     """Units and frames of the joints, in words."""
-    licence: str
+    licence: _Text
     """Licence of the data, in words."""
     seed: int
     """Seed of the import."""
@@ -98,6 +102,44 @@ class Metadata(BaseModel):
     shards: Mapping[str, tuple[Shard, ...]]
     """Files of each split, in the order of their rows."""
 
+    @model_validator(mode="after")
+    def _files_are_those_of_their_split(self) -> Metadata:
+        for split, shards in self.shards.items():
+            if split not in SPLITS:
+                raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLITS)}")
+            for shard in shards:
+                if shard.file.partition("/")[0] != split:
+                    raise ValueError(f"{shard.file} is no file of split {split}")
+        return self
+
+    def forms(self, split: str) -> dict[str, Form]:
+        """Return what each column of a split must be, by name."""
+        joints, pixels = len(self.joints), self.image_size**2
+        forms = {"joints_2d": Form("floats", 2 * joints), "motion": Form("integers")}
+        if split == "prior":
+            return forms
+        is_raw = self.encoding == "raw"
+        return {
+            **forms,
+            "joints_3d": Form("floats", 3 * joints),
+            "image": Form("bytes", 3 * pixels) if is_raw else Form("files"),
+            "mask": Form("bytes", pixels) if is_raw else Form("files"),
+            **{name: Form("integers") for name in ("activity", "subject", "camera", "frame")},
+        }
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Number of names of each column that holds indices, by the column's name."""
+        return {
+            "activity": len(self.activities),
+            "subject": len(self.subjects),
+            "motion": len(self.motions),
+        }
+
+
+_Decoder = Callable[[NDArray[np.uint8], tuple[int, ...]], NDArray[np.uint8]]
+"""Decodes a picture file's bytes to a picture of a shape, which is looked at before."""
+
 
 class Split:
     """Gives the columns and pictures of one split; row i is the same row in every column.
@@ -107,19 +149,20 @@ class Split:
     `BadInputError` if the split does not have the column or its files are damaged.
     """
 
-    def __init__(self, root: Path, name: str, *, shards: tuple[Shard, ...], image_size: int):
+    def __init__(self, root: Path, name: str, metadata: Metadata):
         """Prepare to read a split.
 
         Args:
             root: the store's folder.
             name: name of the split.
-            shards: the split's files.
-            image_size: side S of the images in pixels.
+            metadata: what the store says of itself.
         """
         self.name = name
         self._root = root
-        self._shards = shards
-        self._size = image_size
+        self._shards = metadata.shards[name]
+        self._size = metadata.image_size
+        self._forms = metadata.forms(name)
+        self._limits = metadata.limits
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self._shards)
@@ -195,7 +238,7 @@ class Split:
 
     @functools.cached_property
     def _mapped(self) -> list[Columns]:
-        return [map_shard(self._root / shard.file, shard) for shard in self._shards]
+        return [map_shard(_inside(self._root, shard), shard, self._forms) for shard in self._shards]
 
     def _holds(self, name: str) -> bool:
         return bool(self._mapped) and name in self._mapped[0]
@@ -203,11 +246,28 @@ class Split:
     def _parts(self, name: str) -> list[Column]:
         if not self._holds(name):
             raise BadInputError(f"{self._root}: split {self.name} holds no {name}")
+        for shard, columns in zip(self._shards, self._mapped, strict=True):
+            if name not in columns:
+                raise BadInputError(
+                    f"{self._root / shard.file}: damaged (it lacks the column {name}); import the "
+                    "data again"
+                )
         return [columns[name] for columns in self._mapped]
 
     def _column(self, name: str) -> NDArray[Any]:
         parts = [part for part in self._parts(name) if not isinstance(part, Blobs)]
-        return np.concatenate(parts)
+        values = np.concatenate(parts)
+        if values.dtype.kind == "f":
+            good, wanted = bool(np.isfinite(values).all()), "finite numbers"
+        else:
+            most = self._limits.get(name, np.iinfo(np.int32).max)
+            good, wanted = bool(((values >= 0) & (values < most)).all()), f"within 0..{most - 1}"
+        if not good:
+            raise BadInputError(
+                f"{self._root}: damaged (column {name} of split {self.name} must be {wanted}); "
+                "import the data again"
+            )
+        return values
 
     def _pictures(
         self, name: str, indices: ArrayLike, *, shape: tuple[int, ...]
@@ -218,7 +278,7 @@ class Split:
         for i, (shard, row) in enumerate(places):  # one copy; indexing by arrays would take two
             part = parts[shard]
             pictures[i] = (
-                self._decode(_DECODERS[name], part[row], shard)
+                self._decode(_DECODERS[name], part[row], shard, shape=shape)
                 if isinstance(part, Blobs)
                 else part[row].reshape(shape)
             )
@@ -235,16 +295,16 @@ class Split:
         return list(zip(shard_of.tolist(), rows, strict=True))
 
     def _decode(
-        self, decode: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], file: Any, shard: int
+        self, decode: _Decoder, file: Any, shard: int, *, shape: tuple[int, ...]
     ) -> NDArray[np.uint8]:
         try:
-            return decode(file)
+            return decode(file, shape)
         except ValueError as error:
             path = self._root / self._shards[shard].file
             raise BadInputError(f"{path}: damaged ({error}); import the data again") from None
 
 
-_DECODERS = {"image": decode_image, "mask": decode_mask}
+_DECODERS: Mapping[str, _Decoder] = {"image": decode_image, "mask": decode_mask}
 
 
 class Store:
@@ -263,10 +323,7 @@ class Store:
         self.metadata = metadata
         self.digest = digest
         self.layout = layout
-        self._splits = {
-            name: Split(root, name, shards=shards, image_size=metadata.image_size)
-            for name, shards in metadata.shards.items()
-        }
+        self._splits = {name: Split(root, name, metadata) for name in metadata.shards}
 
     def split(self, name: str) -> Split:
         """Return the split `train`, `prior`, `val` or `test`.
@@ -289,26 +346,87 @@ def open_store(path: Path) -> Store:
     """
     file = path / METADATA_FILE
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        digest = record.pop("digest")
-        _check_version(record.get("version"), path)
-        metadata = Metadata.model_validate(record)
+        text = _read_metadata(file)
+        version = _Version.model_validate_json(text).version
+        if version != VERSION:
+            raise BadInputError(
+                f"{path}: a store of version {version!r:.40}, and this posetune reads version "
+                f"{VERSION}; import the data again"
+            )
+        record = _Record.model_validate_json(text)
     except FileNotFoundError:
         raise BadInputError(_why_no_store(path)) from None
     except BadInputError:
         raise
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInputError(f"{file}: not the metadata of a store: {reason}") from None
-    if digest != store_digest(metadata):
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{file}: not the metadata of a store: {_reason(error)}") from None
+    metadata = Metadata.model_validate(record.model_dump(exclude={"digest"}))
+    if record.digest != store_digest(metadata):
         raise BadInputError(f"{file}: changed since the import; import the data again")
-    if metadata.layout not in LAYOUTS:
+    layout = _layout_of(metadata, file)
+    for shard in (shard for shards in metadata.shards.values() for shard in shards):
+        _check_size(_inside(path, shard), shard)
+    return Store(path, metadata, digest=record.digest, layout=layout)
+
+
+class _Version(BaseModel):
+    """The only field of the metadata that all versions have."""
+
+    version: Any = None
+
+
+class _Record(Metadata):
+    """The metadata as they are written, with their digest."""
+
+    digest: str
+
+
+def _read_metadata(file: Path) -> bytes:
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no file")
+    size = file.stat().st_size
+    if size > _METADATA_BYTES:
+        raise ValueError(f"{size} bytes, more than {_METADATA_BYTES}")
+    return file.read_bytes()
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with the metadata, in one line."""
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        return f"{where}: {fault['msg']}" if where else str(fault["msg"])
+    return str(error).splitlines()[0]
+
+
+def _layout_of(metadata: Metadata, file: Path) -> Layout:
+    """Return the joint layout that the metadata name; refuse another number or order of joints."""
+    layout = LAYOUTS.get(metadata.layout)
+    if layout is None:
         raise BadInputError(
             f"{file}: unknown joint layout {metadata.layout!r}; known are {', '.join(LAYOUTS)}"
         )
-    for shard in (shard for shards in metadata.shards.values() for shard in shards):
-        _check_size(path / shard.file, shard)
-    return Store(path, metadata, digest=digest, layout=LAYOUTS[metadata.layout])
+    if metadata.joints != layout.joints or metadata.limbs != layout.limbs:
+        raise BadInputError(
+            f"{file}: its joints and limbs are not those of the layout {layout.name}; import the "
+            "data again"
+        )
+    return layout
+
+
+def _inside(root: Path, shard: Shard) -> Path:
+    """Return where a file of the store is; refuse one that a link leads to.
+
+    Raises:
+        BadInputError: the file or its folder is a symbolic link.
+    """
+    path = root / shard.file
+    if path.is_symlink() or path.parent.is_symlink():
+        raise BadInputError(
+            f"{path}: is a symbolic link; a store holds its own files. Copy the data, or import "
+            "them again"
+        )
+    return path
 
 
 def store_digest(metadata: Metadata) -> str:
@@ -321,14 +439,6 @@ def write_metadata(folder: Path, metadata: Metadata) -> None:
     """Write a store's metadata and its digest into the store's folder."""
     record = {"digest": store_digest(metadata), **metadata.model_dump(mode="json")}
     write_whole(folder / METADATA_FILE, json.dumps(record, indent=1))
-
-
-def _check_version(version: object, path: Path) -> None:
-    if version != VERSION:
-        raise BadInputError(
-            f"{path}: a store of version {version}, and this posetune reads version {VERSION}; "
-            "import the data again"
-        )
 
 
 def _check_size(path: Path, shard: Shard) -> None:

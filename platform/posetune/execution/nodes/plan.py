@@ -22,9 +22,10 @@ from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import forecast
 from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.search.rungs import rung_epochs
 from posetune.trial.run import require_device
 
-__all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]
+__all__ = ["Plan", "disk_bytes", "measure", "plan_sweep", "warn_of_no_rungs"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,27 @@ def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterato
                 f"stage {name} is distinct for every trial: a searched field changes it, so "
                 "nothing is shared"
             )
+    yield from warn_of_no_rungs(spec)
+    if spec.resources.cpu > (os.cpu_count() or 1):
+        yield (
+            f"resources.cpu: {spec.resources.cpu:g} is more than the {os.cpu_count()} of this "
+            "machine: a sweep is refused here, unless it joins a cluster (--address)"
+        )
     complete = spec.pruner.max_epochs * cost.epoch_s * spec.resources.gpus_or_one / 3600
     if spec.budget.gpu_hours is not None and spec.budget.gpu_hours < complete:
         yield (
             f"budget.gpu_hours: {spec.budget.gpu_hours:g} is less than the {complete:.3g} "
             f"{unit(spec)} of one complete trial"
+        )
+
+
+def warn_of_no_rungs(spec: SweepSpec) -> Iterator[str]:
+    """Return a warning if the pruner of a sweep can never cut a trial."""
+    pruner = spec.pruner
+    if pruner.name != "none" and not rung_epochs(pruner):
+        yield (
+            f"pruner.grace_epochs: {pruner.grace_epochs} is not below max_epochs, "
+            f"{pruner.max_epochs}: no trial is ever compared and cut; lower it, or write name: none"
         )
 
 

@@ -4,7 +4,8 @@ Ray Tune keeps its rungs in memory and loses them with the driver. Here `Rungs.d
 nothing: what it says becomes part of a `Reported` event, and `Rungs.record` takes that in, live as
 in a resume. The decisions are those of Ray's `AsyncHyperBandScheduler` with one
 bracket (a test holds them equal): a report that reaches a rung is compared with the quantile of the
-values that arrived there before it, then recorded; ties go on; not-a-number is never recorded.
+values that arrived there before it, then recorded; ties go on. Not-a-number is never recorded; a
+trial that reports it at a rung is cut, which Ray's does not do.
 
 Of the trials, a random share (`Pruner.audit_share`, drawn by sweep seed and trial) runs on where
 ASHA would cut it, to show what cutting costs. What such a trial reports after that is not recorded
@@ -127,6 +128,8 @@ class Rungs:
         self.audited: dict[int, int] = {}
         """The trials that run on where ASHA would have cut them, and at which epoch."""
         self.max_epochs = pruner.max_epochs
+        self.cuts_nan = True
+        """Whether a trial whose objective is not a number at a rung is cut there."""
         self.quantile = (1 - 1 / pruner.reduction_factor) * 100 / 100  # as rounded as in Ray
         self.sign = -float(objective.sign)
         self.records = {epoch: array("d") for epoch in rung_epochs(pruner)}
@@ -143,7 +146,11 @@ class Rungs:
         if epoch >= self.max_epochs:
             return Verdict(Decision.COMPLETE)
         record = self.records.get(epoch)
-        if value is None or not record or trial in self.audited:
+        if record is None or trial in self.audited:
+            return Verdict(Decision.CONTINUE)
+        if value is None:
+            return Verdict(Decision.PRUNE if self.cuts_nan else Decision.CONTINUE)
+        if not record:
             return Verdict(Decision.CONTINUE)
         if self.sign * value >= interpolate(record, self.quantile):
             return Verdict(Decision.CONTINUE)

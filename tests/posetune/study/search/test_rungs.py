@@ -104,10 +104,13 @@ def test_without_a_pruner_every_trial_runs_its_epochs() -> None:
         assert said == [Decision.CONTINUE, Decision.CONTINUE, Decision.COMPLETE]
 
 
-def test_not_a_number_is_neither_recorded_nor_cut() -> None:
+def test_not_a_number_is_never_recorded_and_cut_at_a_rung_alone() -> None:
     rungs = Rungs(pruner(9), MIN)
-    assert judge(rungs, 0, 1, None) == Decision.CONTINUE
-    assert not rungs.records[1]
+    assert judge(rungs, 0, 1, None) == Decision.PRUNE
+    assert judge(rungs, 1, 1, 5.0) == Decision.CONTINUE
+    assert judge(rungs, 1, 2, None) == Decision.CONTINUE
+    assert judge(rungs, 1, 3, None) == Decision.PRUNE
+    assert {epoch: list(values) for epoch, values in rungs.records.items()} == {1: [-5.0], 3: []}
 
 
 def test_an_audited_trial_runs_on_and_the_others_are_judged_as_if_it_had_been_cut() -> None:

@@ -38,6 +38,7 @@ from selfpose.data.formats.human36m_protocol import (
     describe_protocol,
     split_frames,
 )
+from selfpose.data.hdf5 import UnsafeDatasetError, read_dataset
 from selfpose.data.pictures.foreground import MaskPlace
 from selfpose.data.pictures.photographs import (
     Photographs,
@@ -308,17 +309,18 @@ def _read_arrays(file: Path, options: Human36MOptions) -> _Sequence:
     try:
         with h5py.File(file, "r") as h5:
             names = (*poses, "frame", "camera", "action")
-            arrays = {name: np.asarray(h5[name][()]) for name in names}
+            arrays = {name: read_dataset(h5, name) for name in names}
+            lenses = "intrinsics" if real else "intrinsics-univ"
             intrinsics = {
-                int(camera): np.asarray(values[()], dtype=np.float64).reshape(4)
-                for camera, values in h5.get(
-                    "intrinsics" if real else "intrinsics-univ", {}
-                ).items()
+                int(camera): read_dataset(h5, f"{lenses}/{camera}").astype(np.float64).reshape(4)
+                for camera in h5.get(lenses, {})
             }
     except FileNotFoundError:
         raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
         raise BadAnnotationError(f"not in h36m-fetch's form: {error.args[0]}") from None
+    except UnsafeDatasetError as error:
+        raise BadAnnotationError(str(error)) from None
     except (OSError, RuntimeError, ValueError, TypeError):  # h5py's own
         raise BadAnnotationError("not a readable HDF5 file, or cut off") from None
     for name, values in arrays.items():

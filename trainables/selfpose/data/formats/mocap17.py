@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from posetune.api import BadInputError, Importer, Progress
+from selfpose.data.hdf5 import UnsafeDatasetError, find_dataset
 from selfpose.data.importing import run_import
 from selfpose.data.plausibility import UNITS_MM, Unit
 from selfpose.data.seeding import generator
@@ -163,13 +164,13 @@ def _read_group(
     skipped: list[Skip],
 ) -> Iterator[Motion]:
     """Yield the motions of one group, without rows whose numbers name nothing."""
-    positions = _dataset(h5, f"{group}/positions", file)
+    found = _find(h5, f"{group}/positions", file)
     joints = len(LAYOUT.joints)
-    if positions.ndim != 3 or positions.shape[1:] != (joints, 3) or not len(positions):
+    if found.ndim != 3 or found.shape[1:] != (joints, 3) or not len(found):
         raise BadInputError(
-            f"{file}: {group}/positions has shape {positions.shape}, must be (N, {joints}, 3)"
+            f"{file}: {group}/positions has shape {found.shape}, must be (N, {joints}, 3)"
         )
-    positions = positions.astype(np.float32) * np.float32(unit_mm)
+    positions = np.asarray(found[()]).astype(np.float32) * np.float32(unit_mm)
     columns = {name: _column(h5, group, name, len(positions), file=file) for name in COLUMNS}
     known_n = np.ones(len(positions), dtype=bool)
     for name, count in limits.items():
@@ -193,24 +194,29 @@ def _read_group(
 
 
 def _column(h5: h5py.File, group: str, name: str, rows: int, *, file: Path) -> NDArray[Any]:
-    values = _dataset(h5, f"{group}/{name}", file)
-    if values.shape != (rows,) or not np.issubdtype(values.dtype, np.integer):
+    found = _find(h5, f"{group}/{name}", file)
+    if found.shape != (rows,) or not np.issubdtype(found.dtype, np.integer):
         raise BadInputError(
-            f"{file}: {group}/{name} is {values.dtype} of shape {values.shape}, "
+            f"{file}: {group}/{name} is {found.dtype} of shape {found.shape}, "
             f"must be integers of shape ({rows},)"
         )
-    return values
-
-
-def _dataset(h5: h5py.File, name: str, file: Path) -> NDArray[Any]:
-    found = h5.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise BadInputError(f"{file}: there is no dataset {name}; the file is not in this form")
     return np.asarray(found[()])
 
 
+def _find(h5: h5py.File, name: str, file: Path) -> h5py.Dataset:
+    """Return a dataset, of which nothing is read yet."""
+    try:
+        return find_dataset(h5, name)
+    except KeyError:
+        raise BadInputError(
+            f"{file}: there is no dataset {name}; the file is not in this form"
+        ) from None
+    except UnsafeDatasetError as error:
+        raise BadInputError(f"{file}: {error}") from None
+
+
 def _texts(h5: h5py.File, name: str, file: Path) -> tuple[str, ...]:
-    values = _dataset(h5, name, file)
+    values = np.asarray(_find(h5, name, file)[()])
     return tuple(v.decode() if isinstance(v, bytes) else str(v) for v in values)
 
 

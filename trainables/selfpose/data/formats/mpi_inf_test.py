@@ -28,6 +28,7 @@ from selfpose.data.formats.mpi_inf_protocol import (
     Gathered,
     MpiInf3dhpOptions,
 )
+from selfpose.data.hdf5 import UnsafeDatasetError, read_dataset
 from selfpose.data.pictures.photographs import Photographs
 from selfpose.data.plausibility import UNITS_MM, Checks, Take
 from selfpose.data.sources import BadAnnotationError, Skip
@@ -129,15 +130,17 @@ def _read_arrays(file: Path, pose: str) -> tuple[dict[str, NDArray[Any]], str]:
     try:
         with h5py.File(file, "r") as h5:
             names = ("annot2", pose, "annot3")
-            arrays = {name: np.asarray(h5[name][()]) for name in names}
+            arrays = {name: read_dataset(h5, name) for name in names}
             numbers = {
-                name: np.asarray(h5[name][()]).reshape(-1)
+                name: read_dataset(h5, name).reshape(-1)
                 for name in ("valid_frame", "activity_annotation")
             }
     except FileNotFoundError:
         raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
         raise BadAnnotationError(f"not in the test set's form: {error.args[0]}") from None
+    except UnsafeDatasetError as error:
+        raise BadAnnotationError(str(error)) from None
     except (OSError, RuntimeError, ValueError, TypeError):  # h5py's own
         raise BadAnnotationError("not a readable MATLAB v7.3 file, or cut off") from None
     for name, axes in {"annot2": 2, pose: 3, "annot3": 3}.items():

@@ -15,7 +15,6 @@ axes. Shape letters: F frames, J joints.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from selfpose.data.formats.matlab import NewerMatlabFileError, read_matlab
 from selfpose.data.formats.mpi_inf_protocol import (
     CAMERAS,
     SHORT_VIDEOS,
@@ -49,8 +49,8 @@ DATASET_JOINTS = 28
 """Number of joints in the annotations."""
 DATASET_CAMERAS = 14
 """Number of cameras in the annotations."""
-_OF_DAMAGE = (AttributeError, NameError, ArithmeticError, MemoryError)
-"""What scipy's reader also raises on changed bytes, by faults of its own."""
+_NUMBERS = ("cameras", "frames")
+"""Variables that hold plain numbers; the others have a cell for each camera."""
 WATCHED_STRIDE = 64
 """Distance, in training frames, between the frames that validate when no subject is held out."""
 
@@ -130,29 +130,27 @@ class _Annotations:
 
 
 def _read_annotations(file: Path, options: MpiInf3dhpOptions) -> _Annotations:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     wanted = "univ_annot3" if options.scale == "universal" else "annot3"
     poses = {"annot2": 2, "annot3": 3, wanted: 3}
     try:
-        found = loadmat(str(file), appendmat=False, variable_names=(*poses, "cameras", "frames"))
-        cameras = [int(camera) for camera in found["cameras"].reshape(-1)]
-        frame_f = found["frames"].reshape(-1).astype(np.int64)
+        found = read_matlab(file, (*poses, "cameras", "frames"))
+        numbers = {name: np.concatenate([c.reshape(-1) for c in found[name]]) for name in _NUMBERS}
+        cameras = [int(camera) for camera in numbers["cameras"]]
+        frame_f = numbers["frames"].astype(np.int64)
         joints = {
             name: {
-                camera: np.asarray(cell).reshape(len(cell), -1, axes).astype(np.float32)
-                for camera, cell in zip(cameras, found[name].reshape(-1), strict=True)
+                camera: cell.reshape(len(cell), -1, axes).astype(np.float32)
+                for camera, cell in zip(cameras, found[name], strict=True)
             }
             for name, axes in poses.items()
         }
-    except NotImplementedError:  # scipy raises it for MATLAB v7.3
+    except NewerMatlabFileError:
         raise BadAnnotationError("is a MATLAB v7.3 file; the dataset's own are v5") from None
     except FileNotFoundError:
         raise BadAnnotationError("no such file of annotations") from None
     except KeyError as error:
         raise BadAnnotationError(f"not in the dataset's form: {error.args[0]} is missing") from None
-    except (OSError, ValueError, TypeError, LookupError, zlib.error, MatReadError, *_OF_DAMAGE):
+    except (OSError, ValueError, TypeError, ArithmeticError):
         raise BadAnnotationError("not a readable MATLAB file, or cut off") from None
     for some in joints.values():
         _check_form(some)

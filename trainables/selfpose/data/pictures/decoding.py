@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selfpose.data.pictures.headers import MOST_PIXELS, jpeg_size, picture_size
 from selfpose.data.synthetic.cameras import Crop
 
 __all__ = ["BadPictureError", "cut_crop", "decode_reduced", "read_crop", "read_picture_bytes"]
@@ -49,7 +50,7 @@ def read_crop(
         BadPictureError: there is no such file, it is no picture, or its end is missing.
     """
     data = read_picture_bytes(file)
-    width = _jpeg_size(data)[0]
+    width = jpeg_size(data)[0]
     scale = width / frame_size[0] if width and frame_size else 1.0
     reduction = 1
     while width and reduction < 8 and crop.side_px * scale >= 2 * reduction * size:
@@ -91,8 +92,11 @@ def decode_reduced(data: bytes, reduction: int) -> NDArray[np.uint8]:
         The picture, uint8 (height, width, 3), BGR.
 
     Raises:
-        BadPictureError: the bytes are no picture.
+        BadPictureError: the bytes are no picture, or one of too many pixels.
     """
+    width, height = picture_size(data)
+    if width * height > MOST_PIXELS:
+        raise BadPictureError(f"{width}x{height} px, more than {MOST_PIXELS // 10**6} million")
     # Annotations refer to the pixels as the file has them, so its orientation tag is ignored.
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -131,16 +135,3 @@ def cut_crop(
     to_picture = np.asarray([[step, 0, corner[0]], [0, step, corner[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(picture, to_picture, (size, size), flags=flags), np.uint8)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return a JPEG's width and height from its header; zeros if it is no JPEG."""
-    at = 2
-    while data.startswith(b"\xff\xd8") and at + 9 < len(data) and data[at] == 0xFF:
-        kind = data[at + 1]
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a start-of-frame segment
-            height = int.from_bytes(data[at + 5 : at + 7], "big")
-            width = int.from_bytes(data[at + 7 : at + 9], "big")
-            return width, height
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0, 0

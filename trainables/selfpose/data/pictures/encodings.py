@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selfpose.data.pictures.headers import header_size
 from selfpose.data.shards import Blobs, Columns
 
 __all__ = ["Encoding", "decode_image", "decode_mask", "encode_pictures"]
@@ -20,6 +21,8 @@ __all__ = ["Encoding", "decode_image", "decode_mask", "encode_pictures"]
 Encoding = Literal["raw", "jpeg"]
 """Name of an encoding."""
 
+_HEADER_BYTES = 4096
+"""Bytes in which the size of a picture that we wrote is found."""
 JPEG_QUALITY = 92
 """Quality of JPEG files on OpenCV's scale from 0 to 100."""
 
@@ -43,28 +46,46 @@ def encode_pictures(columns: Columns, *, image_size: int) -> Columns:
     return encoded
 
 
-def decode_image(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def decode_image(file: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return the picture uint8 (S, S, 3), RGB, of a JPEG file's bytes.
 
+    Args:
+        file: the bytes.
+        shape: (S, S, 3), which the file's header must agree with before pixels are decoded.
+
     Raises:
-        ValueError: the bytes are no picture.
+        ValueError: the bytes are no picture, or one of another size.
     """
+    _check_header(file, shape)
     image = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError("an image in the store cannot be decoded as JPEG; import the data again")
     return np.asarray(image, dtype=np.uint8)
 
 
-def decode_mask(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def decode_mask(file: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return the mask uint8 (S, S) of a PNG file's bytes.
 
+    Args:
+        file: the bytes.
+        shape: (S, S), which the file's header must agree with before pixels are decoded.
+
     Raises:
-        ValueError: the bytes are no picture.
+        ValueError: the bytes are no picture, or one of another size.
     """
+    _check_header(file, shape)
     mask = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError("a mask in the store cannot be decoded as PNG; import the data again")
     return np.asarray(mask, dtype=np.uint8)
+
+
+def _check_header(file: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+    width, height = header_size(file[:_HEADER_BYTES].tobytes())
+    if (height, width) != shape[:2]:
+        raise ValueError(
+            f"a picture in the store is {width}x{height} px instead of {shape[1]}x{shape[0]}"
+        )
 
 
 def _encode_image(image_ss3: NDArray[np.uint8]) -> bytes:

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from selfpose.data.hdf5 import check_dataset, read_dataset
 from selfpose.data.pictures.decoding import (
     BadPictureError,
     cut_crop,
@@ -166,12 +167,14 @@ def _read_matlab_mask(place: MaskPlace) -> NDArray[np.uint8]:
         h5, references = _open_matlab(place.file)
         if not 0 <= place.number < len(references):
             raise BadPictureError("no such mask")
-        mask = np.asarray(h5[references[place.number]][()])
+        found = h5[references[place.number]]
+        check_dataset(found)
+        mask = np.asarray(found[()])
     except BadPictureError:
         raise
     except FileNotFoundError:
         raise BadPictureError("no such mask") from None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError):  # h5py's own
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):  # h5py's own
         raise BadPictureError("not a readable file of masks, or cut off") from None
     if mask.ndim != 2 or mask.dtype.kind not in "biuf":
         raise BadPictureError(f"mask is {mask.dtype} of shape {mask.shape}, must have two axes")
@@ -182,4 +185,4 @@ def _read_matlab_mask(place: MaskPlace) -> NDArray[np.uint8]:
 @functools.lru_cache(maxsize=8)
 def _open_matlab(file: str) -> tuple[h5py.File, NDArray[np.object_]]:
     h5 = h5py.File(file, "r")
-    return h5, np.asarray(h5["Masks"][()]).reshape(-1)
+    return h5, read_dataset(h5, "Masks").reshape(-1)

@@ -1,0 +1,96 @@
+"""What a trainable returns as its metrics is taken as floats, or refused by its name."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from posetune.metrics import MetricError, read_metrics
+
+NAME = "val/error_mm"
+TAKEN = ["epoch", "seconds", "trial", "time/epoch_s", "best/val/error_mm", "system/cpu"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.5,
+        np.float32(0.5),
+        np.float16(0.5),
+        np.array(0.5),
+        torch.tensor(0.5),
+        torch.tensor(0.5, dtype=torch.bfloat16),
+        torch.tensor(0.5, requires_grad=True),
+        Fraction(1, 2),
+    ],
+)
+def test_a_real_number_of_every_kind_is_a_float(value: Any) -> None:
+    read = read_metrics({NAME: value}, declared=[NAME], objective=NAME)
+
+    assert read == {NAME: 0.5}
+    assert type(read[NAME]) is float
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), torch.tensor(3)])
+def test_whole_numbers_are_floats(value: Any) -> None:
+    assert type(read_metrics({NAME: value}, declared=[NAME])[NAME]) is float
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("nan"), torch.tensor(math.inf)])
+def test_what_is_no_finite_number_passes_for_the_rungs_to_judge(value: Any) -> None:
+    assert not math.isfinite(read_metrics({NAME: value}, declared=[NAME])[NAME])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "a NoneType: None"),
+        ("0.5", "a str: '0.5'"),
+        (True, "a bool: True"),
+        (np.bool_(True), "a numpy.bool: np.True_"),
+        (1j, "a complex: 1j"),
+        ([0.5], r"a list: \[0.5\]"),
+        (np.array([0.5]), r"a numpy.ndarray of shape \(1,\)"),
+        (torch.zeros(2, 3), r"a torch.Tensor of shape \(2, 3\)"),
+        (torch.tensor(1j), r"a torch.Tensor: tensor\(0\.\+1\.j\)"),
+        (10**400, r"a int: 1000*\.\.\."),
+    ],
+)
+def test_what_is_no_real_number_is_refused_by_its_name(value: Any, said: str) -> None:
+    with pytest.raises(MetricError, match=rf"metric '{NAME}' is {said}; it must be one real"):
+        read_metrics({NAME: value}, declared=[NAME])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", 3, "a\nb", "\x1b[31m", "x" * 251, "\ud800", *TAKEN],
+)
+def test_a_name_that_cannot_be_shown_or_is_taken_is_refused(name: Any) -> None:
+    with pytest.raises(MetricError, match=r"^metric [^\n]*name[^\n]*$"):
+        read_metrics({name: 1.0}, declared=[])
+
+
+def test_missing_metrics_are_named_in_the_first_epoch_and_the_objective_in_all() -> None:
+    declared = [NAME, "val/pck"]
+    with pytest.raises(MetricError, match=r"did not report val/error_mm, val/pck; it reported l"):
+        read_metrics({"loss": 1.0}, declared=declared, objective=NAME)
+    assert read_metrics({NAME: 1.0}, declared=declared, objective=NAME, is_first=False)
+    with pytest.raises(MetricError, match=r"did not report val/error_mm; it reported nothing"):
+        read_metrics({}, declared=declared, objective=NAME, is_first=False)
+
+
+def test_further_metrics_and_odd_names_are_taken() -> None:
+    reported = {NAME: 1.0, "P-MPJPE (mm)": 2.0, "PCK@150": 3.0, "é:%": 4.0}
+
+    assert read_metrics(reported, declared=[NAME]) == reported
+
+
+@pytest.mark.parametrize("reported", [None, 0.5, [("a", 1.0)]])
+def test_what_is_no_mapping_is_refused(reported: Any) -> None:
+    with pytest.raises(MetricError, match=r"epoch\(\) returned a .*; it must return a mapping"):
+        read_metrics(reported, declared=[])
