@@ -31,6 +31,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from posetune.notifications.messages import Message
 from posetune.spec.notify import Destination, parse_destinations
@@ -124,7 +125,12 @@ def has_tables(connection: Connection) -> bool:
 
 def make_tables(database: Database) -> None:
     """Make the tables of messages where they are missing."""
-    database.write(lambda connection: _metadata.create_all(connection, checkfirst=True))
+    try:
+        database.write(lambda connection: _metadata.create_all(connection, checkfirst=True))
+    except (IntegrityError, ProgrammingError):  # another process may be faster by a moment
+        with database.reading() as connection:
+            if not has_tables(connection):
+                raise
 
 
 def last_seq(connection: Connection, sweep_id: int) -> int:

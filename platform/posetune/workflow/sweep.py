@@ -11,7 +11,12 @@ from typing import Protocol
 from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
 from posetune.home import Home, check_name
-from posetune.notifications.notifier import Notifier, check_destinations, merged
+from posetune.notifications.notifier import (
+    Notifier,
+    check_destinations,
+    count_waiting,
+    merged,
+)
 from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect
 from posetune.spec.loading import configure, default_params, load_sweep
@@ -156,7 +161,7 @@ def run_sweep(
         refused=request.refused,
         is_tracked=is_tracked,
         tracking_error=tracker.error,
-        messages_waiting=notifier.waiting,
+        messages_waiting=count_waiting(database, name),
     )
 
 

@@ -64,7 +64,7 @@ def test_what_waits_is_shown_and_flushed(
     assert f"1 for {one_best}" in command("show", "s").stderr
     failed = command("notify", "--flush")
     assert failed.returncode == 1
-    assert f"sent 0 messages that wait: 1 for {one_best} ({away})" in failed.stderr
+    assert f"sent 0; messages that wait: 1 for {one_best} ({away})" in failed.stderr
     assert waiting("notify") == waiting("show", "s") == {one_best: {"count": 1, "error": away}}
 
     http.start()
@@ -73,6 +73,15 @@ def test_what_waits_is_shown_and_flushed(
     assert [request.content["type"] for request in http.taken] == ["new_best"]
     assert command("notify").stderr == "no message waits\n"
     assert "wait" not in command("show", "s").stderr
+
+
+def test_the_ui_sends_what_waits(
+    command: Command, one_best: str, http: HttpReceiver, environment: dict[str, str]
+) -> None:
+    environment["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"  # a server: nothing is to be served
+    http.start()
+    assert command("ui").returncode == 0
+    assert [request.content["type"] for request in http.taken] == ["new_best"]
 
 
 def test_a_sample_says_for_each_destination_whether_it_came(

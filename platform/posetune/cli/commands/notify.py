@@ -67,14 +67,19 @@ def notify(
         if as_json:
             print_json({"waiting": waiting_json(waiting)})
         else:
-            console.print(notification_line(waiting) or "no message waits", soft_wrap=True)
+            _say(notification_line(waiting) or "no message waits")
         return
     report = send_waiting(database, resolved)
     if as_json:
         print_json({"sent": report.sent, "waiting": waiting_json(report.waiting)})
     else:
-        console.print(f"sent {report.sent}", notification_line(report.waiting), soft_wrap=True)
+        left = notification_line(report.waiting)
+        _say(f"sent {report.sent}" + (f"; {left}" if left else ""))
     raise typer.Exit(1 if report.waiting else 0)
+
+
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def _destinations(file: Path | None, home: Home) -> tuple[Destination, ...]:
@@ -101,7 +106,7 @@ def _try_all(destinations: tuple[Destination, ...], *, as_json: bool) -> typer.E
             found.append({"destination": destination.key, "sent": True, "error": ""})
         if not as_json:
             said = f"not sent: {found[-1]['error']}" if found[-1]["error"] else "sent"
-            console.print(f"{destination.key}: {said}", soft_wrap=True, markup=False)
+            _say(f"{destination.key}: {said}")
     if as_json:
         print_json({"id": message.id, "destinations": found})
     return typer.Exit(0 if all(one["sent"] for one in found) else 1)

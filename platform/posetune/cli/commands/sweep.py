@@ -122,7 +122,8 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         )
     if end.messages_waiting:
         waits = notification_line(end.messages_waiting)
-        console.print(f"{waits}; send them: posetune notify --flush{home_flag}", soft_wrap=True)
+        line = f"{waits}; send them: posetune notify --flush{home_flag}"
+        console.print(line, soft_wrap=True, markup=False)
     if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
         first = "raise the budget in the file; then " if is_spent else ""
