@@ -28,6 +28,7 @@ COMMANDS = {
     "reproduce": "Train a trial again from its record, and say whether the result agrees.",
     "export-study": "Write a sweep as an Optuna storage, for optuna-dashboard.",
     "track": "Bring MLflow up to date with a sweep; a second call changes nothing.",
+    "notify": "Say which messages wait, send them, or try a destination.",
     "stages": "List the shared stage products, and prune them.",
     "promote": "Register the best trial of a sweep and point an alias at it.",
     "rollback": "Point an alias at the version that it pointed at before.",

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from posetune.api import BadInputError
 from posetune.home import Home
+from posetune.notifications.announcing import announcing
 from posetune.promotion.gate import markdown
 from posetune.promotion.models import Version, check_files, find_alias, find_number
 from posetune.promotion.registry import Candidate, check_names
@@ -58,7 +59,10 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
         if version is None:
             raise BadInputError(f"models:/{model}/{before}: no such version; name one with --to")
         check_files(home, version)
-        patiently(lambda: client.set_registered_model_alias(model, alias, before))
+        what = {"model": model, "alias": alias, "version": int(before), "from": present.number}
+        text = f"{model}@{alias} went back to version {before}, from version {present.number}"
+        with announcing(home, "rolled_back", text, data=what):
+            patiently(lambda: client.set_registered_model_alias(model, alias, before))
         note = f"{alias} went back to version {before}"
         number = str(present.number)
         patiently(lambda: client.set_model_version_tag(model, number, "posetune.rolled_back", note))
@@ -87,7 +91,11 @@ class AliasMove:
             check_files(self.home, version)
             if self.champion is not None:
                 self._tag(version, _replaced_tag(alias), str(self.champion.number))
-            patiently(lambda: self.client.set_registered_model_alias(model, alias, number))
+            what = {"model": model, "alias": alias, "version": version.number}
+            sweep = self.request.sweep
+            text = f"{model}@{alias} is version {number} now, of sweep {sweep}"
+            with announcing(self.home, "promoted", text, sweep=sweep, data=what):
+                patiently(lambda: self.client.set_registered_model_alias(model, alias, number))
 
     def _check_unmoved(self) -> None:
         model, alias = self.request.model, self.request.alias

@@ -108,7 +108,8 @@ def describe_errors(error: ValidationError, document: Document, below: Key = ())
     for fault in error.errors(include_url=False):
         key = (*below, *(part for part in fault["loc"] if not str(part).startswith("kind:")))
         value = fault.get("input")
-        shown = "" if fault["type"] in ("missing", "extra_forbidden") else f", got {value!r}"
+        is_shown = fault["type"] not in ("missing", "extra_forbidden", "hidden_value")
+        shown = f", got {value!r}" if is_shown else ""
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "no such key"

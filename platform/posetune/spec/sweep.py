@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from posetune.spec.notify import Destination, check_distinct
 from posetune.spec.parameters import Frozen, Parameter
 from posetune.spec.registration import DEFAULT_TRAINABLE
 
@@ -268,6 +269,16 @@ class SweepSpec(Frozen):
     resources: Resources = Field(Resources(), description="What each trial takes of the cluster.")
     budget: Budget = Field(description="Limits at which the sweep ends.")
     keep: Keep = Field(Keep(), description="Which checkpoints stay in storage.")
+    notify: tuple[Destination, ...] = Field(
+        (),
+        description="Who is told of what happens to the sweep: a webhook, slack, discord or email "
+        "for each entry, with its events. It may change at any time.",
+    )
+
+    @model_validator(mode="after")
+    def _destinations_are_distinct(self) -> SweepSpec:
+        check_distinct(self.notify)
+        return self
 
     def with_share(self, gpu: float) -> SweepSpec:
         """Return a copy of the sweep in which each trial takes `gpu` of one GPU, 0 < gpu <= 1."""
@@ -282,6 +293,7 @@ class SweepSpec(Frozen):
     def canonical(self) -> dict[str, Any]:
         """Return the sweep as JSON values, with all defaults, so that equal sweeps give equal JSON.
 
-        A parameter has the keys of the file (`float`, `int`, `choice`).
+        A parameter has the keys of the file (`float`, `int`, `choice`). Who is notified is left
+        out: it is no part of what the sweep is.
         """
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude={"notify"})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from posetune.api import BadInputError
 
-__all__ = ["check_aws", "check_mlflow", "check_ray"]
+__all__ = ["check_aws", "check_mlflow", "check_ray", "read_secret_file"]
 
 
 def check_ray() -> None:
@@ -45,6 +45,24 @@ def check_aws() -> None:
         BadInputError: others can read the file that the message names.
     """
     _check_private(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")
+
+
+def read_secret_file(file: Path) -> str:
+    """Return the secret in the first line of a file that nobody else can read.
+
+    Raises:
+        BadInputError: the file cannot be read, is empty, or others can read it.
+    """
+    file = file.expanduser()
+    _check_private(str(file))
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n", 1)
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "no text"
+        raise BadInputError(f"{file}: the secret in it cannot be read ({cause})") from error
+    if not lines[0].strip():
+        raise BadInputError(f"{file}: has no secret in its first line; write it there")
+    return lines[0].strip()
 
 
 def _check_private(name: str) -> None:

@@ -10,7 +10,7 @@ from posetune.study import events
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 
-__all__ = ["Happening", "read_history"]
+__all__ = ["Happening", "describe", "read_history"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,14 @@ def read_history(
             for seq, event in enumerate(
                 journal.read_events(connection, sweep_id, after=after), start=after + 1
             )
-            if (text := _WORDS[type(event)](event))
+            if (text := describe(event))
         ]
     return [happening for happening in found if trial is None or happening.trial == trial]
+
+
+def describe(event: events.Event) -> str:
+    """Return an event in words; empty where there is nothing to say of it."""
+    return _WORDS[type(event)](event)
 
 
 def _trial_of(event: events.Event) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from posetune.api import BadInputError, Progress, silent
 from posetune.home import Home
 from posetune.promotion.finalists import retrain_finalists
+from posetune.spec.notify import read_home_destinations
 from posetune.spec.registration import load_trainable
 from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
@@ -65,6 +66,9 @@ def promote(
             "--alias champion without --force, or use posetune evaluate"
         )
     resolved = Home.resolve(home)
+    read_home_destinations(
+        resolved.folder
+    )  # refused now rather than after a look at the test split
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +12,16 @@ from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
 from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.home import Home, check_name
+from posetune.notifications.notifier import (
+    Notifier,
+    check_destinations,
+    count_waiting,
+    merged,
+)
+from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect
 from posetune.spec.loading import configure, default_params, load_sweep
+from posetune.spec.notify import read_home_destinations
 from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun, SweepStart
@@ -79,6 +87,8 @@ class SweepEnd:
     """Whether MLflow holds everything; otherwise `posetune track` brings it up to date."""
     tracking_error: str
     """Why MLflow is behind, in one line; empty where it is not, or was not asked for."""
+    messages_waiting: dict[str, WaitingCount] = field(default_factory=dict)
+    """How many messages wait for destinations that are away, by destination."""
 
 
 def run_sweep(
@@ -115,6 +125,7 @@ def run_sweep(
     defaults = default_params(spec, trainable.config_model)
     trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
     resolved = Home.resolve(home).prepare()
+    check_destinations(merged(spec.notify, read_home_destinations(resolved.folder)))
     database = open_database(resolved.database)
     start = SweepStart(
         name=name,
@@ -130,6 +141,9 @@ def run_sweep(
     shown = onlooker or _Nobody()
     shown.begins(run, [*run.state.notes, *warn_of_no_rungs(run.spec)])
     forecaster = Forecaster()
+    notifier = Notifier(database, resolved)
+    notifier.follow(run.id, spec.notify, forecaster)
+    notifier.start()
     tracker = Tracker(database, name, resolved, announce=shown.page, forecaster=forecaster)
     if tracking:
         tracker.start()
@@ -146,8 +160,9 @@ def run_sweep(
                 stopping=request,
             )
     finally:
+        patience_s = INTERRUPTED_TRACKER_S if request.asked_by_user else TRACKER_S
+        notifier.stop(patience_s)
         if tracking:
-            patience_s = INTERRUPTED_TRACKER_S if request.asked_by_user else TRACKER_S
             is_tracked = tracker.stop(patience_s)
     return SweepEnd(
         view=read_sweep(database, name),
@@ -155,6 +170,7 @@ def run_sweep(
         refused=request.refused,
         is_tracked=is_tracked,
         tracking_error=tracker.error,
+        messages_waiting=count_waiting(database, name),
     )
 
 

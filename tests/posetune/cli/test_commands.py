@@ -17,7 +17,7 @@ from support.simulated_driver import drive, open_unsynced, simulated_opening
 COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
 COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-study", "track"]
 COMMANDS += ["stages", "promote", "rollback"]
-COMMANDS += ["predict", "export", "ui", "fields", "schema", "benchmark"]
+COMMANDS += ["predict", "export", "ui", "fields", "schema", "benchmark", "notify"]
 
 
 def test_help_imports_nothing_heavy() -> None:

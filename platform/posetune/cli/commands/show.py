@@ -15,6 +15,8 @@ from posetune.cli.options import (
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
+from posetune.notifications.notifier import count_waiting
+from posetune.notifications.wording import notification_line, waiting_json
 from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import next_steps, sweep_list, sweep_tables
 from posetune.study.tables.database import open_database
@@ -52,8 +54,11 @@ def show(
             console.print("Next: posetune show NAME")
         return
     view = read_sweep(database, name)
+    waiting = count_waiting(database, name)
     if as_json:
-        print_json(view_json(view))
+        print_json({**view_json(view), "messages_waiting": waiting_json(waiting)})
         return
     console.print(sweep_tables(view, most=len(view.trials) if all_ else 20))
+    if waiting:
+        console.print(notification_line(waiting), soft_wrap=True, markup=False)
     console.print(f"Next: {next_steps(view, f' --home {home}' if home else '')}", soft_wrap=True)

@@ -15,6 +15,7 @@ from posetune.cli.relay import MLFLOW_LINE
 from posetune.cli.screen import console, print_json
 from posetune.execution.connection import RayNotStartedError
 from posetune.execution.driver import StudyLostError
+from posetune.notifications.wording import notification_line
 from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, sweep_tables
 from posetune.storage import Storage
@@ -122,6 +123,10 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         console.print(
             f"MLflow is behind{because}; bring it up to date: posetune track {view.name}{home_flag}"
         )
+    if end.messages_waiting:
+        waits = notification_line(end.messages_waiting)
+        line = f"{waits}; send them: posetune notify --flush{home_flag}"
+        console.print(line, soft_wrap=True, markup=False)
     if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
         first = "raise the budget in the file; then " if is_spent else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -13,6 +15,8 @@ from posetune.cli.options import (
     JsonOption,
 )
 from posetune.home import Home
+from posetune.notifications.notifier import sending
+from posetune.study.tables.database import open_database
 
 __all__ = ["ui"]
 
@@ -30,6 +34,8 @@ def ui(
 ) -> None:
     """Open the MLflow UI on this home; Ctrl-C ends it.
 
+    Messages that wait since no driver lives are sent meanwhile.
+
     posetune ui --port 5001
     """
     from posetune.tracking.ui import serve_ui
@@ -41,7 +47,21 @@ def ui(
             "--home (posetune sweep FILE makes one)"
         )
     say = _say_json if as_json else _say
-    raise typer.Exit(serve_ui(resolved.prepare(), host=host, port=port, say=say))
+    with _sending(resolved.prepare()):
+        code = serve_ui(resolved, host=host, port=port, say=say)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _sending(home: Home) -> Iterator[None]:
+    """Send the messages that wait in the study, if there is one, while the UI is open."""
+    try:
+        database = open_database(home.database, create=False)
+    except BadInputError:  # MLflow can be shown without a study
+        yield
+        return
+    with sending(database, home):
+        yield
 
 
 def _say(state: str, what: str) -> None:

@@ -23,7 +23,7 @@ from posetune.api import BadInputError
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 
-__all__ = ["LEASE_S", "Lease", "LeaseLostError", "ask_to_stop", "is_live"]
+__all__ = ["LEASE_S", "Lease", "LeaseLostError", "ask_to_stop", "is_live", "this_process"]
 
 LEASE_S = 10.0
 
@@ -150,6 +150,11 @@ def is_live(host: str, pid: int, pid_started: str, expires: float) -> bool:
     if host == socket.gethostname() and pid_started and _started(pid) != pid_started:
         return False
     return expires > time.time()
+
+
+def this_process() -> tuple[str, int, str]:
+    """Return host, pid and start of this process, as `is_live` takes them."""
+    return socket.gethostname(), os.getpid(), _started(os.getpid())
 
 
 def _started(pid: int) -> str:
