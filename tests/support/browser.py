@@ -6,6 +6,7 @@ takes no port.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import itertools
@@ -71,14 +72,33 @@ class Browser:
                 return dict(answer["result"])
 
     @contextlib.contextmanager
-    def open(self, address: str, *, width: int = 1440, height: int = 900) -> Iterator[Page]:
-        """Open a page; what a server's pages have in common is loaded once."""
+    def open(
+        self,
+        address: str,
+        *,
+        width: int = 1440,
+        height: int = 900,
+        dark: bool = False,
+        scripts: bool = True,
+    ) -> Iterator[Page]:
+        """Open a page; what a server's pages have in common is loaded once.
+
+        Args:
+            address: of the page.
+            width: of the window, in pixels.
+            height: of the window, in pixels.
+            dark: whether its user prefers dark pages.
+            scripts: whether scripts run.
+        """
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         try:
             attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
             session = attached["sessionId"]
             size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
             self.ask("Emulation.setDeviceMetricsOverride", session, **size)
+            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+            self.ask("Emulation.setEmulatedMedia", session, features=[scheme])
+            self.ask("Emulation.setScriptExecutionDisabled", session, value=not scripts)
             self.ask("Page.navigate", session, url=address)
             yield Page(self, session, address)
         finally:
@@ -105,6 +125,35 @@ class Page:
             "Runtime.evaluate", self._session, expression=script, returnByValue=True
         )
         return answer["result"].get("value")
+
+    def wait_until(self, condition: str) -> None:
+        """Return when a JavaScript expression is true."""
+        wait_until(lambda: self.evaluate(condition) is True, f"{condition} on {self._address}")
+
+    def move_to(self, x: float, y: float) -> None:
+        """Move the pointer, in pixels from the window's top left corner."""
+        self._ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float) -> None:
+        """Press and release the left button."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str) -> None:
+        """Press and release a key, named as JavaScript does: Tab, Enter, Escape."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39}
+        text = {"text": "\r"} if key == "Enter" else {}
+        named = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        self._ask("Input.dispatchKeyEvent", type="keyDown", **named, **text)
+        self._ask("Input.dispatchKeyEvent", type="keyUp", **named)
+
+    def photograph(self, file: Path) -> None:
+        """Write the whole page as a PNG, for somebody to look at."""
+        shot = self._ask("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    def _ask(self, method: str, **params: Any) -> dict[str, Any]:
+        return self._browser.ask(method, self._session, **params)
 
     def wait_for(self, *words: str) -> None:
         """Return when all of these are in the page's text, which may be hidden."""

@@ -18,13 +18,18 @@ from posetune.home import Home
 from posetune.notifications.announcing import announcing
 from posetune.promotion.gate import markdown
 from posetune.promotion.models import Version, check_files, find_alias, find_number
-from posetune.promotion.registry import Candidate, check_names
+from posetune.promotion.registry import check_names
 from posetune.promotion.request import Promotion, Request
 from posetune.tracking.artifacts import upload
 from posetune.tracking.connection import connect, exclusive, mlflow_faults_explained, patiently
 from posetune.tracking.naming import tag_value
 
-__all__ = ["AliasMove", "number_of", "roll_back"]
+__all__ = ["AliasMove", "decision_text", "for_registry", "number_of", "roll_back"]
+
+CARD_FILE = "model_card.md"
+"""Name of the file with a version's model card, in its folder of the sweep's run."""
+_MOST_CHARACTERS = 5000
+"""Length of a version's description at most: what MLflow's tables hold on every database."""
 
 
 def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> tuple[int, int]:
@@ -108,40 +113,46 @@ class AliasMove:
 
     def record(
         self,
-        candidate: Candidate,
         version: Version,
         decision: Promotion,
-        tables: Mapping[str, str],
+        files: Mapping[str, str],
         *,
+        card: str,
         parent: str,
     ) -> None:
         """Write a decision on the version and on the sweep's run; then move the alias if it may.
 
         Args:
-            candidate: the trial.
             version: the trial's version.
             decision: what was decided.
-            tables: text files of the candidate's evaluation, by name.
+            files: text files to keep beside the decision, by name.
+            card: the version's model card.
             parent: id of the sweep's own run.
 
         Raises:
             BadInputError: the alias moved since the decision began.
         """
         self._check_unmoved()
-        text, numbers = _text(decision), json.dumps(_plain(decision))
-        model, number = version.model, str(version.number)
+        text, numbers = decision_text(decision), json.dumps(_plain(decision))
         self._tag(version, "posetune.gate", decision.gate)
         self._tag(version, "posetune.decision", tag_value(numbers))
-        about = f"{candidate.description}\n\n{text}"
-        patiently(lambda: self.client.update_model_version(model, number, about))
         short = f"{version.uri} as {decision.alias}: {decision.gate}; {decision.reason}"
         patiently(lambda: self.client.set_tag(parent, "posetune.promotion", tag_value(short)))
-        folder = f"promotion/{model}-{number}"
-        files = {"decision.md": text, "decision.json": numbers, **tables}
-        texts = {f"{folder}/{name}": file for name, file in files.items()}
-        upload(self.client, parent, texts=texts)
+        written = {"decision.md": text, "decision.json": numbers, **files}
+        self.describe(version, card, written, parent=parent)
         if decision.gate != "refused":
             self.move(version)
+
+    def describe(
+        self, version: Version, card: str, files: Mapping[str, str], *, parent: str
+    ) -> None:
+        """Make a card a version's description, and keep it with files in the sweep's run."""
+        model, number = version.model, str(version.number)
+        folder = f"promotion/{model}-{number}"
+        about = for_registry(card, f"{folder}/{CARD_FILE}")
+        patiently(lambda: self.client.update_model_version(model, number, about))
+        texts = {f"{folder}/{name}": file for name, file in {CARD_FILE: card, **files}.items()}
+        upload(self.client, parent, texts=texts)
 
     def _tag(self, version: Version, key: str, value: str) -> None:
         model, number = version.model, str(version.number)
@@ -155,6 +166,19 @@ def number_of(version: Version | None) -> int | None:
 
 def _number_text(value: float | None) -> str:
     return "not known" if value is None else f"{value:.5g}"
+
+
+def for_registry(card: str, where: str) -> str:
+    """Return a card as a version's description: cut at a line if it is too long for MLflow.
+
+    Args:
+        card: the card.
+        where: name of the file that holds all of it.
+    """
+    if len(card) <= _MOST_CHARACTERS:
+        return card
+    ending = f"\n\nThe rest is in `{where}` among the artifacts of the sweep's run."
+    return card[: _MOST_CHARACTERS - len(ending)].rpartition("\n")[0] + ending
 
 
 def _replaced_tag(alias: str) -> str:
@@ -171,7 +195,7 @@ def _plain(decision: Promotion) -> dict[str, Any]:
     return plain
 
 
-def _text(decision: Promotion) -> str:
+def decision_text(decision: Promotion) -> str:
     """Return a decision in words, with the table of its numbers, as Markdown."""
     lines = [f"Gate of `{decision.alias}`: **{decision.gate}**: {decision.reason}."]
     if decision.note:

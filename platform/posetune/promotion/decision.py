@@ -18,6 +18,7 @@ from posetune.api import BadInputError, Evaluation, Progress, Trainable, silent
 from posetune.home import Home
 from posetune.promotion.aliases import AliasMove, number_of
 from posetune.promotion.gate import Finalist, judge
+from posetune.promotion.model_card import model_card
 from posetune.promotion.models import Version, check_files, fetch_model, find_alias
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
@@ -103,7 +104,11 @@ def promote(
         check_files(home, version)
         registry = AliasMove(client, home, request, champion)
         if number_of(champion) == version.number or request.alias == UNGATED_ALIAS:
-            return _without_gate(candidate, version, registry)
+            decision = _without_gate(candidate, version, registry)
+            if decision.gate != "kept":  # its card has the evidence of the gate
+                card = model_card(candidate, decision, None, trainable=trainable, store=store)
+                registry.describe(version, card, {}, parent=runs[None])
+            return decision
         result: Evaluation | None = None
         if request.force is None:
             court = _Court(database, registry, trainable, progress)
@@ -112,7 +117,8 @@ def promote(
             decided = {"gate": "forced", "reason": request.force, "replaced": number_of(champion)}
             decision = _promotion(candidate, version, request, **decided)
         tables: Mapping[str, str] = {} if result is None else result.tables
-        registry.record(candidate, version, decision, tables, parent=runs[None])
+        card = model_card(candidate, decision, result, trainable=trainable, store=store)
+        registry.record(version, decision, tables, card=card, parent=runs[None])
         if result is not None and request.out is not None:
             _write(result, request.out, candidate=candidate, decision=decision)
     return decision

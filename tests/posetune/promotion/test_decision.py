@@ -92,6 +92,7 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
 ) -> None:
     train(graded, GOOD)
 
+    (tmp_path / "card").mkdir()
     promotion = ask(graded, out=tmp_path / "evaluated")
 
     version = MlflowClient(graded.home.tracking).get_model_version_by_alias("toy", "champion")
@@ -104,6 +105,17 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
     assert 0 < comparison["low"] < comparison["gain"] < comparison["high"]
     assert "| all activities | 30 |" in version.description
     assert "so far: 1." in version.description
+    runs = MlflowClient(graded.home.tracking)
+    parent = runs.get_run(promotion.run_id).data.tags["mlflow.parentRunId"]
+    folder = runs.download_artifacts(parent, "promotion/toy-1", str(tmp_path / "card"))
+    card = (Path(folder) / "model_card.md").read_text(encoding="utf-8")
+    assert card == version.description
+    for title in ("What it sees and returns", "How good it is", "The gate's evidence", "Data"):
+        assert f"\n## {title}\n" in card
+    assert "posetune reproduce first/" in card
+    assert "| test/error_mm | " in card
+    assert "| baseline: at_rest | " in card
+    assert "energy: not measured" in card
     evaluated = json.loads((tmp_path / "evaluated" / "metrics.json").read_text(encoding="utf-8"))
     assert (evaluated["model"], evaluated["split"]) == ("toy version 1", "test")
     assert evaluated["test_split_opened"] == 1

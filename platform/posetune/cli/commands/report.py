@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +11,21 @@ import typer
 
 from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, SweepArgument
-from posetune.cli.screen import console, print_json, progress_bar
+from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.home import Home
 from posetune.report.best import look_at_best
 from posetune.report.pages.page import BestTrial, build_page
+from posetune.report.pages.watching import watch_sweep
 from posetune.storage.whole_files import write_whole
-from posetune.study.tables.database import open_database
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import SweepView, read_sweep
 
 __all__ = ["report"]
+
+LOOK_S = 5.0
+"""Seconds between two looks at a running sweep."""
+REFRESH_S = 10
+"""Seconds after which a browser loads the page of a running sweep again."""
 
 
 def report(
@@ -36,12 +43,21 @@ def report(
     log: Annotated[
         bool, typer.Option(help="Also put the page into the sweep's MLflow run.")
     ] = True,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Renew the page while the sweep runs; an open browser shows it by itself.",
+        ),
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained page about a sweep: curves, parameters, poses, pruning, failures.
 
     posetune report first --out first.html
+
+    posetune report first --watch
     """
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
@@ -49,6 +65,9 @@ def report(
     out = out or Path(f"{name}.html")
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise BadInputError(f"--out {out}: must be a file in a folder that is there")
+    if watch:
+        with interruptible():
+            view = _watch(database, name, out=out, home=home)
     best = BestTrial(missing="it was not asked for (--no-evaluate)")
     if evaluate:
         with progress_bar("evaluate", quiet=as_json) as progress:
@@ -64,6 +83,17 @@ def report(
     if best.missing:
         console.print(f"the best trial was not evaluated: {best.missing}")
     console.print(f"page: {out}" + (f"; also in MLflow: {where}" if where else ""), soft_wrap=True)
+
+
+def _watch(database: Database, name: str, *, out: Path, home: Path | None) -> SweepView:
+    """Renew the page until the sweep runs no more, and return the sweep as it then is."""
+
+    def write(view: SweepView) -> None:
+        best = BestTrial(missing="the sweep is still running")
+        _write(out, build_page(view, best, commands=_commands(view, home), refresh_s=REFRESH_S))
+        console.print(f"page: {out} ({len(view.reports)} epochs reported)", soft_wrap=True)
+
+    return watch_sweep(lambda: read_sweep(database, name), write, lambda: time.sleep(LOOK_S))
 
 
 def _commands(view: SweepView, home: Path | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -43,6 +43,8 @@ class PageTable:
     rows: Sequence[Sequence[Any]]
     best: int | None = None
     """The row to set in bold."""
+    trials: Sequence[int] = ()
+    """The trial that each row is about; with a script a person can select it there."""
 
     @property
     def cells(self) -> list[list[str]]:
@@ -68,11 +70,15 @@ class Picture:
     text: str
     wide: bool = False
     """Whether it scrolls in a box of its own instead of becoming unreadably small."""
+    figure: Mapping[str, Any] | None = None
+    """The chart for Plotly; the picture is then for print and for browsers without scripts."""
 
     @classmethod
-    def of_svg(cls, svg: str, text: str, *, wide: bool = False) -> Picture:
-        """Return a chart as a picture."""
-        return cls(svg.encode(), "image/svg+xml", text, wide)
+    def of_svg(
+        cls, svg: str, text: str, *, wide: bool = False, figure: Mapping[str, Any] | None = None
+    ) -> Picture:
+        """Return a chart as a picture, and as a figure for Plotly where there is one."""
+        return cls(svg.encode(), "image/svg+xml", text, wide, figure)
 
     @property
     def source(self) -> str:

@@ -8,6 +8,7 @@ colour alone: lines differ in dashes, points in shape.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,18 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
 from posetune.report.importance import Importance
+from posetune.report.pages.scales import (
+    best_values,
+    numeric,
+    parameter_ends,
+    spans_a_plane,
+    to_unit,
+    unlog,
+)
 from posetune.report.wording import broken, short_names
-from posetune.spec.parameters import Choice, FloatRange, Scalar
+from posetune.spec.parameters import Choice
 from posetune.study.search.rungs import rung_epochs
+from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 
 __all__ = [
@@ -56,9 +66,8 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
-_LEAST_VALUES = 4
-"""Number of distinct values of each parameter that a surface needs; below it, the surface would
-show what nobody measured."""
+_LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
+"""A coordinate with more digits than a hundredth of a point, which nobody sees."""
 _MOST_LINES = 400
 """Number of trials in one chart at most; of more trials the best are shown."""
 
@@ -75,11 +84,14 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> st
             figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return _LONG_NUMBER.sub(r"\1", out.getvalue())
 
 
 def learning_curves(view: SweepView) -> str:
-    """Draw every trial's objective over its epochs; colour and dashes show the rung it ended at."""
+    """Draw every trial's objective over its epochs, with its best epoch and whether it was cut.
+
+    Colour and dashes show the rung at which a trial ended.
+    """
     ends = sorted({*rung_epochs(view.spec.pruner), view.spec.pruner.max_epochs})
     curves: dict[int, list[tuple[int, float]]] = {}
     for report in view.reports:
@@ -105,11 +117,28 @@ def learning_curves(view: SweepView) -> str:
                 label=None if rung in labelled else f"to epoch {ends[rung]}",
             )
             labelled.add(rung)
+        _mark_epochs(axes, view, curves)
         _draw_baselines(axes, view)
         _name_objective(axes, view)
         axes.set_xlabel("epoch (bold: the best trial)")
 
     return _svg(draw)
+
+
+def _mark_epochs(
+    axes: Axes, view: SweepView, curves: Mapping[int, Sequence[tuple[int, float]]]
+) -> None:
+    """Mark the epoch of each trial that counts, and where it was cut or failed."""
+    shown = view.ranked[:_MOST_LINES]
+    chosen = [(t.chosen.epoch, t.chosen.value) for t in shown if t.chosen is not None]
+    named = [(f"{view.spec.objective.select} epoch", "*", COLOURS[6], chosen)]
+    for state, name, mark in ((TrialState.PRUNED, "cut", "x"), (TrialState.FAILED, "failed", "+")):
+        last = [curves[t.number][-1] for t in shown if t.state == state]
+        named.append((name, mark, COLOURS[4], last))
+    for name, mark, colour, points in named:
+        if points:
+            across, up = zip(*points, strict=True)
+            axes.scatter(across, up, marker=mark, color=colour, s=30, zorder=4, label=name)
 
 
 def best_so_far(view: SweepView) -> str:
@@ -118,21 +147,8 @@ def best_so_far(view: SweepView) -> str:
     It is the best of any epoch, or of complete trials where the last epoch counts.
     The time is in GPU-hours, or in hours for a sweep without GPUs.
     """
-    objective = view.spec.objective
-    resources = view.spec.resources
-    is_last = objective.select == "last"
-    spent = 0.0
-    points: list[tuple[float, float]] = []
-    for report in view.reports:
-        spent += report.seconds * resources.gpus_or_one / 3600
-        is_whole = report.epoch == view.spec.pruner.max_epochs
-        if report.value is None or (is_last and not is_whole):
-            continue
-        if not points or is_last or objective.better(report.value, points[-1][1]):
-            before = [value for _, value in points[-1:]]
-            points.append((spent, objective.best([*before, report.value])))
-    if points:
-        points.append((spent, points[-1][1]))
+    points = [(point.hours, point.value) for point in best_values(view)]
+    gpu = bool(view.spec.resources.gpu)
 
     def draw(axes: Axes) -> None:
         if points:
@@ -141,7 +157,7 @@ def best_so_far(view: SweepView) -> str:
         _draw_baselines(axes, view)
         _name_objective(axes, view)
         axes.set_xlim(left=0)
-        axes.set_xlabel("GPU-hours of training" if resources.gpu else "hours of training (no GPU)")
+        axes.set_xlabel("GPU-hours of training" if gpu else "hours of training (no GPU)")
 
     return _svg(draw)
 
@@ -182,7 +198,7 @@ def _slice(view: SweepView, values: Mapping[int, float], name: str) -> str:
     def draw(axes: Axes) -> None:
         x = [view.trials[n].params[name] for n in numbers]
         spread = axes.scatter(
-            _numeric(view, name, x),
+            numeric(view, name, x),
             [values[n] for n in numbers],
             c=order,
             cmap="cividis",
@@ -209,14 +225,14 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str
         y: name of the parameter along the vertical axis.
     """
     numbers = list(values)
-    across = _numeric(view, x, [view.trials[n].params[x] for n in numbers])
-    up = _numeric(view, y, [view.trials[n].params[y] for n in numbers])
+    across = numeric(view, x, [view.trials[n].params[x] for n in numbers])
+    up = numeric(view, y, [view.trials[n].params[y] for n in numbers])
     heights = [values[n] for n in numbers]
 
     def draw(axes: Axes) -> None:
-        plane = [_to_unit(_unlog(view, x, across)), _to_unit(_unlog(view, y, up))]
+        plane = [to_unit(unlog(view, x, across)), to_unit(unlog(view, y, up))]
         shades: Any = {"cmap": "cividis_r", "vmin": min(heights), "vmax": max(heights)}
-        if _spans_a_plane(plane):
+        if spans_a_plane(plane):
             corners = Triangulation(*plane).triangles  # neighbours as the scales show them
             mesh = Triangulation(across, up, corners)
             axes.tricontourf(mesh, heights, levels=8, alpha=0.75, **shades)
@@ -246,12 +262,11 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
     """
     names = list(view.spec.search)
     columns = [
-        _to_unit(_unlog(view, n, _numeric(view, n, [t.params[n] for t in view.trials])))
-        for n in names
+        to_unit(unlog(view, n, numeric(view, n, [t.params[n] for t in view.trials]))) for n in names
     ]
     sign = view.spec.objective.sign
     ranked = sorted(values, key=lambda n: -sign * values[n])[-_MOST_LINES:]
-    heights = dict(zip(ranked, _to_unit([values[n] for n in ranked]), strict=True))
+    heights = dict(zip(ranked, to_unit([values[n] for n in ranked]), strict=True))
     shades = mpl.colormaps["cividis_r"]
 
     def draw(axes: Axes) -> None:
@@ -274,7 +289,7 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
         axes.grid(axis="x", color="#888888")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        ends = [_ends(view, name) for name in names]
+        ends = [parameter_ends(view, name) for name in names]
         ends.append((f"{min(values.values()):.4g}", f"{max(values.values()):.4g}"))
         for i, (low, high) in enumerate(ends):
             axes.annotate(low, (i, -0.03), ha="center", va="top", fontsize=8)
@@ -335,41 +350,3 @@ def _scale(axes: Axes, view: SweepView, name: str, *, vertical: bool) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
-
-
-def _numeric(view: SweepView, name: str, values: Sequence[Scalar]) -> list[float]:
-    """Return a parameter's values as numbers; a value of a choice is its index in the list."""
-    parameter = view.spec.search[name]
-    if isinstance(parameter, Choice):
-        return [float(parameter.values.index(value)) for value in values]
-    return [float(value) for value in values]
-
-
-def _unlog(view: SweepView, name: str, values: Sequence[float]) -> list[float]:
-    parameter = view.spec.search[name]
-    if not isinstance(parameter, Choice) and parameter.log:
-        return [float(v) for v in np.log(values)]
-    return list(values)
-
-
-def _to_unit(values: Sequence[float]) -> list[float]:
-    low, high = min(values), max(values)
-    return [(v - low) / (high - low) if high > low else 0.5 for v in values]
-
-
-def _ends(view: SweepView, name: str) -> tuple[str, str]:
-    parameter = view.spec.search[name]
-    found: list[Any] = [t.params[name] for t in view.trials]
-    if isinstance(parameter, Choice):
-        found.sort(key=parameter.values.index)
-        return str(found[0]), str(found[-1])
-    shown = ".3g" if isinstance(parameter, FloatRange) else "d"
-    return format(min(found), shown), format(max(found), shown)
-
-
-def _spans_a_plane(columns: Sequence[Sequence[float]]) -> bool:
-    """Return whether the trials have enough different values of both parameters for a surface."""
-    points = np.unique(np.column_stack(list(columns)), axis=0)
-    distinct = min(len(set(column)) for column in columns)
-    flat = np.linalg.matrix_rank(points - points.mean(axis=0), tol=1e-6) < 2
-    return distinct >= _LEAST_VALUES and not flat

@@ -1,8 +1,9 @@
-"""Writes one page about one sweep: a single HTML file that needs no network and no script.
+"""Writes one page about one sweep: a single HTML file that needs no network.
 
 `build_page` puts the sections in order; each is a function of the sweep that returns blocks, and
-`templates/page.html` turns them into HTML. Charts come from `charts` and are embedded as images
-with a text that says what they show; below each stands the same in words or as a table, so that
+`templates/page.html` turns them into HTML. Each chart is there twice: as a picture from `charts`,
+for print and where scripts are off, and as a figure from `interactive`, which the page's script
+draws over it. A text says what it shows, and the same stands in words or as a table, so that
 nothing can only be seen.
 """
 
@@ -19,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from posetune.api import Evaluation
 from posetune.report.importance import matched_values, param_importance
 from posetune.report.leaderboard import selection_note
-from posetune.report.pages import charts
+from posetune.report.pages import charts, interactive
 from posetune.report.pages.blocks import (
     Block,
     Code,
@@ -30,6 +31,7 @@ from posetune.report.pages.blocks import (
     Paragraph,
     Picture,
 )
+from posetune.report.pages.script import packed_plotly
 from posetune.report.pruning import pruning_balance
 from posetune.report.tables import budget_used, changed_params
 from posetune.report.wording import count_epochs, short_names
@@ -40,7 +42,7 @@ __all__ = ["BestTrial", "build_page"]
 
 SHEETS = 2
 """How many pictures of poses are shown at once; the others are folded away."""
-MOST_ROWS = 50
+MOST_ROWS = 1000
 """How many trials the table has; the others are in the study."""
 
 
@@ -57,26 +59,41 @@ class BestTrial:
     """Why there is no evaluation."""
 
 
-def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> str:
+def build_page(
+    view: SweepView, best: BestTrial, *, commands: Sequence[str], refresh_s: int = 0
+) -> str:
     """Return the page.
 
     Args:
         view: the sweep.
         best: its best trial.
         commands: how to repeat and continue it.
+        refresh_s: seconds after which the page loads itself again; 0 for never.
     """
     epoch, values = matched_values(view)
-    sections = {
-        "Learning curves": _curves(view),
-        "Baselines": _baselines(view),
-        "Parameters": _parameters(view, epoch, values),
-        "Poses": _poses(view, best),
-        "Pruning": _pruning(view),
-        "Trials": _trials(view),
-        "Failures": _failures(view),
-        "Record": _record(view, commands),
+    rows: list[dict[str, list[Block]]] = [
+        {"Learning curves": _curves(view)},
+        {"Baselines": _baselines(view), "Pruning": _pruning(view), "Failures": _failures(view)},
+        {"Parameters": _parameters(view, epoch, values)},
+        {"Poses": _poses(view, best)},
+        {"Trials": _trials(view)},
+        {"Record": _record(view, commands)},
+    ]
+    data = {
+        "key": f"posetune {view.name} {view.started}",
+        "metric": view.spec.objective.metric,
+        "trials": interactive.trial_facts(view),
+        "refresh_s": refresh_s,
     }
-    return _template().render(name=view.name, facts=_facts(view), sections=sections) + "\n"
+    page = _template().render(
+        name=view.name,
+        facts=_facts(view),
+        rows=rows,
+        data=data,
+        plotly=packed_plotly(),
+        refresh_s=refresh_s,
+    )
+    return page + "\n"
 
 
 @functools.cache
@@ -114,13 +131,16 @@ def _curves(view: SweepView) -> list[Block]:
     curves = Picture.of_svg(
         charts.learning_curves(view),
         f"{objective} of each trial on validation after each epoch; the grey lines are ASHA's "
-        "rungs, dashed ones the baselines.",
+        "rungs, dashed ones the baselines. A star marks the epoch of each trial that counts, a "
+        "cross where it was cut.",
+        figure=interactive.learning_curves(view),
     )
     by_best = view.spec.objective.select == "best"
     among = "of all trials at any epoch" if by_best else "among complete trials"
     so_far = Picture.of_svg(
         charts.best_so_far(view),
         f"The best {objective} {among} against what all trials had cost by then.",
+        figure=interactive.so_far(view),
     )
     return [Grid([[curves], [so_far]])]
 
@@ -147,19 +167,22 @@ def _parameters(view: SweepView, epoch: int, values: Mapping[int, float]) -> lis
         return blocks
     blocks.append(Heading(f"{len(values)} trials, all after {count_epochs(epoch)}"))
     across = (
-        "Each line is a trial from parameter to parameter to its value; darker is better, the "
-        "thick one the best."
+        "Each line is a trial from parameter to parameter to its value; the more a line stands "
+        "out from the page, the better, and the thick one is the best."
     )
-    blocks.append(Picture.of_svg(charts.parallel_coordinates(view, values), across, wide=True))
+    lines = interactive.parallel_coordinates(view, values)
+    svg = charts.parallel_coordinates(view, values)
+    blocks.append(Picture.of_svg(svg, across, wide=True, figure=lines))
     objective = view.spec.objective.metric
+    figures = interactive.slices(view, values)
     pictures = [
-        Picture.of_svg(svg, f"{objective} against {name}.")
+        Picture.of_svg(svg, f"{objective} against {name}.", figure=figures[name])
         for name, svg in charts.slices(view, values)
     ]
-    pictures += [
-        Picture.of_svg(charts.contour(view, values, x, y), f"{objective} over {x} and {y}")
-        for x, y in _pairs(view, list(param_importance(view).params))
-    ]
+    for x, y in _pairs(view, list(param_importance(view).params)):
+        surface = interactive.contour(view, values, x, y)
+        svg = charts.contour(view, values, x, y)
+        pictures.append(Picture.of_svg(svg, f"{objective} over {x} and {y}.", figure=surface))
     blocks.append(Grid([[picture] for picture in pictures]))
     return blocks
 
@@ -181,7 +204,8 @@ def _importance(view: SweepView) -> list[Block]:
         f"explains (PED-ANOVA): {found.trials} trials, all compared after "
         f"{count_epochs(found.epoch)}."
     )
-    return [Grid([changes, [Picture.of_svg(charts.importance_bars(found), text)]])]
+    bars = interactive.importance_bars(found)
+    return [Grid([changes, [Picture.of_svg(charts.importance_bars(found), text, figure=bars)]])]
 
 
 def _no_change(view: SweepView) -> str:
@@ -235,7 +259,9 @@ def _evaluation(view: SweepView, best: BestTrial, found: Evaluation) -> list[Blo
             f"{column} of {len(errors)} validation frames; the lines are the median and the "
             "baselines that do not look at the picture."
         )
-        cells.append([Picture.of_svg(charts.distribution(errors, column, marks), text)])
+        svg = charts.distribution(errors, column, marks)
+        bars = interactive.distribution(errors, column, marks)
+        cells.append([Picture.of_svg(svg, text, figure=bars)])
     said = Paragraph(f"Trial {best.number} on every frame of the validation split.")
     return [said, Grid(cells)]
 
@@ -273,6 +299,7 @@ def _trials(view: SweepView) -> list[Block]:
     names = list(view.spec.search)
     places = {trial.number for trial in view.ranked}
     rest = [trial for trial in view.trials if trial.number not in places]
+    shown = [*view.ranked, *rest][:MOST_ROWS]
     rows = [
         (
             trial.number,
@@ -281,13 +308,14 @@ def _trials(view: SweepView) -> list[Block]:
             *(("-", "-") if at is None else (at.epoch, f"{at.value:.2f}")),
             *(_number(trial.params[name]) for name in names),
         )
-        for trial in [*view.ranked, *rest][:MOST_ROWS]
+        for trial in shown
         for at in [trial.chosen]
     ]
     counted = f"{view.spec.objective.select} epoch"
     metric = view.spec.objective.metric
     head = ["trial", "state", "epochs", counted, metric, *short_names(names)]
-    blocks: list[Block] = [PageTable(head, rows, 0 if view.best else None)]
+    numbers = [trial.number for trial in shown]
+    blocks: list[Block] = [PageTable(head, rows, 0 if view.best else None, numbers)]
     note = selection_note(view)
     if note:
         blocks.append(Paragraph(f"{note[0].upper()}{note[1:]}."))

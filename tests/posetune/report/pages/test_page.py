@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import json
+import random
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from support.browser import Browser
+from support.page_checks import cut_off, faint_texts, nameless_controls
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.report.pages.page import BestTrial, build_page
+from posetune.report.pages.script import packed_plotly
+from posetune.report.pages.watching import watch_sweep
 from posetune.report.pruning import pruning_balance
 from posetune.study.sweep import SweepRun
 from posetune.study.tables.database import Database
@@ -30,6 +37,8 @@ class Balanced(HTMLParser):
         self.links: list[str] = []
         self.ids: list[str] = []
         self.pictures: list[dict[str, str | None]] = []
+        self.data: list[Any] = []
+        self.is_data = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
@@ -39,6 +48,12 @@ class Balanced(HTMLParser):
             self.pictures.append(found)
         if tag not in VOID:
             self.open.append(tag)
+        self.is_data = tag == "script" and found.get("type") == "application/json"
+
+    def handle_data(self, data: str) -> None:
+        if self.is_data:
+            self.data.append(json.loads(data))
+            self.is_data = False
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -67,8 +82,9 @@ def test_it_needs_nothing_else_and_every_picture_says_what_it_shows(database: Da
     page, parsed = page_of(simulated(database))
     assert all(link.startswith(("#", "data:")) for link in parsed.links)
     assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
-    assert "<script" not in page
-    assert "url(" not in page
+    without_plotly = page.replace(packed_plotly(), "")
+    assert "url(" not in without_plotly
+    assert "http:" not in without_plotly.replace("http://www.w3.org", "")
     assert len(parsed.pictures) >= 7
     for picture in parsed.pictures:
         assert picture["alt"]
@@ -83,7 +99,9 @@ def test_what_a_user_wrote_is_shown_and_never_run(database: Database) -> None:
     run.begin_attempt(0)
     run.fail(0, "<script>alert(1)</script> & more")
     run.lease.release()
-    page, _ = page_of(read_sweep(database, "s"))
+    page, parsed = page_of(read_sweep(database, "s"))
+    assert "<script>alert" not in page
+    assert parsed.data[-1]["trials"][0]["reason"] == "<script>alert(1)</script> & more"
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
     assert "a &lt;reason&gt;" in page
 
@@ -145,15 +163,150 @@ def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) ->
     assert "of 2 that ran on to see, 1 ended as the best" in page_of(view)[0]
 
 
-@pytest.mark.slow
-def test_the_page_fits_a_phone_and_a_desk(
-    database: Database, tmp_path: Path, browser: Browser
+def test_a_page_is_renewed_when_something_happened_until_the_sweep_runs_no_more(
+    database: Database,
 ) -> None:
-    """No sideways scrolling of the page itself, asked of a real browser."""
-    page, _ = page_of(simulated(database))
-    (tmp_path / "page.html").write_text(page)
-    for width in (360, 1440):
-        with browser.open((tmp_path / "page.html").as_uri(), width=width) as opened:
-            opened.wait_for("posetune ...")
+    run = SweepRun(database, opening())
+    trial = run.next_trial()
+    assert trial is not None
+    under_way = SimulatedTrial(run, 0)
+    happens = iter([lambda: None, under_way.step, lambda: None, under_way.step, run.lease.release])
+    written: list[int] = []
+
+    last = watch_sweep(
+        lambda: read_sweep(database, "s"),
+        lambda view: written.append(len(view.reports)),
+        lambda: next(happens)(),
+    )
+    assert written == [0, 1, 2]
+    assert (last.state, len(last.reports)) == ("INTERRUPTED", 2)
+    page = build_page(last, BestTrial(), commands=[], refresh_s=10)
+    assert '<meta http-equiv="refresh" content="10">' in page
+    assert "http-equiv" not in build_page(last, BestTrial(), commands=[])
+
+
+# -- in a real browser ---------------------------------------------------------------------------
+
+SEARCH = {
+    "loss_weights.flow": {"float": [0.01, 10], "log": True},
+    "x": {"float": [0.01, 10], "log": True},
+    "depth": {"int": [2, 16], "step": 2},
+    "method": {"choice": ["affine", "spline & co"]},
+}
+
+
+@pytest.fixture(scope="session")
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepView]:
+    """The page of a sweep of a hundred trials, and the sweep."""
+    folder = tmp_path_factory.mktemp("hundred")
+    database = open_unsynced(folder / "study.db")
+    start = opening(budget={"trials": 100}, search=SEARCH)
+    defaults = {"loss_weights.flow": 1.0, "x": 1.0, "depth": 8, "method": "affine"}
+    drive(database, dataclasses.replace(start, defaults=defaults), order=random.Random(1))
+    view = read_sweep(database, "s")
+    (folder / "page.html").write_text(page_of(view)[0])
+    return folder / "page.html", view
+
+
+DRAWN = "document.documentElement.dataset.charts !== undefined"
+SELECTED_ROWS = "[...document.querySelectorAll('tr.selected')].map(row => +row.dataset.trial)"
+SELECTED_POINTS = """
+[...document.querySelectorAll(".plot")].map(plot => plot.data)
+  .filter(traces => traces.at(-1).name === "selected")
+  .map(traces => traces.at(-1).x.filter(x => x !== null).length)
+"""
+PLACE = """
+(() => {
+  const plot = document.querySelector("#learning-curves .plot");
+  plot.scrollIntoView({ block: "center" });
+  const { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
+  return [box.x + xaxis._offset + xaxis.d2p(%s), box.y + yaxis._offset + yaxis.d2p(%s)];
+})()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_can_be_read_at_every_width(
+    hundred: tuple[Path, SweepView], browser: Browser, dark: bool
+) -> None:
+    columns = {}
+    for width in (360, 768, 1440):
+        with browser.open(hundred[0].as_uri(), width=width, dark=dark) as opened:
+            opened.wait_until(DRAWN)
             assert opened.evaluate("innerWidth") == width
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            assert cut_off(opened) == []
+            assert faint_texts(opened) == []
+            assert nameless_controls(opened) == []
+            tracks = "getComputedStyle(document.querySelector('#parameters .grid:last-child'))"
+            found = opened.evaluate(f"{tracks}.gridTemplateColumns")
+            columns[width] = len(found.split())
+    assert columns[360] == 1
+    assert 2 <= columns[1440] <= 3
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_click_a_key_and_the_table_select_a_trial_everywhere(
+    hundred: tuple[Path, SweepView], browser: Browser
+) -> None:
+    file, view = hundred
+    assert file.stat().st_size < 3_000_000
+    worst = view.ranked[-1]  # it stands alone, where the good ones lie on top of each other
+    assert worst.chosen is not None
+    with browser.open(file.as_uri()) as opened:
+        opened.wait_until(DRAWN)
+        charts = opened.evaluate("document.documentElement.dataset.charts")
+        assert int(charts) == len(opened.evaluate("[...document.querySelectorAll('.chart')]"))
+        assert opened.evaluate(SELECTED_ROWS) == []
+        assert set(opened.evaluate(SELECTED_POINTS)) == {0}
+
+        x, y = opened.evaluate(PLACE % (worst.chosen.epoch, worst.chosen.value))
+        opened.move_to(x - 3, y)
+        opened.move_to(x, y)
+        said = "(document.querySelector('#learning-curves .hoverlayer') || {}).textContent || ''"
+        opened.wait_until(f"({said}).includes('trial {worst.number}: pruned')")
+        for name in SEARCH:
+            assert name in opened.evaluate(said)
+        assert f"{worst.chosen.value:.4g} at epoch" in opened.evaluate(said)
+        opened.click(x, y)
+        opened.wait_until("!document.getElementById('selected').hidden")
+        assert opened.evaluate(SELECTED_ROWS) == [worst.number]
+        reached = opened.evaluate(SELECTED_POINTS)
+        assert len(reached) >= 2 + 1 + len(SEARCH)  # two of curves, the lines, the slices
+        assert min(reached) >= 1
+
+        opened.press("Escape")
+        assert opened.evaluate("document.getElementById('selected').hidden")
+        opened.evaluate("document.querySelectorAll('tr[data-trial] button')[3].focus()")
+        outline = "getComputedStyle(document.activeElement).outlineStyle"
+        opened.press("Enter")
+        assert opened.evaluate(outline) == "solid"
+        fourth = view.ranked[3].number
+        assert opened.evaluate(SELECTED_ROWS) == [fourth]
+        opened.press("Tab")
+        named = opened.evaluate("document.activeElement.getAttribute('aria-label')")
+        assert named == f"Trial {view.ranked[4].number}"
+
+
+@pytest.mark.slow
+def test_columns_sort_and_without_scripts_the_pictures_stand(
+    database: Database, tmp_path: Path, browser: Browser
+) -> None:
+    view = simulated(database)
+    file = tmp_path / "page.html"
+    file.write_text(page_of(view)[0])
+    shown = "[...document.querySelectorAll('.chart img')].every(image => image.clientWidth > 200)"
+    with browser.open(file.as_uri(), width=360, scripts=False) as opened:
+        opened.wait_for("posetune ...")
+        opened.wait_until(shown)
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    with browser.open(file.as_uri()) as opened:
+        opened.wait_until("document.querySelector('#trials th button') !== null")
+        opened.evaluate("document.querySelector('#trials th button').click()")
+        rows = "[...document.querySelectorAll('tr[data-trial]')].map(row => +row.dataset.trial)"
+        assert opened.evaluate(rows) == sorted(trial.number for trial in view.trials)
+        opened.evaluate("document.querySelector('#trials th button').click()")
+        assert opened.evaluate(rows) == sorted((t.number for t in view.trials), reverse=True)
