@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from posetune.spec.parameters import Scalar
+from posetune.study.act_events import ActEvent
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.states import TrialState
@@ -75,6 +76,8 @@ class SweepStarted:
     """The trials of other sweeps that its sampler knows: `start_from.PriorTrial`, as JSON."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """What to say of them."""
+    by: str = ""
+    """Who started it, as person@host; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,10 @@ class DriverOpened:
     """The limits from now on; they may have grown."""
     commit: dict[str, Any]
     """The code of this driver: the commit, and the digest of what differs from it."""
+    by: str = ""
+    """Who gave the command, as person@host; empty where it is not known."""
+    machine: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the file says of the machine from now on: `SweepSpec.machine`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +135,14 @@ class BaselinesMeasured:
 
 @dataclass(frozen=True, slots=True)
 class TrialAsked:
-    """The sampler drew the parameters of a new trial."""
+    """The sampler, or a person, chose the parameters of a new trial."""
 
     at: float
     trial: int
     params: dict[str, Scalar]
     seed: int
+    by: str = ""
+    """Who chose the parameters; empty where the sampler did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +271,8 @@ class TrialEnded:
     value: float | None
     reason: str
     released: tuple[str, ...] = ()
+    at_rest: bool = False
+    """Whether no driver was at work, so that the time until then was not spent on it."""
 
 
 Event: TypeAlias = (
@@ -282,6 +293,7 @@ Event: TypeAlias = (
     | AttemptExcused
     | MemoryPeaked
     | TrialEnded
+    | ActEvent
 )
 
 # -- as rows ---------------------------------------------------------------------------------------

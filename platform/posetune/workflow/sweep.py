@@ -11,7 +11,7 @@ from typing import Protocol
 from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
 from posetune.home import Home, check_name
-from posetune.provenance import collect
+from posetune.provenance import collect, this_person
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun, SweepStart
@@ -115,6 +115,7 @@ def run_sweep(
         store_digest=found.summary.digest,
         provenance=collect(),
         defaults=defaults,
+        by=this_person(),
     )
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)
