@@ -6,6 +6,7 @@ variables only the numbers of threads are kept, because addresses in it hold pas
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import importlib.metadata
 import json
@@ -22,9 +23,11 @@ __all__ = [
     "CODE_FILE",
     "DEPENDENCIES",
     "DIFF_BYTES",
+    "PERSON_VARIABLE",
     "code_of",
     "collect",
     "describe_machine",
+    "this_person",
     "versions",
 ]
 
@@ -34,6 +37,10 @@ DIFF_BYTES = 200_000
 CODE_FILE = "POSETUNE_CODE"
 """Environment variable that names a JSON file with the result of `code_of` on the machine that
 submitted a job. The job needs it because packages travel without their repository."""
+
+PERSON_VARIABLE = "POSETUNE_PERSON"
+"""Environment variable that says who gave a command, as person@host. A job has it from the machine
+that sent the job, because on the cluster everybody has the same account."""
 
 _GIT_S = 10.0
 DEPENDENCIES = (
@@ -86,6 +93,11 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
         "host": socket.gethostname(),
         "packages": _packages(),
     }
+
+
+def this_person() -> str:
+    """Return who gave this command and on which machine, as person@host."""
+    return os.environ.get(PERSON_VARIABLE) or f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def describe_machine() -> dict[str, Any]:

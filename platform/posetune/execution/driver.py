@@ -8,13 +8,14 @@ into a throw-away folder; the same command again builds everything from the stud
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable, is_reusable
-from posetune.execution.driver_context import Data, DriverContext, StopRequest
+from posetune.execution.driver_context import REQUESTS_S, Data, DriverContext, StopRequest
 from posetune.home import Home
 from posetune.spec.sweep import Resources
 from posetune.study.sweep import SweepRun
@@ -26,6 +27,10 @@ __all__ = ["StudyLostError", "run_sweep"]
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Size of Ray's object store, in bytes. Trials and stages exchange files, not objects, and Ray
 would take 30 % of the memory."""
+
+MORE_TRIALS = 1000
+"""How many more trials Tune may be given than are left at first, because people take some up again
+or raise the budget meanwhile. Beyond that its loop is turned once more."""
 
 
 class StudyLostError(RuntimeError):
@@ -66,6 +71,9 @@ def run_sweep(
                 with _ray(address, run.spec.resources), stopping.on_signals():
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent):
+                        if run.held:
+                            _wait_for_release(run, stopping)
+                            continue
                         _tune(
                             DriverContext(run, trainable, data=data, home=home, stopping=stopping)
                         )
@@ -96,6 +104,15 @@ def _loss_of_study(error: BaseException | None) -> str:
     return ""
 
 
+def _wait_for_release(run: SweepRun, stopping: StopRequest) -> None:
+    """Wait until somebody releases the sweep, or its driver is told to stop."""
+    while run.held and not stopping.reason:
+        time.sleep(REQUESTS_S)
+        run.check_lease()
+        run.take_up_requests()
+        stopping.heed(run.lease.stop_asked)
+
+
 def _tune(context: DriverContext) -> None:
     """Turn Tune's loop once, until nothing is left or there is a reason to stop."""
     from posetune.execution.actor import TrialActor
@@ -107,14 +124,19 @@ def _tune(context: DriverContext) -> None:
     measure_share(context)
     resources, storage = context.run.spec.resources, context.home.storage
     watch = ClusterWatch(context)
+
+    def look() -> None:
+        watch.look()
+        context.take_up_requests()
+
     with storage.scratch(f"tune-{context.run.name}") as folder, contextlib.closing(context):
         run_trials(
             TrialActor,
             TrialRequest(context.run.name, resources),
             searcher=StudySearcher(context, watch),
             scheduler=StudyScheduler(context, watch),
-            stopper=SweepStopper(watch.look, context.preemption.is_over),
-            trials=context.run.left,
+            stopper=SweepStopper(look, context.preemption.is_over),
+            trials=context.run.left + MORE_TRIALS,
             folder=folder,
             reuse_workers=is_reusable(context.trainable),
         )

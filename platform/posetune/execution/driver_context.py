@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -18,7 +20,10 @@ from posetune.study.sweep import Attempt, SweepRun
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
 from posetune.trial.run import Assignment
 
-__all__ = ["Data", "DriverContext", "StopRequest"]
+__all__ = ["REQUESTS_S", "Data", "DriverContext", "StopRequest"]
+
+REQUESTS_S = 1.0
+"""Seconds between two looks for what people want of the sweep."""
 
 
 class StopRequest:
@@ -34,6 +39,12 @@ class StopRequest:
         """Stop the sweep because no trial can go on; open trials stay open."""
         self.reason = reason
         self.refused = True
+
+    def heed(self, asked: str) -> None:
+        """Stop the sweep if somebody has asked its driver to; `asked` says who."""
+        if asked and not self.reason:
+            self.reason = f"stopped by {asked}"
+            self.asked_by_user = True
 
     def on_signals(self) -> AbstractContextManager[None]:
         """Let SIGINT and SIGTERM ask for a clean stop; a second SIGINT interrupts at once."""
@@ -77,6 +88,7 @@ class DriverContext:
         self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
         """Numbers of the trials that were given to Tune and have not begun to train."""
+        self._looked = -math.inf
         self.deaths: dict[int, str] = {}
         """Why the newest worker of each trial died: the trial's reason if it is given up."""
 
@@ -87,10 +99,21 @@ class DriverContext:
 
     def stop_reason(self) -> str:
         """Return why the sweep should stop now; empty while it should not."""
-        if self.run.lease.stop_asked and not self.stopping.reason:
-            self.stopping.reason = f"stopped by {self.run.lease.stop_asked}"
-            self.stopping.asked_by_user = True
-        return self.stopping.reason or self.run.spent
+        self.stopping.heed(self.run.lease.stop_asked)
+        return self.stopping.reason or self.run.spent or self.run.held
+
+    def take_up_requests(self) -> None:
+        """Do what people want of the sweep, now and then.
+
+        Once the trials were asked to stop, the requests wait until none is at work any more.
+        """
+        now = time.monotonic()
+        if now - self._looked < REQUESTS_S or self.preemption.asked:
+            return
+        self._looked = now
+        self.run.take_up_requests()
+        for number in self.run.releasing:
+            self.release(number)
 
     def assign(self, attempt: Attempt) -> Assignment:
         """Return what an attempt's process needs to know."""
@@ -107,7 +130,7 @@ class DriverContext:
             attempt=attempt.number,
             seed=attempt.seed,
             params=attempt.params,
-            spec=self.run.spec,
+            spec=self.run.spec_of(attempt.trial),
             store=self._data.store,
             storage=self.home.storage,
             store_digest=self._data.digest,

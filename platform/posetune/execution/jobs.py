@@ -30,7 +30,7 @@ from sqlalchemy import make_url
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.provenance import CODE_FILE, code_of
+from posetune.provenance import CODE_FILE, PERSON_VARIABLE, code_of, this_person
 from posetune.spec.registration import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
 from posetune.storage.credentials import check_ray
 
@@ -289,6 +289,7 @@ def _send(
 ) -> str:
     """Start a job that runs a posetune command."""
     environment = {**_environment(parcel.home), CODE_FILE: "code.json"}
+    environment[PERSON_VARIABLE] = this_person()
     if parcel.columns:
         environment["COLUMNS"] = str(parcel.columns)
     if parcel.trainable and parcel.trainable not in SHIPPED_TRAINABLES:

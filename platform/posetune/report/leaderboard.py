@@ -20,12 +20,17 @@ FEW = 8
 STATE_STYLES: dict[str, str] = {
     TrialState.COMPLETE: "green",
     TrialState.FAILED: "red",
+    TrialState.STOPPED: "magenta",
     TrialState.INTERRUPTED: "yellow",
     TrialState.RUNNING: "cyan",
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 """Stand for the parameters in a table that is too narrow for their names."""
-_FATES: dict[str, str] = {TrialState.PRUNED: "was cut", TrialState.FAILED: "failed"}
+_FATES: dict[str, str] = {
+    TrialState.PRUNED: "was cut",
+    TrialState.FAILED: "failed",
+    TrialState.STOPPED: "was stopped",
+}
 """What became of a trial that did not reach the last rung, in words."""
 
 

@@ -25,6 +25,7 @@ _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
+    TrialState.STOPPED: OptunaState.FAIL,
     TrialState.RUNNING: OptunaState.RUNNING,
     TrialState.INTERRUPTED: OptunaState.RUNNING,
 }

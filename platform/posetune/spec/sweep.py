@@ -6,7 +6,7 @@ file, and checks it against the trainable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,8 +16,16 @@ from posetune.spec.parameters import Frozen, Parameter
 from posetune.spec.registration import DEFAULT_TRAINABLE
 
 __all__ = [
+    "MACHINE_FIELDS",
+    "MACHINE_SECTIONS",
     "SweepSpec",
 ]
+
+MACHINE_FIELDS = ("concurrent", "share")
+"""The fields of `resources` that are no part of a sweep's identity: they belong to the machine."""
+
+MACHINE_SECTIONS = ("notify", "priority")
+"""Sections of a sweep file that are no part of a sweep's identity, either."""
 
 
 class Objective(Frozen):
@@ -280,10 +288,24 @@ class SweepSpec(Frozen):
         check_distinct(self.notify)
         return self
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the file says of the machine, not of the search: it may change at any time."""
+        return {name: getattr(self.resources, name) for name in MACHINE_FIELDS}
+
+    def with_machine(self, machine: Mapping[str, Any]) -> SweepSpec:
+        """Return a copy of the sweep in which these fields of `resources` have other values."""
+        resources = self.resources.model_copy(update=dict(machine))
+        return self.model_copy(update={"resources": resources})
+
     def with_share(self, gpu: float) -> SweepSpec:
         """Return a copy of the sweep in which each trial takes `gpu` of one GPU, 0 < gpu <= 1."""
-        resources = self.resources.model_copy(update={"gpu": gpu})
-        return self.model_copy(update={"resources": resources})
+        return self.with_machine({"gpu": gpu})
+
+    def up_to(self, epochs: int) -> SweepSpec:
+        """Return a copy of the sweep in which a complete trial has this many epochs."""
+        pruner = self.pruner.model_copy(update={"max_epochs": epochs})
+        return self.model_copy(update={"pruner": pruner})
 
     def selecting(self, select: Literal["best", "last"]) -> SweepSpec:
         """Return a copy of the sweep in which this epoch of a trial counts."""

@@ -77,8 +77,11 @@ class BudgetLedger:
         """
         self.running.discard(trial.number)
         self.open.discard(trial.number)
-        if trial.state != TrialState.COMPLETE:
-            return
+        if trial.state == TrialState.COMPLETE:
+            self.count_best(trial, objective, compared)
+
+    def count_best(self, trial: TrialRecord, objective: Objective, compared: Iterable[int]) -> None:
+        """Count a complete trial's values among the best, where trials are compared."""
         for epoch in compared:
             value = trial.values.get(epoch)
             if value is not None:

@@ -59,7 +59,7 @@ class BudgetRule:
         limit_s = self.limit_s
         if limit_s is not None and self._state.ledger.held_s >= limit_s:
             return f"{self.limit} is spent"
-        if self._clock() >= self.ends_at:
+        if not self._state.held_by and self._clock() >= self.ends_at:
             return f"the budget of {self._state.spec.budget.wall_hours:g} hours is spent"
         return ""
 
@@ -118,7 +118,7 @@ class BudgetRule:
 
     def _missing_s(self, trial: TrialRecord) -> float:
         """Return what a trial needs to run to its last epoch."""
-        missing = self._state.spec.pruner.max_epochs - trial.epoch
+        missing = self._state.last_epoch(trial) - trial.epoch
         return missing * self._report_s(trial) + self._restart_s(trial)
 
     def _margin_s(self, trial: TrialRecord) -> float:
@@ -127,7 +127,7 @@ class BudgetRule:
         Two standard deviations of the sum of the missing epochs, whose mean is known from those
         that it has; and at least one report.
         """
-        missing, done = self._state.spec.pruner.max_epochs - trial.epoch, max(1, trial.epoch)
+        missing, done = self._state.last_epoch(trial) - trial.epoch, max(1, trial.epoch)
         spread = self._state.ledger.spread
         reports = max(1.0, 2 * spread * math.sqrt(missing + missing**2 / done))
         return reports * self._report_s(trial)

@@ -25,7 +25,7 @@ from posetune.study.events import (
     TrialEnded,
 )
 from posetune.study.records import CheckpointRecord, EpochValue
-from posetune.study.search.rungs import Decision
+from posetune.study.search.rungs import Decision, Verdict
 from posetune.study.search.seeding import seed_for
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
@@ -71,12 +71,17 @@ class Decider:
         is_room = len(state.trials) < state.spec.budget.trials
         return is_room and not is_waiting and self.budget.may_train(None)
 
-    def ask(self, params: Mapping[str, Scalar]) -> TrialAsked:
-        """Return the event of a new trial with the parameters that were drawn for it."""
+    def ask(self, params: Mapping[str, Scalar], *, by: str = "") -> TrialAsked:
+        """Return the event of a new trial with the parameters that were drawn for it.
+
+        Args:
+            params: the parameters.
+            by: who chose them, where a person did.
+        """
         number, sampler = len(self._state.trials), self._state.spec.sampler
         alike = sampler.name == "one_by_one"  # so that only the field differs
         seed = seed_for(sampler.seed, 0 if alike else number, "trial")
-        return TrialAsked(self._clock(), number, dict(params), seed)
+        return TrialAsked(self._clock(), number, dict(params), seed, by=by)
 
     # -- an attempt --------------------------------------------------------------------------------
 
@@ -125,7 +130,7 @@ class Decider:
         value = metrics.get(self._state.spec.objective.metric, math.nan)
         objective = float(value) if math.isfinite(value) else None
         best = self._best_with(trial, epoch, objective)
-        verdict = self._state.rungs.decide(number, epoch, objective)
+        verdict = self._verdict(trial, epoch, objective)
         return Reported(
             at=at,
             trial=number,
@@ -140,6 +145,20 @@ class Decider:
             displaced=self._displaced(trial, best),
             metrics={k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
         )
+
+    def _verdict(self, trial: TrialRecord, epoch: int, value: float | None) -> Verdict:
+        """Return what the rungs say of a report, unless a person has chosen otherwise.
+
+        A pinned trial runs on where it would have been cut, and from there on it is compared with
+        nobody; an extended one ends at the epoch that was chosen, and is compared with nobody.
+        """
+        if trial.extended_to is not None:
+            is_last = epoch >= trial.extended_to
+            return Verdict(Decision.COMPLETE if is_last else Decision.CONTINUE)
+        verdict = self._state.rungs.decide(trial.number, epoch, value)
+        if verdict.decision == Decision.PRUNE and trial.is_pinned:
+            return Verdict(Decision.CONTINUE, is_audited=True)
+        return verdict
 
     def hand_over(self, number: int, checkpoint: CheckpointRecord) -> HandedOver:
         """Return the event that a trial's newest attempt saved within an epoch and stops."""
@@ -158,11 +177,25 @@ class Decider:
             return None
         return SetAside(self._clock(), number, trial.attempt)
 
+    def is_to_stop(self, number: int) -> bool:
+        """Whether a trial has come to the epoch after which a person wants it to end."""
+        trial = self._state.trials[number]
+        is_open = trial.state is None and trial.decision == Decision.CONTINUE
+        return is_open and trial.stop_after is not None and trial.epoch >= trial.stop_after
+
     # -- the end of a trial ------------------------------------------------------------------------
 
-    def finish(self, number: int) -> TrialEnded:
-        """Return the end that a trial's last report decided: COMPLETE or PRUNED."""
+    def finish(self, number: int, *, at_rest: bool = False) -> TrialEnded:
+        """Return the end that a trial's last report decided, or a person: STOPPED.
+
+        Args:
+            number: the trial.
+            at_rest: whether no driver is at work on the sweep.
+        """
         trial, spec = self._state.trials[number], self._state.spec
+        if self.is_to_stop(number):
+            reason = f"stopped by {trial.stopped_by} after epoch {trial.epoch}"
+            return self._end(trial, TrialState.STOPPED, reason, at_rest=at_rest)
         if trial.decision == Decision.PRUNE:
             why = f"cut by ASHA at epoch {trial.epoch}"
             if trial.value is None:
@@ -171,6 +204,10 @@ class Decider:
         if trial.value is None:
             reason = f"{spec.objective.metric} was not a number"
             return self._end(trial, TrialState.FAILED, reason)
+        if trial.extended_to is not None:
+            is_whole = trial.epoch >= spec.pruner.max_epochs
+            state = TrialState.COMPLETE if is_whole else TrialState.PRUNED
+            return self._end(trial, state, f"was extended to {trial.epoch} epochs")
         cut = self._state.rungs.audited.get(number)
         audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
         return self._end(trial, TrialState.COMPLETE, f"ran its {trial.epoch} epochs{audit}")
@@ -180,9 +217,12 @@ class Decider:
         return self._end(self._state.trials[number], TrialState.FAILED, reason)
 
     def missing_ends(self) -> list[int]:
-        """Return the open trials whose end was decided by a report, and not recorded."""
-        waiting = (self._state.trials[number] for number in self._state.waiting)
-        return [trial.number for trial in waiting if trial.decision != Decision.CONTINUE]
+        """Return the open trials whose end was decided, and not recorded."""
+        return [number for number in self._state.waiting if self._is_decided(number)]
+
+    def _is_decided(self, number: int) -> bool:
+        trial = self._state.trials[number]
+        return trial.decision != Decision.CONTINUE or self.is_to_stop(number)
 
     # -- which checkpoints are let go --------------------------------------------------------------
 
@@ -218,7 +258,9 @@ class Decider:
         """Return the epoch whose checkpoint is kept because it is a trial's best."""
         return best.epoch if best is not None and self._state.keeps_best else None
 
-    def _end(self, trial: TrialRecord, state: TrialState, reason: str) -> TrialEnded:
+    def _end(
+        self, trial: TrialRecord, state: TrialState, reason: str, *, at_rest: bool = False
+    ) -> TrialEnded:
         _, gone = split_needed(
             trial.checkpoints,
             state,
@@ -233,6 +275,7 @@ class Decider:
             value=trial.value,
             reason=reason,
             released=_folders(gone),
+            at_rest=at_rest,
         )
 
 

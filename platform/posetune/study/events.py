@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from posetune.spec.parameters import Scalar
+from posetune.study.act_events import ActEvent
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.states import TrialState
@@ -79,6 +80,8 @@ class SweepStarted:
     """The trials of other sweeps that its sampler knows: `start_from.PriorTrial`, as JSON."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """What to say of them."""
+    by: str = ""
+    """Who started it, as person@host; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,10 @@ class DriverOpened:
     """The limits from now on; they may have grown."""
     commit: dict[str, Any]
     """The code of this driver: the commit, and the digest of what differs from it."""
+    by: str = ""
+    """Who gave the command, as person@host; empty where it is not known."""
+    machine: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the file says of the machine from now on: `SweepSpec.machine`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +139,14 @@ class BaselinesMeasured:
 
 @dataclass(frozen=True, slots=True)
 class TrialAsked:
-    """The sampler drew the parameters of a new trial."""
+    """The sampler, or a person, chose the parameters of a new trial."""
 
     at: float
     trial: int
     params: dict[str, Scalar]
     seed: int
+    by: str = ""
+    """Who chose the parameters; empty where the sampler did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +275,8 @@ class TrialEnded:
     value: float | None
     reason: str
     released: tuple[str, ...] = ()
+    at_rest: bool = False
+    """Whether no driver was at work, so that the time until then was not spent on it."""
 
 
 Event: TypeAlias = (
@@ -286,6 +297,7 @@ Event: TypeAlias = (
     | AttemptExcused
     | MemoryPeaked
     | TrialEnded
+    | ActEvent
 )
 
 # -- as rows ---------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from posetune.study import events
+from posetune.study import act_events, events
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 
@@ -55,7 +55,8 @@ def _started(event: events.SweepStarted) -> str:
 
 
 def _opened(event: events.DriverOpened) -> str:
-    return f"a driver started, with code {(event.commit.get('commit') or 'unknown')[:12]}"
+    who = f" by {event.by}" if event.by else ""
+    return f"a driver started{who}, with code {(event.commit.get('commit') or 'unknown')[:12]}"
 
 
 def _share(event: events.ShareMeasured) -> str:
@@ -73,7 +74,24 @@ def _baselines(event: events.BaselinesMeasured) -> str:
 
 
 def _asked(event: events.TrialAsked) -> str:
-    return "asked: " + ", ".join(f"{name}={value}" for name, value in event.params.items())
+    who = f" for by {event.by}" if event.by else ""
+    return f"asked{who}: {_shown(event.params)}"
+
+
+def _shown(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in params.items())
+
+
+def _tagged(event: act_events.TagSet) -> str:
+    if event.value is None:
+        return f"{event.by} took the tag {event.name} away"
+    return f"{event.by} tagged: {event.name}" + (f" = {event.value}" if event.value else "")
+
+
+def _edited(event: act_events.SweepEdited) -> str:
+    outside = ", ".join(map(str, event.outside))
+    kept = f"; trials outside of the new bounds are kept: {outside}" if outside else ""
+    return f"{event.by} edited the sweep: {'; '.join(event.changed)}{kept}"
 
 
 def _placed(event: events.AttemptPlaced) -> str:
@@ -118,4 +136,14 @@ _WORDS: dict[type[events.Event], Callable[[Any], str]] = {
     events.AttemptExcused: _excused,
     events.MemoryPeaked: _peak,
     events.TrialEnded: lambda e: f"{e.state}: {e.reason}",
+    act_events.NoteAdded: lambda e: f"{e.by} noted: {e.text}",
+    act_events.TagSet: _tagged,
+    act_events.StopAsked: lambda e: f"{e.by} stops it after epoch {e.after}",
+    act_events.TrialEnqueued: lambda e: f"{e.by} enqueued a trial: {_shown(e.params)}",
+    act_events.TrialPinned: lambda e: f"{e.by} pinned it: it runs to its last epoch",
+    act_events.TrialRetried: lambda e: f"{e.by} takes it up again",
+    act_events.TrialExtended: lambda e: f"{e.by} extended it to {e.epochs} epochs",
+    act_events.SweepHeld: lambda e: f"{e.by} holds the sweep",
+    act_events.SweepReleased: lambda e: f"{e.by} released the sweep",
+    act_events.SweepEdited: _edited,
 }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from posetune.spec.parameters import Scalar
 
-__all__ = ["Attempt", "CheckpointRecord", "EpochValue", "Report", "SweepBest"]
+__all__ = ["Attempt", "CheckpointRecord", "EpochValue", "Remark", "Report", "SweepBest"]
 
 
 class Report(NamedTuple):
@@ -25,6 +25,16 @@ class Report(NamedTuple):
     """Seconds that the epoch took."""
     decision: str = ""
     """What the rungs decided after the report."""
+
+
+class Remark(NamedTuple):
+    """What a person wrote about a sweep or a trial."""
+
+    at: float
+    """Seconds since the epoch."""
+    by: str
+    """Who, as person@host."""
+    text: str
 
 
 class EpochValue(NamedTuple):

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from posetune.spec.sweep import Budget, SweepSpec
-from posetune.study import events
+from posetune.study import act_events, events
+from posetune.study.acts.folding import ACT_MEANINGS
 from posetune.study.budget import BudgetLedger
-from posetune.study.records import CheckpointRecord, EpochValue, SweepBest
+from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
 from posetune.study.search.rungs import Rungs, compared_epochs
 from posetune.study.trials import TrialRecord
 
@@ -65,6 +66,7 @@ class SweepState:
         self.ledger = BudgetLedger()
         self.stages: dict[str, StageUse] = {}
         self.baselines: dict[str, float] = {}
+        self._whole_gpu = spec.resources.gpu
         self.shared: events.ShareMeasured | None = None
         """What was measured of the memory that a trial takes, where trials share GPUs."""
         self.peak_bytes = 0
@@ -79,7 +81,20 @@ class SweepState:
         """For how long the drivers before were at work, from their starts to their last events."""
         self._last_at = 0.0
         """The last event of the newest driver."""
-        self._compared = compared_epochs(spec.pruner)
+        self.compared = compared_epochs(spec.pruner)
+        """The epochs whose values are compared between trials."""
+        self.owner = ""
+        """Who started the sweep, as person@host; empty where it is not known."""
+        self.queue: list[act_events.TrialEnqueued] = []
+        """The trials that people have enqueued and that were not asked for yet, in their order."""
+        self.held_by = ""
+        """Who holds the sweep, as person@host; empty while nobody does."""
+        self.edited: act_events.SweepEdited | None = None
+        """The last edit; None where the sweep has the file that it was started with."""
+        self.remarks: list[Remark] = []
+        """What people wrote about the sweep."""
+        self.tags: dict[str, str] = {}
+        """What people tagged the sweep with."""
 
     @property
     def driven_s(self) -> float:
@@ -107,11 +122,18 @@ class SweepState:
         """Whether a trial is one of the best that `keep` means."""
         return number in self.leading[: self.spec.keep.best]
 
+    def last_epoch(self, trial: TrialRecord) -> int:
+        """Return the epoch after which a trial is complete: the sweep's, or one that was chosen."""
+        return trial.extended_to or self.spec.pruner.max_epochs
+
     def apply(self, event: events.Event) -> None:
         """Take in the next event."""
         self.seq += 1
-        _MEANINGS[type(event)](self, event)
-        self._last_at = max(self._last_at, event.at)
+        meaning = _MEANINGS.get(type(event)) or ACT_MEANINGS[type(event)]
+        meaning(self, event)
+        is_beside = type(event) in ACT_MEANINGS or getattr(event, "at_rest", False)
+        if not is_beside:  # what a person does says nothing of how long a driver was at work
+            self._last_at = max(self._last_at, event.at)
 
     # -- the sweep as a whole --------------------------------------------------------------------
 
@@ -120,20 +142,37 @@ class SweepState:
         self.rungs.cuts_nan = event.semantics >= events.NAN_IS_CUT_SINCE
         if not self.keeps_best:
             self.spec = self.spec.selecting("last")
-        self.prior, self.notes = event.prior, event.notes
+        self.prior, self.notes, self.owner = event.prior, event.notes, event.by
         self.opened_at = self._last_at = event.at
 
     def _driver_opened(self, event: events.DriverOpened) -> None:
-        self.driven_before_s = self.driven_s
-        self.opened_at = self._last_at = event.at
+        self.count_driven(event.at)
         budget = Budget.model_validate(event.budget)
         self.spec = self.spec.model_copy(update={"budget": budget})
+        self._set_machine(event.machine)
         self.stopped = self.waits_for_room = ""
+        self.let_attempts_go()
+
+    def _set_machine(self, machine: dict[str, Any]) -> None:
+        """Let what the file says of the machine hold from now on."""
+        if machine.get("share", True) or self.shared is None:
+            self.spec = self.spec.with_machine(machine)
+        else:  # trials have whole GPUs again
+            self.spec = self.spec.with_machine({**machine, "gpu": self._whole_gpu})
+            self.shared = None
+
+    def let_attempts_go(self) -> None:
+        """Let every open trial wait for its next attempt: none is at work any more."""
         self.waiting = [t.number for t in self.trials if t.state is None]
         for number in self.waiting:
             self.trials[number].holding.let_go()
         self.ledger.running.clear()
         self.begun.clear()
+
+    def count_driven(self, at: float) -> None:
+        """Count for how long a driver was at work, and begin to count anew."""
+        self.driven_before_s = self.driven_s
+        self.opened_at = self._last_at = at
 
     def _driver_closed(self, event: events.DriverClosed) -> None:
         self.stopped = event.reason
@@ -152,8 +191,11 @@ class SweepState:
     # -- a trial ---------------------------------------------------------------------------------
 
     def _trial_asked(self, event: events.TrialAsked) -> None:
-        self.trials.append(TrialRecord(event.trial, event.params, event.seed, event.at))
+        asked = TrialRecord(event.trial, event.params, event.seed, event.at, chosen_by=event.by)
+        self.trials.append(asked)
         self.ledger.open.add(event.trial)
+        if event.by:
+            del self.queue[0]
 
     def _attempt_begun(self, event: events.AttemptBegun) -> None:
         trial = self.trials[event.trial]
@@ -187,7 +229,7 @@ class SweepState:
         trial.values[epoch] = value
         if value is not None:
             self._note_best(trial, event.at, EpochValue(epoch, value))
-        if value is not None and epoch in self._compared:
+        if value is not None and epoch in self.compared:
             trial.standing = (epoch, value)
         self.ledger.count_epoch(trial.last_s, event.seconds)
         trial.seconds += event.seconds
@@ -249,8 +291,10 @@ class SweepState:
         trial = self.trials[event.trial]
         trial.state, trial.reason, trial.ended = event.state, event.reason, event.at
         self.ended.append(event.trial)
+        if event.at_rest:
+            trial.holding.let_go()
         self.ledger.held_s += trial.holding.end(event.at)
-        self.ledger.count_end(trial, self.spec.objective, self._compared)
+        self.ledger.count_end(trial, self.spec.objective, self.compared)
         if event.trial in self.waiting:
             self.waiting.remove(event.trial)
         _release(trial, event.released)

@@ -10,20 +10,22 @@ __all__ = ["SweepStatus", "TrialState"]
 class TrialState(enum.StrEnum):
     """Where a trial stands.
 
-    The first three are ends, which the study records. A trial without an end is RUNNING while its
-    sweep has a live driver and INTERRUPTED, that is resumable, when it has none.
+    The first four are ends, which the study records; a person ended a STOPPED trial. A trial
+    without an end is RUNNING while its sweep has a live driver and INTERRUPTED, that is resumable,
+    when it has none.
     """
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAILED = "FAILED"
+    STOPPED = "STOPPED"
     RUNNING = "RUNNING"
     INTERRUPTED = "INTERRUPTED"
 
     @property
     def is_end(self) -> bool:
         """Whether nothing can happen to the trial any more."""
-        return self in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        return self not in (TrialState.RUNNING, TrialState.INTERRUPTED)
 
     @property
     def has_value(self) -> bool:

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
+from posetune.study import act_events
+from posetune.study.acts import requests
+from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.budget_rule import BudgetRule
 from posetune.study.decisions import Decider
 from posetune.study.events import (
@@ -38,7 +42,7 @@ from posetune.study.old.upgrade import upgrade_before_driving
 from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import SearchMemory
-from posetune.study.search.start_from import prior_trials
+from posetune.study.search.start_from import holds, prior_trials
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.sweep_start import SweepStart, check_unchanged, create_once
@@ -90,15 +94,15 @@ class SweepRun:
         self._decider = Decider(self.state, clock)
         self.stage_keys = _by_stage(self.state.trials)
         """Keys of the stage products that trials used before this driver, by stage."""
-        prior = prior_trials(self.state.prior)
-        self._memory = SearchMemory(self.state.spec, self.state.trials, prior)
+        self._memory = self._remember()
         self._handed_out: set[int] = set()
         """Open trials that the caller was given, and has not begun an attempt at."""
         self._released: dict[int, list[CheckpointRecord]] = {}
         """The checkpoints of each trial that nothing needs any more, until they are deleted."""
-        self._commit(DriverOpened(clock(), start.spec.budget.model_dump(), start.commit))
-        for number in self._decider.missing_ends():
-            self.finish(number)
+        budget, machine = start.spec.budget.model_dump(), start.spec.machine
+        self._commit(DriverOpened(clock(), budget, start.commit, by=start.by, machine=machine))
+        self._end_decided()
+        self.take_up_requests()
 
     # -- what the searcher asks ------------------------------------------------------------
 
@@ -114,6 +118,10 @@ class SweepRun:
         if not self._decider.may_ask(self._handed_out):
             return None
         number = len(self.trials)
+        if number and self.state.queue:  # trial 0 has the defaults, which others are compared with
+            chosen = self.state.queue[0]
+            self._commit(self._decider.ask(chosen.params, by=chosen.by))
+            return self.trials[number]
         params = self._memory.ask(number) if number else self._defaults
         self._commit(self._decider.ask(params))
         return self.trials[number]
@@ -172,7 +180,13 @@ class SweepRun:
         return event.decision if isinstance(event, Reported) else trial.decided(epoch)
 
     def goes_on(self, number: int) -> bool:
-        """Whether the budget lets a trial train on after a report; otherwise it is set aside."""
+        """Whether a trial trains on after a report.
+
+        Otherwise it has ended, because a person wanted it to stop, or the budget has set it aside.
+        """
+        if self._decider.is_to_stop(number):
+            self.finish(number)
+            return False
         event = self._decider.set_aside(number)
         if event is not None:
             self._commit(event)
@@ -201,7 +215,7 @@ class SweepRun:
         self._commit(self._decider.excuse(number, attempt, why))
 
     def finish(self, number: int) -> None:
-        """Commit the end that the last report decided: COMPLETE or PRUNED."""
+        """Commit the end that the last report decided, or a person: STOPPED."""
         self._commit(self._decider.finish(number))
 
     def fail(self, number: int, reason: str) -> None:
@@ -221,6 +235,82 @@ class SweepRun:
     def release_checkpoints(self, number: int) -> list[CheckpointRecord]:
         """Return the checkpoints of a trial that nothing needs any more, once."""
         return self._released.pop(number, [])
+
+    # -- what people want ------------------------------------------------------------------
+
+    def take_up_requests(self) -> None:
+        """Let the requests that wait become events, in their order, or refuse them.
+
+        Call it where a trial may be told to stop; while a sweep is being held, call it only once no
+        trial is at work any more.
+        """
+        try:
+            with self._database.reading() as connection:
+                pending = requests.read_pending(connection, self.id)
+        except OperationalError:
+            return  # the database is away; whoever commits next waits for it
+        for request in pending:
+            try:
+                event = event_of(request.act, by=request.by, at=self._clock(), state=self.state)
+            except ActRefusedError as error:
+                why = str(error)
+                self._database.write(partial(requests.refuse, token=request.token, why=why))
+                continue
+            self._commit(event, request=request.token)
+            self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """Do what follows from an act at once."""
+        match event:
+            case act_events.StopAsked():
+                self._end_decided()
+            case act_events.SweepReleased():
+                self._handed_out.clear()
+            case act_events.TrialRetried() | act_events.SweepEdited():
+                self._memory = self._remember()
+
+    def spec_of(self, number: int) -> SweepSpec:
+        """Return the sweep file as a trial trains by it: an extended one has its own last epoch."""
+        extended_to = self.trials[number].extended_to
+        return self.spec if extended_to is None else self.spec.up_to(extended_to)
+
+    @property
+    def releasing(self) -> list[int]:
+        """The trials that have checkpoints which nothing needs any more."""
+        return list(self._released)
+
+    def check_lease(self) -> None:
+        """Make sure that no other driver has taken the sweep over.
+
+        Raises:
+            LeaseLostError: one has.
+        """
+        self._database.write(self.lease.check)
+
+    def _end_decided(self) -> None:
+        """End the trials that wait for no attempt, since their end is decided."""
+        for number in self._decider.missing_ends():
+            if number not in self._handed_out:
+                self.finish(number)
+
+    def _remember(self) -> SearchMemory:
+        """Return what the sampler knows, gathered anew from the sweep as it stands."""
+        spec, edited = self.state.spec, self.state.edited
+        prior = prior_trials(self.state.prior)
+        if edited is not None:
+            prior = [
+                trial
+                for trial in prior
+                if all(holds(spec.search[name], value) for name, value in trial.params.items())
+            ]
+        outside = () if edited is None else edited.outside
+        return SearchMemory(spec, self.state.trials, prior, outside=outside)
+
+    @property
+    def held(self) -> str:
+        """Why no trial runs though there are some left: who holds the sweep; empty if nobody."""
+        who = self.state.held_by
+        return f"held by {who} (posetune release {self.name})" if who else ""
 
     # -- what the cluster says -------------------------------------------------------------
 
@@ -266,7 +356,7 @@ class SweepRun:
     @property
     def waits_for(self) -> str:
         """What the sweep is waiting for; empty while it goes on."""
-        return self.notice or self.state.waits_for_room or self._database.notice
+        return self.held or self.notice or self.state.waits_for_room or self._database.notice
 
     @property
     def spent(self) -> str:
@@ -322,7 +412,8 @@ class SweepRun:
                 f"{state.semantics}; this one knows them up to {SEMANTICS}. Continue it with that "
                 "posetune, or give another --name."
             )
-        check_unchanged(dict(row), state.spec.budget.model_dump(), start)
+        edited = {} if state.edited is None else _file_of(state.edited)
+        check_unchanged({**row, **edited}, state.spec.budget.model_dump(), start)
         return state
 
     def _current(self, number: int, attempt: int) -> TrialRecord:
@@ -333,13 +424,20 @@ class SweepRun:
             )
         return trial
 
-    def _commit(self, event: Event) -> None:
-        """Append an event in one transaction, under the lease; then apply it."""
+    def _commit(self, event: Event, *, request: str | None = None) -> None:
+        """Append an event in one transaction, under the lease; then apply it.
+
+        Args:
+            event: what happened.
+            request: the request that becomes this event, where it is one.
+        """
         seq = self.state.seq + 1
 
         def append(connection: Connection) -> None:
             self.lease.check(connection)
             journal.append_event(connection, self.id, seq, event)
+            if request is not None:
+                requests.mark_taken_up(connection, request, seq)
 
         try:
             self._database.write(append)
@@ -362,6 +460,11 @@ class SweepRun:
             gone += [c for number in event.displaced for c in self.trials[number].checkpoints]
         if gone:
             self._released.setdefault(event.trial, []).extend(gone)
+
+
+def _file_of(edited: act_events.SweepEdited) -> dict[str, Any]:
+    """Return what a sweep is continued with since it was edited."""
+    return {"spec": edited.spec, "source": edited.source}
 
 
 def _by_stage(trials: Iterable[TrialRecord]) -> dict[str, tuple[str, ...]]:

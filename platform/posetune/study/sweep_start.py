@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
-from posetune.spec.sweep import SweepSpec
+from posetune.spec.sweep import MACHINE_FIELDS, MACHINE_SECTIONS, SweepSpec
 from posetune.study.events import SEMANTICS, SweepStarted
 from posetune.study.search.start_from import gather
 from posetune.study.tables import journal, schema
@@ -39,6 +39,8 @@ class SweepStart:
     provenance: Mapping[str, Any]
     defaults: Mapping[str, Scalar]
     """The parameters of trial 0."""
+    by: str = ""
+    """Who gives the command, as person@host."""
 
     @property
     def commit(self) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def _create(connection: Connection, start: SweepStart, at: float) -> int:
     key = connection.execute(insert(schema.sweep).values(at=at, **values)).inserted_primary_key
     identity = int(key[0]) if key else 0
     prior, notes = gather(connection, start.spec, start.store_digest)
-    journal.append_event(connection, identity, 1, SweepStarted(at, SEMANTICS, prior, notes))
+    journal.append_event(
+        connection, identity, 1, SweepStarted(at, SEMANTICS, prior, notes, start.by)
+    )
     return identity
 
 
@@ -82,6 +86,8 @@ def create_once(database: Database, start: SweepStart, at: float) -> int:
 def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: SweepStart) -> None:
     """Refuse to continue a sweep with another file or other data; a larger budget is welcome.
 
+    What belongs to the machine may differ, too.
+
     What neither the file of then nor that of now says may differ: a default has changed since, and
     the sweep keeps that of then.
 
@@ -96,9 +102,11 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: Sw
     # Keys that came later have their defaults in the sweeps of before.
     old, new = SweepSpec.model_validate(row["spec"]).canonical(), start.spec.canonical()
     written = _written_keys(row["source"]), _set_keys(start.spec)
+    for spec in (old, new):  # the machine's: it may change at any time
+        spec["resources"] = {k: v for k, v in spec["resources"].items() if k not in MACHINE_FIELDS}
     changed = [
         f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted({*old, *new} - {"store", "budget"})
+        for name in sorted({*old, *new} - {"store", "budget", *MACHINE_SECTIONS})
         if _differs(name, old.get(name), new.get(name), written)
     ]
     shrunk = [
@@ -111,7 +119,8 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: Sw
             f"sweep {start.name}: was started with another file; only its budget may grow.\n  "
             + "\n  ".join(changed + shrunk)
             + _difference(row["source"], start.source)
-            + "\nGive the file it was started with, or another --name."
+            + "\nGive the file it was started with or edited to, edit the sweep (posetune edit "
+            f"{start.name} FILE), or give another --name."
         )
     if row["store_digest"] != start.store_digest:
         raise BadInputError(

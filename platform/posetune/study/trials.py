@@ -11,7 +11,7 @@ from typing import Any
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective
-from posetune.study.records import CheckpointRecord, EpochValue
+from posetune.study.records import CheckpointRecord, EpochValue, Remark
 from posetune.study.search.rungs import Decision, Standing, place
 from posetune.study.states import TrialState
 
@@ -99,7 +99,7 @@ class TrialRecord:
     last_s: float = 0.0
     """What the last of them took."""
     state: TrialState | None = None
-    """COMPLETE, PRUNED or FAILED once it has ended."""
+    """COMPLETE, PRUNED, FAILED or STOPPED once it has ended."""
     reason: str = ""
     ended: float | None = None
     """When it ended; seconds since the epoch."""
@@ -111,6 +111,22 @@ class TrialRecord:
     """The key of each shared stage product that it used."""
     holding: Holding = field(default_factory=Holding)
     """For how long its attempts have held their resources."""
+    chosen_by: str = ""
+    """Who chose its parameters, as person@host; empty where the sampler did."""
+    stop_after: int | None = None
+    """The epoch after which it ends, because a person wants it to stop; None where nobody does."""
+    stopped_by: str = ""
+    """Who wants it to stop, as person@host."""
+    is_pinned: bool = False
+    """Whether a person lets it run to its last epoch, whatever the pruner says."""
+    extended_to: int | None = None
+    """Its last epoch, where a person chose another than the sweep's."""
+    taught: tuple[TrialState, int] | None = None
+    """How it ended before it was extended, and after which epoch: what the sampler knows of it."""
+    remarks: list[Remark] = field(default_factory=list)
+    """What people wrote about it."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """What people tagged it with."""
 
     @property
     def best(self) -> EpochValue | None:
@@ -159,8 +175,9 @@ def split_needed(
     """Return the checkpoints of a trial that are needed, and those that nothing needs any more.
 
     Every trial that keeps any keeps that of its best epoch. Besides, an open trial keeps its newest
-    two (the newest may turn out broken), and one that has ended its last. A trial that was cut or
-    failed keeps any only while it is among the sweep's best. A checkpoint that was followed by one
+    two (the newest may turn out broken), and one that has ended its last; that of a stopped trial
+    is where it goes on if a person takes it up again. A trial that was cut or failed keeps any only
+    while it is among the sweep's best. A checkpoint that was followed by one
     that is not further had turned out broken.
 
     Args:
@@ -174,7 +191,8 @@ def split_needed(
     for checkpoint in checkpoints:
         kept = [c for c in kept if c.progress < checkpoint.progress]
         kept.append(checkpoint)
-    newest = {None: 2, TrialState.COMPLETE: 1}.get(state, 1 if is_among_best else 0)
+    always = {None: 2, TrialState.COMPLETE: 1, TrialState.STOPPED: 1}
+    newest = always.get(state, 1 if is_among_best else 0)
     after = len(kept) - newest
     keeps_best = newest > 0
     needed = [

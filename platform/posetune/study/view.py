@@ -17,8 +17,9 @@ from sqlalchemy import Connection, RowMapping, select
 from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective, SweepSpec
+from posetune.study.acts.requests import Request, read_pending
 from posetune.study.events import Reported
-from posetune.study.records import CheckpointRecord, EpochValue, Report, SweepBest
+from posetune.study.records import CheckpointRecord, EpochValue, Remark, Report, SweepBest
 from posetune.study.search.rungs import Standing, place
 from posetune.study.state import StageUse, SweepState
 from posetune.study.states import SweepStatus, TrialState
@@ -33,6 +34,7 @@ __all__ = [
     "SweepView",
     "TrialView",
     "find_run",
+    "find_sweep_row",
     "list_sweeps",
     "needed_stages",
     "read_sweep",
@@ -73,6 +75,18 @@ class TrialView:
     """Where it is compared with others; None before the first rung."""
     stages: dict[str, str] = field(default_factory=dict)
     """The key of each shared stage product that it used."""
+    last_epoch: int = 0
+    """The epoch after which it is complete: the sweep's, or one that a person chose."""
+    chosen_by: str = ""
+    """Who chose its parameters, as person@host; empty where the sampler did."""
+    stopped_by: str = ""
+    """Who wants it to stop, as person@host; empty where nobody does."""
+    is_pinned: bool = False
+    """Whether a person lets it run to its last epoch, whatever the pruner says."""
+    remarks: tuple[Remark, ...] = ()
+    """What people wrote about it."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """What people tagged it with."""
 
     @property
     def checkpoint(self) -> CheckpointRecord | None:
@@ -134,6 +148,18 @@ class SweepView:
     """What a trial of a running sweep waits for, where one has no place on the cluster."""
     driven_s: float = 0.0
     """For how long drivers have been at work."""
+    owner: str = ""
+    """Who started it, as person@host; empty where that is not known."""
+    held_by: str = ""
+    """Who holds it, as person@host; empty while nobody does."""
+    enqueued: tuple[dict[str, Scalar], ...] = ()
+    """The parameters of the next trials, where people chose them."""
+    waiting_requests: tuple[Request, ...] = ()
+    """What people want of it and no driver has taken up."""
+    remarks: tuple[Remark, ...] = ()
+    """What people wrote about it."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """What people tagged it with."""
 
     @cached_property
     def standings(self) -> dict[int, Standing]:
@@ -248,20 +274,35 @@ def read_sweep(database: Database, name: str) -> SweepView:
         BadInputError: there is no sweep of this name.
     """
     with database.reading() as connection:
-        row = journal.find_sweep(connection, name)
-        if row is None:
-            query = select(schema.sweep.c.name).order_by(schema.sweep.c.id.desc()).limit(10)
-            known = ", ".join(connection.execute(query).scalars())
-            raise BadInputError(
-                f"no sweep {name!r} in {database.address}; "
-                + (f"there is {known}" if known else "it holds none yet")
-            )
+        row = find_sweep_row(connection, name, database.address)
         view = _view(connection, row)
         if view.best is None or view.best.chosen is None:
             return view
         number, epoch = view.best.number, view.best.chosen.epoch
         since = journal.read_metrics(connection, view.id, number=number, after=epoch - 1)
         return dataclasses.replace(view, best_metrics=dict(since[0].metrics or {}))
+
+
+def find_sweep_row(connection: Connection, name: str, address: str) -> RowMapping:
+    """Return the row of what a sweep was started with.
+
+    Args:
+        connection: a consistent view.
+        name: the sweep.
+        address: the study's, for the message.
+
+    Raises:
+        BadInputError: there is no sweep of this name.
+    """
+    row = journal.find_sweep(connection, name)
+    if row is not None:
+        return row
+    query = select(schema.sweep.c.name).order_by(schema.sweep.c.id.desc()).limit(10)
+    known = ", ".join(connection.execute(query).scalars())
+    raise BadInputError(
+        f"no sweep {name!r} in {address}; "
+        + (f"there is {known}" if known else "it holds none yet")
+    )
 
 
 def find_run(database: Database, run_id: str) -> tuple[str, int]:
@@ -304,13 +345,23 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
     live = _has_live_driver(connection, row["id"])
     runs = {run.trial: run.run_id for run in journal.read_runs(connection, row["id"])}
     objective = state.spec.objective
-    trials = tuple(_trial(trial, objective, live, runs.get(trial.number)) for trial in state.trials)
+    at_work = live and not state.held_by
+    trials = tuple(
+        dataclasses.replace(
+            _trial(trial, objective, at_work, runs.get(trial.number)),
+            last_epoch=state.last_epoch(trial),
+        )
+        for trial in state.trials
+    )
+    chosen = {t.number for t in state.trials if t.is_pinned or t.taught is not None}
+    edited = state.edited
+    held = f"held by {state.held_by}; posetune release {row['name']}" if state.held_by else ""
     return SweepView(
         id=row["id"],
         name=row["name"],
         state=_status(trials, state.spec.budget.trials, live),
         spec=state.spec,
-        source=row["source"],
+        source=row["source"] if edited is None else edited.source,
         store=row["store"],
         store_digest=row["store_digest"],
         provenance=row["provenance"],
@@ -318,14 +369,21 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         trials=trials,
         reports=tuple(reports),
         ended=tuple(state.ended),
-        audited=state.rungs.audited,
+        # Those that a person chose are no sample of what cutting costs.
+        audited={n: e for n, e in state.rungs.audited.items() if n not in chosen},
         baselines=state.baselines,
         bests=tuple(state.bests),
         keeps_best=state.keeps_best,
         stages={name: state.stages[name] for name in sorted(state.stages)},
-        waits_for=state.waits_for_room if live else "",
+        waits_for=(held or state.waits_for_room) if live else "",
         stopped="" if live else state.stopped or "the driver died",
         driven_s=state.driven_s,
+        owner=state.owner,
+        held_by=state.held_by,
+        enqueued=tuple(event.params for event in state.queue),
+        waiting_requests=tuple(read_pending(connection, row["id"])),
+        remarks=tuple(state.remarks),
+        tags=dict(state.tags),
     )
 
 
@@ -350,6 +408,11 @@ def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | N
         held_s=trial.holding.seconds,
         standing=trial.standing,
         stages=trial.stages,
+        chosen_by=trial.chosen_by,
+        stopped_by=trial.stopped_by,
+        is_pinned=trial.is_pinned,
+        remarks=tuple(trial.remarks),
+        tags=dict(trial.tags),
     )
 
 

@@ -60,6 +60,7 @@ _STATUS = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "FINISHED",
     TrialState.FAILED: "FAILED",
+    TrialState.STOPPED: "KILLED",
     TrialState.INTERRUPTED: "KILLED",
 }
 _IN_FILES = ("diff.text", "packages")

@@ -24,6 +24,8 @@ __all__ = ["HeldRun", "SweepRuns"]
 
 # MLflow takes 1,000 metrics, 100 params and 100 tags in one call at most, and 1,000 in all.
 _METRICS = 800
+_ENDS = ("complete", "pruned", "failed", "stopped")
+"""What the tag `posetune.state` of a trial that has ended says."""
 _PARAMS = 100
 _PAGE = 1000
 """Number of runs in one answer of a search."""
@@ -225,7 +227,7 @@ class SweepRuns:
 
     def _learn(self, number: int | None, run: Run) -> HeldRun:
         tags = dict(run.data.tags)
-        if tags.get("posetune.state") in ("complete", "pruned", "failed") and number is not None:
+        if tags.get("posetune.state") in _ENDS and number is not None:
             step = int(tags["posetune.epochs"])  # an end's tags are logged after all metrics
         elif number is not None:
             step = self._last_step(run, [SECONDS_METRIC])

@@ -19,7 +19,7 @@ from posetune.notifications.notifier import (
     merged,
 )
 from posetune.notifications.outbox import WaitingCount
-from posetune.provenance import collect
+from posetune.provenance import collect, this_person
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.notify import read_home_destinations
 from posetune.storage import Storage
@@ -135,6 +135,7 @@ def run_sweep(
         store_digest=found.summary.digest,
         provenance=collect(),
         defaults=defaults,
+        by=this_person(),
     )
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArg
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
+from posetune.provenance import this_person
 from posetune.study.states import SweepStatus
 from posetune.study.tables.database import open_database
 from posetune.study.tables.lease import ask_to_stop
@@ -40,8 +39,7 @@ def stop(
 
     database = open_database(Home.resolve(home).database, create=False)
     view = read_sweep(database, name)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    if not ask_to_stop(database, view.id, who=who):
+    if not ask_to_stop(database, view.id, who=this_person()):
         raise BadInputError(f"sweep {name}: has no driver to stop; it is {view.state}")
     deadline = time.monotonic() + STOP_S
     with console.status(f"waiting for the driver of {name}"):

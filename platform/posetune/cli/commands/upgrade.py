@@ -1,4 +1,4 @@
-"""`posetune upgrade`: brings a study of the version before to the tables of today."""
+"""`posetune upgrade`: brings a study of a version before to the tables of today."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves a study of the version before to the tables of today, in one transaction.
+"""Moves a study of a version before to the tables of today, in one transaction.
 
 The first driver that continues a sweep of a SQLite study does it, after a copy of the file. A
 PostgreSQL study is shared, so `posetune upgrade` does it, when somebody says so. No driver may be
@@ -25,9 +25,9 @@ __all__ = ["needs_upgrade", "upgrade", "upgrade_before_driving"]
 
 
 def needs_upgrade(database: Database) -> bool:
-    """Whether the study has the tables of the version before."""
+    """Whether the study has the tables of a version before."""
     with database.reading() as connection:
-        return old_tables.is_old(connection)
+        return _version(connection) != schema.VERSION
 
 
 def upgrade_before_driving(database: Database) -> None:
@@ -36,11 +36,13 @@ def upgrade_before_driving(database: Database) -> None:
     Raises:
         BadInputError: a driver is live, or the study is a shared one.
     """
-    if not needs_upgrade(database):
+    with database.reading() as connection:
+        version = _version(connection)
+    if version == schema.VERSION:
         return
     if database.engine.name != "sqlite":
         raise BadInputError(
-            f"study database {database.address}: has tables of version {schema.OLD_VERSION}; "
+            f"study database {database.address}: has tables of version {version}; "
             "posetune upgrade brings it to those of today, once every driver of it has stopped"
         )
     upgrade(database)
@@ -59,14 +61,22 @@ def upgrade(database: Database) -> Path | None:
     def move(connection: Connection) -> Path | None:
         # Who upgrades at the same moment waits here, and then finds nothing to do.
         connection.execute(select(schema.about).with_for_update())
-        if not old_tables.is_old(connection):
+        version = _version(connection)
+        if version == schema.VERSION:
             return None
         _refuse_live_drivers(connection)
-        copy = _copy(connection) if database.engine.name == "sqlite" else None
-        _move(connection)
+        copy = _copy(connection, version) if database.engine.name == "sqlite" else None
+        schema.metadata.create_all(connection)  # those that are missing
+        if version == schema.OLD_VERSION:
+            _move(connection)
+        connection.execute(update(schema.about).values(version=schema.VERSION))
         return copy
 
     return database.write(move)
+
+
+def _version(connection: Connection) -> int:
+    return int(connection.execute(select(schema.about.c.version)).scalar_one())
 
 
 def _refuse_live_drivers(connection: Connection) -> None:
@@ -81,10 +91,10 @@ def _refuse_live_drivers(connection: Connection) -> None:
             )
 
 
-def _copy(connection: Connection) -> Path:
+def _copy(connection: Connection, version: int) -> Path:
     """Copy the file beside itself; the caller's transaction keeps others from writing to it."""
     file = Path(str(connection.engine.url.database))
-    copy = file.with_name(f"{file.name}.v{schema.OLD_VERSION}")
+    copy = file.with_name(f"{file.name}.v{version}")
     with (
         writing_whole(copy) as partial,
         contextlib.closing(sqlite3.connect(file)) as source,
@@ -96,8 +106,6 @@ def _copy(connection: Connection) -> Path:
 
 def _move(connection: Connection) -> None:
     """Write every event into the order of its sweep, and drop the tables where they were."""
-    new = [schema.event, schema.tracked, schema.opening, schema.lease]
-    schema.metadata.create_all(connection, tables=new)
     for sweep_id in connection.execute(select(schema.sweep.c.id)).scalars().all():
         events = old_events.read_events(connection, sweep_id, with_metrics=True)
         rows = [
@@ -109,7 +117,6 @@ def _move(connection: Connection) -> None:
     kept = set(schema.metadata.tables)
     gone = [table for table in old_tables.metadata.sorted_tables if table.name not in kept]
     old_tables.metadata.drop_all(connection, tables=gone)
-    connection.execute(update(schema.about).values(version=schema.VERSION))
 
 
 def _move_runs(connection: Connection, sweep_id: int) -> None:

@@ -9,7 +9,7 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -48,6 +48,8 @@ _STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
+    # Why a person stopped it is not known, so nothing is learned from it.
+    TrialState.STOPPED: OptunaState.FAIL,
 }
 
 
@@ -88,6 +90,8 @@ class SearchMemory:
         spec: SweepSpec,
         trials: Sequence[TrialRecord],
         prior: Sequence[PriorTrial] = (),
+        *,
+        outside: Collection[int] = (),
     ) -> None:
         """Begin with the trials of other sweeps that are to be learned from.
 
@@ -95,9 +99,10 @@ class SearchMemory:
             spec: the sweep.
             trials: its trials; they change with its events.
             prior: trials of other sweeps within its search space.
+            outside: the trials that lie outside of its bounds since they were edited.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._spec, self._trials = spec, trials
+        self._spec, self._trials, self._outside = spec, trials, outside
         self._space = _SharedSpace(distributions(spec))
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(direction=spec.objective.direction, storage=self._storage)
@@ -132,9 +137,12 @@ class SearchMemory:
         for trial in self._trials[self._known :]:
             if self._drawn is not None and self._drawn[0] == trial.number:
                 self._open[trial.number] = 0  # it is there since it was drawn
+            elif trial.number in self._outside:
+                self._study.add_trial(create_trial(state=OptunaState.FAIL))
             else:
-                self._add(trial.params, _numbers(trial), trial.state)
-                if trial.state is None:
+                state, values = _known(trial)
+                self._add(trial.params, values, state)
+                if state is None:
                     self._open[trial.number] = trial.epoch
         self._known = len(self._trials)
         for number, known_epoch in list(self._open.items()):
@@ -142,17 +150,18 @@ class SearchMemory:
 
     def _update(self, trial: TrialRecord, known_epoch: int) -> None:
         there = self._before + trial.number
+        state, values = _known(trial)
         if trial.epoch > known_epoch:
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(
                 self._study._study_id, there
             )
-            for epoch, value in _numbers(trial).items():
+            for epoch, value in values.items():
                 if epoch > known_epoch:
                     self._storage.set_trial_intermediate_value(trial_id, epoch, value)
             self._open[trial.number] = trial.epoch
-        if trial.state is not None:
-            told = trial.value if trial.state == TrialState.COMPLETE else None
-            self._study.tell(there, told, state=_STATES[trial.state])
+        if state is not None:
+            told = values[max(values)] if state == TrialState.COMPLETE else None
+            self._study.tell(there, told, state=_STATES[state])
             del self._open[trial.number]
 
     def _add(
@@ -183,6 +192,12 @@ class SearchMemory:
         return TPESampler(seed=seed, **TPE_RULES)
 
 
-def _numbers(trial: TrialRecord) -> dict[int, float]:
-    """Return the objective by epoch, where it was a number."""
-    return {epoch: value for epoch, value in trial.values.items() if value is not None}
+def _known(trial: TrialRecord) -> tuple[TrialState | None, dict[int, float]]:
+    """Return how a trial ended and the objective by epoch, as far as they teach the sampler.
+
+    What an extended trial reports beyond its first end teaches nothing: no other trial has as many
+    epochs. Where the objective was not a number, it is left out.
+    """
+    state, last = trial.taught or (trial.state, trial.epoch)
+    known = {e: value for e, value in trial.values.items() if value is not None and e <= last}
+    return state, known

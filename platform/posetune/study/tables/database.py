@@ -147,10 +147,10 @@ def open_database(address: str, *, create: bool = True) -> Database:
         raise BadInputError(f"study database {shown}: cannot be opened ({error.orig})") from error
     except SQLAlchemyError as error:
         raise _damaged(shown, getattr(error, "orig", None) or error) from error
-    if version not in (schema.OLD_VERSION, schema.VERSION):
+    if version not in schema.READ_VERSIONS:
         raise BadInputError(
             f"study database {shown}: has tables of version {version}, this posetune reads "
-            f"{schema.OLD_VERSION} and {schema.VERSION}; use the posetune that wrote it, or "
+            f"{schema.OLD_VERSION} to {schema.VERSION}; use the posetune that wrote it, or "
             "another --home"
         )
     return Database(engine)

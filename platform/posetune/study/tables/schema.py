@@ -2,8 +2,9 @@
 
 `event` holds the truth: every event of every sweep, append-only, each with its place in the one
 order of its sweep. `state` says what the events mean; no state is stored. `lease` says who drives a
-sweep right now; a row of `tracked` is replaced when its MLflow store was wiped. `old_tables` has
-the tables of the version before.
+sweep right now; a row of `tracked` is replaced when its MLflow store was wiped. `request` holds
+what people want of a sweep, until a driver takes it up as an event. `old_tables` has the tables of
+version 2.
 """
 
 from sqlalchemy import (
@@ -22,21 +23,27 @@ from sqlalchemy import (
 
 __all__ = [
     "OLD_VERSION",
+    "READ_VERSIONS",
     "VERSION",
     "about",
     "event",
     "lease",
     "metadata",
     "opening",
+    "request",
     "sweep",
     "tracked",
 ]
 
-VERSION = 3
+VERSION = 4
 """Raised when the tables change; a database of a newer version is refused, not guessed at."""
 
 OLD_VERSION = 2
-"""The version before, which is read as it is; the first driver that continues it upgrades it."""
+"""The version whose events lay in other tables, which `old_tables` and `old_events` read."""
+
+READ_VERSIONS = (OLD_VERSION, 3, VERSION)
+"""Those that are read as they are; the first driver that continues an old one upgrades it. Version
+3 has today's tables but for those that came later, which an upgrade makes."""
 
 metadata = MetaData()
 
@@ -93,6 +100,22 @@ opening = Table(
     Column("at", Float, nullable=False),
     Column("why", String(64), nullable=False),  # the command
     Column("model", Text, nullable=False),
+)
+
+# What somebody wants of a sweep. `seq` is the event that it became, `refused` says why it did not;
+# while both are NULL it waits for a driver.
+request = Table(
+    "request",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sweep_id", ForeignKey("sweep.id"), nullable=False, index=True),
+    # Made by whoever asks, so that a transaction that is tried again writes one row.
+    Column("token", String(32), nullable=False, unique=True),
+    Column("at", Float, nullable=False),
+    Column("person", Text, nullable=False),  # person@host
+    Column("act", JSON, nullable=False),  # acts.Act
+    Column("seq", Integer),
+    Column("refused", Text),
 )
 
 lease = Table(

@@ -1,0 +1,101 @@
+"""`posetune trial`: steer one trial of a sweep."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from posetune.cli.acting import TrialArgument, act_on, study_of
+from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArgument
+from posetune.cli.relay import relay
+from posetune.study.acts.act import ExtendTrial, PinTrial, RetryTrial, StopTrial
+from posetune.study.acts.asking import note_of_extension
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def stop(
+    name: SweepArgument,
+    trial: TrialArgument,
+    home: HomeOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a trial after the epoch that is under way; what it has trained is saved.
+
+    posetune trial stop first 3
+    """
+    if address is not None:
+        arguments = ("trial", "stop", name, str(trial))
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
+    done = f"trial {trial} ends after its epoch; posetune trial retry takes it up again"
+    act_on(name, StopTrial(trial=trial), home=home, as_json=as_json, done=done)
+
+
+@app.command()
+def pin(
+    name: SweepArgument,
+    trial: TrialArgument,
+    home: HomeOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an open trial run to its last epoch, whatever the pruner says.
+
+    From the rung on that would have cut it, its values are left out of other trials' comparisons.
+
+      posetune trial pin first 3
+    """
+    if address is not None:
+        arguments = ("trial", "pin", name, str(trial))
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
+    done = f"trial {trial} runs to its last epoch"
+    act_on(name, PinTrial(trial=trial), home=home, as_json=as_json, done=done)
+
+
+@app.command()
+def retry(
+    name: SweepArgument,
+    trial: TrialArgument,
+    home: HomeOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take up a failed or stopped trial again, from its last checkpoint that is kept.
+
+    posetune trial retry first 3
+    """
+    if address is not None:
+        arguments = ("trial", "retry", name, str(trial))
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
+    done = f"trial {trial} is taken up again"
+    act_on(name, RetryTrial(trial=trial), home=home, as_json=as_json, done=done)
+
+
+@app.command()
+def extend(
+    name: SweepArgument,
+    trial: TrialArgument,
+    epochs: Annotated[int, typer.Option(help="Its last epoch from now on.", min=1)],
+    home: HomeOption = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a complete or pruned trial train on, up to a later epoch.
+
+    What it reports from then on teaches neither the sampler nor the pruner.
+
+      posetune trial extend first 3 --epochs 40
+    """
+    if address is not None:
+        arguments = ("trial", "extend", name, str(trial), "--epochs", str(epochs))
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
+    act = ExtendTrial(trial=trial, epochs=epochs)
+    note = note_of_extension(study_of(home), name, act)
+    done = f"trial {trial} trains up to epoch {epochs}"
+    notes = (note,) if note else ()
+    act_on(name, act, home=home, as_json=as_json, done=done, notes=notes)
