@@ -64,6 +64,8 @@ class Situation:
     audited: Mapping[int, int] = field(default_factory=dict)
     """The trials that run on where ASHA would have cut them, and at which epoch."""
     driven_s: float = 0.0
+    has_more_trials: bool = False
+    """Whether the sweep has more trials than `spec` says, which are too many to look ahead to."""
 
 
 @dataclass(frozen=True)
