@@ -106,7 +106,7 @@ def run_sweep(
     defaults = default_params(spec, trainable.config_model)
     trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
     resolved = Home.resolve(home).prepare()
-    database = open_database(resolved.database)
+    database = open_database(resolved.database, patience_s=resolved.database_patience_s)
     start = SweepStart(
         name=name,
         spec=spec,
