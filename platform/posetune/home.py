@@ -6,6 +6,8 @@ here and nowhere else: no other module reads the environment for them.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 from pathlib import Path
@@ -16,13 +18,17 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 from posetune.api import BadInputError
 from posetune.storage import Storage, open_storage
 
-__all__ = ["DEFAULT_HOME", "Home", "check_name"]
+__all__ = ["DEFAULT_HOME", "Home", "check_name", "sqlite_address"]
 
 DEFAULT_HOME = "runs"
 """Folder of the home if neither an option nor the environment names one."""
 FALLBACK_VARIABLE = "POSETUNE_HOME_ELSE"
 """Environment variable that replaces `DEFAULT_HOME` in a job on a cluster, because each job has a
 working folder of its own."""
+PATIENCE_VARIABLE = "POSETUNE_DATABASE_PATIENCE"
+"""Environment variable of the minutes for which a driver waits for its study database."""
+DATABASE_PATIENCE_S = 600.0
+"""The same in seconds if the variable is not set: a server that is restarted, or moved, is back."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -45,6 +51,8 @@ class Home(BaseModel):
     """MLflow tracking URI."""
     artifacts: Path
     """Folder of the runs' artefacts if tracking is an SQLite file; servers have their own."""
+    database_patience_s: float = DATABASE_PATIENCE_S
+    """For how long a driver waits for a study database that is away, in seconds."""
 
     @classmethod
     def resolve(cls, folder: Path | None = None) -> Home:
@@ -64,7 +72,7 @@ class Home(BaseModel):
         home = home.absolute()
         for name in ("POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"):
             _refuse_password_in_query(name, os.environ.get(name, ""))
-        database = os.environ.get("POSETUNE_DATABASE") or f"sqlite:///{home / 'study.db'}"
+        database = os.environ.get("POSETUNE_DATABASE") or sqlite_address(home / "study.db")
         try:
             storage = open_storage(os.environ.get("POSETUNE_STORAGE") or home / "storage")
         except BadInputError as error:
@@ -73,16 +81,23 @@ class Home(BaseModel):
             folder=home,
             database=_database_url(database),
             storage=storage,
-            tracking=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            tracking=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(home / "mlflow.db"),
+            database_patience_s=_patience(os.environ.get(PATIENCE_VARIABLE, "")),
             artifacts=home / "mlartifacts",
         )
 
     def prepare(self) -> Home:
         """Make the home's folder and its storage; every command that writes calls it first.
 
+        A new home is its owner's alone, because logs and records show what is worked on. Whoever
+        shares a home opens it with chmod.
+
         Raises:
             BadInputError: a folder cannot be made.
         """
+        if not self.folder.exists():
+            with contextlib.suppress(OSError):  # the line below says what is wrong
+                self.folder.mkdir(mode=0o700, parents=True)
         open_storage(self.folder).prepare()
         self.storage.prepare()
         return self
@@ -95,13 +110,20 @@ class Home(BaseModel):
         have another default.
         """
         given = {
-            "POSETUNE_DATABASE": (self.database, f"sqlite:///{self.folder / 'study.db'}"),
+            "POSETUNE_DATABASE": (self.database, sqlite_address(self.folder / "study.db")),
             "POSETUNE_STORAGE": (self.storage.address, str(self.folder / "storage")),
-            "MLFLOW_TRACKING_URI": (self.tracking, f"sqlite:///{self.folder / 'mlflow.db'}"),
+            "MLFLOW_TRACKING_URI": (self.tracking, sqlite_address(self.folder / "mlflow.db")),
         }
+        patience = {PATIENCE_VARIABLE: f"{self.database_patience_s / 60:g}"}
+        if self.database_patience_s == DATABASE_PATIENCE_S:
+            patience = {}
         changed = {name: value for name, (value, usual) in given.items() if value != usual}
         usual_home = self.folder == Path(DEFAULT_HOME).absolute()
-        return {FALLBACK_VARIABLE if usual_home else "POSETUNE_HOME": str(self.folder), **changed}
+        return {
+            FALLBACK_VARIABLE if usual_home else "POSETUNE_HOME": str(self.folder),
+            **changed,
+            **patience,
+        }
 
 
 def _refuse_password_in_query(name: str, address: str) -> None:
@@ -116,11 +138,34 @@ def _refuse_password_in_query(name: str, address: str) -> None:
         )
 
 
+def sqlite_address(file: Path) -> str:
+    """Return the SQLAlchemy URL of an SQLite file.
+
+    What a URL gives a meaning of its own is quoted: without that, a folder named `what?` would
+    become the file `wha` and a query.
+    """
+    quoted = str(file).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{quoted}"
+
+
+def _patience(minutes: str) -> float:
+    """Return the seconds of a number of minutes as people write it; the default of nothing."""
+    try:
+        patience_s = 60 * float(minutes) if minutes else DATABASE_PATIENCE_S
+    except ValueError:
+        patience_s = math.nan
+    if not 0 <= patience_s < math.inf:
+        raise BadInputError(
+            f"{PATIENCE_VARIABLE}: must be a number of minutes, got {minutes!r}; e.g. 10"
+        )
+    return patience_s
+
+
 def _database_url(address: str) -> str:
     """Return the SQLAlchemy URL for an address as people write it."""
     scheme, separator, rest = address.partition("://")
     if not separator:  # a plain path means an SQLite file
-        return f"sqlite:///{Path(address).expanduser().absolute()}"
+        return sqlite_address(Path(address).expanduser().absolute())
     if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
         return f"postgresql+psycopg://{rest}"
     if scheme == "sqlite":

@@ -33,6 +33,7 @@ from posetune.execution.preemption import HandOverRequest
 from posetune.signals import take_signals
 from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
+from posetune.storage.log_limit import limited
 from posetune.trial.checkpoints import StorageFullError, log_file
 from posetune.trial.process_state import ProcessState
 from posetune.trial.run import Assignment, HandOver, StoreChangedError, TrialRun
@@ -169,7 +170,7 @@ def _write_to(storage: Storage, name: str) -> Log:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         file.close()
-        return log
+        return limited(log)
     return Log(Path(os.devnull))
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from posetune.api import BadInputError
+from posetune.home import sqlite_address
 from posetune.storage.whole_files import writing_whole
 from posetune.study.search.sampler import distributions
 from posetune.study.states import TrialState
@@ -63,7 +64,7 @@ def export_study(view: SweepView, address: str) -> str:
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             with writing_whole(file) as partial:
-                _write(view, f"sqlite:///{partial}")
+                _write(view, sqlite_address(partial))
     except optuna.exceptions.DuplicatedStudyError as error:
         raise BadInputError(
             f"--to {shown}: has a study {view.name!r} already; give another file, or delete it "

@@ -13,8 +13,9 @@ from posetune.report.importance import param_importance
 from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
 from posetune.report.pruning import pruning_balance
 from posetune.report.wording import count_epochs, count_times, format_seconds, format_value
+from posetune.spec.sweep import SweepSpec
 from posetune.study.budget import unit
-from posetune.study.forecasting.forecast import forecast_sweep
+from posetune.study.forecasting.forecast import SIMULATION_S, forecast_sweep
 from posetune.study.states import SweepStatus
 from posetune.study.view import SweepView
 
@@ -24,6 +25,7 @@ __all__ = [
     "forecast_line",
     "left_out",
     "next_steps",
+    "no_forecast",
     "sweep_list",
     "sweep_tables",
 ]
@@ -98,13 +100,27 @@ def forecast_line(view: SweepView) -> str:
     """Return how long the whole sweep is expected to take, in words; empty if nothing is known."""
     expected = forecast_sweep(view)
     if expected is None:
-        return ""
+        ended = sum(trial.state.is_end for trial in view.trials)
+        goes_on = bool(view.reports) and ended < view.spec.budget.trials
+        return no_forecast(view.spec) if goes_on else ""
     low, _, high = (format_seconds(seconds) for seconds in expected.wall_s)
     hours = [s * view.spec.resources.gpus_or_one / 3600 for s in expected.held_s]
     ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
     return (
         f"forecast of the whole (80 %): {low} to {high} by the clock, {hours[0]:.3g} to "
         f"{hours[2]:.3g} {unit(view.spec)}; ended by {ends}"
+    )
+
+
+def no_forecast(spec: SweepSpec) -> str:
+    """Return what is known of a sweep that has too many trials to simulate: its bounds."""
+    budget = spec.budget
+    hours = {unit(spec): budget.gpu_hours, "hours by the clock": budget.wall_hours}
+    limits = [f"{limit:g} {name}" for name, limit in hours.items() if limit is not None]
+    ends = [f"{budget.trials} trials of at most {spec.pruner.max_epochs} epochs", *limits]
+    return (
+        f"forecast: none, because {SIMULATION_S:g} s do not suffice to simulate so many trials; "
+        f"it ends with {' or '.join(ends)}"
     )
 
 

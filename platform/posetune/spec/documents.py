@@ -15,8 +15,12 @@ import yaml
 from pydantic import ValidationError
 
 from posetune.api import BadInputError
+from posetune.spec.yaml_limits import check_limits, check_numbers, read_text
 
-__all__ = ["Document", "Key", "describe_errors", "read_document"]
+__all__ = ["Document", "Key", "describe_errors", "read_document", "read_value"]
+
+SHOWN = 200
+"""Characters of a wrong value that a message repeats."""
 
 Key = tuple[str | int, ...]
 """Path of a value in a document: the names of mappings and the indices of lists, from the top."""
@@ -50,30 +54,55 @@ def read_document(path: Path) -> Document:
 
     Raises:
         BadInputError: the file is missing or cannot be read, is not valid YAML, is not a mapping,
-            or has a key twice in one mapping.
+            has a key twice in one mapping, or goes beyond the limits of `yaml_limits`.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BadInputError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path}: cannot be read as text ({error})") from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise BadInputError(f"{path}{line}: not valid YAML: {problem}") from error
+    text = read_text(path)
+    root = _compose(text, str(path))
     if not isinstance(root, yaml.MappingNode):
         raise BadInputError(f"{path}: must be a YAML mapping (key: value), see search_spaces/")
     lines: dict[Key, int] = {}
     _index(root, (), lines, str(path))
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise BadInputError(f"{path}: not valid YAML: {error}") from error
+    content = _construct(root, str(path))
     return Document(str(path), text, content, lines)
+
+
+def read_value(text: str, source: str) -> Any:
+    """Return what a piece of YAML says, as a value in a sweep file would.
+
+    Args:
+        text: YAML.
+        source: where it comes from, for messages.
+
+    Raises:
+        BadInputError: it is not valid, or goes beyond the limits of `yaml_limits`.
+    """
+    root = _compose(text, source)
+    return None if root is None else _construct(root, source)
+
+
+def _compose(text: str, source: str) -> yaml.Node | None:
+    try:
+        check_limits(text, source)
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise _no_yaml(source, error) from error
+
+
+def _construct(root: yaml.Node, source: str) -> Any:
+    check_numbers(root, source)
+    try:
+        return yaml.SafeLoader("").construct_document(root)
+    except yaml.YAMLError as error:
+        raise _no_yaml(source, error) from error
+    except ValueError as error:
+        raise BadInputError(f"{source}: not valid YAML: {error}") from error
+
+
+def _no_yaml(source: str, error: yaml.YAMLError) -> BadInputError:
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return BadInputError(f"{source}{line}: not valid YAML: {problem}")
 
 
 def _index(node: yaml.Node, key: Key, lines: dict[Key, int], source: str) -> None:
@@ -109,7 +138,7 @@ def describe_errors(error: ValidationError, document: Document, below: Key = ())
         key = (*below, *(part for part in fault["loc"] if not str(part).startswith("kind:")))
         value = fault.get("input")
         is_shown = fault["type"] not in ("missing", "extra_forbidden", "hidden_value")
-        shown = f", got {value!r}" if is_shown else ""
+        shown = f", got {_short(value)}" if is_shown else ""
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "no such key"
@@ -117,3 +146,9 @@ def describe_errors(error: ValidationError, document: Document, below: Key = ())
             message = "is missing"
         described.append(f"{document.at(key)}: {message}{shown}")
     return "\n".join(dict.fromkeys(described))
+
+
+def _short(value: Any) -> str:
+    """Return a value as Python writes it, cut where it is long."""
+    written = repr(value)
+    return written if len(written) <= SHOWN else f"{written[:SHOWN]}..."

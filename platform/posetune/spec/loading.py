@@ -7,6 +7,7 @@ key.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
 
 __all__ = ["configure", "default_params", "flatten", "load_sweep", "vary_one_by_one"]
+
+
+LARGEST_INT = 2**53
+"""Beyond this a sampler's floats leave whole numbers out."""
+
+FINEST_STEP = 1e-7
+"""Smallest step of a range, as a share of its largest number: Optuna takes a value for one of a
+grid's where it is within 1e-8 steps of it, and a float has 16 digits."""
+
+
+MOST_VALUES = 10_000
+"""Values of a range that an ablation tries one by one at most."""
 
 
 def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
@@ -44,6 +57,7 @@ def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
     except BadInputError as error:
         raise BadInputError(f"{document.at(('trainable',))}: {error}") from error
     spec = spec.model_copy(update={"fixed": flatten(spec.fixed)})
+    _check_ranges(spec, document)
     _check_against_trainable(spec, trainable, document)
     return spec, trainable, document
 
@@ -91,7 +105,7 @@ def vary_one_by_one(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> list[dic
     """Return the parameters of an ablation's trials: `defaults`, then one field changed in each.
 
     Raises:
-        ValueError: a searched field is a range of real numbers, which has too many values.
+        ValueError: a searched field is a range of real numbers, or has too many whole ones.
     """
     trials = [dict(defaults)]
     for name, parameter in spec.search.items():
@@ -99,7 +113,12 @@ def vary_one_by_one(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> list[dic
         if isinstance(parameter, Choice):
             values = parameter.values
         elif isinstance(parameter, IntRange):
-            values = range(parameter.bounds[0], parameter.bounds[1] + 1, parameter.step)
+            low, high = parameter.corners
+            values = range(low, high + 1, parameter.step)
+            if len(values) > MOST_VALUES:
+                raise ValueError(
+                    f"one_by_one cannot try all {len(values)} values of {name}; give a larger step"
+                )
         else:
             raise ValueError(
                 f"sampler one_by_one cannot try every real number of {name}; give choice: [...]"
@@ -115,12 +134,8 @@ def _nearest(parameter: FloatRange | IntRange | Choice, default: Any) -> Scalar:
         if equal or not numbers or not isinstance(default, int | float):
             return (equal or list(parameter.values))[0]
         return min(numbers, key=lambda v: abs(v - default))
-    low, high = parameter.bounds
-    clipped = min(max(default, low), high) if isinstance(default, int | float) else low
-    if parameter.step is not None:
-        steps = min(round((clipped - low) / parameter.step), int((high - low) / parameter.step))
-        clipped = low + steps * parameter.step
-    return int(clipped) if isinstance(parameter, IntRange) else float(clipped)
+    is_number = isinstance(default, int | float) and math.isfinite(default)
+    return parameter.nearest(default if is_number else parameter.bounds[0])
 
 
 def _lookup(config: Mapping[str, Any], name: str) -> Any:
@@ -139,6 +154,30 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _check_ranges(spec: SweepSpec, document: Document) -> None:
+    """Refuse ranges of which a sampler could draw one value only, or could not tell them apart."""
+    for name, parameter in spec.search.items():
+        if isinstance(parameter, Choice):
+            continue
+        place = document.at(("search", name))
+        low, high = parameter.bounds
+        largest = max(abs(low), abs(high))
+        if isinstance(parameter, IntRange) and largest > LARGEST_INT:
+            raise BadInputError(f"{place}: bounds beyond 2^53 cannot be searched, got {largest}")
+        if parameter.step is None or parameter.log:
+            continue
+        if parameter.step > high - low and parameter.corners[1] == low:
+            raise BadInputError(
+                f"{place}: step ({parameter.step:g}) is larger than the range from {low:g} to "
+                f"{high:g}, which leaves one value; give a smaller step, or fix the field"
+            )
+        if isinstance(parameter, FloatRange) and parameter.step < FINEST_STEP * largest:
+            raise BadInputError(
+                f"{place}: step ({parameter.step:g}) is too fine for numbers as large as "
+                f"{largest:g}; leave it out, and every real number is a value"
+            )
 
 
 def _check_against_trainable(
@@ -210,7 +249,12 @@ def _check_fields(
         section: the section of the file that the values come from, `fixed` or `search`.
     """
     try:
-        configure(model, values, {})
+        config = configure(model, values, {}).model_dump()
+        for name, given in values.items():
+            built = _lookup(config, name)
+            if isinstance(built, float) and not math.isfinite(built):  # of a word: inf, 1e999
+                place = document.at(_key(document, section, name))
+                raise BadInputError(f"{place}: must be a finite number, got {given!r}")
     except TypeError as error:
         raise BadInputError(f"{document.at((section,))}: {error}") from error
     except ValidationError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -43,9 +45,41 @@ class FloatRange(Frozen):
         return self
 
     @property
-    def corners(self) -> tuple[Scalar, ...]:
+    def corners(self) -> tuple[float, float]:
         """The lowest and the highest value; a trainable that takes both takes all between them."""
-        return self.bounds
+        if self.step is None:
+            return self.bounds
+        return self._on_grid(0), self._on_grid(self._last)
+
+    def nearest(self, value: float) -> float:
+        """Return the value of the range that is nearest to a number."""
+        low, high = self.corners
+        clipped = min(max(value, low), high)
+        if self.step is None:
+            return clipped
+        return self._on_grid(min(round((clipped - low) / self.step), self._last))
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is a value of the range, but for the rounding of a step."""
+        low, high = self.corners
+        if self.step is None:
+            return low <= value <= high
+        tolerance = 1e-8 * self.step
+        is_between = low - tolerance <= value <= high + tolerance
+        return is_between and abs(value - self.nearest(value)) <= tolerance
+
+    # A range with a step has one grid, and this is its only computation. It is decimal, as the
+    # numbers in a sweep file are: 0.01 + 2 * 0.1 is 0.21 here and 0.21000000000000002 in floats,
+    # which Optuna takes for a value above the highest.
+
+    @property
+    def _last(self) -> int:
+        """The number of steps from the lowest to the highest value."""
+        low, high = (Decimal(str(bound)) for bound in self.bounds)
+        return int((high - low) // Decimal(str(self.step)))
+
+    def _on_grid(self, steps: int) -> float:
+        return float(Decimal(str(self.bounds[0])) + steps * Decimal(str(self.step)))
 
 
 class IntRange(Frozen):
@@ -73,10 +107,21 @@ class IntRange(Frozen):
         return self
 
     @property
-    def corners(self) -> tuple[Scalar, ...]:
+    def corners(self) -> tuple[int, int]:
         """The lowest and the highest value; a trainable that takes both takes all between them."""
         low, high = self.bounds
         return (low, high - (high - low) % self.step)
+
+    def nearest(self, value: float) -> int:
+        """Return the value of the range that is nearest to a number."""
+        low, high = self.corners
+        steps = round((min(max(value, low), high) - low) / self.step)
+        return min(low + steps * self.step, high)
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is a value of the range."""
+        low, high = self.corners
+        return isinstance(value, int) and low <= value <= high and (value - low) % self.step == 0
 
 
 class Choice(Frozen):
@@ -100,6 +145,8 @@ class Choice(Frozen):
 
 def _check_range(bounds: tuple[float, float], log: bool) -> None:
     low, high = bounds
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"must have finite bounds, got [{low}, {high}]")
     if not low < high:
         raise ValueError(f"must be [low, high] with low < high, got [{low}, {high}]")
     if log and low <= 0:

@@ -325,15 +325,16 @@ class Bucket(Storage):
         os.close(handle)
         file = Path(path)
         mine = f"{name}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        kept = 0
+        kept = (0, 0)
 
         def keep() -> None:
             nonlocal kept
-            size = file.stat().st_size
-            if size > kept:
+            found = file.stat()
+            now = (found.st_size, found.st_mtime_ns)  # a log that was cut is smaller than before
+            if found.st_size and now != kept:
                 with contextlib.suppress(StorageError), self._faults():
                     self._put(file, mine)
-                    kept = size
+                    kept = now
 
         def close() -> None:
             keep()

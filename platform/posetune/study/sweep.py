@@ -8,7 +8,6 @@ by the same command, folds the committed events and stands where the last commit
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from posetune.study import act_events
 from posetune.study.acts import requests
 from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.budget_rule import BudgetRule
+from posetune.study.clock import life_clock
 from posetune.study.decisions import Decider
 from posetune.study.events import (
     SEMANTICS,
@@ -63,14 +63,18 @@ class SweepRun:
     """A sweep under way; one driver at a time."""
 
     def __init__(
-        self, database: Database, start: SweepStart, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        start: SweepStart,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """Start the sweep, or continue it where its events end.
 
         Args:
             database: the study; one of the version before is upgraded, where it is SQLite.
             start: the sweep.
-            clock: when events happen, in seconds since the epoch.
+            clock: when events happen, in seconds since the epoch (default: the machine's time at
+                the start, and what has passed since, however its clock is set meanwhile).
 
         Raises:
             BadInputError: the sweep exists with another file or store, or has a live driver, or
@@ -79,6 +83,7 @@ class SweepRun:
         self.name = start.name
         self.notice = ""
         """What trials wait for, but for a place on the cluster; for whoever watches."""
+        clock = clock or life_clock()
         self._database, self._clock = database, clock
         self._defaults = dict(start.defaults)
         upgrade_before_driving(database)

@@ -119,8 +119,7 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: Sw
             f"sweep {start.name}: was started with another file; only its budget may grow.\n  "
             + "\n  ".join(changed + shrunk)
             + _difference(row["source"], start.source)
-            + "\nGive the file it was started with or edited to, edit the sweep (posetune edit "
-            f"{start.name} FILE), or give another --name."
+            + f"\nWays on: {'; '.join(_ways_on(start, bool(changed)))}."
         )
     if row["store_digest"] != start.store_digest:
         raise BadInputError(
@@ -128,6 +127,23 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: Sw
             f"digest {row['store_digest'][:12]}, {start.store} has {start.store_digest[:12]}. "
             "Give the store it was started with, or another --name."
         )
+
+
+def _ways_on(start: SweepStart, is_another: bool) -> list[str]:
+    """Return what a person can do whose file is not the one that a sweep was started with.
+
+    Args:
+        start: what the sweep was to be continued with.
+        is_another: whether more than the budget differs.
+    """
+    ways = [f"continue {start.name} with the file it was started with or edited to"]
+    if is_another:
+        ways.append(f"edit the sweep (posetune edit {start.name} FILE)")
+        ways.append("start this file as a sweep of its own (--name OTHER)")
+        learns = f"sampler: {{start_from: [{start.name}]}}"
+        ways.append(f"let that one learn from the trials there are ({learns} in the file)")
+    ways.append("a larger budget of the same sweep needs no other name")
+    return ways
 
 
 def _differs(name: str, old: Any, new: Any, written: Sequence[Collection[str] | None]) -> bool:

@@ -434,4 +434,4 @@ def _has_live_driver(connection: Connection, sweep_id: int) -> bool:
     row = connection.execute(
         select(schema.lease).where(schema.lease.c.sweep_id == sweep_id)
     ).one_or_none()
-    return row is not None and is_live(row.host, row.pid, row.pid_started, row.expires)
+    return row is not None and is_live(connection, row)

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
@@ -29,7 +32,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
-from posetune.home import Home
+from posetune.home import Home, sqlite_address
 from posetune.storage.credentials import check_mlflow
 from posetune.storage.whole_files import writing_whole
 
@@ -80,7 +83,8 @@ def connect(home: Home) -> MlflowClient:
     """Return a client of the home's tracking store; a database of ours is made if need be.
 
     Raises:
-        BadInputError: others can read the file with MLflow's password.
+        BadInputError: others can read the file with MLflow's password, or the store has the tables
+            of another MLflow.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -93,8 +97,12 @@ def connect(home: Home) -> MlflowClient:
     url = make_url(home.tracking)
     if url.get_backend_name() == "sqlite" and url.database:
         _make_sqlite_store(Path(url.database), home)
-        return MlflowClient(home.tracking)
-    with exclusive(home.folder, "mlflow-store"):  # two processes would break each other's tables
+        with _other_tables_refused(home):
+            return MlflowClient(home.tracking)
+    with (
+        _other_tables_refused(home),
+        exclusive(home.folder, "mlflow-store"),
+    ):  # two processes would break each other's tables
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
@@ -131,13 +139,58 @@ def _make_sqlite_store(store: Path, home: Home) -> None:
             # SQLite would replay the journals of a store that somebody deleted into the new one.
             for journal in store.parent.glob(f"{store.name}-*"):
                 journal.unlink()
-            made = SqlAlchemyStore(f"sqlite:///{partial}", home.artifacts.as_uri())  # type: ignore[no-untyped-call]
+            os.close(os.open(partial, os.O_CREAT | os.O_RDWR, 0o600))  # its owner's alone
+            made = SqlAlchemyStore(sqlite_address(partial), home.artifacts.as_uri())  # type: ignore[no-untyped-call]
             # MLflow keeps its stores, and no connection may follow the moved file.
             made.engine.dispose()
             with contextlib.closing(sqlite3.connect(partial)) as connection:
                 # The file keeps this mode. With it a commit takes a third of the time, and readers
                 # do not wait for the writer.
                 connection.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def _other_tables_refused(home: Home) -> Iterator[None]:
+    """Say what to do where a store has the tables of another MLflow.
+
+    MLflow itself calls a store out of date also where it is the MLflow that is.
+
+    Raises:
+        BadInputError: names the store, and the command that helps.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        found = re.search(r"found version (\w+), but expected (\w+)", str(error))
+        if found is None:
+            raise
+        there, ours = found.groups()
+        store = public_address(home.tracking)
+        if _is_known(there):
+            whose = f"an older MLflow (migration {there}, MLflow {mlflow.__version__} needs {ours})"
+            remedy = f"stop what uses it, copy it, then: mlflow db upgrade {shlex.quote(store)}"
+        else:
+            whose = f"a newer MLflow (MLflow {mlflow.__version__} knows no migration {there})"
+            remedy = (
+                "bring this environment to the MLflow that wrote it (pip install --upgrade "
+                "mlflow), or give another MLFLOW_TRACKING_URI"
+            )
+        raise BadInputError(
+            f"MLflow at {store}: has the tables of {whose}; {remedy} (nothing is lost: the study "
+            "has everything)"
+        ) from error
+
+
+def _is_known(migration: str) -> bool:
+    """Whether the MLflow of this environment has a migration."""
+    from alembic.script import ScriptDirectory  # takes a while, and is needed here only
+    from alembic.util import CommandError
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    try:
+        return scripts.get_revision(migration) is not None
+    except CommandError:
+        return False
 
 
 def is_server(home: Home) -> bool:
@@ -261,6 +314,8 @@ def mlflow_faults_explained(home: Home) -> Iterator[None]:
 
 def explain(error: Exception) -> str:
     """Return an error as one short line without passwords."""
+    if isinstance(error, BadInputError):  # one of ours, which ends with what to do
+        return public_address(" ".join(str(error).split()))
     text = str(error).strip()
     if "Max retries exceeded" in text:  # three nested causes on one line of 300 characters
         causes = re.findall(r"\[Errno -?\d+\] ([^'\")(]+)|(timed out)", text)

@@ -126,7 +126,7 @@ def run_sweep(
     trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
     resolved = Home.resolve(home).prepare()
     check_destinations(merged(spec.notify, read_home_destinations(resolved.folder)))
-    database = open_database(resolved.database)
+    database = open_database(resolved.database, patience_s=resolved.database_patience_s)
     start = SweepStart(
         name=name,
         spec=spec,

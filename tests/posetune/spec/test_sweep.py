@@ -133,6 +133,14 @@ def test_an_ablation_that_cannot_be_is_refused(
         load_sweep(written(tmp_path, ONE_BY_ONE.replace(before, after)))
 
 
+def test_an_ablation_of_a_range_without_end_is_refused_before_it_is_written_out() -> None:
+    space = {"n": {"int": [2, 2_000_000_000]}}
+    given = {"objective": {"metric": "m", "mode": "min"}, "pruner": {"max_epochs": 1}}
+    spec = SweepSpec.model_validate({**given, "search": space, "budget": {"trials": 2}})
+    with pytest.raises(ValueError, match="cannot try all 1999999999 values of n"):
+        vary_one_by_one(spec, {"n": 2})
+
+
 @pytest.mark.parametrize("content", ["", "just words", "[1, 2]", "\x00"])
 def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(BadInputError):

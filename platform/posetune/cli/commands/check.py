@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
 from posetune.cli.preflight import FAILED, check_here, show_preflight
 from posetune.cli.relay import ask_head, is_job_server, store_on_cluster
 from posetune.cli.screen import console, print_json
 from posetune.execution.nodes.plan import plan_sweep
-from posetune.home import Home
+from posetune.home import Home, sqlite_address
 from posetune.report.wording import format_seconds
 from posetune.spec.loading import load_sweep
 from posetune.study.budget import unit
@@ -49,6 +50,7 @@ def check(
     found = find_store(spec, trainable, store)
     with console.status("measuring a few steps"):
         plan = plan_sweep(spec, trainable, store=found.folder, store_digest=found.summary.digest)
+    plan = replace(plan, warnings=(*plan.warnings, *_tracking_faults(Home.resolve(home))))
     if as_json:
         print_json(asdict(plan))
         return
@@ -74,6 +76,22 @@ def check(
     for warning in plan.warnings:
         console.print(f"warning: {warning}")
     console.print(f"Next: posetune sweep {file} --name NAME")
+
+
+def _tracking_faults(home: Home) -> list[str]:
+    """Return why the sweep could not be shown in MLflow as it is now; empty where it can."""
+    if (
+        home.tracking == sqlite_address(home.folder / "mlflow.db")
+        and not (home.folder / "mlflow.db").exists()
+    ):
+        return []  # the sweep will make it
+    from posetune.tracking.connection import reach_tracking  # imports MLflow, which takes seconds
+
+    try:
+        reach_tracking(home)
+    except BadInputError as error:
+        return [str(error)]
+    return []
 
 
 def _check_cluster(

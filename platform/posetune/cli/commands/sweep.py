@@ -17,7 +17,7 @@ from posetune.execution.connection import RayNotStartedError
 from posetune.execution.driver import StudyLostError
 from posetune.notifications.wording import notification_line
 from posetune.report.sweep_json import as_json as view_json
-from posetune.report.tables import forecast_line, next_steps, sweep_tables
+from posetune.report.tables import forecast_line, next_steps, no_forecast, sweep_tables
 from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster, forecast
 from posetune.study.forecasting.forecast_model import Situation
@@ -108,7 +108,10 @@ def _expected(run: SweepRun) -> str:
     """Return what the sweep, or its rest, will take; seconds are known from reports only."""
     if any(trial.epoch for trial in run.trials):
         return forecast_line(run.view())
-    low, _, high = forecast(Situation(run.spec, slots=1)).epochs
+    expected = forecast(Situation(run.spec, slots=1))
+    if expected is None:
+        return no_forecast(run.spec)
+    low, _, high = expected.epochs
     return (
         f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
         "shown once some are trained (posetune check measures before)"

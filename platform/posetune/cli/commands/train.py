@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from posetune.api import BadInputError, TrialFailedError
 from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
+from posetune.spec.documents import read_value
 from posetune.workflow.train import Training
 from posetune.workflow.train import train as train_trial
 
@@ -113,8 +113,5 @@ def _settings(given: list[str]) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise BadInputError(f"--set {text}: must be KEY=VALUE, e.g. --set flow.depth=8")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise BadInputError(f"--set {text}: the value is not valid YAML") from error
+        settings[key] = read_value(value, f"--set {key}")
     return settings

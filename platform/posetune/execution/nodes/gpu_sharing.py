@@ -75,7 +75,7 @@ def largest_params(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> dict[str,
     largest = dict(defaults)
     for name, parameter in spec.search.items():
         if isinstance(parameter, IntRange):
-            largest[name] = int(parameter.bounds[1])
+            largest[name] = parameter.corners[1]
         elif isinstance(parameter, Choice):
             numbers = [v for v in parameter.values if type(v) in (int, float)]
             largest[name] = max(numbers, default=defaults[name])

@@ -20,12 +20,16 @@ from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
-from posetune.study.forecasting.forecast import forecast
+from posetune.study.forecasting.forecast import SIMULATION_S, forecast
 from posetune.study.forecasting.forecast_model import Situation
 from posetune.study.search.rungs import rung_epochs
 from posetune.trial.run import require_device
 
 __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep", "warn_of_no_rungs"]
+
+
+DRAWN = 1000
+"""Trials that are drawn at most to count the distinct products of each stage."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +78,48 @@ def plan_sweep(
     expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
     gpus = spec.resources.gpus_or_one
+    epochs, wall_s, held_s = (
+        _bounds(spec, cost.epoch_s, stages_s, slots=at_once)
+        if expected is None
+        else [(each.low, each.high) for each in (expected.epochs, expected.wall_s, expected.held_s)]
+    )
     return Plan(
         trials=trials,
         slots=slots,
         stages=stages,
-        epochs=(round(expected.epochs.low), round(expected.epochs.high)),
+        epochs=(round(epochs[0]), round(epochs[1])),
         most_epochs=trials * spec.pruner.max_epochs,
         not_measured=not_measured,
         epoch_s=cost.epoch_s,
         stages_s=stages_s,
-        seconds=(expected.wall_s.low, expected.wall_s.high) if known else (0.0, 0.0),
-        gpu_hours=(
-            (gpus * expected.held_s.low / 3600, gpus * expected.held_s.high / 3600)
-            if known
-            else (0.0, 0.0)
-        ),
+        seconds=wall_s if known else (0.0, 0.0),
+        gpu_hours=((gpus * held_s[0] / 3600, gpus * held_s[1] / 3600) if known else (0.0, 0.0)),
         disk_bytes=disk_bytes(trials, at_once, cost),
-        warnings=tuple(_warnings(spec, stages, cost)),
+        warnings=(*(_TOO_MANY if expected is None else ()), *_warnings(spec, stages, cost)),
     )
+
+
+_TOO_MANY = (
+    f"{SIMULATION_S:g} s do not suffice to simulate so many trials: epochs, time and hours are "
+    "what the sweep file allows, no forecast",
+)
+
+
+def _bounds(
+    spec: SweepSpec, epoch_s: float, stages_s: float, *, slots: int
+) -> list[tuple[float, float]]:
+    """Return the least and the most epochs, seconds by the clock and seconds held that can be."""
+    first = spec.pruner.max_epochs if spec.pruner.name == "none" else spec.pruner.grace_epochs
+    epochs = spec.budget.trials * first, spec.budget.trials * spec.pruner.max_epochs
+    held = [stages_s + epoch_s * count for count in epochs]
+    hours = spec.budget.gpu_hours
+    limit_s = math.inf if hours is None else 3600 * hours / spec.resources.gpus_or_one
+    wall_s = 3600 * (spec.budget.wall_hours or math.inf)
+    return [
+        epochs,
+        (min(wall_s, held[0] / slots, limit_s), min(wall_s, held[1] / slots, limit_s)),
+        (min(held[0], limit_s, wall_s * slots), min(held[1], limit_s, wall_s * slots)),
+    ]
 
 
 def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterator[str]:
@@ -160,13 +188,15 @@ def _distinct_stages(
 ) -> dict[str, int]:
     generator = random.Random(spec.sampler.seed)
     keys: dict[str, set[str]] = {}
+    drawn, trials = min(spec.budget.trials, DRAWN), spec.budget.trials
     draws = [default_params(spec, trainable.config_model)]
-    draws += [_draw(spec, generator) for _ in range(spec.budget.trials - 1)]
+    draws += [_draw(spec, generator) for _ in range(drawn - 1)]
     for params in draws:
         config = configure(trainable.config_model, spec.fixed, params)
         for stage in trainable.stages(config, store):
             keys.setdefault(stage.name, set()).add(stage_key(stage, store_digest))
-    return {name: len(found) for name, found in keys.items()}
+    # A stage that is distinct in each of so many draws is taken to be so in all trials.
+    return {name: trials if len(found) == drawn else len(found) for name, found in keys.items()}
 
 
 def _draw(spec: SweepSpec, generator: random.Random) -> dict[str, Scalar]:
@@ -176,9 +206,10 @@ def _draw(spec: SweepSpec, generator: random.Random) -> dict[str, Scalar]:
 def _draw_one(parameter: FloatRange | IntRange | Choice, generator: random.Random) -> Scalar:
     if isinstance(parameter, Choice):
         return generator.choice(parameter.values)
-    low, high = parameter.bounds
     if isinstance(parameter, IntRange):
-        return generator.randrange(int(low), int(high) + 1, parameter.step)
+        low, high = parameter.corners
+        return generator.randrange(low, high + 1, parameter.step)
+    bottom, top = parameter.bounds
     if parameter.log:
-        return math.exp(generator.uniform(math.log(low), math.log(high)))
-    return generator.uniform(low, high)
+        return math.exp(generator.uniform(math.log(bottom), math.log(top)))
+    return parameter.nearest(generator.uniform(bottom, top))

@@ -5,10 +5,15 @@ same `SweepState` takes in the events, on trials that are drawn (`forecast_model
 
 An interval is from the tenth to the ninetieth percentile of the replications; on the way a little
 wider (`WIDENING`).
+
+The number of trials is an upper bound that somebody may have set to a million. So a forecast takes
+a given time at most, and rests on the replications that came to an end in it; where these are too
+few there is none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
 import threading
@@ -30,6 +35,7 @@ from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 
 __all__ = [
+    "SIMULATION_S",
     "Forecast",
     "Forecaster",
     "Interval",
@@ -44,6 +50,16 @@ WIDENING = 1.25
 those of docs/results/forecast.md), because a sweep has more surprises than the model."""
 HAND_OVER_S = 3.0
 """How long the trials have to save when a limit is reached (see `execution.preemption`)."""
+SIMULATION_S = 2.0
+"""For how long a forecast simulates while somebody waits for it, in seconds of this thread."""
+BESIDE_S = 10.0
+"""The same for one that is made beside a sweep under way."""
+FEWEST = 3
+"""Replications that a forecast needs."""
+HORIZON = 10_000
+"""Trials that a replication looks ahead at most; it does not come that far in `BESIDE_S`."""
+LOOKS = 256
+"""Events of a replication between two looks at the clock."""
 FIRST_S, EVERY_S, SHARE = 5.0, 20.0, 50
 """Before the first forecast of a sweep under way; between two at least, and at least so many times
 what one takes."""
@@ -74,8 +90,15 @@ class Forecast:
     """For how long drivers had been at work when it was made."""
 
 
-def forecast_sweep(view: SweepView) -> Forecast | None:
-    """Forecast a sweep on its way; None before its first report, and where nothing is left."""
+def forecast_sweep(view: SweepView, *, seconds: float = SIMULATION_S) -> Forecast | None:
+    """Forecast a sweep on its way.
+
+    None before its first report, where nothing is left, and where there is too much to simulate.
+
+    Args:
+        view: the sweep.
+        seconds: for how long to simulate at most.
+    """
     ended = [t for t in view.trials if t.state.is_end]
     if not view.reports or len(ended) >= view.spec.budget.trials:
         return None
@@ -90,7 +113,7 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
         audited=view.audited,
         driven_s=view.driven_s,
     )
-    return forecast(situation)
+    return forecast(situation, seconds=seconds)
 
 
 class Forecaster:
@@ -115,24 +138,44 @@ class Forecaster:
         with self._lock:
             if time.monotonic() >= self._due:
                 begun = time.thread_time()
-                self._last = forecast_sweep(read())
+                self._last = forecast_sweep(read(), seconds=BESIDE_S)
                 taken = time.thread_time() - begun
                 self._due = time.monotonic() + max(EVERY_S, SHARE * taken)
             return self._last
 
 
-def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: int = 0) -> Forecast:
-    """Simulate the rest of a sweep; the same situation and seed give the same forecast.
+def forecast(
+    situation: Situation,
+    *,
+    replications: int = REPLICATIONS,
+    seed: int = 0,
+    seconds: float = SIMULATION_S,
+) -> Forecast | None:
+    """Simulate the rest of a sweep; None where there is too much to simulate.
 
+    The same situation and seed give the same forecast, where all replications fit into the time.
     Where nothing was measured and nothing reported, only the epochs mean something.
+
+    Args:
+        situation: what is known of the sweep.
+        replications: how often it is simulated.
+        seed: of all draws.
+        seconds: for how long to simulate at most, in seconds of this thread's work.
     """
+    until = time.thread_time() + seconds
     if not situation.reports and not situation.epoch_s:  # nobody knows when hours are over
         budget = situation.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
         spec = situation.spec.model_copy(update={"budget": budget})
         situation = replace(situation, spec=spec, epoch_s=1.0)
+    situation = _looking_ahead(situation)
     generator = np.random.default_rng(seed)
     model = ForecastModel(situation, generator, replications)
-    ends = [_Rest(situation, draw, generator).run() for draw in model.draws()]
+    ends: list[_End] = []
+    with contextlib.suppress(_TooMuchError):
+        for draw in model.draws():
+            ends.append(_Rest(situation, draw, generator, until).run())
+    if len(ends) < min(FEWEST, replications):
+        return None
     widening = WIDENING if situation.reports else 1.0
     reasons = Counter(end.reason for end in ends)
     return Forecast(
@@ -143,6 +186,17 @@ def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: in
         reports=len(situation.reports),
         driven_s=situation.driven_s,
     )
+
+
+def _looking_ahead(situation: Situation) -> Situation:
+    """Return the situation with no more trials than a replication can come to."""
+    budget = situation.spec.budget
+    trials = len(situation.trials) + HORIZON
+    if budget.trials <= trials:
+        return situation
+    nearer = budget.model_copy(update={"trials": trials})
+    spec = situation.spec.model_copy(update={"budget": nearer})
+    return replace(situation, spec=spec, has_more_trials=True)
 
 
 def _interval(values: Sequence[float], widening: float) -> Interval:
@@ -173,6 +227,10 @@ class _End:
     reason: str
 
 
+class _TooMuchError(Exception):
+    """A replication does not come to its end in the time."""
+
+
 class _Rest:
     """Simulates once what a driver would do with the rest of the sweep.
 
@@ -180,7 +238,10 @@ class _Rest:
     at 0, and what was recorded happened then.
     """
 
-    def __init__(self, situation: Situation, draw: Draw, generator: np.random.Generator) -> None:
+    def __init__(
+        self, situation: Situation, draw: Draw, generator: np.random.Generator, until: float
+    ) -> None:
+        self._until, self._events = until, 0
         self._situation, self._draw, self._generator = situation, draw, generator
         latent = situation.spec.objective.model_copy(update={"mode": "min"})
         self._spec = situation.spec.model_copy(update={"objective": latent})
@@ -189,11 +250,15 @@ class _Rest:
         """When which trial ends its epoch."""
         self._state = SweepState(self._spec)
         for event in _recorded(situation, draw.recorded):
-            self._state.apply(event)
+            self._apply(event)
         self._decider = Decider(self._state, lambda: self._now)
 
     def run(self) -> _End:
-        """Run it to its end."""
+        """Run it to its end.
+
+        Raises:
+            _TooMuchError: the time is over first.
+        """
         hours, driven_s = self._spec.budget.wall_hours, self._situation.driven_s
         wall_left_s = math.inf if hours is None else hours * 3600 - driven_s
         reason = ""
@@ -202,6 +267,8 @@ class _Rest:
             if not self._queue:
                 more = len(self._state.ended) < self._spec.budget.trials
                 reason = "gpu_hours" if more else "trials"
+                if not more and self._situation.has_more_trials:
+                    raise _TooMuchError
             elif self._queue[0][0] >= wall_left_s:
                 reason, self._now = "wall_hours", max(0.0, wall_left_s)
             else:
@@ -280,6 +347,9 @@ class _Rest:
         self._apply(self._decider.hand_over(number, saved))
 
     def _apply(self, event: events.Event) -> None:
+        self._events += 1
+        if self._events % LOOKS == 0 and time.thread_time() > self._until:
+            raise _TooMuchError
         self._state.apply(event)
 
 

@@ -65,6 +65,8 @@ class Situation:
     """The trials that run on where ASHA would have cut them, and at which epoch."""
     driven_s: float = 0.0
     """Seconds for which drivers have been at work on the sweep."""
+    has_more_trials: bool = False
+    """Whether the sweep has more trials than `spec` says, which are too many to look ahead to."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _refuse_live_drivers(connection: Connection) -> None:
     lease, sweep = schema.lease, schema.sweep
     query = select(sweep.c.name, lease).join(sweep, sweep.c.id == lease.c.sweep_id)
     for row in connection.execute(query.with_for_update()):
-        if is_live(row.host, row.pid, row.pid_started, row.expires):
+        if is_live(connection, row):
             raise BadInputError(
                 f"sweep {row.name}: is being driven by process {row.pid} on {row.host}; the study "
                 "is upgraded when no driver is live: stop it first (posetune stop "

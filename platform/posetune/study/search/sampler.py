@@ -60,7 +60,7 @@ def distributions(spec: SweepSpec) -> dict[str, BaseDistribution]:
 
 def _distribution(parameter: FloatRange | IntRange | Choice) -> BaseDistribution:
     if isinstance(parameter, FloatRange):
-        low, high = parameter.bounds
+        low, high = parameter.corners
         return FloatDistribution(low, high, log=parameter.log, step=parameter.step)
     if isinstance(parameter, IntRange):
         first, last = parameter.corners
@@ -130,7 +130,13 @@ class SearchMemory:
             self._study.enqueue_trial(vary_one_by_one(self._spec, defaults)[number])
         seed = seed_for(self._spec.sampler.seed, number, "sampler")
         self._study.sampler = self._sampler(seed)
-        return dict(self._study.ask(self._space).params)
+        trial = self._study.ask(self._space)
+        for name, parameter in self._spec.search.items():
+            if isinstance(parameter, FloatRange) and parameter.step is not None:
+                # Optuna computes the grid in floats; it shall know the values as they are recorded.
+                value = parameter.nearest(trial.params[name])
+                self._storage.set_trial_param(trial._trial_id, name, value, self._space[name])
+        return dict(self._storage.get_trial(trial._trial_id).params)
 
     def _catch_up(self) -> None:
         """Tell Optuna what it has not heard of."""

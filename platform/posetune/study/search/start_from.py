@@ -108,7 +108,7 @@ def _usable(
         if reason:
             refused[reason] += 1
         else:
-            params = {name: config[name] for name in spec.search}
+            params = {name: _as_ours(p, config[name]) for name, p in spec.search.items()}
             found.append(PriorTrial(params, values, trial.state))
     return found, refused
 
@@ -133,15 +133,13 @@ def holds(parameter: FloatRange | IntRange | Choice, value: Any) -> bool:
         return any(v == value and type(v) is type(value) for v in parameter.values)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    low, high = parameter.bounds
-    if not low <= value <= high:
-        return False
-    if isinstance(parameter, IntRange):
-        return isinstance(value, int) and (value - int(low)) % parameter.step == 0
-    if parameter.step is None:
-        return True
-    steps = (value - low) / parameter.step
-    return abs(steps - round(steps)) < 1e-8
+    return parameter.holds(value)
+
+
+def _as_ours(parameter: FloatRange | IntRange | Choice, value: Any) -> Scalar:
+    """Return a value that a parameter holds as its own grid writes it."""
+    found: Scalar = parameter.nearest(value) if isinstance(parameter, FloatRange) else value
+    return found
 
 
 def shown(parameter: FloatRange | IntRange | Choice) -> str:

@@ -6,6 +6,7 @@ readers (`posetune show`, the tracker) never block the driver.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -14,8 +15,10 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     create_engine,
@@ -48,14 +51,23 @@ REACH_S = 10
 """For a server to answer `reach_database`."""
 
 RETRY_S = 60.0
-"""How long a transaction is tried again while the database is busy or away."""
+"""How long a transaction is tried again while the database is busy or away, in seconds; a driver
+waits longer, see `Home.database_patience_s`."""
 
 
 class Database:
     """A study database; hand it to `sweep` and `view`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, patience_s: float = RETRY_S, read_only: str = "") -> None:
+        """Hold a database.
+
+        Args:
+            engine: its connections.
+            patience_s: for how long a transaction is tried again while it is busy or away.
+            read_only: its address, where this user may read it and not write to it.
+        """
         self.engine = engine
+        self._patience_s, self._read_only = patience_s, read_only
         self.notice = ""
         """What a transaction is waiting for, for whoever watches; empty while none waits."""
         self.give_up = threading.Event()
@@ -64,7 +76,7 @@ class Database:
     @property
     def address(self) -> str:
         """The address without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return self._read_only or self.engine.url.render_as_string(hide_password=True)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -79,10 +91,19 @@ class Database:
     def write(self, change: Callable[[Connection], T]) -> T:
         """Run `change` in one transaction.
 
-        It is tried again for a minute while the database is busy or away, and for as long as it
-        takes while its disk is full.
+        It is tried again for a while while the database is busy or away (`patience_s`), and for as
+        long as it takes while its disk is full.
+
+        Raises:
+            BadInputError: this user may not write to it.
+            OperationalError: it was away for too long.
         """
-        deadline = time.monotonic() + RETRY_S
+        if self._read_only:
+            raise BadInputError(
+                f"study database {self.address}: you may read it and not write to it; ask its "
+                "owner, or use a home of your own (--home)"
+            )
+        deadline = time.monotonic() + self._patience_s
         pause = 0.05
         while True:
             try:
@@ -107,14 +128,16 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(address: str, *, create: bool = True) -> Database:
+def open_database(address: str, *, create: bool = True, patience_s: float = RETRY_S) -> Database:
     """Open the study database, making the tables where there are none.
 
     A study of the version before is opened as it is; see `upgrade`.
 
     Args:
         address: SQLAlchemy URL, as in `Home.database`.
-        create: make a database that is not there; otherwise that is an error.
+        create: make a database that is not there; otherwise that is an error, and a file that
+            this user may only read is opened for reading.
+        patience_s: for how long a transaction is tried again while the database is away.
 
     Raises:
         BadInputError: it cannot be reached, is no study, is damaged, or is of another version.
@@ -125,13 +148,11 @@ def open_database(address: str, *, create: bool = True) -> Database:
         f"no study at {shown}: nothing has run under this home yet "
         "(posetune sweep FILE --name NAME starts one)"
     )
-    if url.get_backend_name() == "sqlite" and url.database:
-        if not create and not Path(url.database).exists():
-            raise nothing_yet
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
-    if url.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+    file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    if file is not None and not create and not file.exists():
+        raise nothing_yet
+    read_only = shown if file is not None and not create and not _may_write(file) else ""
+    engine = _make_engine(url, file, for_reading=bool(read_only))
     try:
         with _naming_damage(shown):
             version = _read_version(engine)
@@ -153,7 +174,52 @@ def open_database(address: str, *, create: bool = True) -> Database:
             f"{schema.OLD_VERSION} to {schema.VERSION}; use the posetune that wrote it, or "
             "another --home"
         )
-    return Database(engine)
+    return Database(engine, patience_s=patience_s, read_only=read_only)
+
+
+def _make_engine(url: URL, file: Path | None, *, for_reading: bool) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if file is not None and for_reading:
+        return create_engine(_for_reading(file))
+    if file is not None:
+        _make_private(file, url.render_as_string())
+    engine = create_engine(url)
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _make_private(file: Path, shown: str) -> None:
+    """Make an SQLite file where there is none, which its owner alone can read.
+
+    SQLite gives the files beside it the same mode.
+    """
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise BadInputError(
+            f"study database {shown}: cannot be made ({error.strerror}); give another --home"
+        ) from error
+
+
+def _may_write(file: Path) -> bool:
+    """Whether this user may write to an SQLite file, and make the files that it has beside it."""
+    return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
+
+
+def _for_reading(file: Path) -> URL:
+    """Return the URL by which a file is read in a folder that nothing may be written to.
+
+    While a driver is at work, its own files beside the database serve the reader too. Where it has
+    ended there are none, SQLite could not make them, and is told that nobody writes.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    options = {"mode": "ro", "uri": "true"}
+    if not log.exists():
+        options["immutable"] = "1"
+    return URL.create("sqlite", database=f"file:{quote(str(file))}", query=options)
 
 
 def _read_version(engine: Engine) -> int | None:

@@ -1,9 +1,13 @@
 """One driver per sweep: a lease that its holder renews, and that others may take when it is dead.
 
 A lease is dead when it has expired, or at once when its holder was a process of this host that is
-gone (the start time of the pid is compared too, since pids are used again). Every event that a
-driver appends checks in the same transaction that the lease is still its own, so a driver that was
-asleep and has been replaced can write nothing.
+gone (the start time of the pid is compared too, since pids are used again). When it expires is told
+by the database's clock. A file has none, and the clocks of two hosts differ, or somebody sets one:
+the lease in a file of a process that may live is taken only after it was seen to stand still for as
+long as it lasts.
+
+Every event that a driver appends checks in the same transaction that the lease is still its own, so
+a driver that was asleep and has been replaced can write nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ import socket
 import threading
 import time
 import uuid
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from posetune.api import BadInputError
@@ -33,11 +39,11 @@ class LeaseLostError(RuntimeError):
 
 
 class _HeldError(BadInputError):
-    """A live driver holds the lease."""
+    """Another driver holds the lease, and is live (`is_live`) or may be."""
 
-    def __init__(self, message: str, *, is_here: bool, expires: float) -> None:
+    def __init__(self, message: str, *, is_live: bool, beat: tuple[str, float]) -> None:
         super().__init__(message)
-        self.is_here, self.expires = is_here, expires
+        self.is_live, self.beat = is_live, beat
 
 
 class Lease:
@@ -75,20 +81,34 @@ class Lease:
         self._database.write(lambda connection: connection.execute(delete(table).where(ours)))
 
     def _take_or_wait(self, name: str) -> None:
-        until: float | None = None
+        seen: tuple[str, float] | None = None
+        still_since = 0.0
         while True:
+            is_still = seen is not None and time.monotonic() - still_since > LEASE_S
             try:
-                self._database.write(lambda connection: self._take(connection, name))
+                dead = seen if is_still else None
+                self._database.write(partial(self._take, name=name, dead=dead))
             except _HeldError as error:
                 # A head that comes back on another host is told apart by its silence alone.
-                until = error.expires if until is None else until
-                if error.is_here or time.time() > until:
+                if error.is_live or (seen is not None and error.beat != seen):
                     raise
-                time.sleep(0.5)
+                if seen is None:
+                    seen, still_since = error.beat, time.monotonic()
+                time.sleep(min(0.5, LEASE_S / 10))
             else:
                 return
 
-    def _take(self, connection: Connection, name: str) -> None:
+    def _take(self, connection: Connection, *, name: str, dead: tuple[str, float] | None) -> None:
+        """Take the lease in a transaction.
+
+        Args:
+            connection: in the transaction.
+            name: the sweep's.
+            dead: holder and expiry of a lease that was seen to stand still for its whole time.
+
+        Raises:
+            _HeldError: another driver holds it, and may be live.
+        """
         table = schema.lease
         query = select(table).where(table.c.sweep_id == self._sweep_id).with_for_update()
         row = connection.execute(query).one_or_none()
@@ -97,29 +117,32 @@ class Lease:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "pid_started": _started(os.getpid()),
-            "expires": time.time() + LEASE_S,
+            "expires": _now(connection) + LEASE_S,
             "stop_asked": None,
         }
         if row is None:
             connection.execute(insert(table).values(sweep_id=self._sweep_id, **values))
-        elif is_live(row.host, row.pid, row.pid_started, row.expires):
+            return
+        beat = (row.holder, row.expires)
+        is_here = row.host == socket.gethostname()
+        is_silent = not row.expires > _now(connection)
+        is_sure = connection.engine.name != "sqlite"
+        is_dead = _is_gone(row) or (is_silent and is_sure) or beat == dead
+        if not is_dead:
             raise _HeldError(
                 f"sweep {name}: is being driven by process {row.pid} on {row.host}; wait for it, "
                 f"or stop that process (its lease is renewed every {LEASE_S / 3:.0f} s)",
-                is_here=row.host == socket.gethostname(),
-                expires=row.expires,
+                is_live=is_here and not is_silent,
+                beat=beat,
             )
-        else:
-            connection.execute(
-                update(table).where(table.c.sweep_id == self._sweep_id).values(**values)
-            )
+        connection.execute(update(table).where(table.c.sweep_id == self._sweep_id).values(**values))
 
     def _renew(self) -> None:
         table = schema.lease
         ours = (table.c.sweep_id == self._sweep_id) & (table.c.holder == self.holder)
 
         def renew(connection: Connection) -> None:
-            expires = time.time() + LEASE_S
+            expires = _now(connection) + LEASE_S
             connection.execute(update(table).where(ours).values(expires=expires))
             asked = connection.execute(select(table.c.stop_asked).where(ours)).scalar()
             self.stop_asked = asked or ""
@@ -137,7 +160,7 @@ def ask_to_stop(database: Database, sweep_id: int, *, who: str) -> bool:
 
     def ask(connection: Connection) -> bool:
         row = connection.execute(select(table).where(of_sweep).with_for_update()).one_or_none()
-        if row is None or not is_live(row.host, row.pid, row.pid_started, row.expires):
+        if row is None or not is_live(connection, row):
             return False
         connection.execute(update(table).where(of_sweep).values(stop_asked=who))
         return True
@@ -145,11 +168,24 @@ def ask_to_stop(database: Database, sweep_id: int, *, who: str) -> bool:
     return database.write(ask)
 
 
-def is_live(host: str, pid: int, pid_started: str, expires: float) -> bool:
-    """Whether the holder that a lease names may still be at work."""
-    if host == socket.gethostname() and pid_started and _started(pid) != pid_started:
+def is_live(connection: Connection, row: Row[Any]) -> bool:
+    """Whether the holder that a row of the leases names may still be at work."""
+    return not _is_gone(row) and bool(row.expires > _now(connection))
+
+
+def _is_gone(row: Row[Any]) -> bool:
+    """Whether the holder was a process of this host that has ended."""
+    if row.host != socket.gethostname() or not row.pid_started:
         return False
-    return expires > time.time()
+    return _started(row.pid) != row.pid_started
+
+
+def _now(connection: Connection) -> float:
+    """Return the time by the database's clock, in seconds since the epoch; a file has ours."""
+    if connection.engine.name == "sqlite":
+        return time.time()
+    query = "SELECT extract(epoch FROM clock_timestamp())"
+    return float(connection.exec_driver_sql(query).scalar_one())
 
 
 def this_process() -> tuple[str, int, str]:

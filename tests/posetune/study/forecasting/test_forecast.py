@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,29 @@ def test_without_pruning_the_epochs_are_certain_and_the_time_is_not() -> None:
     assert (
         forecast(situation(pruner={"name": "none", "max_epochs": 5}, budget={"trials": 8})) == found
     )
+
+
+def test_a_million_trials_with_hours_are_forecast_by_their_hours() -> None:
+    budget = {"trials": 1_000_000, "wall_hours": 0.02}
+    found = forecast(situation(pruner={"max_epochs": 9}, budget=budget))
+    assert found is not None
+    assert found.ends_by == {"wall_hours": 1.0}
+    assert found.wall_s.high < 72 + 3
+
+
+def test_what_cannot_be_simulated_in_its_time_has_no_forecast() -> None:
+    began = time.thread_time()
+    endless = situation(pruner={"max_epochs": 9}, budget={"trials": 1_000_000})
+    assert forecast(endless, seconds=0.5) is None
+    assert time.thread_time() - began < 2.5
+
+
+def test_few_replications_are_a_forecast_too() -> None:
+    large = situation(pruner={"max_epochs": 9}, budget={"trials": 40})
+    all_of_them, some = forecast(large, seconds=math.inf), forecast(large, replications=5)
+    assert all_of_them is not None
+    assert some is not None
+    assert abs(math.log(some.epochs.middle / all_of_them.epochs.middle)) < 0.5
 
 
 @pytest.mark.slow
@@ -113,8 +138,10 @@ def forecasts(recorded: RecordedStep) -> Iterator[Forecast]:
     """Before the start, and on the way."""
     spec = recorded.end.spec
     slots = min(recorded.slots, spec.budget.trials)
-    yield forecast(Situation(spec, slots, recorded.epoch_s, recorded.setup_s))
-    yield from (found for view in recorded.snapshots if (found := forecast_sweep(view)) is not None)
+    begun = Situation(spec, slots, recorded.epoch_s, recorded.setup_s)
+    found = [forecast(begun, seconds=math.inf)]
+    found += [forecast_sweep(view, seconds=math.inf) for view in recorded.snapshots]
+    yield from (each for each in found if each is not None)
 
 
 def holds(interval: Interval, truth: float) -> bool:
