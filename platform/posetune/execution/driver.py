@@ -69,7 +69,7 @@ def run_sweep(
                         _tune(
                             DriverContext(run, trainable, data=data, home=home, stopping=stopping)
                         )
-        reason = stopping.reason or run.spent or run.short or "finished"
+        reason = stopping.reason or run.spent or run.short or run.finished
     except BaseException as error:
         lost = _loss_of_study(error)
         if lost:
@@ -114,7 +114,7 @@ def _tune(context: DriverContext) -> None:
             searcher=StudySearcher(context, watch),
             scheduler=StudyScheduler(context, watch),
             stopper=SweepStopper(watch.look, context.preemption.is_over),
-            trials=context.run.left,
+            trials=context.run.attempts_left,
             folder=folder,
         )
 

@@ -27,6 +27,7 @@ _STATES = {
     TrialState.FAILED: OptunaState.FAIL,
     TrialState.RUNNING: OptunaState.RUNNING,
     TrialState.INTERRUPTED: OptunaState.RUNNING,
+    TrialState.PAUSED: OptunaState.RUNNING,
 }
 
 

@@ -25,6 +25,7 @@ from posetune.study.states import TrialState
 __all__ = [
     "BEST_COUNTS_SINCE",
     "COLUMNS",
+    "POINTS_ONCE_SINCE",
     "SEMANTICS",
     "AttemptBegun",
     "AttemptExcused",
@@ -49,7 +50,7 @@ __all__ = [
     "kind_of",
 ]
 
-SEMANTICS = 2
+SEMANTICS = 3
 """The rules of sampler, rungs, ranking and budget that a sweep begins with today.
 
 Raise it with every change of a default that would make a sweep that is under way choose otherwise,
@@ -58,6 +59,11 @@ and let the code that changed ask `SweepState.semantics` which rules a sweep was
 BEST_COUNTS_SINCE = 2
 """From these rules on the best epoch of a trial counts and its checkpoint is kept; before, the last
 one counted, and nothing was kept of a trial that was cut or failed."""
+POINTS_ONCE_SINCE = 3
+"""From these rules on no point of a finite space is drawn twice, a choice of numbers is a grid,
+start values cover the space, and trials that are audited teach the sampler only up to where they
+would have been cut. Before, points were drawn again, every choice was one of labels, TPE's first
+ten trials were drawn at random, and audited trials counted as complete."""
 
 
 # -- the sweep as a whole ------------------------------------------------------------------------
@@ -186,6 +192,8 @@ class Reported:
     """The objective; None where it was not a number."""
     decision: Decision
     seconds: float
+    why: str = ""
+    """Why the trial does not go on, where the decision has more to say than its name."""
     is_audited: bool = False
     """Whether ASHA would have cut the trial here, and it runs on to show what cutting costs."""
     checkpoint: CheckpointRecord | None = None

@@ -10,13 +10,15 @@ __all__ = ["SweepStatus", "TrialState"]
 class TrialState(enum.StrEnum):
     """Where a trial stands.
 
-    The first three are ends, which the study records. A trial without an end is RUNNING while its
-    sweep has a live driver and INTERRUPTED, that is resumable, when it has none.
+    The first three are ends, which the study records. A trial without an end is PAUSED while others
+    promise more; otherwise it is RUNNING while its sweep has a live driver and INTERRUPTED, that is
+    resumable, when it has none.
     """
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAILED = "FAILED"
+    PAUSED = "PAUSED"
     RUNNING = "RUNNING"
     INTERRUPTED = "INTERRUPTED"
 

@@ -61,6 +61,7 @@ _STATUS = {
     TrialState.PRUNED: "FINISHED",
     TrialState.FAILED: "FAILED",
     TrialState.INTERRUPTED: "KILLED",
+    TrialState.PAUSED: "RUNNING",
 }
 _IN_FILES = ("diff.text", "packages")
 """Facts of the provenance that are among the run's files and not among its tags."""

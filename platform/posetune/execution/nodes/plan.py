@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, Cost, Trainable, TrialContext
-from posetune.spec.loading import configure, default_params
+from posetune.spec.loading import configure, default_params, rates_decay
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import forecast
 from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.search.rungs import rung_epochs
+from posetune.study.search.space import most_trials
 from posetune.trial.run import require_device
 
 __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]
@@ -50,6 +52,14 @@ class Plan:
     """GPU-hours as the budget counts them, as an interval of 80 %; without a GPU, trial-hours."""
     disk_bytes: int = 0
     """Most bytes that checkpoints, models and figures take at a time."""
+    compared_epochs: tuple[int, ...]
+    """The epochs after which trials are compared and may be cut."""
+    rates_decay: bool
+    """Whether the learning rates decay over the epochs."""
+    compared_epochs: tuple[int, ...] = ()
+    """The epochs after which trials are compared and may be cut."""
+    rates_decay: bool = False
+    """Whether the learning rates decay over the epochs."""
     warnings: tuple[str, ...] = ()
 
 
@@ -68,7 +78,7 @@ def plan_sweep(
         defaults = default_params(spec, trainable.config_model)
         cost = measure(spec, trainable, defaults, store=store, device=device)
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
-    trials = spec.budget.trials
+    trials = most_trials(spec)
     at_once = min(slots, trials)
     expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
@@ -89,17 +99,24 @@ def plan_sweep(
             else (0.0, 0.0)
         ),
         disk_bytes=disk_bytes(trials, at_once, cost),
+        compared_epochs=tuple(rung_epochs(spec.pruner)),
+        rates_decay=rates_decay(spec, trainable),
         warnings=tuple(_warnings(spec, stages, cost)),
     )
 
 
 def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterator[str]:
     for name, count in stages.items():
-        if count == spec.budget.trials > 1:
+        if count == most_trials(spec) > 1:
             yield (
                 f"stage {name} is distinct for every trial: a searched field changes it, so "
                 "nothing is shared"
             )
+    if spec.pruner.name != "none" and not rung_epochs(spec.pruner):
+        yield (
+            f"pruner: nothing can be cut, because grace_epochs ({spec.pruner.grace_epochs}) is the "
+            "last epoch; lower it"
+        )
     complete = spec.pruner.max_epochs * cost.epoch_s * spec.resources.gpus_or_one / 3600
     if spec.budget.gpu_hours is not None and spec.budget.gpu_hours < complete:
         yield (
@@ -144,7 +161,7 @@ def _distinct_stages(
     generator = random.Random(spec.sampler.seed)
     keys: dict[str, set[str]] = {}
     draws = [default_params(spec, trainable.config_model)]
-    draws += [_draw(spec, generator) for _ in range(spec.budget.trials - 1)]
+    draws += [_draw(spec, generator) for _ in range(most_trials(spec) - 1)]
     for params in draws:
         config = configure(trainable.config_model, spec.fixed, params)
         for stage in trainable.stages(config, store):

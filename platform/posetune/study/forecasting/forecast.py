@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from posetune.spec.sweep import SweepSpec
 from posetune.study import events
 from posetune.study.decisions import Decider
 from posetune.study.forecasting.forecast_model import Draw, ForecastModel, Situation
@@ -77,12 +78,12 @@ class Forecast:
 def forecast_sweep(view: SweepView) -> Forecast | None:
     """Forecast a sweep on its way; None before its first report, and where nothing is left."""
     ended = [t for t in view.trials if t.state.is_end]
-    if not view.reports or len(ended) >= view.spec.budget.trials:
+    if not view.reports or len(ended) >= view.most_trials:
         return None
     attempts = sum(trial.attempts for trial in view.trials)
     beside_s = sum(trial.held_s - trial.seconds for trial in view.trials)
     situation = Situation(
-        spec=view.spec,
+        spec=view.spec.with_trials(view.most_trials),
         slots=_peak(view.trials),
         setup_s=max(0.0, beside_s) / max(1, attempts),
         trials=view.trials,
@@ -183,7 +184,8 @@ class _Rest:
     def __init__(self, situation: Situation, draw: Draw, generator: np.random.Generator) -> None:
         self._situation, self._draw, self._generator = situation, draw, generator
         latent = situation.spec.objective.model_copy(update={"mode": "min"})
-        self._spec = situation.spec.model_copy(update={"objective": latent})
+        spec = situation.spec.model_copy(update={"objective": latent})
+        self._spec = _comparable(spec)
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
         """When which trial ends its epoch."""
@@ -281,6 +283,18 @@ class _Rest:
 
     def _apply(self, event: events.Event) -> None:
         self._state.apply(event)
+
+
+def _comparable(spec: SweepSpec) -> SweepSpec:
+    """Return a sweep in which trials are cut at its rungs, also where they would be paused.
+
+    What a model of curves would decide cannot be simulated: the trials to come have no parameters.
+    """
+    pruner = spec.pruner
+    if pruner.name == "thaw":
+        pruner = pruner.model_copy(update={"name": "asha"})
+    sampler = spec.sampler.model_copy(update={"name": "random"})
+    return spec.model_copy(update={"pruner": pruner, "sampler": sampler})
 
 
 def _recorded(

@@ -40,8 +40,14 @@ class Decision(enum.StrEnum):
     """What becomes of a trial after a report."""
 
     CONTINUE = "continue"
+    PAUSE = "pause"
     PRUNE = "prune"
     COMPLETE = "complete"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial has ended with it."""
+        return self in (Decision.PRUNE, Decision.COMPLETE)
 
 
 class Verdict(NamedTuple):
@@ -50,6 +56,8 @@ class Verdict(NamedTuple):
     decision: Decision
     is_audited: bool = False
     """Whether the trial would have been cut, and runs on to show what cutting costs."""
+    why: str = ""
+    """Why the trial does not go on, where the decision has more to say than its name."""
 
 
 def rung_epochs(pruner: Pruner) -> list[int]:

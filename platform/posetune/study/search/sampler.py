@@ -5,6 +5,12 @@ left them. A sampler reopened with the same seed would repeat its first draws, s
 sampler of its own, seeded by (sweep seed, trial number); all parameters of a trial are drawn at
 once. The draws are then a function of the events alone, and a killed sweep continues with the same
 ones.
+
+In a finite space no point is drawn twice: the sampler is asked again, with another seed, and if it
+insists, the nearest point is taken that was not tried. Numbers of a choice are told to Optuna as
+their ranks, so that TPE knows that neighbours are alike. A trial that runs on only to show what
+cutting costs is told as cut. Sweeps that were begun before (`events.POINTS_ONCE_SINCE`) keep the
+ways of then.
 """
 
 from __future__ import annotations
@@ -27,12 +33,16 @@ from optuna.trial import create_trial
 from posetune.spec.loading import vary_one_by_one
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study.events import POINTS_ONCE_SINCE, SEMANTICS
 from posetune.study.search.seeding import seed_for
-from posetune.study.search.start_from import PriorTrial
+from posetune.study.search.space import Key, Space
+from posetune.study.search.start_from import PriorTrial, prior_trials
+from posetune.study.search.startup import start_values
+from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
-__all__ = ["SearchMemory", "distributions"]
+__all__ = ["SearchMemory", "distributions", "search_memory"]
 
 
 TPE_RULES: dict[str, Any] = {
@@ -41,7 +51,11 @@ TPE_RULES: dict[str, Any] = {
     "multivariate": True,
     "constant_liar": True,
 }
-"""TPE's settings under rules 1 (`events.SEMANTICS`): the defaults of Optuna 5, spelt out."""
+"""TPE's settings: the defaults of Optuna 5, spelt out. Sweeps of today have their own number of
+start values (`SweepSpec.startup`)."""
+
+DRAWS = 10
+"""How often the sampler is asked for a point that was not tried, before the nearest is taken."""
 
 _STATES = {
     None: OptunaState.RUNNING,
@@ -66,6 +80,24 @@ def _distribution(parameter: FloatRange | IntRange | Choice) -> BaseDistribution
     return CategoricalDistribution(parameter.values)
 
 
+def _ranked(parameter: FloatRange | IntRange | Choice) -> BaseDistribution:
+    """Return a parameter in Optuna's terms, with the ranks of the numbers of a choice."""
+    if isinstance(parameter, Choice) and parameter.is_ordered:
+        return IntDistribution(0, len(parameter.values) - 1)
+    return _distribution(parameter)
+
+
+def search_memory(state: SweepState) -> SearchMemory:
+    """Return what Optuna knows of a sweep as it stands."""
+    return SearchMemory(
+        state.spec,
+        state.trials,
+        prior_trials(state.prior),
+        semantics=state.semantics,
+        audited=state.rungs.audited,
+    )
+
+
 class _SharedSpace(dict[str, BaseDistribution]):
     """The search space, one object for all trials.
 
@@ -88,6 +120,9 @@ class SearchMemory:
         spec: SweepSpec,
         trials: Sequence[TrialRecord],
         prior: Sequence[PriorTrial] = (),
+        *,
+        semantics: int = SEMANTICS,
+        audited: Mapping[int, int] | None = None,
     ) -> None:
         """Begin with the trials of other sweeps that are to be learned from.
 
@@ -95,19 +130,32 @@ class SearchMemory:
             spec: the sweep.
             trials: its trials; they change with its events.
             prior: trials of other sweeps within its search space.
+            semantics: which rules the sweep was begun with; see `events.SEMANTICS`.
+            audited: the trials that run on where ASHA would have cut them, and at which epoch; they
+                change with the events, too.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec, self._trials = spec, trials
-        self._space = _SharedSpace(distributions(spec))
+        self._is_today = semantics >= POINTS_ONCE_SINCE
+        self._audited = audited if audited is not None and self._is_today else {}
+        self._points = Space(spec.search)
+        self._tried: set[Key] = set()
+        """The points of the sweep's own trials, where the space is finite."""
+        self._ranks: dict[str, list[Scalar]] = {}
+        """The numbers of each choice that is told by rank, in their order."""
+        self._space = self._told_space()
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(direction=spec.objective.direction, storage=self._storage)
-        self._before = len(prior)
-        self._known = 0
-        """How many of the trials Optuna has heard of."""
+        self._there: list[int] = []
+        """The number of each trial in Optuna's study, where draws that were refused stand too."""
         self._open: dict[int, int] = {}
-        """Of these the ones whose end it has not heard of, and after which epoch it knows them."""
-        self._drawn: tuple[int, dict[str, Scalar]] | None = None
-        """The trial that was drawn last, and its parameters."""
+        """The trials whose end Optuna has not heard of, and after which epoch it knows them."""
+        self._count = 0
+        """How many trials Optuna's study has."""
+        self._ended = 0
+        """How many trials it knows that have ended with a value."""
+        self._drawn: tuple[int, dict[str, Scalar], int | None] | None = None
+        """The trial that was drawn last, its parameters, and its number in Optuna's study."""
         for trial in prior:
             self._add(trial.params, trial.values, trial.state)
         self._catch_up()  # now, not at the first draw, which a free slot waits for
@@ -116,73 +164,137 @@ class SearchMemory:
         """Draw the parameters of the next trial; again the same until it is among the trials."""
         if self._drawn is None or self._drawn[0] != number:
             self._catch_up()
-            self._drawn = number, self._draw(number)
+            self._drawn = number, *self._draw(number)
         return dict(self._drawn[1])
 
-    def _draw(self, number: int) -> dict[str, Scalar]:
+    def _draw(self, number: int) -> tuple[dict[str, Scalar], int | None]:
+        """Return a trial's parameters, and its number in Optuna's study where that drew them."""
         if self._spec.sampler.name == "one_by_one":
-            defaults = self._trials[0].params
-            self._study.enqueue_trial(vary_one_by_one(self._spec, defaults)[number])
-        seed = seed_for(self._spec.sampler.seed, number, "sampler")
-        self._study.sampler = self._sampler(seed)
-        return dict(self._study.ask(self._space).params)
+            return vary_one_by_one(self._spec, self._trials[0].params)[number], None
+        if self._is_today and self._spec.sampler.name == "tpe" and self._ended < self._startup:
+            values = start_values(self._points, self._spec.sampler.seed, number)
+            return self._untried(values[-1]), None
+        params, there = self._ask_optuna(number)
+        for again in range(1, DRAWS):
+            if not self._is_tried(params):
+                return params, there
+            self._study.tell(there, state=OptunaState.FAIL)  # Optuna's samplers pass over it
+            params, there = self._ask_optuna(number, again)
+        if not self._is_tried(params):
+            return params, there
+        self._study.tell(there, state=OptunaState.FAIL)
+        return self._untried(params), None
+
+    @property
+    def _startup(self) -> int:
+        return self._spec.startup * self._spec.sampler.repeats
+
+    def _ask_optuna(self, number: int, again: int = 0) -> tuple[dict[str, Scalar], int]:
+        purpose = f"sampler {again}" if again else "sampler"
+        self._study.sampler = self._sampler(seed_for(self._spec.sampler.seed, number, purpose))
+        asked = self._study.ask(self._space)
+        self._count += 1
+        return self._from_optuna(asked.params), asked.number
+
+    def _is_tried(self, params: Mapping[str, Scalar]) -> bool:
+        return bool(self._tried) and self._points.key(params) in self._tried
+
+    def _untried(self, params: dict[str, Scalar]) -> dict[str, Scalar]:
+        if not self._is_tried(params):
+            return params
+        return self._points.nearest_untried(params, self._tried)
+
+    # -- what Optuna is told -----------------------------------------------------------------------
+
+    def _told_space(self) -> _SharedSpace:
+        if not self._is_today:
+            return _SharedSpace(distributions(self._spec))
+        for name, parameter in self._spec.search.items():
+            if isinstance(parameter, Choice) and parameter.is_ordered:
+                self._ranks[name] = sorted(parameter.values, key=float)
+        return _SharedSpace({name: _ranked(p) for name, p in self._spec.search.items()})
+
+    def _to_optuna(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        ranked = {name: values.index(params[name]) for name, values in self._ranks.items()}
+        return {**params, **ranked}
+
+    def _from_optuna(self, params: Mapping[str, Any]) -> dict[str, Scalar]:
+        numbers = {name: values[params[name]] for name, values in self._ranks.items()}
+        return {**params, **numbers}
 
     def _catch_up(self) -> None:
         """Tell Optuna what it has not heard of."""
-        for trial in self._trials[self._known :]:
-            if self._drawn is not None and self._drawn[0] == trial.number:
+        for trial in self._trials[len(self._there) :]:
+            if self._is_today and self._points.count is not None:
+                self._tried.add(self._points.key(trial.params))
+            drawn, self._drawn = self._drawn, None
+            if drawn is not None and drawn[0] == trial.number and drawn[2] is not None:
+                self._there.append(drawn[2])
                 self._open[trial.number] = 0  # it is there since it was drawn
-            else:
-                self._add(trial.params, _numbers(trial), trial.state)
-                if trial.state is None:
-                    self._open[trial.number] = trial.epoch
-        self._known = len(self._trials)
+                continue
+            state = self._state(trial)
+            self._there.append(self._add(trial.params, self._numbers(trial), state))
+            if state is None:
+                self._open[trial.number] = trial.epoch
         for number, known_epoch in list(self._open.items()):
             self._update(self._trials[number], known_epoch)
 
     def _update(self, trial: TrialRecord, known_epoch: int) -> None:
-        there = self._before + trial.number
+        there = self._there[trial.number]
         if trial.epoch > known_epoch:
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(
                 self._study._study_id, there
             )
-            for epoch, value in _numbers(trial).items():
+            for epoch, value in self._numbers(trial).items():
                 if epoch > known_epoch:
                     self._storage.set_trial_intermediate_value(trial_id, epoch, value)
             self._open[trial.number] = trial.epoch
-        if trial.state is not None:
-            told = trial.value if trial.state == TrialState.COMPLETE else None
-            self._study.tell(there, told, state=_STATES[trial.state])
+        state = self._state(trial)
+        if state is not None:
+            told = trial.value if state == TrialState.COMPLETE else None
+            self._study.tell(there, told, state=_STATES[state])
+            self._ended += state.has_value
             del self._open[trial.number]
 
     def _add(
         self, params: Mapping[str, Scalar], values: Mapping[int, float], state: TrialState | None
-    ) -> None:
+    ) -> int:
         """Add a trial with all that is known of it, as updates would leave it.
 
         Args:
             params: the trial's parameters.
             values: the objective by epoch, in ascending order, where it was a number.
             state: how it ended; None while it runs.
+
+        Returns:
+            Its number in Optuna's study.
         """
         last = values[max(values)] if values else None
         has_value = state is not None and state.has_value
+        self._ended += has_value
         trial = create_trial(
             state=_STATES[state],
             value=last if has_value else None,
-            params=dict(params),
+            params=self._to_optuna(params),
             distributions=self._space,
             intermediate_values=dict(values),
         )
         trial.distributions = self._space  # it has a plain dict with the same content
         self._study.add_trial(trial)
+        self._count += 1
+        return self._count - 1
+
+    def _state(self, trial: TrialRecord) -> TrialState | None:
+        """Return how a trial ended for the sampler: an audited one was cut."""
+        return TrialState.PRUNED if trial.number in self._audited else trial.state
+
+    def _numbers(self, trial: TrialRecord) -> dict[int, float]:
+        """Return the objective by epoch, where it was a number, up to where the trial was cut."""
+        cut = self._audited.get(trial.number, trial.epoch)
+        return {e: value for e, value in trial.values.items() if value is not None and e <= cut}
 
     def _sampler(self, seed: int) -> BaseSampler:
         if self._spec.sampler.name == "random":
             return RandomSampler(seed=seed)
-        return TPESampler(seed=seed, **TPE_RULES)
-
-
-def _numbers(trial: TrialRecord) -> dict[int, float]:
-    """Return the objective by epoch, where it was a number."""
-    return {epoch: value for epoch, value in trial.values.items() if value is not None}
+        startup = {"n_startup_trials": 1} if self._is_today else {}
+        return TPESampler(seed=seed, **{**TPE_RULES, **startup})
