@@ -357,6 +357,15 @@ class Trainable(Protocol):
         return {}
 
     @classmethod
+    def rates_decay(cls, config: Any) -> bool:
+        """Return whether the learning rates decay to the last epochs with this configuration.
+
+        Early epochs say less of the end then. A sweep whose file does not say when trials are
+        compared begins to compare them later.
+        """
+        return False
+
+    @classmethod
     def forecast(cls, config: Any, context: TrialContext) -> Cost:
         """Measure a part of a trial and estimate the time and disk of the whole.
 

@@ -243,7 +243,7 @@ class _Driver:
             checkpoint=CheckpointRecord(attempt, epoch, f"{number}/{epoch}", "d", 1),
         )
         self.recording.reports.append((number, self.recording.now))
-        if decision != Decision.CONTINUE:
+        if decision.is_end:
             self.run.finish(number)
         if decision == Decision.CONTINUE and self.run.goes_on(number):
             self.train(number, epoch + 1)

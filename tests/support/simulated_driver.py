@@ -95,7 +95,7 @@ class SimulatedTrial:
             seconds=1.0,
             checkpoint=self._checkpoint(self.epoch),
         )
-        if decision != Decision.CONTINUE:
+        if decision.is_end:
             self.run.finish(self.number)
         self.run.release_checkpoints(self.number)
         return decision

@@ -74,6 +74,11 @@ class SelfPose:
         return read_baselines(products["baselines"], metric) if "baselines" in products else {}
 
     @classmethod
+    def rates_decay(cls, config: SelfPoseConfig) -> bool:
+        """Return whether the learning rates fall along a cosine."""
+        return config.decay_steps > 0
+
+    @classmethod
     def forecast(cls, config: SelfPoseConfig, context: TrialContext) -> Cost:
         """Measure a few steps and say what a trial takes."""
         from selfpose.training.forecast import forecast_cost

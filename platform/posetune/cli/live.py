@@ -84,6 +84,8 @@ class SweepBoard:
         """How far the shared stages are that trials build now; set by the same thread."""
         # What the lines say already; what an earlier driver saw is no news.
         self._told = {trial.number for trial in run.trials if trial.state is not None}
+        self._paused = {t.number: t.epoch for t in run.trials if t.is_paused}
+        """The trials whose pauses the lines say already, and after which epoch."""
         self._leader = None if run.best is None else run.best.number
         self._waited_for, self._last_line = "", self.started
 
@@ -149,6 +151,7 @@ class SweepBoard:
                 number, state, epoch, value, params = self.row(trial)
                 lines.append(f"trial {number} {state} at epoch {epoch}: {value}  {params}")
         self._told |= {trial.number for trial in ended}
+        lines += self._pauses()
         leads = None if best is None else best.number
         due = now - self._last_line >= LINE_EVERY_S
         if lines or leads != self._leader or due:
@@ -160,9 +163,21 @@ class SweepBoard:
             self._last_line = now
         return lines
 
+    def _pauses(self) -> list[str]:
+        """Return a line for each trial that was paused since the last lines."""
+        paused = {t.number: t for t in list(self._run.trials) if t.is_paused}
+        lines = [
+            f"trial {number} paused after epoch {trial.epoch}: {trial.why}"
+            for number, trial in paused.items()
+            if self._paused.get(number) != trial.epoch
+        ]
+        self._paused |= {number: trial.epoch for number, trial in paused.items()}
+        return lines
+
     def row(self, trial: TrialRecord) -> tuple[str, str, str, str, str]:
         """Return a trial's number, state, epoch, value and parameters."""
-        state = trial.state or (TrialState.RUNNING if trial.epoch else "STARTING")
+        open_state = TrialState.RUNNING if trial.epoch else "STARTING"
+        state = TrialState.PAUSED if trial.is_paused else trial.state or open_state
         value = "-" if trial.value is None else f"{trial.value:.2f}"
         epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
         return str(trial.number), state, epoch, value, format_params(trial.params)

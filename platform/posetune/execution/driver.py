@@ -77,7 +77,7 @@ def run_sweep(
                         _tune(
                             DriverContext(run, trainable, data=data, home=home, stopping=stopping)
                         )
-        reason = stopping.reason or run.spent or run.short or "finished"
+        reason = stopping.reason or run.spent or run.short or run.finished
     except BaseException as error:
         lost = _loss_of_study(error)
         if lost:
@@ -136,7 +136,7 @@ def _tune(context: DriverContext) -> None:
             searcher=StudySearcher(context, watch),
             scheduler=StudyScheduler(context, watch),
             stopper=SweepStopper(look, context.preemption.is_over),
-            trials=context.run.left + MORE_TRIALS,
+            trials=context.run.attempts_left + MORE_TRIALS,
             folder=folder,
             reuse_workers=is_reusable(context.trainable),
         )

@@ -179,7 +179,7 @@ class StudyScheduler(StatelessScheduler):
         )
         self._watch.peaked(number, epoch.peak_bytes)
         goes_on = decision == Decision.CONTINUE and self._run.goes_on(number)
-        if decision != Decision.CONTINUE:
+        if decision.is_end:
             self._run.finish(number)
         self._context.release(number)
         return goes_on

@@ -324,8 +324,8 @@ class Sender:
 
 def _driven(connection: Connection) -> set[int]:
     """Return the sweeps that have a live driver."""
-    rows = connection.execute(select(schema.lease))
-    return {r.sweep_id for r in rows if is_live(r.host, r.pid, r.pid_started, r.expires)}
+    rows = connection.execute(select(schema.lease)).all()
+    return {r.sweep_id for r in rows if is_live(connection, r)}
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from posetune.notifications.messages import Message
 from posetune.spec.notify import Destination, parse_destinations
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
-from posetune.study.tables.lease import is_live, this_process
+from posetune.study.tables.lease import is_gone, this_process
 
 __all__ = [
     "Cursor",
@@ -247,7 +247,8 @@ def waiting(connection: Connection) -> list[Waiting]:
 
 
 def _is_at_work(begun: Mapping[str, Any], message: Message) -> bool:
-    return is_live(begun["host"], begun["pid"], begun["started"], message.at + BEGUN_S)
+    gone = is_gone(begun["host"], begun["pid"], begun["started"])
+    return not gone and time.time() < message.at + BEGUN_S
 
 
 def _doubtful(message: Message) -> Message:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from posetune.report.wording import broken, count_epochs, format_clock, format_value, short_names
 from posetune.study.states import TrialState
-from posetune.study.view import SweepView
+from posetune.study.view import SweepView, TrialView
 
 __all__ = ["FEW", "STATE_STYLES", "Leaderboard", "candidate_note", "selection_note"]
 
@@ -22,6 +22,7 @@ STATE_STYLES: dict[str, str] = {
     TrialState.FAILED: "red",
     TrialState.STOPPED: "magenta",
     TrialState.INTERRUPTED: "yellow",
+    TrialState.PAUSED: "blue",
     TrialState.RUNNING: "cyan",
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -62,6 +63,8 @@ class Leaderboard:
         widths = {"trial": 5, "state": 8, "epochs": 6, value: 7, "at": 2, "time": 5}
         for name, width in widths.items():
             table.add_column(broken(name), min_width=width, overflow="fold")
+        if view.means:
+            table.add_column("mean of its seeds", min_width=8, overflow="fold")
         for header in parameters:
             table.add_column(header, min_width=5, overflow="fold")
         ranked = view.ranked
@@ -75,6 +78,7 @@ class Leaderboard:
                 f"{trial.epochs}/{view.spec.pruner.max_epochs}",
                 *(("-", "-") if at is None else (f"{at.value:.2f}", str(at.epoch))),
                 format_clock(trial.seconds),
+                *([_mean_of(view, trial)] if view.means else []),
                 *(format_value(trial.params[name]) for name in view.spec.search),
             )
         return table
@@ -91,6 +95,15 @@ class Leaderboard:
         if len(view.trials) > most:
             notes.append(f"{len(view.trials) - most} more: posetune show {view.name} --all")
         return "; ".join(notes)
+
+
+def _mean_of(view: SweepView, trial: TrialView) -> str:
+    """Return the mean of the trials with the same parameters, with its standard error."""
+    found = view.means.get(trial.number - trial.number % view.spec.sampler.repeats)
+    if found is None:
+        return "-"
+    error = "" if found.error is None else f" ± {found.error:.2f}"
+    return f"{found.mean:.2f}{error} ({found.count})"
 
 
 def selection_note(view: SweepView) -> str:

@@ -29,6 +29,7 @@ _STATES = {
     TrialState.STOPPED: OptunaState.FAIL,
     TrialState.RUNNING: OptunaState.RUNNING,
     TrialState.INTERRUPTED: OptunaState.RUNNING,
+    TrialState.PAUSED: OptunaState.RUNNING,
 }
 
 

@@ -47,7 +47,12 @@ class PruningBalance:
     at_most: float
     """Upper bound of the share of cut trials that would have won (95 % confidence, one-sided)."""
 
+    paused: int = 0
+    """Number of trials that wait until they promise more than others."""
+
     def __str__(self) -> str:
+        if self.paused:
+            return f"pruning cut {self.cut} trials; {self.paused} are paused and may go on"
         if not self.cut and not self.audits:
             return "pruning cut no trial"
         share = self.saved_s / max(self.saved_s + self.trained_s, 1e-9)
@@ -86,6 +91,7 @@ def pruning_balance(view: SweepView) -> PruningBalance:
         trained_s=view.trained_s,
         audits=audits,
         lost=lost,
+        paused=sum(trial.state == TrialState.PAUSED for trial in view.trials),
         at_most=_upper_bound(lost, len(audits)),
     )
 

@@ -47,6 +47,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         (view.state, STATE_STYLES.get(view.state, "")),
         f" ({view.stopped})" if view.stopped and view.state != SweepStatus.COMPLETE else "",
         f"; {len(view.trials)} of {view.spec.budget.trials} trials: {states or 'none yet'}",
+        f"; {view.used_up}" if view.used_up else "",
     )
     parts: list[RenderableType] = [
         head,

@@ -21,7 +21,7 @@ from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
 
-__all__ = ["configure", "default_params", "flatten", "load_sweep", "vary_one_by_one"]
+__all__ = ["configure", "default_params", "flatten", "load_sweep", "rates_decay", "vary_one_by_one"]
 
 
 LARGEST_INT = 2**53
@@ -59,7 +59,14 @@ def load_sweep(path: Path) -> tuple[SweepSpec, type[Trainable], Document]:
     spec = spec.model_copy(update={"fixed": flatten(spec.fixed)})
     _check_ranges(spec, document)
     _check_against_trainable(spec, trainable, document)
-    return spec, trainable, document
+    pruner = spec.pruner.fitting(rates_decay=rates_decay(spec, trainable))
+    return spec.model_copy(update={"pruner": pruner}), trainable, document
+
+
+def rates_decay(spec: SweepSpec, trainable: type[Trainable]) -> bool:
+    """Return whether the learning rates of a sweep's trials decay, as the defaults have them."""
+    asked = getattr(trainable, "rates_decay", None)  # one that names no base may lack it
+    return bool(asked and asked(configure(trainable.config_model, spec.fixed, {})))
 
 
 def configure(

@@ -130,12 +130,24 @@ class Choice(Frozen):
     values: tuple[Scalar, ...] = Field(
         alias="choice", min_length=1, description="Values that a trial may have, each one once."
     )
+    unordered: bool = Field(
+        False,
+        strict=True,
+        description="Whether numbers in `choice` are names that have no order, such as the numbers "
+        "of data sets. Otherwise the sampler takes numbers for a grid, where neighbours are alike.",
+    )
 
     @model_validator(mode="after")
     def _has_no_value_twice(self) -> Choice:
         if len({(type(v), v) for v in self.values}) < len(self.values):
             raise ValueError(f"a value is given twice in {list(self.values)}; give each one once")
         return self
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the values are numbers of a grid, so that neighbours are alike."""
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in self.values)
+        return numbers and not self.unordered
 
     @property
     def corners(self) -> tuple[Scalar, ...]:

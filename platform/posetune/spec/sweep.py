@@ -6,6 +6,7 @@ file, and checks it against the trainable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,10 @@ MACHINE_FIELDS = ("concurrent", "share")
 
 MACHINE_SECTIONS = ("notify", "priority")
 """Sections of a sweep file that are no part of a sweep's identity, either."""
+
+
+STARTUP = {"tpe": 10, "gp": 4}
+"""Most start values of a sweep that says nothing about them, by its sampler."""
 
 
 class Objective(Frozen):
@@ -70,9 +75,10 @@ class Objective(Frozen):
 class Sampler(Frozen):
     """Says how the sampler draws the next trial's parameters."""
 
-    name: Literal["tpe", "random", "one_by_one"] = Field(
+    name: Literal["tpe", "gp", "random", "one_by_one"] = Field(
         "tpe",
-        description="Algorithm that proposes parameters: `tpe` learns from finished trials, "
+        description="Algorithm that proposes parameters: `tpe` learns from finished trials, `gp` "
+        "models the learning curves of all trials by a Gaussian process and predicts their ends, "
         "`random` draws independently, `one_by_one` is for ablations: its first trial has the "
         "first value of every field, each further trial changes one field, and all trials have "
         "the same seed.",
@@ -84,6 +90,23 @@ class Sampler(Frozen):
         strict=True,
         description="Seed of the sampler; the seeds of the trials follow from it.",
     )
+    startup: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="Number of start values: until so many trials have ended (`tpe`) or begun "
+        "(`gp`), parameters are proposed that cover the search space evenly, with the defaults as "
+        "the first. Default: 10 for `tpe` and 4 for `gp`, or a third of the sweep's trials if "
+        "that is less.",
+    )
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=100,
+        strict=True,
+        description="Number of trials that train the same parameters, each with a seed of its own. "
+        "They are ranked by the mean of these trials, which is shown with its standard error.",
+    )
     start_from: tuple[str, ...] = Field(
         (),
         description="Names of other sweeps of the same study; the sampler learns from their "
@@ -94,24 +117,28 @@ class Sampler(Frozen):
 class Pruner(Frozen):
     """Says when the pruner cuts a trial, and how many epochs a trial may last."""
 
-    name: Literal["asha", "none"] = Field(
+    name: Literal["asha", "thaw", "none"] = Field(
         "asha",
         description="Algorithm that cuts trials: `asha` cuts a trial that is not among the best "
-        "of its rung, `none` lets every trial run to its end.",
+        "of its rung, `thaw` pauses a trial that promises less than another and lets it go on "
+        "later, `none` lets every trial run to its end.",
     )
     max_epochs: int = Field(ge=1, strict=True, description="Number of epochs of a complete trial.")
     grace_epochs: int = Field(
         1,
         ge=1,
         strict=True,
-        description="Number of epochs after which a trial is at its first rung and may be cut.",
+        description="Number of epochs after which a trial is at its first rung and may be cut. "
+        "Default: 1, or a fifth of `max_epochs` where the trainable's learning rates decay; a "
+        "ninth for `thaw`.",
     )
     reduction_factor: int = Field(
         3,
         ge=2,
         strict=True,
         description="Each rung lets the best 1 in this many trials go on, and the next rung is at "
-        "this many times its epochs.",
+        "this many times its epochs. Default: 3, or 2 for `thaw` and where the "
+        "trainable's learning rates decay.",
     )
     audit_share: float = Field(
         0.0,
@@ -122,6 +149,17 @@ class Pruner(Frozen):
         "what cutting costs.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _thaw_has_rungs_of_its_own(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("name") != "thaw":
+            return given
+        if given.get("audit_share"):
+            raise ValueError("thaw cuts nothing on the way: audit_share is for asha")
+        epochs = given.get("max_epochs")
+        early = max(1, round(epochs / 9)) if isinstance(epochs, int) else 1
+        return {"grace_epochs": early, "reduction_factor": 2, **given}
+
     @model_validator(mode="after")
     def _grace_comes_first(self) -> Pruner:
         if self.grace_epochs > self.max_epochs:
@@ -129,6 +167,20 @@ class Pruner(Frozen):
                 f"grace_epochs ({self.grace_epochs}) is more than max_epochs ({self.max_epochs})"
             )
         return self
+
+    def fitting(self, *, rates_decay: bool) -> Pruner:
+        """Return the pruner with the rungs that fit the training, where the file gives none.
+
+        Where rates decay to the end, the curves cross, and rungs after the first epochs cut the
+        best trials (docs/results/search.md).
+        """
+        if self.name != "asha" or not rates_decay:
+            return self
+        fitting = {"grace_epochs": math.ceil(self.max_epochs / 5), "reduction_factor": 2}
+        more = {name: value for name, value in fitting.items() if name not in self.model_fields_set}
+        if more.get("grace_epochs", 0) >= self.max_epochs:
+            return self
+        return Pruner.model_construct(self.model_fields_set, **{**dict(self), **more})
 
 
 # Ray's own syntax for node labels, checked here so that an error names file and line.
@@ -248,6 +300,13 @@ class Keep(Frozen):
     )
 
 
+def _name_in(section: Any) -> Any:
+    """Return the name that a section of the file gives; None where it gives none."""
+    if isinstance(section, dict):
+        return section.get("name")
+    return getattr(section, "name", None)
+
+
 class SweepSpec(Frozen):
     """Holds everything that a sweep file says."""
 
@@ -297,6 +356,41 @@ class SweepSpec(Frozen):
         """Return a copy of the sweep in which these fields of `resources` have other values."""
         resources = self.resources.model_copy(update=dict(machine))
         return self.model_copy(update={"resources": resources})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _thaw_proposes_by_its_model(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or _name_in(given.get("pruner")) != "thaw":
+            return given
+        sampler = given.get("sampler", {})
+        if _name_in(sampler) in ("tpe", "random", "one_by_one"):
+            raise ValueError(
+                "pruner: thaw compares trials with new points by its own model: give "
+                "sampler: {name: gp}, or no name"
+            )
+        if isinstance(sampler, dict):
+            return {**given, "sampler": {**sampler, "name": "gp"}}
+        return given
+
+    @model_validator(mode="after")
+    def _repeats_are_ranked_by_their_best(self) -> SweepSpec:
+        if self.sampler.repeats > 1 and self.objective.select == "last":
+            raise ValueError("sampler.repeats ranks trials by their best epoch: give select: best")
+        if self.sampler.repeats > 1 and self.sampler.name == "one_by_one":
+            raise ValueError("one_by_one has the same seed in all trials: give no repeats")
+        return self
+
+    @property
+    def startup(self) -> int:
+        """How many start values there are."""
+        chosen = self.sampler.startup
+        most = STARTUP.get(self.sampler.name, 0)
+        return chosen or max(1, min(most, self.budget.trials // 3))
+
+    def with_trials(self, trials: int) -> SweepSpec:
+        """Return a copy of the sweep with another number of trials."""
+        budget = self.budget.model_copy(update={"trials": trials})
+        return self.model_copy(update={"budget": budget})
 
     def with_share(self, gpu: float) -> SweepSpec:
         """Return a copy of the sweep in which each trial takes `gpu` of one GPU, 0 < gpu <= 1."""

@@ -25,8 +25,11 @@ from posetune.study.events import (
     TrialEnded,
 )
 from posetune.study.records import CheckpointRecord, EpochValue
+from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, Verdict
 from posetune.study.search.seeding import seed_for
+from posetune.study.search.start_from import prior_trials
+from posetune.study.search.thaw import Choice, Thaw
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed
@@ -49,6 +52,10 @@ class Decider:
         """
         self._state, self._clock = state, clock
         self.budget = BudgetRule(state, clock)
+        self.curves = _curves(state)
+        """The model of the sweep's curves; None where its sampler has none."""
+        has_thaw = self.curves is not None and state.spec.pruner.name == "thaw"
+        self._thaw = Thaw(self.curves) if self.curves is not None and has_thaw else None
 
     # -- which trial runs next ---------------------------------------------------------------------
 
@@ -68,7 +75,7 @@ class Decider:
         """Whether a new trial may be asked for: open ones go first."""
         state = self._state
         is_waiting = any(number not in handed_out for number in state.waiting)
-        is_room = len(state.trials) < state.spec.budget.trials
+        is_room = len(state.trials) < state.most_trials
         return is_room and not is_waiting and self.budget.may_train(None)
 
     def ask(self, params: Mapping[str, Scalar], *, by: str = "") -> TrialAsked:
@@ -92,7 +99,7 @@ class Decider:
         its work over, was set aside or was excused.
         """
         trial = self._state.trials[number]
-        has_ended_well = trial.has_handed_over or trial.is_set_aside
+        has_ended_well = trial.has_handed_over or trial.is_set_aside or trial.is_paused
         died = number in self._state.begun and not has_ended_well
         return AttemptBegun(
             at=self._clock(),
@@ -139,6 +146,7 @@ class Decider:
             value=objective,
             decision=verdict.decision,
             seconds=seconds,
+            why=verdict.why,
             is_audited=verdict.is_audited,
             checkpoint=checkpoint,
             released=self._released(trial, checkpoint, best),
@@ -155,8 +163,8 @@ class Decider:
         if trial.extended_to is not None:
             is_last = epoch >= trial.extended_to
             return Verdict(Decision.COMPLETE if is_last else Decision.CONTINUE)
-        verdict = self._state.rungs.decide(trial.number, epoch, value)
-        if verdict.decision == Decision.PRUNE and trial.is_pinned:
+        verdict = self._judge(trial.number, epoch, value)
+        if verdict.decision in (Decision.PRUNE, Decision.PAUSE) and trial.is_pinned:
             return Verdict(Decision.CONTINUE, is_audited=True)
         return verdict
 
@@ -180,7 +188,7 @@ class Decider:
     def is_to_stop(self, number: int) -> bool:
         """Whether a trial has come to the epoch after which a person wants it to end."""
         trial = self._state.trials[number]
-        is_open = trial.state is None and trial.decision == Decision.CONTINUE
+        is_open = trial.state is None and not trial.decision.is_end
         return is_open and trial.stop_after is not None and trial.epoch >= trial.stop_after
 
     # -- the end of a trial ------------------------------------------------------------------------
@@ -197,7 +205,8 @@ class Decider:
             reason = f"stopped by {trial.stopped_by} after epoch {trial.epoch}"
             return self._end(trial, TrialState.STOPPED, reason, at_rest=at_rest)
         if trial.decision == Decision.PRUNE:
-            why = f"cut by ASHA at epoch {trial.epoch}"
+            why = f"cut at epoch {trial.epoch}: {trial.why}" if trial.why else ""
+            why = why or f"cut by ASHA at epoch {trial.epoch}"
             if trial.value is None:
                 why += f", where {spec.objective.metric} was not a number"
             return self._end(trial, TrialState.PRUNED, why)
@@ -218,11 +227,60 @@ class Decider:
 
     def missing_ends(self) -> list[int]:
         """Return the open trials whose end was decided, and not recorded."""
-        return [number for number in self._state.waiting if self._is_decided(number)]
+        open_trials = (*self._state.waiting, *self._state.paused)
+        return [number for number in open_trials if self._is_decided(number)]
 
     def _is_decided(self, number: int) -> bool:
+        return self._state.trials[number].decision.is_end or self.is_to_stop(number)
+
+    # -- trials that are paused --------------------------------------------------------------------
+
+    def may_resume(self, handed_out: Collection[int] = ()) -> bool:
+        """Whether a paused trial may train on, or is to be cut."""
+        return self._thaw is not None and bool(self._resumable(handed_out))
+
+    def choose(self, handed_out: Collection[int] = ()) -> Choice:
+        """Return whether a paused trial goes on or a new one begins, and which are cut.
+
+        Args:
+            handed_out: the trials that are taken up already, though no attempt has begun.
+        """
+        if self._thaw is None:
+            return Choice()
+        at_work = sorted({*self._state.ledger.running, *handed_out})
+        return self._thaw.choose(self._resumable(handed_out), at_work, self._next_number)
+
+    def cut(self, number: int, why: str) -> TrialEnded:
+        """Return the end of a paused trial that is not resumed."""
         trial = self._state.trials[number]
-        return trial.decision != Decision.CONTINUE or self.is_to_stop(number)
+        reason = f"paused after epoch {trial.epoch} and cut: {why}"
+        return self._end(trial, TrialState.PRUNED, reason)
+
+    def _judge(self, number: int, epoch: int, value: float | None) -> Verdict:
+        """Return what the pruner says of a report."""
+        if self._thaw is None:
+            return self._state.rungs.decide(number, epoch, value)
+        paused = [n for n in self._state.paused if n != number]
+        at_work = sorted(self._state.ledger.running - {number, *paused})
+        return self._thaw.decide(
+            number,
+            epoch,
+            value,
+            paused=paused,
+            at_work=at_work,
+            next_number=self._next_number,
+        )
+
+    @property
+    def _next_number(self) -> int | None:
+        """The number of the next new trial; None where the sweep has all its trials."""
+        number = len(self._state.trials)
+        return number if number < self._state.most_trials else None
+
+    def _resumable(self, handed_out: Collection[int]) -> list[int]:
+        trials, may_train = self._state.trials, self.budget.may_train
+        paused = (number for number in self._state.paused if number not in handed_out)
+        return [number for number in paused if may_train(trials[number])]
 
     # -- which checkpoints are let go --------------------------------------------------------------
 
@@ -277,6 +335,14 @@ class Decider:
             released=_folders(gone),
             at_rest=at_rest,
         )
+
+
+def _curves(state: SweepState) -> CurveSearch | None:
+    """Return the model of a sweep's curves, where its sampler has one."""
+    if state.spec.sampler.name != "gp":
+        return None
+    prior, audited = prior_trials(state.prior), state.rungs.audited
+    return CurveSearch(state.spec, state.trials, state.curve_log, prior, audited)
 
 
 def _folders(checkpoints: list[CheckpointRecord]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ __all__ = [
     "BEST_COUNTS_SINCE",
     "COLUMNS",
     "NAN_IS_CUT_SINCE",
+    "POINTS_ONCE_SINCE",
     "SEMANTICS",
     "AttemptBegun",
     "AttemptExcused",
@@ -63,6 +64,11 @@ one counted, and nothing was kept of a trial that was cut or failed."""
 NAN_IS_CUT_SINCE = 3
 """From these rules on a trial whose objective is not a number at a rung is cut there; before, it
 trained to its last epoch."""
+POINTS_ONCE_SINCE = 3
+"""From these rules on no point of a finite space is drawn twice, a choice of numbers is a grid,
+start values cover the space, and trials that are audited teach the sampler only up to where they
+would have been cut. Before, points were drawn again, every choice was one of labels, TPE's first
+ten trials were drawn at random, and audited trials counted as complete."""
 
 
 # -- the sweep as a whole ------------------------------------------------------------------------
@@ -199,6 +205,8 @@ class Reported:
     """The objective; None where it was not a number."""
     decision: Decision
     seconds: float
+    why: str = ""
+    """Why the trial does not go on, where the decision has more to say than its name."""
     is_audited: bool = False
     """Whether ASHA would have cut the trial here, and it runs on to show what cutting costs."""
     checkpoint: CheckpointRecord | None = None

@@ -106,7 +106,8 @@ def _stage(event: events.StageUsed) -> str:
 
 def _reported(event: events.Reported) -> str:
     value = "not a number" if event.value is None else f"{event.value:.4g}"
-    return f"epoch {event.epoch}: {value} after {event.seconds:.1f} s; {event.decision}"
+    why = f": {event.why}" if event.why else ""
+    return f"epoch {event.epoch}: {value} after {event.seconds:.1f} s; {event.decision}{why}"
 
 
 def _handed_over(event: events.HandedOver) -> str:

@@ -18,7 +18,9 @@ from posetune.study import act_events, events
 from posetune.study.acts.folding import ACT_MEANINGS
 from posetune.study.budget import BudgetLedger
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
-from posetune.study.search.rungs import Rungs, compared_epochs
+from posetune.study.search.rungs import Decision, Rungs, compared_epochs
+from posetune.study.search.space import Space, most_trials
+from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
 __all__ = ["StageUse", "SweepState"]
@@ -59,7 +61,11 @@ class SweepState:
         self.ended: list[int] = []
         """The trials that have ended, in the order of their ends."""
         self.waiting: list[int] = []
-        """The open trials that no attempt is at, in the order in which they are taken up."""
+        """The open trials that no attempt is at, in the order in which they are taken up; without
+        those that are paused."""
+        self.curve_log: list[tuple[int, int]] = []
+        """The trial and epoch of each report in their order, where the search models curves; epoch
+        0 for a trial's failure."""
         self.begun: set[int] = set()
         """The trials that had an attempt under the newest driver."""
         self.rungs = Rungs(spec.pruner, spec.objective, spec.sampler.seed)
@@ -83,6 +89,7 @@ class SweepState:
         """The last event of the newest driver."""
         self.compared = compared_epochs(spec.pruner)
         """The epochs whose values are compared between trials."""
+        self._models_curves = spec.sampler.name == "gp"
         self.owner = ""
         """Who started the sweep, as person@host; empty where it is not known."""
         self.queue: list[act_events.TrialEnqueued] = []
@@ -100,6 +107,24 @@ class SweepState:
     def driven_s(self) -> float:
         """For how long drivers have been at work."""
         return self.driven_before_s + self._last_at - self.opened_at
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials the sweep can have: those of its budget, or of its whole space."""
+        is_today = self.semantics >= events.POINTS_ONCE_SINCE
+        return most_trials(self.spec) if is_today else self.spec.budget.trials
+
+    @property
+    def used_up(self) -> str:
+        """Why the sweep has fewer trials than its budget, once it has them all; or empty."""
+        if len(self.trials) < self.most_trials or self.most_trials == self.spec.budget.trials:
+            return ""
+        return f"all {Space(self.spec.search).count} points of the search space were tried"
+
+    @property
+    def paused(self) -> list[int]:
+        """The trials that wait until they promise most, by number."""
+        return [number for number in sorted(self.ledger.open) if self.trials[number].is_paused]
 
     @property
     def keeps_best(self) -> bool:
@@ -162,10 +187,11 @@ class SweepState:
             self.shared = None
 
     def let_attempts_go(self) -> None:
-        """Let every open trial wait for its next attempt: none is at work any more."""
-        self.waiting = [t.number for t in self.trials if t.state is None]
-        for number in self.waiting:
-            self.trials[number].holding.let_go()
+        """Let every open trial that is not paused wait for its next attempt: none is at work."""
+        open_trials = [t for t in self.trials if t.state is None]
+        self.waiting = [t.number for t in open_trials if not t.is_paused]
+        for trial in open_trials:
+            trial.holding.let_go()
         self.ledger.running.clear()
         self.begun.clear()
 
@@ -226,6 +252,9 @@ class SweepState:
         trial, epoch, value = self.trials[event.trial], event.epoch, event.value
         self.rungs.record(event.trial, epoch, value, is_audited=event.is_audited)
         trial.epoch, trial.value, trial.decision = epoch, value, event.decision
+        trial.why = event.why
+        if self._models_curves:
+            self.curve_log.append((event.trial, epoch))
         trial.values[epoch] = value
         if value is not None:
             self._note_best(trial, event.at, EpochValue(epoch, value))
@@ -237,6 +266,10 @@ class SweepState:
         self._saved(trial, event.at, event.checkpoint, event.released)
         for number in event.displaced:
             self.trials[number].checkpoints = []
+        if event.decision == Decision.PAUSE:
+            trial.paused = event.attempt
+            trial.holding.let_go()
+            self.ledger.running.discard(event.trial)
 
     def _note_best(self, trial: TrialRecord, at: float, reported: EpochValue) -> None:
         """Take in a value: it may be the best of its trial, and that the best of the sweep."""
@@ -291,6 +324,8 @@ class SweepState:
         trial = self.trials[event.trial]
         trial.state, trial.reason, trial.ended = event.state, event.reason, event.at
         self.ended.append(event.trial)
+        if self._models_curves and event.state == TrialState.FAILED:
+            self.curve_log.append((event.trial, 0))
         if event.at_rest:
             trial.holding.let_go()
         self.ledger.held_s += trial.holding.end(event.at)

@@ -11,14 +11,15 @@ class TrialState(enum.StrEnum):
     """Where a trial stands.
 
     The first four are ends, which the study records; a person ended a STOPPED trial. A trial
-    without an end is RUNNING while its sweep has a live driver and INTERRUPTED, that is resumable,
-    when it has none.
+    without an end is PAUSED while others promise more; otherwise it is RUNNING while its sweep has
+    a live driver and INTERRUPTED, that is resumable, when it has none.
     """
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAILED = "FAILED"
     STOPPED = "STOPPED"
+    PAUSED = "PAUSED"
     RUNNING = "RUNNING"
     INTERRUPTED = "INTERRUPTED"
 

@@ -40,9 +40,10 @@ from posetune.study.events import (
 )
 from posetune.study.old.upgrade import upgrade_before_driving
 from posetune.study.records import Attempt, CheckpointRecord
-from posetune.study.search.rungs import Decision
-from posetune.study.search.sampler import SearchMemory
-from posetune.study.search.start_from import holds, prior_trials
+from posetune.study.repeats import rank_trials
+from posetune.study.search.contracts import Sampler
+from posetune.study.search.rungs import Decision, rung_epochs
+from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.sweep_start import SweepStart, check_unchanged, create_once
@@ -96,16 +97,16 @@ class SweepRun:
         except BaseException:
             self.lease.release()
             raise
-        self._decider = Decider(self.state, clock)
         self.stage_keys = _by_stage(self.state.trials)
         """Keys of the stage products that trials used before this driver, by stage."""
-        self._memory = self._remember()
         self._handed_out: set[int] = set()
         """Open trials that the caller was given, and has not begun an attempt at."""
         self._released: dict[int, list[CheckpointRecord]] = {}
         """The checkpoints of each trial that nothing needs any more, until they are deleted."""
         budget, machine = start.spec.budget.model_dump(), start.spec.machine
         self._commit(DriverOpened(clock(), budget, start.commit, by=start.by, machine=machine))
+        self._decider = Decider(self.state, clock)
+        self._memory: Sampler = self._remember()
         self._end_decided()
         self.take_up_requests()
 
@@ -117,31 +118,57 @@ class SweepRun:
         The budget may leave room for none now, and for some when others have ended.
         """
         trial = self._decider.open_trial(self._handed_out)
+        if trial is None:
+            trial = self._resumed()
         if trial is not None:
             self._handed_out.add(trial.number)
             return trial
         if not self._decider.may_ask(self._handed_out):
             return None
         number = len(self.trials)
-        if number and self.state.queue:  # trial 0 has the defaults, which others are compared with
+        repeated = number % self.spec.sampler.repeats
+        if number and not repeated and self.state.queue:
+            # Trial 0 has the defaults, which others are compared with.
             chosen = self.state.queue[0]
             self._commit(self._decider.ask(chosen.params, by=chosen.by))
             return self.trials[number]
-        params = self._memory.ask(number) if number else self._defaults
+        if repeated:
+            params = self.trials[number - repeated].params
+        else:
+            params = self._memory.ask(number) if number else self._defaults
         self._commit(self._decider.ask(params))
         return self.trials[number]
+
+    def _resumed(self) -> TrialRecord | None:
+        """Return the paused trial that goes on now, if one does; cut those that cannot win."""
+        choice = self._decider.choose(self._handed_out)
+        for number, why in choice.hopeless.items():
+            self._commit(self._decider.cut(number, why))
+        return None if choice.resumed is None else self.trials[choice.resumed]
 
     @property
     def left(self) -> int:
         """Trials still to be handed out."""
         waiting = [n for n in self.state.waiting if n not in self._handed_out]
-        return len(waiting) + self.spec.budget.trials - len(self.trials)
+        new = self.state.most_trials - len(self.trials)
+        return len(waiting) + len(self.state.paused) + new
+
+    @property
+    def attempts_left(self) -> int:
+        """How often a trial may still be handed out, at most."""
+        pauses = len(rung_epochs(self.spec.pruner)) if self.spec.pruner.name == "thaw" else 0
+        under_way = len(self.state.ledger.running) if pauses else 0
+        return (self.left + under_way) * (1 + pauses)
 
     @property
     def may_start(self) -> bool:
         """Whether there is a trial left that the budget has room for."""
         has_open = self._decider.open_trial(self._handed_out) is not None
-        return has_open or self._decider.may_ask(self._handed_out)
+        return (
+            has_open
+            or self._decider.may_ask(self._handed_out)
+            or self._decider.may_resume(self._handed_out)
+        )
 
     def begin_attempt(self, number: int) -> Attempt:
         """Begin the next attempt of a trial; reports of older ones are refused from now on."""
@@ -298,18 +325,9 @@ class SweepRun:
             if number not in self._handed_out:
                 self.finish(number)
 
-    def _remember(self) -> SearchMemory:
-        """Return what the sampler knows, gathered anew from the sweep as it stands."""
-        spec, edited = self.state.spec, self.state.edited
-        prior = prior_trials(self.state.prior)
-        if edited is not None:
-            prior = [
-                trial
-                for trial in prior
-                if all(holds(spec.search[name], value) for name, value in trial.params.items())
-            ]
-        outside = () if edited is None else edited.outside
-        return SearchMemory(spec, self.state.trials, prior, outside=outside)
+    def _remember(self) -> Sampler:
+        """Return what proposes points: the model of curves, or what Optuna knows of the sweep."""
+        return self._decider.curves or search_memory(self.state)
 
     @property
     def held(self) -> str:
@@ -374,10 +392,17 @@ class SweepRun:
         return f"{self.budget.limit} is spent, but for less than a report" if self.left else ""
 
     @property
+    def finished(self) -> str:
+        """Why a sweep ends of which nothing is left."""
+        return f"finished: {self.state.used_up}" if self.state.used_up else "finished"
+
+    @property
     def best(self) -> TrialRecord | None:
         """The best trial so far, ranked as the finished sweep will be."""
         objective = self.spec.objective
         if objective.select == "best":
+            if self.spec.sampler.repeats > 1:
+                return self._best_point()
             return self.trials[self.state.leading[0]] if self.state.leading else None
         judged = [
             trial
@@ -385,6 +410,14 @@ class SweepRun:
             if trial.value is not None and trial.state != TrialState.FAILED
         ]
         return min(judged, key=lambda trial: trial.place(objective), default=None)
+
+    def _best_point(self) -> TrialRecord | None:
+        """Return the best trial of the point with the best mean."""
+        trials, spec = list(self.trials), self.spec
+        values = {trial.number: trial.best.value for trial in trials if trial.best is not None}
+        ended = {trial.number for trial in trials if trial.state is not None}
+        order = rank_trials(values, ended, sign=spec.objective.sign, repeats=spec.sampler.repeats)
+        return self.trials[order[0]] if order else None
 
     def view(self) -> SweepView:
         """Read the sweep as everybody sees it; from any thread."""

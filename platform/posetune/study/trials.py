@@ -80,6 +80,10 @@ class TrialRecord:
     """The newest attempt that ended by no fault of the trial; 0 where none did."""
     set_aside: int = 0
     """The newest attempt that the budget ended; 0 where none was."""
+    paused: int = 0
+    """The newest attempt that ended because others promised more; 0 where none did."""
+    why: str = ""
+    """Why the newest report's decision was taken, where it said so."""
     handed_over: int = 0
     """The newest attempt that ended with a checkpoint because it was told to; 0 where none did."""
     epoch: int = 0
@@ -140,8 +144,12 @@ class TrialRecord:
         return None if self.value is None else EpochValue(self.epoch, self.value)
 
     def decided(self, epoch: int) -> Decision:
-        """Return what the rungs said of an epoch that was reported: only the last one ends it."""
-        return self.decision if epoch == self.epoch else Decision.CONTINUE
+        """Return what the rungs said of an epoch that was reported: only the last one ends it.
+
+        A trial that was paused after it has gone on since.
+        """
+        is_last = epoch == self.epoch and self.decision.is_end
+        return self.decision if is_last else Decision.CONTINUE
 
     def place(self, objective: Objective) -> tuple[float, ...]:
         """Return what trials are sorted by, as `rungs.place` does."""
@@ -158,6 +166,11 @@ class TrialRecord:
     def is_set_aside(self) -> bool:
         """Whether the budget ended the newest attempt."""
         return 0 < self.attempt == self.set_aside
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the trial is open and waits until it promises most."""
+        return self.state is None and 0 < self.attempt == self.paused
 
     @property
     def is_excused(self) -> bool:

@@ -1,7 +1,8 @@
 """The sweep as a reader sees it: the fold of its events, with its trials ranked.
 
-A trial without an end is RUNNING while its sweep has a live driver and INTERRUPTED, that is
-resumable, when it has none; so no state has to be written when a driver dies.
+A trial without an end is PAUSED where that was decided; any other is RUNNING while its sweep has a
+live driver and INTERRUPTED, that is resumable, when it has none; so no state has to be written when
+a driver dies.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from posetune.spec.sweep import Objective, SweepSpec
 from posetune.study.acts.requests import Request, read_pending
 from posetune.study.events import Reported
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, Report, SweepBest
+from posetune.study.repeats import PointMean, point_means, rank_trials
 from posetune.study.search.rungs import Standing, place
 from posetune.study.state import StageUse, SweepState
 from posetune.study.states import SweepStatus, TrialState
@@ -160,6 +162,10 @@ class SweepView:
     """What people wrote about it."""
     tags: dict[str, str] = field(default_factory=dict)
     """What people tagged it with."""
+    most_trials: int = 0
+    """How many trials it can have: those of its budget, or of its whole search space."""
+    used_up: str = ""
+    """Why it has fewer trials than its budget, once it has them all."""
 
     @cached_property
     def standings(self) -> dict[int, Standing]:
@@ -170,11 +176,16 @@ class SweepView:
     def ranked(self) -> list[TrialView]:
         """The trials with a value, best first.
 
-        Where the best epoch counts, they are sorted by the values there. Where the last one counts,
+        Where the best epoch counts, they are sorted by the values there, or by the means of the
+        trials that train the same parameters (`sampler.repeats`). Where the last one counts,
         trials that failed are left out, and the others are sorted as `rungs.place` sorts them.
         """
         if self.spec.objective.select == "best":
-            return sorted((t for t in self.trials if t.chosen is not None), key=self._by_best)
+            ended = {t.number for t in self.trials if t.state.is_end}
+            sign, repeats = self.spec.objective.sign, self.spec.sampler.repeats
+            order = rank_trials(self._chosen_values, ended, sign=sign, repeats=repeats)
+            by_number = {t.number: t for t in self.trials}
+            return [by_number[number] for number in order]
 
         def key(trial: TrialView) -> tuple[float, ...]:
             return place(
@@ -188,9 +199,18 @@ class SweepView:
         judged = [t for t in self.trials if t.value is not None and t.state != TrialState.FAILED]
         return sorted(judged, key=key)
 
-    def _by_best(self, trial: TrialView) -> tuple[float, ...]:
-        assert trial.chosen is not None  # only trials with a value are sorted
-        return (self.spec.objective.sign * trial.chosen.value, trial.number)
+    @property
+    def _chosen_values(self) -> dict[int, float]:
+        return {t.number: t.chosen.value for t in self.trials if t.chosen is not None}
+
+    @cached_property
+    def means(self) -> dict[int, PointMean]:
+        """The mean over the trials that train the same parameters, by the first one's number.
+
+        It is empty where each trial has parameters of its own.
+        """
+        repeats = self.spec.sampler.repeats
+        return point_means(self._chosen_values, repeats) if repeats > 1 else {}
 
     @cached_property
     def promotable(self) -> list[TrialView]:
@@ -236,8 +256,9 @@ class SweepView:
         """Which trials a stopped sweep has not begun or not finished; none while a driver runs."""
         if self.state == SweepStatus.RUNNING:
             return LeftOut(0, {})
-        open_trials = {t.number: t.epochs for t in self.trials if t.state == TrialState.INTERRUPTED}
-        return LeftOut(self.spec.budget.trials - len(self.trials), open_trials)
+        stopped = (TrialState.INTERRUPTED, TrialState.PAUSED)
+        open_trials = {t.number: t.epochs for t in self.trials if t.state in stopped}
+        return LeftOut(self.most_trials - len(self.trials), open_trials)
 
     @property
     def leaders(self) -> tuple[int, int]:
@@ -359,7 +380,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
     return SweepView(
         id=row["id"],
         name=row["name"],
-        state=_status(trials, state.spec.budget.trials, live),
+        state=_status(trials, state.most_trials, live),
         spec=state.spec,
         source=row["source"] if edited is None else edited.source,
         store=row["store"],
@@ -384,13 +405,15 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         waiting_requests=tuple(read_pending(connection, row["id"])),
         remarks=tuple(state.remarks),
         tags=dict(state.tags),
+        most_trials=state.most_trials,
+        used_up=state.used_up,
     )
 
 
 def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | None) -> TrialView:
     return TrialView(
         number=trial.number,
-        state=trial.state or (TrialState.RUNNING if live else TrialState.INTERRUPTED),
+        state=_state(trial, live),
         params=trial.params,
         epochs=trial.epoch,
         value=trial.value,
@@ -416,16 +439,24 @@ def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | N
     )
 
 
+def _state(trial: TrialRecord, live: bool) -> TrialState:
+    if trial.is_paused:
+        return TrialState.PAUSED
+    return trial.state or (TrialState.RUNNING if live else TrialState.INTERRUPTED)
+
+
 def _why_open(trial: TrialRecord) -> str:
+    if trial.is_paused:
+        return f"paused after epoch {trial.epoch}: {trial.why}"
     aside = trial.state is None and trial.is_set_aside
     return f"set aside by the budget after epoch {trial.epoch}" if aside else ""
 
 
-def _status(trials: Sequence[TrialView], budget: int, live: bool) -> SweepStatus:
+def _status(trials: Sequence[TrialView], most: int, live: bool) -> SweepStatus:
     if live:
         return SweepStatus.RUNNING
     states = {trial.state for trial in trials}
-    if len(trials) < budget or TrialState.INTERRUPTED in states:
+    if len(trials) < most or states & {TrialState.INTERRUPTED, TrialState.PAUSED}:
         return SweepStatus.INTERRUPTED
     return SweepStatus.FAILED if states == {TrialState.FAILED} else SweepStatus.COMPLETE
 

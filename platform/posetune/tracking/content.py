@@ -62,6 +62,7 @@ _STATUS = {
     TrialState.FAILED: "FAILED",
     TrialState.STOPPED: "KILLED",
     TrialState.INTERRUPTED: "KILLED",
+    TrialState.PAUSED: "RUNNING",
 }
 _IN_FILES = ("diff.text", "packages")
 """Facts of the provenance that are among the run's files and not among its tags."""

@@ -111,7 +111,7 @@ def check_reports(home: Path, *, trials: int) -> None:
     rungs = Rungs(found.spec.pruner, found.spec.objective, found.spec.sampler.seed)
     for report in found.reports:
         said = report.trial, report.epoch, report.value
-        decision, is_audited = rungs.decide(*said)
+        decision, is_audited, _ = rungs.decide(*said)
         assert decision == report.decision
         rungs.record(*said, is_audited=is_audited)
 

@@ -10,6 +10,7 @@ import pytest
 from posetune.api import BadInputError
 from posetune.spec.loading import configure, default_params, load_sweep, vary_one_by_one
 from posetune.spec.sweep import SweepSpec
+from posetune.study.search.rungs import rung_epochs
 from posetune.testing.toy import ToyConfig
 
 GOOD = """\
@@ -227,3 +228,31 @@ def test_what_is_registered_must_also_be_there(
     text = GOOD.replace("posetune.testing.toy:Toy", name)
     with pytest.raises(BadInputError, match=said):
         load_sweep(written(tmp_path, text))
+
+
+DECAYS = """\
+objective: {metric: val/p_mpjpe_mm, mode: min}
+search: {learning_rate: {float: [1e-4, 1e-2], log: true}}
+fixed: {mode: lifting, decay_steps: 540}
+pruner: {max_epochs: 27}
+budget: {trials: 4}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "rungs"),
+    [
+        (("", ""), [6, 12, 24]),
+        (("decay_steps: 540", "decay_steps: 0"), [1, 3, 9]),
+        (("max_epochs: 27", "max_epochs: 27, grace_epochs: 3"), [3, 6, 12, 24]),
+        (("max_epochs: 27", "max_epochs: 27, reduction_factor: 3"), [6, 18]),
+        (("max_epochs: 27", "max_epochs: 27, grace_epochs: 1, reduction_factor: 3"), [1, 3, 9]),
+        (("max_epochs: 27", "max_epochs: 2"), [1]),
+    ],
+)
+def test_the_first_rung_comes_late_where_rates_decay_unless_the_file_says_otherwise(
+    tmp_path: Path, change: tuple[str, str], rungs: list[int]
+) -> None:
+    spec, _, _ = load_sweep(written(tmp_path, DECAYS.replace(*change)))
+    assert rung_epochs(spec.pruner) == rungs
+    assert SweepSpec.model_validate(spec.canonical()).pruner == spec.pruner

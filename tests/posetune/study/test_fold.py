@@ -15,8 +15,7 @@ from posetune.study.decisions import Decider
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
-from posetune.study.search.sampler import SearchMemory
-from posetune.study.search.start_from import prior_trials
+from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
 from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables import journal, schema
@@ -53,13 +52,18 @@ class History:
     """A driver that does anything a driver may do, in random order."""
 
     def __init__(
-        self, database: Database, seed: int, name: str = "s", look: Look = lambda run: None
+        self,
+        database: Database,
+        seed: int,
+        name: str = "s",
+        look: Look = lambda run: None,
+        **changes: Any,
     ) -> None:
         self.database, self.random = database, random.Random(seed)
         self.now = 1000.0
         mode = self.random.choice(["min", "max"])
         objective = {"metric": "loss", "mode": mode}
-        start = simulated_opening(objective=objective, **SPEC)
+        start = simulated_opening(objective=objective, **{**SPEC, **changes})
         self.start: SweepStart = dataclasses.replace(start, name=name)
         self.at_work: dict[int, int] = {}
         """The attempt of each trial that a worker is at."""
@@ -120,7 +124,9 @@ class History:
             seconds=self.random.uniform(10, 30),
             checkpoint=self.checkpoint(number, epoch, None) if self.random.random() < 0.9 else None,
         )
-        if decision != Decision.CONTINUE:
+        if decision == Decision.PAUSE:
+            del self.at_work[number]
+        elif decision != Decision.CONTINUE:
             if self.random.random() < 0.8:  # or the driver dies before it says so
                 self.run.finish(number)
                 del self.at_work[number]
@@ -192,9 +198,11 @@ def fields_of(state: SweepState) -> dict[str, Any]:
     return found
 
 
-def next_decisions(state: SweepState, now: float, *, draw: bool) -> list[Any]:
-    """What a driver would decide next."""
-    decider = Decider(state, lambda: now)
+def next_decisions(
+    state: SweepState, now: float, *, draw: bool, lived: Decider | None = None
+) -> list[Any]:
+    """What a driver would decide next: one that has lived, or one that begins here."""
+    decider = lived or Decider(state, lambda: now)
     budget, trial = decider.budget, decider.open_trial()
     leader = budget.leader
     found: list[Any] = [
@@ -209,8 +217,9 @@ def next_decisions(state: SweepState, now: float, *, draw: bool) -> list[Any]:
         found += [decider.begin_attempt(number), decider.report(number, epoch=epoch, **report)]
         found += [decider.set_aside(number), decider.fail(number, "why")]
     if draw and state.trials:
-        memory = SearchMemory(state.spec, state.trials, prior_trials(state.prior))
+        memory = decider.curves or search_memory(state)
         found.append(memory.ask(len(state.trials)))
+        found.append(decider.choose())
     return found
 
 
@@ -236,6 +245,38 @@ def test_a_driver_always_stands_where_a_fold_of_the_database_stands(
         table = schema.event
         order = connection.execute(table.select().order_by(table.c.seq)).mappings().all()
     assert [row["seq"] for row in order] == list(range(1, len(order) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_driver_that_models_curves_stands_where_one_that_begins_here_stands(
+    database: Database, seed: int
+) -> None:
+    """Its fits and its model were brought up event by event; the other's are made at once."""
+    decisions: list[Any] = []
+
+    def look(run: SweepRun) -> None:
+        folded = fold(database, "s")
+        assert fields_of(folded) == fields_of(run.state)
+        if run.state.seq % 8 == 0:
+            now = run._clock()
+            lived = next_decisions(run.state, now, draw=True, lived=run._decider)
+            assert next_decisions(folded, now, draw=True) == lived
+            decisions.extend(lived)
+
+    pruner = {"name": "thaw", "max_epochs": 9}
+    history = History(
+        database,
+        seed,
+        look=look,
+        pruner=pruner,
+        sampler={"name": "gp"},
+        budget={"trials": 12, "gpu_hours": 0.4},
+    )
+    while history.run.state.seq < 120:
+        history.step()
+    history.run.lease.release()
+    assert any(isinstance(said, events.Reported) and said.decision == "pause" for said in decisions)
 
 
 def test_the_histories_hold_every_kind_of_event(database: Database) -> None:

@@ -91,7 +91,7 @@ def check_consistent(database: Database, trials: int = 14) -> None:
     assert epochs == {t.number: list(range(1, t.epochs + 1)) for t in view.trials}
     rungs = Rungs(view.spec.pruner, view.spec.objective, view.spec.sampler.seed)
     for report in view.reports:
-        decision, is_audited = rungs.decide(report.trial, report.epoch, report.value)
+        decision, is_audited, _ = rungs.decide(report.trial, report.epoch, report.value)
         rungs.record(report.trial, report.epoch, report.value, is_audited=is_audited)
         assert report.decision == decision
     with database.reading() as connection:
@@ -99,10 +99,20 @@ def check_consistent(database: Database, trials: int = 14) -> None:
     assert left == 0
 
 
-def resume_from_every_copy(tmp_path: Path, **how: Any) -> Iterator[tuple[int, Database]]:
+def modelled_opening(pruner: str) -> SweepStart:
+    """A sweep whose search models curves: some trials are paused, or cut by ASHA."""
+    search = {"x": {"choice": [0.1, 0.3, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], "step": 2}}
+    pruning = {"name": pruner, "max_epochs": 9, "grace_epochs": 2, "reduction_factor": 2}
+    return opening(search=search, sampler={"name": "gp"}, pruner=pruning, budget={"trials": 8})
+
+
+def resume_from_every_copy(
+    tmp_path: Path, start: SweepStart | None = None, **how: Any
+) -> Iterator[tuple[int, Database]]:
     """Drive a sweep, and continue every state it was ever in, with one more kill on the way."""
+    start = start or opening()
     recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
-    drive(recorder, opening(), order=random.Random(1), **{**how, "broken": False})
+    drive(recorder, start, order=random.Random(1), **{**how, "broken": False})
     yield 0, recorder
     assert recorder.copies > 80
     for at in range(1, recorder.copies + 1):
@@ -111,9 +121,9 @@ def resume_from_every_copy(tmp_path: Path, **how: Any) -> Iterator[tuple[int, Da
         left = recorder.copies - at
         again = KillSwitch(database, 1 + at * 7 % max(1, min(23, left)), after=at % 2 == 0)
         with contextlib.suppress(Killed):
-            drive(again, opening(), order=random.Random(at), **how)
+            drive(again, start, order=random.Random(at), **how)
         _forget_lease(database)
-        drive(database, opening(), order=random.Random(-at), **how)
+        drive(database, start, order=random.Random(-at), **how)
         yield at, database
         database.close()
 
@@ -126,6 +136,38 @@ def test_killed_around_any_write_the_sweep_ends_the_same(tmp_path: Path) -> None
     check_consistent(undisturbed)
     for at, database in resumed:
         assert outcome(database) == expected, at
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("pruner", ["thaw", "asha"])
+def test_killed_around_any_write_a_search_that_models_curves_ends_the_same(
+    tmp_path: Path, pruner: str
+) -> None:
+    resumed = resume_from_every_copy(tmp_path, modelled_opening(pruner))
+    _, undisturbed = next(resumed)
+    expected = outcome(undisturbed)
+    trials = read_sweep(undisturbed, "s").trials
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert len(trials) == 8
+    for at, database in resumed:
+        assert outcome(database) == expected, at
+
+
+@pytest.mark.slow
+def test_killed_here_and_there_a_search_that_pauses_trials_ends_the_same(tmp_path: Path) -> None:
+    start = modelled_opening("thaw")
+    whole = open_unsynced(tmp_path / "whole.db")
+    drive(whole, start)
+    expected = outcome(whole)
+    assert "pause" in expected
+    for at, after in [(9, True), (24, False), (41, True), (60, False)]:
+        database = open_unsynced(tmp_path / f"{at}.db")
+        with pytest.raises(Killed):
+            drive(KillSwitch(database, at, after=after), start)
+        _forget_lease(database)
+        drive(database, start)
+        assert outcome(database) == expected, (at, after)
 
 
 @pytest.mark.slow

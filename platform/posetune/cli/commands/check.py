@@ -13,10 +13,11 @@ from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
 from posetune.cli.preflight import FAILED, check_here, show_preflight
 from posetune.cli.relay import ask_head, is_job_server, store_on_cluster
 from posetune.cli.screen import console, print_json
-from posetune.execution.nodes.plan import plan_sweep
+from posetune.execution.nodes.plan import Plan, plan_sweep
 from posetune.home import Home, sqlite_address
 from posetune.report.wording import format_seconds
 from posetune.spec.loading import load_sweep
+from posetune.spec.sweep import SweepSpec
 from posetune.study.budget import unit
 from posetune.workflow.stores import find_store
 
@@ -58,6 +59,7 @@ def check(
     console.print(f"{file}: good")
     console.print(f"trials: {plan.trials}, {plan.slots} at a time on this machine")
     console.print(f"distinct stages: {stages or 'none'}")
+    console.print(f"compared: {_compared(plan, spec)}")
     low, high = plan.epochs
     console.print(f"epochs: {low} to {high} with 80 %, {plan.most_epochs} without pruning")
     if plan.not_measured:
@@ -92,6 +94,17 @@ def _tracking_faults(home: Home) -> list[str]:
     except BadInputError as error:
         return [str(error)]
     return []
+
+
+def _compared(plan: Plan, spec: SweepSpec) -> str:
+    """Return in which epochs trials are compared, and why there, in words."""
+    if not plan.compared_epochs:
+        return "never; every trial runs to its last epoch"
+    epochs = ", ".join(map(str, plan.compared_epochs))
+    given = {"grace_epochs", "reduction_factor"} & spec.pruner.model_fields_set
+    fitted = plan.rates_decay and spec.pruner.name == "asha" and not given
+    why = " (the learning rates decay, so the first comes late)" if fitted else ""
+    return f"after epoch {epochs} of {spec.pruner.max_epochs}{why}"
 
 
 def _check_cluster(

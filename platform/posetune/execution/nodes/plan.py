@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, Cost, Trainable, TrialContext
-from posetune.spec.loading import configure, default_params
+from posetune.spec.loading import configure, default_params, rates_decay
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
@@ -23,6 +23,7 @@ from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast
 from posetune.study.forecasting.forecast_model import Situation
 from posetune.study.search.rungs import rung_epochs
+from posetune.study.search.space import most_trials
 from posetune.trial.run import require_device
 
 __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep", "warn_of_no_rungs"]
@@ -55,6 +56,10 @@ class Plan:
     """GPU-hours as the budget counts them, as an interval of 80 %; without a GPU, trial-hours."""
     disk_bytes: int = 0
     """Most bytes that checkpoints, models and figures take at a time."""
+    compared_epochs: tuple[int, ...] = ()
+    """The epochs after which trials are compared and may be cut."""
+    rates_decay: bool = False
+    """Whether the learning rates decay over the epochs."""
     warnings: tuple[str, ...] = ()
 
 
@@ -73,7 +78,7 @@ def plan_sweep(
         defaults = default_params(spec, trainable.config_model)
         cost = measure(spec, trainable, defaults, store=store, device=device)
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
-    trials = spec.budget.trials
+    trials = most_trials(spec)
     at_once = min(slots, trials)
     expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
@@ -95,6 +100,8 @@ def plan_sweep(
         seconds=wall_s if known else (0.0, 0.0),
         gpu_hours=((gpus * held_s[0] / 3600, gpus * held_s[1] / 3600) if known else (0.0, 0.0)),
         disk_bytes=disk_bytes(trials, at_once, cost),
+        compared_epochs=tuple(rung_epochs(spec.pruner)),
+        rates_decay=rates_decay(spec, trainable),
         warnings=(*(_TOO_MANY if expected is None else ()), *_warnings(spec, stages, cost)),
     )
 
@@ -124,7 +131,7 @@ def _bounds(
 
 def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterator[str]:
     for name, count in stages.items():
-        if count == spec.budget.trials > 1:
+        if count == most_trials(spec) > 1:
             yield (
                 f"stage {name} is distinct for every trial: a searched field changes it, so "
                 "nothing is shared"
@@ -188,7 +195,7 @@ def _distinct_stages(
 ) -> dict[str, int]:
     generator = random.Random(spec.sampler.seed)
     keys: dict[str, set[str]] = {}
-    drawn, trials = min(spec.budget.trials, DRAWN), spec.budget.trials
+    drawn, trials = min(most_trials(spec), DRAWN), most_trials(spec)
     draws = [default_params(spec, trainable.config_model)]
     draws += [_draw(spec, generator) for _ in range(drawn - 1)]
     for params in draws:

@@ -181,7 +181,7 @@ def _write(connection: Connection, look: _Look, request: Request, at_once: Seque
 def _is_driven(connection: Connection, sweep_id: int, *, lock: bool = False) -> bool:
     query = select(schema.lease).where(schema.lease.c.sweep_id == sweep_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
-    return row is not None and is_live(row.host, row.pid, row.pid_started, row.expires)
+    return row is not None and is_live(connection, row)
 
 
 # -- acts that are checked against the trainable ---------------------------------------------------

@@ -210,6 +210,11 @@ def _edited(act: EditSweep, *, by: str, at: float, state: SweepState) -> act_eve
         raise ActRefusedError(
             "search: an edit gives the same fields other bounds, not other fields"
         )
+    if new.sampler.name == "gp" and any(_is_below(key, ("search",)) for key in changes):
+        raise ActRefusedError(
+            "search: a model of curves keeps the bounds that it was begun with; start another "
+            "sweep that learns from this one (sampler.start_from)"
+        )
     if new.sampler.name == "one_by_one" and any(_is_below(key, ("search",)) for key in changes):
         raise ActRefusedError("search: an ablation has the trials that its file says, no others")
     return act_events.SweepEdited(

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from posetune.spec.sweep import SweepSpec
 from posetune.study import events
 from posetune.study.decisions import Decider
 from posetune.study.forecasting.forecast_model import Draw, ForecastModel, Situation
@@ -100,12 +101,12 @@ def forecast_sweep(view: SweepView, *, seconds: float = SIMULATION_S) -> Forecas
         seconds: for how long to simulate at most.
     """
     ended = [t for t in view.trials if t.state.is_end]
-    if not view.reports or len(ended) >= view.spec.budget.trials:
+    if not view.reports or len(ended) >= view.most_trials:
         return None
     attempts = sum(trial.attempts for trial in view.trials)
     beside_s = sum(trial.held_s - trial.seconds for trial in view.trials)
     situation = Situation(
-        spec=view.spec,
+        spec=view.spec.with_trials(view.most_trials),
         slots=_peak(view.trials),
         setup_s=max(0.0, beside_s) / max(1, attempts),
         trials=view.trials,
@@ -244,7 +245,8 @@ class _Rest:
         self._until, self._events = until, 0
         self._situation, self._draw, self._generator = situation, draw, generator
         latent = situation.spec.objective.model_copy(update={"mode": "min"})
-        self._spec = situation.spec.model_copy(update={"objective": latent})
+        spec = situation.spec.model_copy(update={"objective": latent})
+        self._spec = _comparable(spec)
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
         """When which trial ends its epoch."""
@@ -351,6 +353,18 @@ class _Rest:
         if self._events % LOOKS == 0 and time.thread_time() > self._until:
             raise _TooMuchError
         self._state.apply(event)
+
+
+def _comparable(spec: SweepSpec) -> SweepSpec:
+    """Return a sweep in which trials are cut at its rungs, also where they would be paused.
+
+    What a model of curves would decide cannot be simulated: the trials to come have no parameters.
+    """
+    pruner = spec.pruner
+    if pruner.name == "thaw":
+        pruner = pruner.model_copy(update={"name": "asha"})
+    sampler = spec.sampler.model_copy(update={"name": "random"})
+    return spec.model_copy(update={"pruner": pruner, "sampler": sampler})
 
 
 def _recorded(

@@ -31,7 +31,7 @@ __all__ = ["Draw", "ForecastModel", "Situation", "worth"]
 CANDIDATES = 400
 """Draws of the sampler's gain among which those that fit the reports are found."""
 STARTUP = 10
-"""Trials that TPE draws at random (Optuna's n_startup_trials)."""
+"""Trials that TPE draws before it learns, as `GAIN` was fitted."""
 GAIN, GAIN_SPREAD = 0.8, 0.25
 """By how much TPE improves: see `worth`. Mean and spread over 30 made-up objectives of one to six
 parameters, 60 trials each."""
@@ -120,7 +120,7 @@ class ForecastModel:
     def _worths(self) -> NDArray[np.float64]:
         """Draw the worth of all trials, (R, N); the recorded have their order at the first rung."""
         generator, numbers = self._generator, np.arange(self._spec.budget.trials)
-        learns = self._spec.sampler.name == "tpe"
+        learns = self._spec.sampler.name in ("tpe", "gp")
         gain = np.maximum(0.0, generator.normal(GAIN, GAIN_SPREAD, (CANDIDATES, 1))) * learns
         drawn = worth(numbers, gain, generator.normal(size=(CANDIDATES, len(numbers))))
         first = self._values[self._compared[0]]

@@ -41,8 +41,14 @@ class Decision(enum.StrEnum):
     """Says whether a trial goes on after a report."""
 
     CONTINUE = "continue"
+    PAUSE = "pause"
     PRUNE = "prune"
     COMPLETE = "complete"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial has ended with it."""
+        return self in (Decision.PRUNE, Decision.COMPLETE)
 
 
 class Verdict(NamedTuple):
@@ -51,6 +57,8 @@ class Verdict(NamedTuple):
     decision: Decision
     is_audited: bool = False
     """Whether the trial would have been cut, and runs on to show what cutting costs."""
+    why: str = ""
+    """Why the trial does not go on, where the decision has more to say than its name."""
 
 
 def rung_epochs(pruner: Pruner) -> list[int]:

@@ -5,6 +5,12 @@ left them. A sampler reopened with the same seed would repeat its first draws, s
 sampler of its own, seeded by (sweep seed, trial number); all parameters of a trial are drawn at
 once. The draws are then a function of the events alone, and a killed sweep continues with the same
 ones.
+
+In a finite space no point is drawn twice: the sampler is asked again, with another seed, and if it
+insists, the nearest point is taken that was not tried. Numbers of a choice are told to Optuna as
+their ranks, so that TPE knows that neighbours are alike. A trial that runs on only to show what
+cutting costs is told as cut. Sweeps that were begun before (`events.POINTS_ONCE_SINCE`) keep the
+ways of then.
 """
 
 from __future__ import annotations
@@ -27,12 +33,16 @@ from optuna.trial import create_trial
 from posetune.spec.loading import vary_one_by_one
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study.events import POINTS_ONCE_SINCE, SEMANTICS
 from posetune.study.search.seeding import seed_for
-from posetune.study.search.start_from import PriorTrial
+from posetune.study.search.space import Key, Space
+from posetune.study.search.start_from import PriorTrial, holds, prior_trials
+from posetune.study.search.startup import start_values
+from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
-__all__ = ["SearchMemory", "distributions"]
+__all__ = ["SearchMemory", "distributions", "search_memory"]
 
 
 TPE_RULES: dict[str, Any] = {
@@ -41,7 +51,11 @@ TPE_RULES: dict[str, Any] = {
     "multivariate": True,
     "constant_liar": True,
 }
-"""TPE's settings under rules 1 (`events.SEMANTICS`): the defaults of Optuna 5, spelt out."""
+"""TPE's settings: the defaults of Optuna 5, spelt out. Sweeps of today have their own number of
+start values (`SweepSpec.startup`)."""
+
+DRAWS = 10
+"""How often the sampler is asked for a point that was not tried, before the nearest is taken."""
 
 _STATES = {
     None: OptunaState.RUNNING,
@@ -68,6 +82,28 @@ def _distribution(parameter: FloatRange | IntRange | Choice) -> BaseDistribution
     return CategoricalDistribution(parameter.values)
 
 
+def _ranked(parameter: FloatRange | IntRange | Choice) -> BaseDistribution:
+    """Return a parameter in Optuna's terms, with the ranks of the numbers of a choice."""
+    if isinstance(parameter, Choice) and parameter.is_ordered:
+        return IntDistribution(0, len(parameter.values) - 1)
+    return _distribution(parameter)
+
+
+def search_memory(state: SweepState) -> SearchMemory:
+    """Return what Optuna knows of a sweep as it stands; an edit may have given it other bounds."""
+    search, prior = state.spec.search, prior_trials(state.prior)
+    if state.edited is not None:
+        prior = [t for t in prior if all(holds(search[n], v) for n, v in t.params.items())]
+    return SearchMemory(
+        state.spec,
+        state.trials,
+        prior,
+        semantics=state.semantics,
+        audited=state.rungs.audited,
+        outside=() if state.edited is None else state.edited.outside,
+    )
+
+
 class _SharedSpace(dict[str, BaseDistribution]):
     """The search space, one object for all trials.
 
@@ -91,6 +127,8 @@ class SearchMemory:
         trials: Sequence[TrialRecord],
         prior: Sequence[PriorTrial] = (),
         *,
+        semantics: int = SEMANTICS,
+        audited: Mapping[int, int] | None = None,
         outside: Collection[int] = (),
     ) -> None:
         """Begin with the trials of other sweeps that are to be learned from.
@@ -99,20 +137,33 @@ class SearchMemory:
             spec: the sweep.
             trials: its trials; they change with its events.
             prior: trials of other sweeps within its search space.
+            semantics: which rules the sweep was begun with; see `events.SEMANTICS`.
+            audited: the trials that run on where ASHA would have cut them, and at which epoch; they
+                change with the events, too.
             outside: the trials that lie outside of its bounds since they were edited.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._spec, self._trials, self._outside = spec, trials, outside
-        self._space = _SharedSpace(distributions(spec))
+        self._is_today = semantics >= POINTS_ONCE_SINCE
+        self._audited = audited if audited is not None and self._is_today else {}
+        self._points = Space(spec.search)
+        self._tried: set[Key] = set()
+        """The points of the sweep's own trials, where the space is finite."""
+        self._ranks: dict[str, list[Scalar]] = {}
+        """The numbers of each choice that is told by rank, in their order."""
+        self._space = self._told_space()
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(direction=spec.objective.direction, storage=self._storage)
-        self._before = len(prior)
-        self._known = 0
-        """How many of the trials Optuna has heard of."""
+        self._there: list[int] = []
+        """The number of each trial in Optuna's study, where draws that were refused stand too."""
         self._open: dict[int, int] = {}
-        """Of these the ones whose end it has not heard of, and after which epoch it knows them."""
-        self._drawn: tuple[int, dict[str, Scalar]] | None = None
-        """The trial that was drawn last, and its parameters."""
+        """The trials whose end Optuna has not heard of, and after which epoch it knows them."""
+        self._count = 0
+        """How many trials Optuna's study has."""
+        self._ended = 0
+        """How many trials it knows that have ended with a value."""
+        self._drawn: tuple[int, dict[str, Scalar], int | None] | None = None
+        """The trial that was drawn last, its parameters, and its number in Optuna's study."""
         for trial in prior:
             self._add(trial.params, trial.values, trial.state)
         self._catch_up()  # now, not at the first draw, which a free slot waits for
@@ -121,42 +172,93 @@ class SearchMemory:
         """Draw the next trial's parameters; the same ones until the trial is recorded."""
         if self._drawn is None or self._drawn[0] != number:
             self._catch_up()
-            self._drawn = number, self._draw(number)
+            self._drawn = number, *self._draw(number)
         return dict(self._drawn[1])
 
-    def _draw(self, number: int) -> dict[str, Scalar]:
+    def _draw(self, number: int) -> tuple[dict[str, Scalar], int | None]:
+        """Return a trial's parameters, and its number in Optuna's study where that drew them."""
         if self._spec.sampler.name == "one_by_one":
-            defaults = self._trials[0].params
-            self._study.enqueue_trial(vary_one_by_one(self._spec, defaults)[number])
-        seed = seed_for(self._spec.sampler.seed, number, "sampler")
-        self._study.sampler = self._sampler(seed)
-        trial = self._study.ask(self._space)
+            return vary_one_by_one(self._spec, self._trials[0].params)[number], None
+        if self._is_today and self._spec.sampler.name == "tpe" and self._ended < self._startup:
+            values = start_values(self._points, self._spec.sampler.seed, number)
+            return self._untried(values[-1]), None
+        params, there = self._ask_optuna(number)
+        for again in range(1, DRAWS):
+            if not self._is_tried(params):
+                return params, there
+            self._study.tell(there, state=OptunaState.FAIL)  # Optuna's samplers pass over it
+            params, there = self._ask_optuna(number, again)
+        if not self._is_tried(params):
+            return params, there
+        self._study.tell(there, state=OptunaState.FAIL)
+        return self._untried(params), None
+
+    @property
+    def _startup(self) -> int:
+        return self._spec.startup * self._spec.sampler.repeats
+
+    def _ask_optuna(self, number: int, again: int = 0) -> tuple[dict[str, Scalar], int]:
+        purpose = f"sampler {again}" if again else "sampler"
+        self._study.sampler = self._sampler(seed_for(self._spec.sampler.seed, number, purpose))
+        asked = self._study.ask(self._space)
+        self._count += 1
         for name, parameter in self._spec.search.items():
             if isinstance(parameter, FloatRange) and parameter.step is not None:
                 # Optuna computes the grid in floats; it shall know the values as they are recorded.
-                value = parameter.nearest(trial.params[name])
-                self._storage.set_trial_param(trial._trial_id, name, value, self._space[name])
-        return dict(self._storage.get_trial(trial._trial_id).params)
+                value = parameter.nearest(asked.params[name])
+                self._storage.set_trial_param(asked._trial_id, name, value, self._space[name])
+        params = self._storage.get_trial(asked._trial_id).params
+        return self._from_optuna(params), asked.number
+
+    def _is_tried(self, params: Mapping[str, Scalar]) -> bool:
+        return bool(self._tried) and self._points.key(params) in self._tried
+
+    def _untried(self, params: dict[str, Scalar]) -> dict[str, Scalar]:
+        if not self._is_tried(params):
+            return params
+        return self._points.nearest_untried(params, self._tried)
+
+    # -- what Optuna is told -----------------------------------------------------------------------
+
+    def _told_space(self) -> _SharedSpace:
+        if not self._is_today:
+            return _SharedSpace(distributions(self._spec))
+        for name, parameter in self._spec.search.items():
+            if isinstance(parameter, Choice) and parameter.is_ordered:
+                self._ranks[name] = sorted(parameter.values, key=float)
+        return _SharedSpace({name: _ranked(p) for name, p in self._spec.search.items()})
+
+    def _to_optuna(self, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        ranked = {name: values.index(params[name]) for name, values in self._ranks.items()}
+        return {**params, **ranked}
+
+    def _from_optuna(self, params: Mapping[str, Any]) -> dict[str, Scalar]:
+        numbers = {name: values[params[name]] for name, values in self._ranks.items()}
+        return {**params, **numbers}
 
     def _catch_up(self) -> None:
         """Tell Optuna what it has not heard of."""
-        for trial in self._trials[self._known :]:
-            if self._drawn is not None and self._drawn[0] == trial.number:
+        for trial in self._trials[len(self._there) :]:
+            if trial.number in self._outside:
+                self._there.append(self._add_failed())
+                continue
+            if self._is_today and self._points.count is not None:
+                self._tried.add(self._points.key(trial.params))
+            drawn, self._drawn = self._drawn, None
+            if drawn is not None and drawn[0] == trial.number and drawn[2] is not None:
+                self._there.append(drawn[2])
                 self._open[trial.number] = 0  # it is there since it was drawn
-            elif trial.number in self._outside:
-                self._study.add_trial(create_trial(state=OptunaState.FAIL))
-            else:
-                state, values = _known(trial)
-                self._add(trial.params, values, state)
-                if state is None:
-                    self._open[trial.number] = trial.epoch
-        self._known = len(self._trials)
+                continue
+            state, values = self._known(trial)
+            self._there.append(self._add(trial.params, values, state))
+            if state is None:
+                self._open[trial.number] = trial.epoch
         for number, known_epoch in list(self._open.items()):
             self._update(self._trials[number], known_epoch)
 
     def _update(self, trial: TrialRecord, known_epoch: int) -> None:
-        there = self._before + trial.number
-        state, values = _known(trial)
+        there = self._there[trial.number]
+        state, values = self._known(trial)
         if trial.epoch > known_epoch:
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(
                 self._study._study_id, there
@@ -168,42 +270,57 @@ class SearchMemory:
         if state is not None:
             told = values[max(values)] if state == TrialState.COMPLETE else None
             self._study.tell(there, told, state=_STATES[state])
+            self._ended += state.has_value
             del self._open[trial.number]
 
     def _add(
         self, params: Mapping[str, Scalar], values: Mapping[int, float], state: TrialState | None
-    ) -> None:
+    ) -> int:
         """Add a trial with all that is known of it, as updates would leave it.
 
         Args:
             params: the trial's parameters.
             values: the objective by epoch, in ascending order, where it was a number.
             state: how it ended; None while it runs.
+
+        Returns:
+            Its number in Optuna's study.
         """
         last = values[max(values)] if values else None
         has_value = state is not None and state.has_value
+        self._ended += has_value
         trial = create_trial(
             state=_STATES[state],
             value=last if has_value else None,
-            params=dict(params),
+            params=self._to_optuna(params),
             distributions=self._space,
             intermediate_values=dict(values),
         )
         trial.distributions = self._space  # it has a plain dict with the same content
         self._study.add_trial(trial)
+        self._count += 1
+        return self._count - 1
+
+    def _add_failed(self) -> int:
+        """Add a trial that teaches nothing, and return its number in Optuna's study."""
+        self._study.add_trial(create_trial(state=OptunaState.FAIL))
+        self._count += 1
+        return self._count - 1
+
+    def _known(self, trial: TrialRecord) -> tuple[TrialState | None, dict[int, float]]:
+        """Return how a trial ended and the objective by epoch, as far as they teach the sampler.
+
+        An audited trial was cut. What an extended one reports beyond its first end teaches nothing:
+        no other trial has as many epochs. Where the objective was not a number, it is left out.
+        """
+        state, last = trial.taught or (trial.state, trial.epoch)
+        if trial.number in self._audited:
+            state, last = TrialState.PRUNED, self._audited[trial.number]
+        known = {e: value for e, value in trial.values.items() if value is not None and e <= last}
+        return state, known
 
     def _sampler(self, seed: int) -> BaseSampler:
         if self._spec.sampler.name == "random":
             return RandomSampler(seed=seed)
-        return TPESampler(seed=seed, **TPE_RULES)
-
-
-def _known(trial: TrialRecord) -> tuple[TrialState | None, dict[int, float]]:
-    """Return how a trial ended and the objective by epoch, as far as they teach the sampler.
-
-    What an extended trial reports beyond its first end teaches nothing: no other trial has as many
-    epochs. Where the objective was not a number, it is left out.
-    """
-    state, last = trial.taught or (trial.state, trial.epoch)
-    known = {e: value for e, value in trial.values.items() if value is not None and e <= last}
-    return state, known
+        startup = {"n_startup_trials": 1} if self._is_today else {}
+        return TPESampler(seed=seed, **{**TPE_RULES, **startup})

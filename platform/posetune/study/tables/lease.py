@@ -29,7 +29,15 @@ from posetune.api import BadInputError
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 
-__all__ = ["LEASE_S", "Lease", "LeaseLostError", "ask_to_stop", "is_live", "this_process"]
+__all__ = [
+    "LEASE_S",
+    "Lease",
+    "LeaseLostError",
+    "ask_to_stop",
+    "is_gone",
+    "is_live",
+    "this_process",
+]
 
 LEASE_S = 10.0
 
@@ -127,7 +135,9 @@ class Lease:
         is_here = row.host == socket.gethostname()
         is_silent = not row.expires > _now(connection)
         is_sure = connection.engine.name != "sqlite"
-        is_dead = _is_gone(row) or (is_silent and is_sure) or beat == dead
+        is_dead = (
+            is_gone(row.host, row.pid, row.pid_started) or (is_silent and is_sure) or beat == dead
+        )
         if not is_dead:
             raise _HeldError(
                 f"sweep {name}: is being driven by process {row.pid} on {row.host}; wait for it, "
@@ -170,14 +180,14 @@ def ask_to_stop(database: Database, sweep_id: int, *, who: str) -> bool:
 
 def is_live(connection: Connection, row: Row[Any]) -> bool:
     """Whether the holder that a row of the leases names may still be at work."""
-    return not _is_gone(row) and bool(row.expires > _now(connection))
+    return not is_gone(row.host, row.pid, row.pid_started) and bool(row.expires > _now(connection))
 
 
-def _is_gone(row: Row[Any]) -> bool:
-    """Whether the holder was a process of this host that has ended."""
-    if row.host != socket.gethostname() or not row.pid_started:
+def is_gone(host: str, pid: int, started: str) -> bool:
+    """Whether a process, told by `this_process`, was one of this host and has ended."""
+    if host != socket.gethostname() or not started:
         return False
-    return _started(row.pid) != row.pid_started
+    return _started(pid) != started
 
 
 def _now(connection: Connection) -> float:
@@ -189,7 +199,7 @@ def _now(connection: Connection) -> float:
 
 
 def this_process() -> tuple[str, int, str]:
-    """Return host, pid and start of this process, as `is_live` takes them."""
+    """Return host, pid and start of this process, as `is_gone` takes them."""
     return socket.gethostname(), os.getpid(), _started(os.getpid())
 
 

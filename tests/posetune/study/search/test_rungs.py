@@ -15,7 +15,7 @@ MIN = Objective(metric="value", mode="min")
 
 def judge(rungs: Rungs, trial: int, epoch: int, value: float | None) -> Decision:
     """Decide and record, as a driver does."""
-    decision, is_audited = rungs.decide(trial, epoch, value)
+    decision, is_audited, _ = rungs.decide(trial, epoch, value)
     rungs.record(trial, epoch, value, is_audited=is_audited)
     return decision
 

@@ -1,0 +1,216 @@
+"""How many epochs searches take until they are within 1 mm of the best, replayed.
+
+    python tests/benchmarks/replay_searches.py            # what is missing; some hours of one core
+    python tests/benchmarks/replay_searches.py --table    # what was measured, as Markdown
+
+Every search runs through the real study, sampler, pruner and events (`support.recording`); its
+trainings are looked up (`support.curves`) or made up (`support.made_curves`). What it takes is
+counted in epochs, so it does not depend on the machine. Results are kept row by row in
+results/search.json, with the epochs of every seed.
+
+The constants of gp and thaw were frozen before the seeds from 100 on were run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import trim_mean
+from support.curves import Curves, Search, epochs_until, read_curves
+from support.made_curves import made_curves
+from support.simulated_driver import open_unsynced
+
+from posetune.provenance import collect
+from posetune.study import sweep_start
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "search.json"
+LIFTING = HERE / "curves" / "lifting.json"
+WITHIN_MM = 1.0
+DRAWS = 10_000
+LATE: dict[str, Any] = {"grace_epochs": 6, "reduction_factor": 2}
+FULL: dict[str, Any] = {"name": "none"}
+
+
+class Method(NamedTuple):
+    """How a search goes about it."""
+
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    semantics: int = 3
+    """The rules that it is begun with; under 2 points were drawn again."""
+
+
+BEFORE, RANDOM = "random in full, points drawn again", "random in full"
+METHODS = {
+    BEFORE: Method({"name": "random"}, FULL, 2),
+    RANDOM: Method({"name": "random"}, FULL),
+    "TPE + ASHA 6, 2, as begun before": Method({"name": "tpe"}, LATE, 2),
+    "TPE + ASHA 6, 2": Method({"name": "tpe"}, LATE),
+    "GP + ASHA 6, 2": Method({"name": "gp"}, LATE),
+    "thaw 3, 6, 12, 24": Method({}, {"name": "thaw"}),
+}
+
+
+class Row(NamedTuple):
+    """What is measured: a method in a world."""
+
+    world: str
+    method: str
+    slots: int
+    first: int
+    seeds: int
+    trials: int = 128
+
+    @property
+    def key(self) -> str:
+        """Its name among the results."""
+        return f"{self.world}/{self.method}/{self.slots} slots/{self.first}+{self.seeds}"
+
+
+def rows() -> list[Row]:
+    """Return everything that is measured, what matters most first."""
+    learning = [name for name in METHODS if name not in (BEFORE, RANDOM)]
+    late = list(reversed(learning))
+    found = [Row("lifting", name, 2, 0, 300) for name in (BEFORE, RANDOM)]
+    found += [Row("lifting", name, 2, 100, 100) for name in late]
+    found += [Row("lifting", name, 8, 0, 300) for name in (BEFORE, RANDOM)]
+    found += [Row("lifting", name, 8, 100, 100) for name in late]
+    for world in ("mild", "strong"):
+        found += [Row(world, RANDOM, 2, 0, 100, 243)]
+        found += [Row(world, name, 2, 100, 30, 243) for name in late if "before" not in name]
+    return found
+
+
+def curves_of(world: str, seed: int) -> Curves:
+    """Return the curves of a world; one that is made up has five instances."""
+    return read_curves(LIFTING) if world == "lifting" else made_curves(world, seed % 5)
+
+
+def search(row: Row, seed: int) -> Search:
+    """Replay one search."""
+    method, curves = METHODS[row.method], curves_of(row.world, seed)
+    sweep_start.SEMANTICS = method.semantics
+    with tempfile.TemporaryDirectory() as folder:
+        database = open_unsynced(Path(folder) / "study.db")
+        try:
+            return epochs_until(
+                database,
+                curves,
+                curves.best + WITHIN_MM,
+                seed=seed,
+                slots=row.slots,
+                sampler=dict(method.sampler),
+                pruner=method.pruner,
+                budget={"trials": row.trials},
+            )
+        finally:
+            database.close()
+
+
+def recorded() -> dict[str, Any]:
+    """Return what was measured so far, at any time."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def keep(row: Row, found: list[Search]) -> None:
+    """Put a row beside the others."""
+    where = collect()
+    result = {
+        **row._asdict(),
+        "commit": where["commit"],
+        "epochs": [one.epochs if one.reached else None for one in found],
+        "begun": [one.trials for one in found],
+    }
+    partial = RESULTS.with_name(".search.json.partial")
+    partial.write_text(json.dumps({**recorded(), row.key: result}, sort_keys=True, indent=0) + "\n")
+    partial.replace(RESULTS)
+
+
+def measure(processes: int) -> None:
+    """Run the rows that are missing, one after the other."""
+    with ProcessPoolExecutor(processes) as pool:
+        for row in rows():
+            if row.key not in recorded():
+                seeds = range(row.first, row.first + row.seeds)
+                keep(row, list(pool.map(search, [row] * row.seeds, seeds, chunksize=4)))
+                print(line(recorded()[row.key], recorded()), flush=True)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def middle(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interquartile mean along the last axis; infinite where a quarter never ends."""
+    return np.asarray(trim_mean(epochs_n, 0.25, axis=-1))
+
+
+def epochs_of(result: dict[str, Any]) -> NDArray[np.float64]:
+    """Return the epochs of every seed; infinite where a search never got there."""
+    return np.array([np.inf if e is None else e for e in result["epochs"]], dtype=np.float64)
+
+
+def resampled(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interquartile means of bootstrap samples of the seeds."""
+    generator = np.random.default_rng(0)
+    return middle(epochs_n[generator.integers(len(epochs_n), size=(DRAWS, len(epochs_n)))])
+
+
+def ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the 95 % interval."""
+    low, high = np.quantile(values, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
+
+
+def line(result: dict[str, Any], every: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    epochs_n = epochs_of(result)
+    own = resampled(epochs_n)
+    low, high = ends(own)
+    cells = [result["world"], result["method"], str(result["slots"]), str(len(epochs_n))]
+    cells.append(f"{middle(epochs_n):.0f} ({low:.0f} to {high:.0f})")
+    for rival in (BEFORE, RANDOM):
+        beside = [
+            r
+            for r in every.values()
+            if (r["world"], r["method"], r["slots"]) == (result["world"], rival, result["slots"])
+        ]
+        if not beside or result["method"] in (rival, BEFORE):
+            cells.append("")
+            continue
+        theirs = epochs_of(beside[0])
+        generator = np.random.default_rng(1)
+        picks = generator.integers(len(theirs), size=(DRAWS, len(theirs)))
+        few, many = ends(middle(theirs[picks]) / own)
+        cells.append(f"{middle(theirs) / middle(epochs_n):.2f} ({few:.2f} to {many:.2f})")
+    cells.append(f"{np.mean(np.isinf(epochs_n)):.0%}")
+    cells.append(f"{trim_mean(result['begun'], 0.25):.0f}")
+    return "| " + " | ".join(cells) + " |"
+
+
+def table() -> str:
+    """Return everything that was measured."""
+    found = recorded()
+    head = "| world | search | slots | seeds | epochs (95 %) | fewer than random, points again | "
+    head += "fewer than random | never | trials |"
+    order = [found[row.key] for row in rows() if row.key in found]
+    return "\n".join([head, "|---" * 9 + "|", *(line(result, found) for result in order)])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    if given.table:
+        print(table())
+    else:
+        measure(given.processes)

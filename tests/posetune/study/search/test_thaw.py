@@ -1,0 +1,193 @@
+"""Pausing trials: which go on, what becomes of the others, and what a decision takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.simulated_driver import (
+    SimulatedTrial,
+    drive,
+    happened,
+    open_unsynced,
+    simulated_opening,
+)
+
+from posetune.study import events
+from posetune.study.search.curve_search import CurveSearch
+from posetune.study.search.rungs import Decision, rung_epochs
+from posetune.study.search.thaw import Thaw
+from posetune.study.states import TrialState
+from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.trials import TrialRecord
+from posetune.study.view import read_sweep
+
+SEARCH = {"x": {"choice": [0.1, 0.3, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], "step": 2}}
+
+
+def thawing(**changes: Any) -> SweepStart:
+    content = {"search": SEARCH, "pruner": {"name": "thaw", "max_epochs": 9}, **changes}
+    start = simulated_opening(**content)
+    return dataclasses.replace(start, defaults={"x": 1.0, "depth": 8})
+
+
+def test_its_model_proposes_points_and_its_rungs_come_early() -> None:
+    spec = thawing().spec
+    assert (spec.sampler.name, spec.startup) == ("gp", 4)
+    spec = simulated_opening(pruner={"name": "thaw", "max_epochs": 27}).spec
+    assert rung_epochs(spec.pruner) == [3, 6, 12, 24]
+    with pytest.raises(ValueError, match="give sampler"):
+        simulated_opening(pruner={"name": "thaw", "max_epochs": 9}, sampler={"name": "tpe"})
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_every_trial_ends_and_the_best_runs_to_its_end(tmp_path: Path, slots: int) -> None:
+    database = open_unsynced(tmp_path / "study.db")
+    drive(database, thawing(), slots=slots, order=random.Random(slots))
+    view = read_sweep(database, "s")
+    assert view.state == "COMPLETE"
+    assert {trial.state for trial in view.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert view.best is not None
+    assert view.best.state == TrialState.COMPLETE
+    assert view.best.params == {"x": 0.7, "depth": 6}
+    paused = [e for e in happened(database, events.Reported) if e.decision == Decision.PAUSE]
+    assert any(view.trials[e.trial].epochs > e.epoch for e in paused), "one went on later"
+    reports = sum(trial.epochs for trial in view.trials)
+    assert reports < 0.75 * 9 * len(view.trials)
+
+
+def test_the_first_trials_are_paused_until_there_are_enough_to_compare(tmp_path: Path) -> None:
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), thawing())
+    for number in range(4):
+        trial = run.next_trial()
+        assert trial is not None
+        assert trial.number == number
+        decision = SimulatedTrial(run, number).step()
+        assert number == 3 or decision == Decision.PAUSE
+    assert run.trials[3].why != run.trials[2].why
+    assert run.state.paused[:3] == [0, 1, 2]
+    assert run.trials[0].why == "4 trials begin before any goes on"
+    run.lease.release()
+
+
+def test_why_a_trial_is_paused_says_what_is_expected_of_it_and_what_goes_on(
+    tmp_path: Path,
+) -> None:
+    database = open_unsynced(tmp_path / "study.db")
+    drive(database, thawing())
+    reasons = [e.why for e in happened(database, events.Reported) if e.decision == Decision.PAUSE]
+    told = [why for why in reasons if "begin before" not in why]
+    assert told
+    pattern = (
+        r"expected to end at (\S+) \((\S+) to (\S+)\); "
+        r"(trial \d+ goes on|new parameters are tried) \((\S+)\)"
+    )
+    for why in told:
+        found = re.fullmatch(pattern, why)
+        assert found, why
+        assert float(found[2]) <= float(found[1]) <= float(found[3])
+
+
+def test_a_paused_trial_keeps_its_newest_two_checkpoints_and_the_best(tmp_path: Path) -> None:
+    database = open_unsynced(tmp_path / "study.db")
+    start = thawing(pruner={"name": "thaw", "max_epochs": 9, "grace_epochs": 4})
+    run = SweepRun(database, dataclasses.replace(start))
+    trial = run.next_trial()
+    assert trial is not None
+    at_work = SimulatedTrial(run, 0)
+    for value in (5.0, 1.0, 4.0, 3.0):
+        decision = at_work.step({"loss": value})
+    assert decision == Decision.PAUSE
+    assert [saved.epoch for saved in run.trials[0].checkpoints] == [2, 3, 4]
+    run.lease.release()
+    view = read_sweep(database, "s")
+    assert view.trials[0].state == TrialState.PAUSED
+    assert view.trials[0].reason == "paused after epoch 4: 4 trials begin before any goes on"
+    assert view.state == "INTERRUPTED"
+    assert view.left_out.open == {0: 4}
+
+
+def test_a_paused_trial_whose_newest_checkpoint_is_broken_trains_that_epoch_again_and_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Its decision was to pause after that epoch; it was taken, and is not taken again."""
+    start = thawing(
+        pruner={"name": "thaw", "max_epochs": 9, "grace_epochs": 2}, budget={"trials": 2}
+    )
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), start)
+    for _ in range(2):
+        trial = run.next_trial()
+        assert trial is not None
+        at_work = SimulatedTrial(run, trial.number)
+        decisions = [at_work.step(), at_work.step()]
+        assert decisions[0] == Decision.CONTINUE
+    assert run.trials[0].is_paused
+    numbers = [0] if decisions[1] == Decision.CONTINUE else [run.next_trial().number]
+    again = SimulatedTrial(run, numbers[0], broken=True)
+    assert again.epoch == 1
+    assert again.step() == Decision.CONTINUE
+    assert again.step() == Decision.CONTINUE
+    assert run.trials[numbers[0]].crashes == 0
+    run.lease.release()
+
+
+def many_trials(count: int) -> tuple[SweepStart, list[TrialRecord], list[tuple[int, int]]]:
+    """A sweep with many trials in eight parameters, most of them paused."""
+    search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(8)}
+    start = simulated_opening(
+        search=search, pruner={"name": "thaw", "max_epochs": 27}, budget={"trials": 2 * count}
+    )
+    generator = random.Random(0)
+    trials, log = [], []
+    for number in range(count):
+        params = {name: generator.random() for name in search}
+        epochs = generator.choice([3, 3, 3, 6, 12, 27])
+        end = sum(abs(value - 0.5) for value in params.values())
+        record = TrialRecord(number, params, 0, attempt=1, epoch=epochs, paused=1)
+        record.values = {e: end + 3 / e + generator.gauss(0, 0.05) for e in range(1, epochs + 1)}
+        record.value = record.values[epochs]
+        if epochs == 27:
+            record.state = TrialState.COMPLETE
+        trials.append(record)
+        log += [(number, epoch) for epoch in record.values]
+    return start, trials, log
+
+
+@pytest.mark.slow
+def test_a_decision_takes_less_than_50_ms_of_the_loop_at_a_thousand_trials() -> None:
+    start, trials, log = many_trials(1000)
+    search = CurveSearch(start.spec, trials, log)
+    thaw = Thaw(search)
+    paused = [trial.number for trial in trials if trial.is_paused]
+    asked = {"paused": paused[:-1], "at_work": [paused[-1]], "next_number": len(trials)}
+    report = (paused[-1], trials[paused[-1]].epoch, trials[paused[-1]].value)
+    thaw.decide(*report, **asked)  # waits for the fit that is in force
+    taken = []
+    for _ in range(7):
+        begun = time.thread_time()
+        thaw.decide(*report, **asked)
+        taken.append(time.thread_time() - begun)
+    asks = []
+    for _ in range(7):
+        begun = time.thread_time()
+        search.ask(len(trials))
+        asks.append(time.thread_time() - begun)
+    assert sorted(taken)[3] < 0.05
+    assert sorted(asks)[3] < 0.05
+
+
+def test_a_search_that_begins_here_proposes_what_one_proposes_that_was_there_all_along() -> None:
+    """Also between two fits, where the newest one is not in force yet."""
+    start, trials, log = many_trials(12)
+    lived_log: list[tuple[int, int]] = []
+    lived = CurveSearch(start.spec, trials, lived_log)
+    for i, entry in enumerate(log):
+        lived_log.append(entry)
+        if i % 5 == 0 and i > 20:
+            begun = CurveSearch(start.spec, trials, list(lived_log))
+            assert begun.ask(len(trials)) == lived.ask(len(trials)), i
