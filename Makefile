@@ -8,7 +8,9 @@ READY := $(VENV)/.ready
 BENCHES := pieces platform study importing figures
 TIMES := runs/tests
 MUTANTS := tests/mutants
-# One thread a process: two run at a time, and the rounding of sums does not hang on the machine.
+# Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
+WORKERS := -n 3 --dist worksteal
+# One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
 .DEFAULT_GOAL := help
@@ -38,11 +40,11 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
 
-test: setup ## The tests but the long ones, two at a time; their times in runs/tests.
-	$(PYTEST) -n 2 --dist worksteal -m "not long" --junitxml=$(TIMES)/test.xml
+test: setup ## The tests but the long ones, three at a time; their times in runs/tests.
+	$(PYTEST) $(WORKERS) -m "not long" --junitxml=$(TIMES)/test.xml
 
 test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
-	$(PYTEST) -n 2 --dist worksteal -m long --junitxml=$(TIMES)/test-long.xml
+	$(PYTEST) $(WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
 
 test-times: ## The times of the last runs of the tests, by module.
 	$(BIN)/python tests/support/times_table.py $(TIMES)/*.xml
@@ -54,7 +56,7 @@ lint: setup ## Format, style, types, import contracts.
 	$(BIN)/lint-imports
 
 check: lint ## Lint and the fast tests, each within two seconds of processor time.
-	$(PYTEST) -n 2 --dist worksteal -m "not slow and not long" --most-processor-s 2 \
+	$(PYTEST) $(WORKERS) -m "not slow and not long" --most-processor-s 2 \
 	  --junitxml=$(TIMES)/check.xml
 
 bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; JSON in runs/bench.
