@@ -10,7 +10,7 @@ import pytest
 from posetune.api import BadInputError
 from posetune.spec.loading import configure, default_params, load_sweep, vary_one_by_one
 from posetune.spec.sweep import SweepSpec
-from posetune.testing.toy import ToyConfig
+from posetune.testing.toy import Toy, ToyConfig
 
 GOOD = """\
 trainable: posetune.testing.toy:Toy
@@ -219,3 +219,13 @@ def test_what_is_registered_must_also_be_there(
     text = GOOD.replace("posetune.testing.toy:Toy", name)
     with pytest.raises(BadInputError, match=said):
         load_sweep(written(tmp_path, text))
+
+
+def test_a_trainable_whose_metric_has_a_name_of_the_platforms_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So `check` and `train` refuse it as `sweep` does: all of them load the file."""
+    more = {**Toy.metrics, "time/epoch_s": Toy.metrics["train/step"]}
+    monkeypatch.setattr(Toy, "metrics", more)
+    with pytest.raises(BadInputError, match=r"metric 'time/epoch_s': the platform has a number"):
+        load_sweep(written(tmp_path, GOOD))
