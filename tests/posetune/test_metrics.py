@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from posetune.api import BadInputError, Trainable, TrialContext
+from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.metrics import MetricError, read_metrics
+from posetune.spec.sweep import SweepSpec
+from posetune.testing.stages import build_stages
+from posetune.testing.toy import Toy, ToyConfig
 
 NAME = "val/error_mm"
 TAKEN = ["epoch", "seconds", "trial", "time/epoch_s", "best/val/error_mm", "system/cpu"]
@@ -94,3 +100,35 @@ def test_further_metrics_and_odd_names_are_taken() -> None:
 def test_what_is_no_mapping_is_refused(reported: Any) -> None:
     with pytest.raises(MetricError, match=r"epoch\(\) returned a .*; it must return a mapping"):
         read_metrics(reported, declared=[])
+
+
+def test_what_check_measures_names_the_metrics_that_an_epoch_lacks(
+    tmp_path: Path, toy_store: Path
+) -> None:
+    class Forgetful(Toy):
+        def epoch(self) -> dict[str, float]:
+            return {"train/step": super().epoch()["train/step"]}
+
+    config = ToyConfig()
+    products = build_stages(Forgetful.stages(config, toy_store), tmp_path / "stages")
+    context = TrialContext(store=toy_store, seed=0, work=tmp_path / "work", products=products)
+    measure: Any = vars(Trainable)["forecast"].__func__  # what a trainable inherits
+    with pytest.raises(BadInputError, match=r"Forgetful: epoch\(\) did not report val/error_mm"):
+        measure(Forgetful, config, context)
+    assert measure(Toy, config, context).epoch_s >= 0
+
+
+@pytest.mark.parametrize(("grace", "warns"), [(1, False), (8, False), (9, True)])
+def test_a_pruner_that_can_cut_nothing_is_warned_of(grace: int, warns: bool) -> None:
+    spec = SweepSpec.model_validate(
+        {
+            "trainable": "posetune.testing.toy:Toy",
+            "objective": {"metric": NAME, "mode": "min"},
+            "search": {"x": {"float": [0.01, 1]}},
+            "pruner": {"max_epochs": 9, "grace_epochs": grace},
+            "budget": {"trials": 4},
+        }
+    )
+    said = list(warn_of_no_rungs(spec))
+    assert bool(said) == warns
+    assert all("no trial is ever compared and cut" in line for line in said)

@@ -108,7 +108,7 @@ class TrialActor(tune.Trainable):
     def _start_elsewhere(self, left: list[str]) -> Message:
         """Leave the trial to a new worker, because this one is not as new."""
         self._handed_over = True
-        return HandedOver(None, f"its worker was replaced: the trial before left {left[0]}")
+        return HandedOver(None, why=f"its worker was replaced: {left[0]} since the trial before")
 
     def _start(self) -> Message:
         """Build the trial, and return what the driver is to know of it."""

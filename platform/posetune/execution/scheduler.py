@@ -137,7 +137,7 @@ class StudyScheduler(StatelessScheduler):
                 self._preemption.at_work[number] = partial(ray.kill, handle)
                 self._nodes[number] = node
                 return True
-            case HandedOver(checkpoint, why):
+            case HandedOver(checkpoint=checkpoint, why=why):
                 self._take_over(number, attempt, checkpoint, why)
                 forgive_next_failure(trial)
                 return not self._preemption.asked

@@ -25,6 +25,7 @@ from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
 from posetune.trial.foreign_mlflow import mlflow_refused
+from posetune.trial.process_state import seed_process
 
 __all__ = ["TrialProcesses", "main"]
 
@@ -168,6 +169,7 @@ def main() -> None:
     spec = SweepSpec.model_validate(start["spec"])
     trainable = load_trainable(spec.trainable)()
     config = configure(trainable.config_model, spec.fixed, start["params"])
+    seed_process(context.seed)
     trainable.start(config, replace(context, progress=between_steps))
     while True:
         order = orders.get()

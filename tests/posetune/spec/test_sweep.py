@@ -11,7 +11,7 @@ from posetune.api import BadInputError
 from posetune.spec.loading import configure, default_params, load_sweep, vary_one_by_one
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.rungs import rung_epochs
-from posetune.testing.toy import ToyConfig
+from posetune.testing.toy import Toy, ToyConfig
 
 GOOD = """\
 trainable: posetune.testing.toy:Toy
@@ -256,3 +256,13 @@ def test_the_first_rung_comes_late_where_rates_decay_unless_the_file_says_otherw
     spec, _, _ = load_sweep(written(tmp_path, DECAYS.replace(*change)))
     assert rung_epochs(spec.pruner) == rungs
     assert SweepSpec.model_validate(spec.canonical()).pruner == spec.pruner
+
+
+def test_a_trainable_whose_metric_has_a_name_of_the_platforms_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So `check` and `train` refuse it as `sweep` does: all of them load the file."""
+    more = {**Toy.metrics, "time/epoch_s": Toy.metrics["train/step"]}
+    monkeypatch.setattr(Toy, "metrics", more)
+    with pytest.raises(BadInputError, match=r"metric 'time/epoch_s': the platform has a number"):
+        load_sweep(written(tmp_path, GOOD))
