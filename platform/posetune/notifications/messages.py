@@ -158,6 +158,9 @@ class Narrator:
             text = f"trial {event.trial} failed at epoch {event.epoch}: {event.reason}"
             facts = {"trial": event.trial, "epoch": event.epoch, "reason": event.reason}
             found.append(self._message("failed", event.at, text, **facts))
+            if why := breaker_of(event):
+                text = f"it stopped itself: {why}"
+                found.append(self._message("breaker", event.at, text, trial=event.trial))
         elif isinstance(event, events.DriverClosed):
             found += self._ended(event)
         elif name := name_of(event):
@@ -265,6 +268,11 @@ class Narrator:
             text=f"sweep {self.name}: {text}",
             data=data,
         )
+
+
+def breaker_of(event: events.Event) -> str:
+    """Return why a sweep ends itself with the failure of a trial; empty where it goes on."""
+    return str(getattr(event, "stops_sweep", ""))
 
 
 def name_of(event: events.Event) -> str:

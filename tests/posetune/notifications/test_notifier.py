@@ -94,7 +94,7 @@ def test_servers_that_are_away_get_every_message_when_they_are_back(
     wait_until(lambda: len(http.taken) == len(expected), "the webhook's messages")
     assert [*notifier.waiting] == [mail.key]
     smtp.start()
-    assert notifier.stop(300.0) or wait_until(lambda: not notifier.waiting, "the mails") is None
+    assert notifier.stop(300.0)
     assert http.ids == expected
     assert [one["X-Posetune-Id"] for one in smtp.taken] == expected
     assert count_waiting(database) == {}
@@ -281,7 +281,6 @@ def test_killed_at_any_write_no_message_is_lost(
         http.taken.clear()
         send_waiting(database, notify_home)
         sent = http.ids
-        assert [*arrived, *sent[-1:]][: len(arrived)] == arrived
         assert {*arrived, *sent} == {*ids_in_the_journal(database)}, at
         assert len({*arrived} & {*sent}) <= 1, at  # killed between its arrival and the note of it
 
