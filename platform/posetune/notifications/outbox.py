@@ -113,7 +113,7 @@ class Waiting(NamedTuple):
 class WaitingCount(NamedTuple):
     """How many messages wait for a destination."""
 
-    count: int
+    number: int
     error: str
     """Why the first of them could not be sent the last time; empty where it was not tried."""
 
@@ -277,6 +277,6 @@ def count_waiting(connection: Connection, sweep_id: int | None = None) -> dict[s
         query = query.where(_message.c.sweep_id == sweep_id)
     counts: dict[str, WaitingCount] = {}
     for destination, error in connection.execute(query.order_by(_message.c.id)):
-        count, first = counts.get(destination, WaitingCount(0, error or ""))
-        counts[destination] = WaitingCount(count + 1, first)
+        number, first = counts.get(destination, WaitingCount(0, error or ""))
+        counts[destination] = WaitingCount(number + 1, first)
     return counts

@@ -130,7 +130,7 @@ def test_the_next_driver_sends_what_a_sweep_before_has_left(
     record_destinations(database, notify_home, run.id, [webhook])
     run_on(run)  # its driver is killed before it has read a thing
     expected = ids_in_the_journal(database)
-    assert count_waiting(database)[webhook.key].count == len(expected)
+    assert count_waiting(database)[webhook.key].number == len(expected)
 
     http.start()
     other = simulated_opening(**SMALL)
