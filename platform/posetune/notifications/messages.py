@@ -26,6 +26,7 @@ __all__ = [
     "WAITING_S",
     "Message",
     "Narrator",
+    "breaker_of",
     "message_id",
     "name_of",
     "sample_message",
@@ -157,13 +158,16 @@ class Narrator:
         elif isinstance(event, events.TrialEnded) and event.state == TrialState.FAILED:
             text = f"trial {event.trial} failed at epoch {event.epoch}: {event.reason}"
             facts = {"trial": event.trial, "epoch": event.epoch, "reason": event.reason}
-            found.append(self._message("failed", event.at, text, **facts))
+            found.append(self._message("failed", event.at, text, facts))
+            if why := breaker_of(event):
+                text = f"it stopped itself: {why}"
+                found.append(self._message("breaker", event.at, text, {"trial": event.trial}))
         elif isinstance(event, events.DriverClosed):
             found += self._ended(event)
         elif name := name_of(event):
             trial = getattr(event, "trial", None)
             facts = {} if trial is None else {"trial": trial}
-            found.append(self._message(name, event.at, describe(event), **facts))
+            found.append(self._message(name, event.at, describe(event), facts))
         return found
 
     def overdue(self, now: float) -> list[Message]:
@@ -173,7 +177,7 @@ class Narrator:
             return []
         text = f"no trial has found a place for {WAITING_S / 60:.0f} min: {wait.what}"
         at = wait.at + WAITING_S
-        return [self._message("waiting", at, text, place=wait.seq, waits_for=wait.what)]
+        return [self._message("waiting", at, text, {"waits_for": wait.what}, place=wait.seq)]
 
     def over_budget(self, expected: Forecast, now: float) -> list[Message]:
         """Return a message for each limit of hours of which a forecast expects 80 % to be used.
@@ -193,7 +197,7 @@ class Narrator:
             words = limit.replace("_", "-")
             text = f"its forecast is {hours:.3g} {words}, of the {most:g} that it may take"
             facts = {"limit": limit, "forecast_hours": hours, "limit_hours": most}
-            found.append(self._message("budget", now, text, place=limit, **facts))
+            found.append(self._message("budget", now, text, facts, place=limit))
         return found
 
     def _follow_wait(self, event: events.Event) -> list[Message]:
@@ -214,7 +218,7 @@ class Narrator:
     def _new_best(self, event: events.Reported) -> Message:
         best = self._best()
         text = f"new best: {self._best_words()}"
-        return self._message("new_best", event.at, text, **(best or {}))
+        return self._message("new_best", event.at, text, best or {})
 
     def _ended(self, event: events.DriverClosed) -> list[Message]:
         state, trials = self._state, self._state.spec.budget.trials
@@ -229,8 +233,14 @@ class Narrator:
             status, text = "FAILED", f"it has ended, and every one of its {trials} trials failed"
         else:
             status, text = "COMPLETE", f"it has ended: {counts}; {self._best_words()}"
-        facts = {"state": status, "reason": event.reason, "trials_ended": len(ends)}
-        return [self._message("ended", event.at, text, **facts, trials=trials, best=self._best())]
+        facts = {
+            "state": status,
+            "reason": event.reason,
+            "trials_ended": len(ends),
+            "trials": trials,
+            "best": self._best(),
+        }
+        return [self._message("ended", event.at, text, facts)]
 
     def _best(self) -> dict[str, Any] | None:
         if not self._state.bests:
@@ -246,7 +256,7 @@ class Narrator:
         return "{metric} {value:.4g}, of trial {trial} at epoch {epoch}".format(**best)
 
     def _message(
-        self, event: str, at: float, text: str, *, place: int | str = "", **data: Any
+        self, event: str, at: float, text: str, data: dict[str, Any], *, place: int | str = ""
     ) -> Message:
         """Return a message.
 
@@ -254,8 +264,8 @@ class Narrator:
             event: its name.
             at: when it happened, in seconds since the epoch.
             text: what happened.
-            place: what tells it from others of its name; the newest event where none is given.
             data: what happened, as values.
+            place: what tells it from others of its name; the newest event where none is given.
         """
         return Message(
             id=message_id(self.name, self._started, place or self.seq, event),
@@ -265,6 +275,11 @@ class Narrator:
             text=f"sweep {self.name}: {text}",
             data=data,
         )
+
+
+def breaker_of(event: events.Event) -> str:
+    """Return why a sweep ends itself with the failure of a trial; empty where it goes on."""
+    return str(getattr(event, "stops_sweep", ""))
 
 
 def name_of(event: events.Event) -> str:

@@ -148,8 +148,8 @@ def _count(
     for message in messages:
         for destination in destinations:
             if destination.wants(message.event):
-                count, error = counts.get(destination.key, WaitingCount(0, ""))
-                counts[destination.key] = WaitingCount(count + 1, error)
+                number, error = counts.get(destination.key, WaitingCount(0, ""))
+                counts[destination.key] = WaitingCount(number + 1, error)
 
 
 class _Reader:

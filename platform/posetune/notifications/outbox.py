@@ -113,7 +113,7 @@ class Waiting(NamedTuple):
 class WaitingCount(NamedTuple):
     """How many messages wait for a destination."""
 
-    count: int
+    number: int
     error: str
     """Why the first of them could not be sent the last time; empty where it was not tried."""
 
@@ -161,15 +161,19 @@ def set_destinations(
 ) -> None:
     """Record the destinations of a sweep from now on.
 
-    A sweep that has had none so far is read from its next event on.
+    A sweep that has had none so far is read from its next event on. What waits for a destination
+    that is gone is forgotten.
     """
     dumped = {
         "destinations": [destination.model_dump(mode="json") for destination in destinations],
         "of_home": [destination.model_dump(mode="json") for destination in of_home],
     }
     of_sweep = _cursor.c.sweep_id == sweep_id
+    keys = [destination.key for destination in (*destinations, *of_home)]
+    gone = (_message.c.sweep_id == sweep_id) & _message.c.destination.not_in(keys)
 
     def change(connection: Connection) -> None:
+        connection.execute(delete(_message).where(gone, _message.c.sent.is_(None)))
         if connection.execute(update(_cursor).where(of_sweep).values(**dumped)).rowcount == 0:
             row = {"sweep_id": sweep_id, "seq": last_seq(connection, sweep_id)}
             connection.execute(insert(_cursor).values(**row, **dumped))
@@ -278,6 +282,6 @@ def count_waiting(connection: Connection, sweep_id: int | None = None) -> dict[s
         query = query.where(_message.c.sweep_id == sweep_id)
     counts: dict[str, WaitingCount] = {}
     for destination, error in connection.execute(query.order_by(_message.c.id)):
-        count, first = counts.get(destination, WaitingCount(0, error or ""))
-        counts[destination] = WaitingCount(count + 1, first)
+        number, first = counts.get(destination, WaitingCount(0, error or ""))
+        counts[destination] = WaitingCount(number + 1, first)
     return counts

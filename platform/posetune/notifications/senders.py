@@ -136,7 +136,7 @@ def _post(destination: Webhook | Slack | Discord, message: Message) -> None:
             )
     except (requests.RequestException, ValueError) as error:
         raise NotSentError(_http_cause(error, parts.hostname)) from None
-    if not answer.ok or answer.is_redirect:
+    if not 200 <= answer.status_code < 300:
         raise NotSentError(f"{parts.hostname} answered with HTTP {answer.status_code}")
 
 
@@ -168,7 +168,7 @@ def _webhook_headers(webhook: Webhook, message: Message, body: bytes) -> dict[st
 def _session() -> requests.Session:
     retries = Retry(
         RETRIES,
-        read=0,  # who is silent once is silent for as long the next time
+        read=False,  # who is silent once is silent for as long the next time
         backoff_factor=0.3,
         status_forcelist=(429, 500, 502, 503, 504),
         allowed_methods=None,  # a message may be repeated: it has an id
@@ -231,6 +231,8 @@ def _send_email(destination: Email, message: Message) -> None:
     except smtplib.SMTPResponseException as error:
         raise NotSentError(f"{server} answered with SMTP {error.smtp_code}") from None
     except smtplib.SMTPException as error:
+        if "timed out" in str(error):
+            raise NotSentError(f"{server} has not answered in time") from None
         raise NotSentError(f"{server} broke off ({type(error).__name__})") from None
     except ssl.SSLError:
         raise NotSentError(f"the certificate of {server} is not trusted") from None

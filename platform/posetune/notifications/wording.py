@@ -13,7 +13,7 @@ __all__ = ["notification_line", "waiting_json"]
 def notification_line(waiting: Mapping[str, WaitingCount]) -> str:
     """Return how many messages wait for whom and why; empty where none waits."""
     parts = [
-        f"{one.count} for {destination}" + (f" ({one.error})" if one.error else "")
+        f"{one.number} for {destination}" + (f" ({one.error})" if one.error else "")
         for destination, one in waiting.items()
     ]
     return f"messages that wait: {'; '.join(parts)}" if parts else ""
@@ -21,4 +21,4 @@ def notification_line(waiting: Mapping[str, WaitingCount]) -> str:
 
 def waiting_json(waiting: Mapping[str, WaitingCount]) -> dict[str, Any]:
     """Return the same as JSON values."""
-    return {name: {"count": one.count, "error": one.error} for name, one in waiting.items()}
+    return {name: {"count": one.number, "error": one.error} for name, one in waiting.items()}

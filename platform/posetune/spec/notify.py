@@ -132,7 +132,6 @@ class _Entry(Frozen):
     )
     events: tuple[EventName, ...] = Field(
         tuple(name for name in EVENTS if name != "new_best"),
-        min_length=1,
         description="Events that are sent to the destination. Default: all but `new_best`.",
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.simulated_driver import simulated_opening
 
-from posetune.notifications.messages import Message, Narrator, name_of
+from posetune.notifications.messages import Message, Narrator, breaker_of, name_of
 from posetune.study.events import (
     AttemptBegun,
     DriverClosed,
@@ -155,6 +155,21 @@ class SweepHeld:
     """Another one."""
 
     at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialThatBreaks:
+    """A trial with whose failure the sweep ends itself, as no event says yet."""
+
+    at: float = 0.0
+    stops_sweep: str = "three failed alike"
+
+
+def test_a_failure_may_say_that_the_sweep_ends_with_it() -> None:
+    future: Any = TrialThatBreaks()
+
+    assert breaker_of(future) == "three failed alike"
+    assert breaker_of(TrialEnded(1.0, 0, TrialState.FAILED, 0, None, "diverged")) == ""
 
 
 def test_events_that_are_told_in_their_own_words_are_found_by_their_kind() -> None:

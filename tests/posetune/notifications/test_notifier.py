@@ -94,7 +94,7 @@ def test_servers_that_are_away_get_every_message_when_they_are_back(
     wait_until(lambda: len(http.taken) == len(expected), "the webhook's messages")
     assert [*notifier.waiting] == [mail.key]
     smtp.start()
-    assert notifier.stop(300.0) or wait_until(lambda: not notifier.waiting, "the mails") is None
+    assert notifier.stop(300.0)
     assert http.ids == expected
     assert [one["X-Posetune-Id"] for one in smtp.taken] == expected
     assert count_waiting(database) == {}
@@ -130,7 +130,7 @@ def test_the_next_driver_sends_what_a_sweep_before_has_left(
     record_destinations(database, notify_home, run.id, [webhook])
     run_on(run)  # its driver is killed before it has read a thing
     expected = ids_in_the_journal(database)
-    assert count_waiting(database)[webhook.key].count == len(expected)
+    assert count_waiting(database)[webhook.key].number == len(expected)
 
     http.start()
     other = simulated_opening(**SMALL)
@@ -156,7 +156,7 @@ def test_a_sweep_with_a_live_driver_is_left_to_it(
 def test_an_answer_that_is_lost_repeats_a_message_with_its_id(
     database: Database, notify_home: Home, http: HttpReceiver, webhook: Destination
 ) -> None:
-    http.lost = 3  # the request and both of its retries
+    http.lost = 1
     http.start()
     run = SweepRun(database, simulated_opening(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
@@ -164,9 +164,9 @@ def test_an_answer_that_is_lost_repeats_a_message_with_its_id(
     sender = Sender(database, notify_home, own=run.id)
     sender.advance()
     sender.advance(is_last=True)
+    sender.advance(is_last=True)
     run.lease.release()
-    assert len(http.ids) > 1
-    assert set(http.ids) == set(ids_in_the_journal(database))
+    assert http.ids == 2 * ids_in_the_journal(database)
 
 
 def test_each_destination_gets_the_events_that_it_asks_for(
@@ -202,6 +202,18 @@ def test_what_waits_goes_to_the_new_address_of_a_named_destination(
     again.close("finished")
     send_waiting(database, notify_home)
     assert http.ids == ids_in_the_journal(database)
+
+
+def test_what_waits_for_a_destination_that_is_gone_is_forgotten(
+    database: Database, notify_home: Home, webhook: Destination, mail: Destination
+) -> None:
+    run = SweepRun(database, simulated_opening(**SMALL))
+    record_destinations(database, notify_home, run.id, [webhook, mail])
+    run_on(run)
+    send_waiting(database, notify_home)
+    assert [*count_waiting(database)] == [webhook.key, mail.key]
+    record_destinations(database, notify_home, run.id, [mail])
+    assert [*count_waiting(database)] == [mail.key]
 
 
 def test_what_only_the_clock_says_is_told_once(
@@ -281,7 +293,6 @@ def test_killed_at_any_write_no_message_is_lost(
         http.taken.clear()
         send_waiting(database, notify_home)
         sent = http.ids
-        assert [*arrived, *sent[-1:]][: len(arrived)] == arrived
         assert {*arrived, *sent} == {*ids_in_the_journal(database)}, at
         assert len({*arrived} & {*sent}) <= 1, at  # killed between its arrival and the note of it
 

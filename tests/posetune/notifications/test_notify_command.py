@@ -160,7 +160,9 @@ PAGE = "docs/notifications.md"
 
 
 def blocks(page: str, language: str) -> Iterator[str]:
-    yield from re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
+    for found, content in re.findall(r"^```([a-z]*)\n(.*?)^```$", page, re.M | re.S):
+        if found == language:
+            yield content
 
 
 def test_the_page_does_what_it_says(
