@@ -1,4 +1,4 @@
-"""Predicts poses from picture files: reads and crops them, asks the model, writes poses.
+"""Predicts poses from pictures and videos: crops them, asks the model, writes poses.
 
 Shape letters: N pictures, J joints, S side of the model's images in pixels, H and W height and
 width of a picture in pixels.
@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, Predictor, Progress, silent
+from posetune.report.frames import VIDEO_SUFFIXES, Boxes, count_frames, frames_of
+from posetune.report.pages.viewer import PoseSample, ViewedPose, build_viewer
 from posetune.storage.whole_files import write_whole
 
 __all__ = ["PictureCrop", "PicturePoses", "find_pictures", "predict_pictures"]
@@ -94,16 +96,19 @@ class PicturePoses:
 
 
 def find_pictures(given: Iterable[Path]) -> list[Path]:
-    """Return the given files, and all files with a picture's suffix below the given folders.
+    """Return the given files, and all files below the given folders that are pictures or videos.
+
+    They are known by the ends of their names.
 
     Raises:
         BadInputError: a path does not exist, or no file was found.
     """
     found: list[Path] = []
+    suffixes = _SUFFIXES | VIDEO_SUFFIXES
     for path in given:
         if path.is_dir():
             found += sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
+                p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
             )
         elif path.exists():
             found.append(path)
@@ -111,7 +116,7 @@ def find_pictures(given: Iterable[Path]) -> list[Path]:
             raise BadInputError(f"{path}: no such file or folder")
     if not found:
         raise BadInputError(
-            f"no picture in {', '.join(map(str, given))}; looked for {', '.join(sorted(_SUFFIXES))}"
+            f"no picture in {', '.join(map(str, given))}; looked for {', '.join(sorted(suffixes))}"
         )
     return list(dict.fromkeys(found))
 
@@ -122,20 +127,25 @@ def predict_pictures(
     out: Path,
     *,
     crop: PictureCrop,
+    boxes: Boxes | None = None,
+    every: int = 1,
     draw: bool = True,
     progress: Progress = silent,
 ) -> PicturePoses:
-    """Write `poses.json`, `poses.npz` and a drawing of each picture into the folder `out`.
+    """Write `poses.json`, `poses.npz`, a drawing of each picture and a page to look at all.
 
-    A file that is no picture is skipped and named.
+    A file that is no picture and no video is skipped and named.
 
     Args:
-        files: the pictures.
+        files: the pictures and videos.
         predictor: the model.
         out: folder to write to; it is made if it does not exist, and files in it are replaced.
         crop: the square of each picture that the model sees.
+        boxes: the squares of each picture instead, one for each person; a picture without any is
+            skipped. None takes `crop`.
+        every: of a video, take each frame that is so many frames after the one before.
         draw: whether to write drawings.
-        progress: hears how many files are done.
+        progress: hears how many pictures are done.
 
     Returns:
         The poses and the skipped files.
@@ -144,9 +154,12 @@ def predict_pictures(
         BadInputError: none of the files is a picture, or the folder cannot be written to.
     """
     done = PicturePoses()
+    total = count_frames(files, every)
+    shown = PoseSample()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for images_nss3, read in _batches(files, predictor.image_size, crop=crop, done=done):
+        cuts = _cuts(files, predictor.image_size, crop=crop, boxes=boxes, every=every, done=done)
+        for images_nss3, read in _batches(cuts):
             poses_nj3 = predictor(images_nss3)
             for image_ss3, pose_j3, facts in zip(images_nss3, poses_nj3, read, strict=True):
                 number = len(done.poses) + 1
@@ -154,7 +167,9 @@ def predict_pictures(
                     facts["drawing"] = f"{number:05d}-{Path(facts['file']).stem[:80]}.png"
                     write_whole(out / facts["drawing"], _draw(image_ss3, pose_j3, predictor))
                 done.poses.append({**facts, "joints": pose_j3.tolist()})
-                progress(number + len(done.skipped), len(files), f"{len(done.skipped)} skipped")
+                shown.add(ViewedPose(_name(facts), image_ss3, pose_j3))
+                finished = number + len(done.skipped)
+                progress(finished, max(total, finished), f"{len(done.skipped)} skipped")
         if not done.poses:
             first = done.skipped[0]
             raise BadInputError(
@@ -162,27 +177,66 @@ def predict_pictures(
             )
         write_whole(out / "poses.npz", _arrays(done, predictor))
         write_whole(out / "poses.json", _document(done, predictor))
+        write_whole(out / "viewer.html", build_viewer(shown.poses, predictor, of=len(done.poses)))
     except OSError as error:
         raise BadInputError(f"--out {out}: cannot be written ({error.strerror})") from error
     return done
 
 
-def _batches(
-    files: Sequence[Path], side: int, *, crop: PictureCrop, done: PicturePoses
-) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
-    """Yield batches of images (N, S, S, 3) with facts of each; add unreadable files to `done`."""
-    images: list[NDArray[np.uint8]] = []
-    read: list[dict[str, Any]] = []
+def _cuts(
+    files: Sequence[Path],
+    side: int,
+    *,
+    crop: PictureCrop,
+    boxes: Boxes | None,
+    every: int,
+    done: PicturePoses,
+) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+    """Yield the images to predict from, (S, S, 3), with facts of each.
+
+    Files that cannot be read and pictures without a box are added to `done`.
+    """
     for file in files:
         try:
-            image_hw3 = _read(file)
-            image_ss3, square = _cut(image_hw3, crop, side)
+            for frame in frames_of(file, every):
+                height, width = frame.image_hw3.shape[:2]
+                squares = [crop.square(height, width)]
+                if boxes is not None:
+                    squares = list(boxes.of(file, frame.number))
+                where = {"file": str(file)} | (
+                    {} if frame.number is None else {"frame": frame.number}
+                )
+                if not squares:
+                    assert boxes is not None
+                    _skip(done, where, f"has no box in {boxes.source}")
+                for square in squares:
+                    try:
+                        image_ss3 = _cut(frame.image_hw3, square, side)
+                    except BadInputError as error:
+                        _skip(done, where, str(error))
+                        continue
+                    yield image_ss3, {**where, "size": [width, height], "crop": list(square)}
         except BadInputError as error:
-            done.skipped.append({"file": str(file), "reason": str(error)})
-            continue
+            _skip(done, {"file": str(file)}, str(error))
+
+
+def _skip(done: PicturePoses, where: dict[str, Any], reason: str) -> None:
+    done.skipped.append({"file": _name(where), "reason": reason})
+
+
+def _name(facts: dict[str, Any]) -> str:
+    return str(facts["file"]) + (f", frame {facts['frame']}" if "frame" in facts else "")
+
+
+def _batches(
+    cuts: Iterable[tuple[NDArray[np.uint8], dict[str, Any]]],
+) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    """Yield batches of images (N, S, S, 3) with facts of each."""
+    images: list[NDArray[np.uint8]] = []
+    read: list[dict[str, Any]] = []
+    for image_ss3, facts in cuts:
         images.append(image_ss3)
-        height, width = image_hw3.shape[:2]
-        read.append({"file": str(file), "size": [width, height], "crop": list(square)})
+        read.append(facts)
         if len(images) == _AT_ONCE:
             yield np.stack(images), read
             images, read = [], []
@@ -190,30 +244,18 @@ def _batches(
         yield np.stack(images), read
 
 
-def _read(file: Path) -> NDArray[np.uint8]:
-    """Return a picture as RGB (H, W, 3), brightness 0 to 255, turned as its EXIF entry says."""
-    try:
-        data = np.frombuffer(file.read_bytes(), np.uint8)
-        found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, cv2.error) as error:
-        raise BadInputError(f"cannot be read ({type(error).__name__})") from error
-    if found is None:
-        raise BadInputError("is no picture, or a damaged one")
-    return np.asarray(found[:, :, ::-1], dtype=np.uint8)
-
-
 def _cut(
-    image_hw3: NDArray[np.uint8], crop: PictureCrop, side: int
-) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """Return the square of a picture, (S, S, 3) with S = `side`, and its left, top and side.
+    image_hw3: NDArray[np.uint8], square: tuple[int, int, int], side: int
+) -> NDArray[np.uint8]:
+    """Return a square of a picture, (S, S, 3) with S = `side`.
 
     Pixels of the square that lie outside the picture repeat the picture's edge.
     """
     height, width = image_hw3.shape[:2]
-    left, top, length = square = crop.square(height, width)
-    if left >= width or top >= height:
+    left, top, length = square
+    if left >= width or top >= height or left + length <= 0 or top + length <= 0:
         raise BadInputError(
-            f"--crop {left},{top},{length} lies outside its {width}x{height} pixels"
+            f"the square {left},{top},{length} lies outside its {width}x{height} pixels"
         )
     inside = image_hw3[max(top, 0) : top + length, max(left, 0) : left + length]
     above, before = max(-top, 0), max(-left, 0)
@@ -227,7 +269,7 @@ def _cut(
     )
     shrinks = cv2.INTER_AREA if length >= side else cv2.INTER_LINEAR
     small = cv2.resize(whole, (side, side), interpolation=shrinks)
-    return np.asarray(small, dtype=np.uint8), square
+    return np.asarray(small, dtype=np.uint8)
 
 
 def _draw(image_ss3: NDArray[np.uint8], pose_j3: NDArray[Any], predictor: Predictor) -> bytes:
