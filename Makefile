@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHES := pieces platform study importing figures
+BENCHES := pieces platform study importing figures report
 TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
@@ -14,7 +14,7 @@ WORKERS := -n 3 --dist worksteal
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu test test-long test-times lint check bench bench-gpu bench-sweep bench-slots mutants
+.PHONY: help setup sweep paper-gpu docs results test test-long test-times lint check bench bench-gpu bench-sweep bench-slots mutants
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,13 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 
 paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
+
+docs: setup ## Build docs/ as a site in runs/docs; a warning is an error.
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site: runs/docs/index.html"
+
+results: setup ## Make the tables of docs/results anew from the JSON of the benchmarks.
+	$(BIN)/python tests/support/results_tables.py
 
 test: setup ## The tests but the long ones, three at a time; their times in runs/tests.
 	$(PYTEST) $(WORKERS) -m "not long" --junitxml=$(TIMES)/test.xml

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from support.commands import command_environment
 from support.events_table import events_table
+from support.results_tables import PAGES as RESULT_PAGES
+from support.results_tables import renewed
 
 from posetune.cli.app import COMMANDS, app
 
@@ -20,6 +25,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 MOST_LINES, MOST_BYTES = 150, 10_000
 """Of the README: who has to scroll for long reads nothing."""
 NAMED_FILE = re.compile(r"`((?:search_spaces|platform|trainables|tests|cluster|docs)/[\w./-]+)`")
+RUNNABLE = re.compile(r"^```(bash|python) run\n(.*?)^```", re.M | re.S)
+"""A block of code that a test runs; the blocks of a page run one after the other in one folder."""
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 """A link to a file: no address of the web, and no place on the same page."""
 
@@ -30,7 +37,7 @@ def page_id(page: Path) -> str:
 
 def commands_of(page: Path) -> Iterator[list[str]]:
     """Yield the words of every `posetune ...` in a page's blocks of code."""
-    for block in re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(), re.M | re.S):
+    for block in re.findall(r"^```[^\n]*\n(.*?)^```", page.read_text(), re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             words = (
                 shlex.split(line.removeprefix("$ "), comments=True) if "posetune " in line else []
@@ -90,6 +97,34 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert [option for option in options if option not in known | {"--help"}] == [], words
 
 
+def runnable_pages() -> Iterator[Any]:
+    """Yield the pages with blocks to run; those that start a sweep are long."""
+    for page in PAGES:
+        blocks = RUNNABLE.findall(page.read_text())
+        if blocks:
+            trains = any("posetune sweep" in code for _, code in blocks)
+            marks = [pytest.mark.slow, *([pytest.mark.long, pytest.mark.ray] if trains else [])]
+            yield pytest.param(page, blocks, marks=marks, id=page_id(page))
+
+
+@pytest.mark.parametrize(("page", "blocks"), runnable_pages())
+def test_the_blocks_of_a_page_that_are_to_run_do(
+    page: Path, blocks: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    programs = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+    environment = command_environment(tmp_path)
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for language, code in blocks:
+        ran = subprocess.run(
+            [*programs[language], code],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, f"{page}:\n{code}\n{ran.stdout}{ran.stderr}"
+
+
 def test_the_manual_names_every_command() -> None:
     text = (ROOT / "docs" / "commands.md").read_text()
 
@@ -105,6 +140,12 @@ def test_every_page_can_be_found_from_the_readme() -> None:
 def test_the_table_of_events_is_that_of_the_classes() -> None:
     """Mend it with `python tests/support/events_table.py`."""
     assert events_table() in (ROOT / "docs" / "architecture.md").read_text()
+
+
+@pytest.mark.parametrize("page", RESULT_PAGES, ids=page_id)
+def test_the_tables_of_results_are_those_of_the_benchmarks(page: Path) -> None:
+    """Mend it with `make results`."""
+    assert renewed(page.read_text()) == page.read_text()
 
 
 def test_the_messages_that_are_explained_are_those_of_the_code() -> None:

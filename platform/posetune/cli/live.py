@@ -128,8 +128,10 @@ class SweepBoard:
         ended = [t for t in run.trials if t.state is not None]
         shown = _shown(run.best, run.spec.objective)
         elapsed = format_seconds(time.monotonic() - self.started)
+        # Where last epochs count, the first of now may stand worse than the first of before.
+        word = "best so far" if run.spec.objective.select == "best" else "first now"
         return (
-            f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, best so far "
+            f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, {word} "
             f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 

@@ -1,4 +1,4 @@
-"""Predicts poses from picture files: reads and crops them, asks the model, writes poses.
+"""Predicts poses from pictures and videos: crops them, asks the model, writes poses.
 
 Shape letters: N pictures, J joints, S side of the model's images in pixels, H and W height and
 width of a picture in pixels.
@@ -6,10 +6,7 @@ width of a picture in pixels.
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from posetune.api import BadInputError, Predictor, Progress, silent
+from posetune.report.frames import VIDEO_SUFFIXES, Boxes, check_pixels, count_frames, frames_of
+from posetune.report.pages.viewer import PoseSample, ViewedPose, build_viewer
 from posetune.storage.whole_files import write_whole
 
 __all__ = ["PictureCrop", "PicturePoses", "find_pictures", "predict_pictures"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-_MOST_PIXELS = 100_000_000
-"""Number of pixels of the largest picture, and of the largest square, that is made: 300 MB."""
-_MOST_BYTES = 500 * 10**6
-"""Size of the largest file that is read."""
 _AT_ONCE = 64
 """Number of pictures in one call of the model."""
 _COLOURS = {"left": "#0072b2", "right": "#e69f00", "middle": "#000000"}
@@ -101,16 +95,19 @@ class PicturePoses:
 
 
 def find_pictures(given: Iterable[Path]) -> list[Path]:
-    """Return the given files, and all files with a picture's suffix below the given folders.
+    """Return the given files, and all files below the given folders that are pictures or videos.
+
+    They are known by the ends of their names.
 
     Raises:
         BadInputError: a path does not exist or is neither file nor folder, or no file was found.
     """
     found: list[Path] = []
+    suffixes = _SUFFIXES | VIDEO_SUFFIXES
     for path in given:
         if path.is_dir():
             found += sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
+                p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
             )
         elif path.is_file():
             found.append(path)
@@ -121,7 +118,7 @@ def find_pictures(given: Iterable[Path]) -> list[Path]:
     if not found:
         raise BadInputError(
             f"there is no picture in {', '.join(map(str, given))}; looked for "
-            f"{', '.join(sorted(_SUFFIXES))}"
+            f"{', '.join(sorted(suffixes))}"
         )
     return list(dict.fromkeys(found))
 
@@ -132,20 +129,25 @@ def predict_pictures(
     out: Path,
     *,
     crop: PictureCrop,
+    boxes: Boxes | None = None,
+    every: int = 1,
     draw: bool = True,
     progress: Progress = silent,
 ) -> PicturePoses:
-    """Write `poses.json`, `poses.npz` and a drawing of each picture into the folder `out`.
+    """Write `poses.json`, `poses.npz`, a drawing of each picture and a page to look at all.
 
-    A file that is no picture is skipped and named.
+    A file that is no picture and no video is skipped and named.
 
     Args:
-        files: the pictures.
+        files: the pictures and videos.
         predictor: the model.
         out: folder to write to; it is made if it does not exist, and files in it are replaced.
         crop: the square of each picture that the model sees.
+        boxes: the squares of each picture instead, one for each person; a picture without any is
+            skipped. None takes `crop`.
+        every: of a video, take each frame that is so many frames after the one before.
         draw: whether to write drawings.
-        progress: hears how many files are done.
+        progress: hears how many pictures are done.
 
     Returns:
         The poses and the skipped files.
@@ -155,9 +157,12 @@ def predict_pictures(
             cannot be written to.
     """
     done = PicturePoses()
+    total = count_frames(files, every)
+    shown = PoseSample()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for images_nss3, read in _batches(files, predictor.image_size, crop=crop, done=done):
+        cuts = _cuts(files, predictor.image_size, crop=crop, boxes=boxes, every=every, done=done)
+        for images_nss3, read in _batches(cuts):
             poses_nj3 = predictor(images_nss3)
             if not np.isfinite(poses_nj3).all():
                 raise BadInputError(
@@ -170,7 +175,9 @@ def predict_pictures(
                     facts["drawing"] = f"{number:05d}-{Path(facts['file']).stem[:80]}.png"
                     write_whole(out / facts["drawing"], _draw(image_ss3, pose_j3, predictor))
                 done.poses.append({**facts, "joints": pose_j3.tolist()})
-                progress(number + len(done.skipped), len(files), f"{len(done.skipped)} skipped")
+                shown.add(ViewedPose(_name(facts), image_ss3, pose_j3))
+                finished = number + len(done.skipped)
+                progress(finished, max(total, finished), f"{len(done.skipped)} skipped")
         if not done.poses:
             first = done.skipped[0]
             raise BadInputError(
@@ -178,27 +185,67 @@ def predict_pictures(
             )
         write_whole(out / "poses.npz", _arrays(done, predictor))
         write_whole(out / "poses.json", _document(done, predictor))
+        write_whole(out / "viewer.html", build_viewer(shown.poses, predictor, of=len(done.poses)))
     except OSError as error:
         raise BadInputError(f"--out {out}: cannot be written ({error.strerror})") from error
     return done
 
 
-def _batches(
-    files: Sequence[Path], side: int, *, crop: PictureCrop, done: PicturePoses
-) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
-    """Yield batches of images (N, S, S, 3) with facts of each; add unreadable files to `done`."""
-    images: list[NDArray[np.uint8]] = []
-    read: list[dict[str, Any]] = []
+def _cuts(
+    files: Sequence[Path],
+    side: int,
+    *,
+    crop: PictureCrop,
+    boxes: Boxes | None,
+    every: int,
+    done: PicturePoses,
+) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+    """Yield the images to predict from, (S, S, 3), with facts of each.
+
+    Files that cannot be read and pictures without a box are added to `done`.
+    """
     for file in files:
         try:
-            image_hw3 = _read(file, crop)
-            image_ss3, square = _cut(image_hw3, crop, side)
+            for frame in frames_of(file, every):
+                height, width = frame.image_hw3.shape[:2]
+                squares, whose = [crop.square(height, width)], f"the square of --crop {crop.how}"
+                if boxes is not None:
+                    squares = list(boxes.of(file, frame.number))
+                    whose = f"its box in {boxes.source}"
+                where = {"file": str(file)} | (
+                    {} if frame.number is None else {"frame": frame.number}
+                )
+                if not squares:
+                    _skip(done, where, f"has no box in {'' if boxes is None else boxes.source}")
+                for square in squares:
+                    try:
+                        check_pixels(whose, square[2], square[2])
+                        image_ss3 = _cut(frame.image_hw3, square, side)
+                    except BadInputError as error:
+                        _skip(done, where, str(error))
+                        continue
+                    yield image_ss3, {**where, "size": [width, height], "crop": list(square)}
         except BadInputError as error:
-            done.skipped.append({"file": str(file), "reason": str(error)})
-            continue
+            _skip(done, {"file": str(file)}, str(error))
+
+
+def _skip(done: PicturePoses, where: dict[str, Any], reason: str) -> None:
+    done.skipped.append({"file": _name(where), "reason": reason})
+
+
+def _name(facts: dict[str, Any]) -> str:
+    return str(facts["file"]) + (f", frame {facts['frame']}" if "frame" in facts else "")
+
+
+def _batches(
+    cuts: Iterable[tuple[NDArray[np.uint8], dict[str, Any]]],
+) -> Iterator[tuple[NDArray[np.uint8], list[dict[str, Any]]]]:
+    """Yield batches of images (N, S, S, 3) with facts of each."""
+    images: list[NDArray[np.uint8]] = []
+    read: list[dict[str, Any]] = []
+    for image_ss3, facts in cuts:
         images.append(image_ss3)
-        height, width = image_hw3.shape[:2]
-        read.append({"file": str(file), "size": [width, height], "crop": list(square)})
+        read.append(facts)
         if len(images) == _AT_ONCE:
             yield np.stack(images), read
             images, read = [], []
@@ -206,67 +253,18 @@ def _batches(
         yield np.stack(images), read
 
 
-def _read(file: Path, crop: PictureCrop) -> NDArray[np.uint8]:
-    """Return a picture as RGB (H, W, 3), brightness 0 to 255, turned as its EXIF entry says.
-
-    What the picture and its square take is known from the file's header, and refused before
-    anything is decoded.
-    """
-    try:
-        size = file.stat().st_size
-        if size > _MOST_BYTES:
-            raise BadInputError(f"is {size / 1e6:.0f} MB, more than {_MOST_BYTES / 1e6:.0f}")
-        data = file.read_bytes()
-        width, height = _header_size(data)
-        _check_pixels("its picture", width, height)
-        _, _, side = crop.square(height, width)
-        _check_pixels(f"the square of --crop {crop.how}", side, side)
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except (OSError, cv2.error) as error:
-        raise BadInputError(f"cannot be read ({type(error).__name__})") from error
-    if found is None:
-        raise BadInputError("is not a picture, or is damaged")
-    return np.asarray(found[:, :, ::-1], dtype=np.uint8)
-
-
-def _header_size(data: bytes) -> tuple[int, int]:
-    """Return a picture's width and height in pixels, from its header.
-
-    Raises:
-        BadInputError: the bytes are no picture.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a picture that is large, which is refused below
-            with Image.open(io.BytesIO(data)) as picture:
-                return picture.size
-    except Image.DecompressionBombError:
-        raise BadInputError(
-            f"its picture has more than {_MOST_PIXELS / 1e6:.0f} million px"
-        ) from None
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise BadInputError("is no picture, or a damaged one") from error
-
-
-def _check_pixels(what: str, width: int, height: int) -> None:
-    if width * height > _MOST_PIXELS:
-        raise BadInputError(
-            f"{what} has {width}x{height} px, more than {_MOST_PIXELS / 1e6:.0f} million"
-        )
-
-
 def _cut(
-    image_hw3: NDArray[np.uint8], crop: PictureCrop, side: int
-) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """Return the square of a picture, (S, S, 3) with S = `side`, and its left, top and side.
+    image_hw3: NDArray[np.uint8], square: tuple[int, int, int], side: int
+) -> NDArray[np.uint8]:
+    """Return a square of a picture, (S, S, 3) with S = `side`.
 
     Pixels of the square that lie outside the picture repeat the picture's edge.
     """
     height, width = image_hw3.shape[:2]
-    left, top, length = square = crop.square(height, width)
-    if left >= width or top >= height:
+    left, top, length = square
+    if left >= width or top >= height or left + length <= 0 or top + length <= 0:
         raise BadInputError(
-            f"--crop {left},{top},{length} lies outside its {width}x{height} pixels"
+            f"the square {left},{top},{length} lies outside its {width}x{height} pixels"
         )
     inside = image_hw3[max(top, 0) : top + length, max(left, 0) : left + length]
     above, before = max(-top, 0), max(-left, 0)
@@ -280,7 +278,7 @@ def _cut(
     )
     shrinks = cv2.INTER_AREA if length >= side else cv2.INTER_LINEAR
     small = cv2.resize(whole, (side, side), interpolation=shrinks)
-    return np.asarray(small, dtype=np.uint8), square
+    return np.asarray(small, dtype=np.uint8)
 
 
 def _draw(image_ss3: NDArray[np.uint8], pose_j3: NDArray[Any], predictor: Predictor) -> bytes:

@@ -15,7 +15,7 @@ import re
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,7 @@ from posetune.api import BadInputError
 from posetune.home import Home, sqlite_address
 from posetune.storage.credentials import check_mlflow
 from posetune.storage.whole_files import writing_whole
+from posetune.tracking.moved_home import follow_move
 
 __all__ = [
     "UI_HOST",
@@ -98,6 +99,8 @@ def connect(home: Home) -> MlflowClient:
     if url.get_backend_name() == "sqlite" and url.database:
         _make_sqlite_store(Path(url.database), home)
         with _other_tables_refused(home):
+            with exclusive(home.folder, "mlflow-store"):
+                follow_move(Path(url.database), home)
             return MlflowClient(home.tracking)
     with (
         _other_tables_refused(home),
@@ -198,7 +201,9 @@ def is_server(home: Home) -> bool:
     return home.tracking.startswith(("http://", "https://"))
 
 
-def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
+def open_experiment(
+    client: MlflowClient, home: Home, name: str, tags: Mapping[str, str] | None = None
+) -> str:
     """Return the id of an experiment, which is made or restored if need be.
 
     A server decides itself where artefacts go; without a server they go to `home.artifacts`.
@@ -207,6 +212,7 @@ def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
         client: of the tracking store.
         home: where tracking and artefacts are.
         name: name of the experiment.
+        tags: further tags that it is to have.
     """
 
     def find() -> Experiment | None:
@@ -219,8 +225,9 @@ def open_experiment(client: MlflowClient, home: Home, name: str) -> str:
     found = patiently(find) or make_once(make, find)
     if found.lifecycle_stage != "active":
         patiently(lambda: client.restore_experiment(found.experiment_id))
-    if found.tags.get(_KIND) != _TRAINING:
-        patiently(lambda: client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING))
+    for key, value in {_KIND: _TRAINING, **(tags or {})}.items():
+        if found.tags.get(key) != value:
+            patiently(lambda k=key, v=value: client.set_experiment_tag(found.experiment_id, k, v))  # type: ignore[misc]
     return str(found.experiment_id)
 
 

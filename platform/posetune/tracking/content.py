@@ -35,6 +35,7 @@ __all__ = [
     "SWEEP_TAG",
     "TRIAL_TAG",
     "best_complete",
+    "best_metric",
     "describe_sweep",
     "experiment_name",
     "forecast_tag",
@@ -178,7 +179,7 @@ def report_metrics(view: SweepView, trial: TrialView, reports: Iterable[Reported
         values = {entity_key(name): value for name, value in (report.metrics or {}).items()}
         values[SECONDS_METRIC] = report.seconds
         if report.epoch in improved:
-            values[_best_metric(objective)] = improved[report.epoch]
+            values[best_metric(objective)] = improved[report.epoch]
             values[BEST_EPOCH_METRIC] = report.epoch
         metrics += [
             Metric(name, float(value), _milliseconds(report.at), report.epoch)
@@ -270,7 +271,7 @@ def sweep_metrics(view: SweepView) -> list[Metric]:
         )
         for name, value in view.baselines.items()
     ]
-    name = _best_metric(objective)
+    name = best_metric(objective)
     if objective.select == "best":
         for found in view.bests:
             at = _milliseconds(found.at)
@@ -287,7 +288,7 @@ def sweep_metrics(view: SweepView) -> list[Metric]:
     return metrics
 
 
-def _best_metric(objective: Objective) -> str:
+def best_metric(objective: Objective) -> str:
     """Return the name of the metric with the best value so far, of a trial or of the sweep."""
     return entity_key(f"best/{objective.metric}")
 

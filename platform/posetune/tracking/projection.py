@@ -32,6 +32,7 @@ from posetune.tracking.connection import (
     run_page,
 )
 from posetune.tracking.runs import HeldRun, SweepRuns
+from posetune.tracking.saved_views import saved_view
 
 __all__ = ["Projection", "ShipReport", "ship"]
 
@@ -117,7 +118,8 @@ class Projection:
             return report
 
     def _adopt(self, view: SweepView) -> SweepRuns:
-        experiment = open_experiment(self._client, self._home, content.experiment_name(view))
+        name = content.experiment_name(view)
+        experiment = open_experiment(self._client, self._home, name, saved_view(view))
         with self._database.reading() as connection:
             self._recorded = journal.read_tracked(connection, view.id, self._tracking)
         return SweepRuns(

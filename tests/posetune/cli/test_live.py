@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -84,6 +85,24 @@ def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> N
     board = SweepBoard(again, Forecaster(), Folder(tmp_path))
     assert board.news(board.started + 1) == []
     again.lease.release()
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_best_so_far_never_goes_back(tmp_path: Path, mode: str) -> None:
+    opening = simulated_opening(objective={"metric": "loss", "mode": mode})
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), opening)
+    board, generator = SweepBoard(run, Forecaster()), random.Random(0)
+    running = [start(run) for _ in range(3)]
+    said = []
+    while running:
+        trial = generator.choice(running)
+        if trial.step({"loss": generator.gauss(0, 1)}) != Decision.CONTINUE:
+            running.remove(trial)
+        said.append(float(board.summary().partition("best so far ")[2].split()[0]))
+    run.lease.release()
+
+    assert said == sorted(said, reverse=mode == "min")
+    assert len(set(said)) > 1
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -13,8 +13,11 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.browser import Browser
+from support.page_checks import faint_texts, nameless_controls
 
 from posetune.api import BadInputError
+from posetune.report.frames import read_boxes
 from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
 
 
@@ -70,7 +73,7 @@ def test_it_writes_poses_and_drawings_and_counts_what_is_no_picture(tmp_path: Pa
     assert list(arrays["joint_names"]) == list(predictor.joint_names)
     assert written["poses"][1]["crop"] == [10, 0, 20]
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"poses.json", "poses.npz", "00001-a.png", "00002-a.png"}
+    assert names == {"poses.json", "poses.npz", "viewer.html", "00001-a.png", "00002-a.png"}
     drawing = cv2.imread(str(tmp_path / "out" / "00001-a.png"))
     assert drawing is not None
     assert drawing.shape[1] > 4 * drawing.shape[0] * 0.8
@@ -165,3 +168,91 @@ def test_a_model_that_answers_with_nan_is_refused(tmp_path: Path) -> None:
     file = picture(tmp_path / "a.png", 16, 16)
     with pytest.raises(BadInputError, match="its weights are damaged"):
         predict_pictures([file], Damaged(), tmp_path / "out", crop=PictureCrop())
+
+
+def video(file: Path, frames: int) -> Path:
+    """Frame i is red of brightness 2 i, modulo 256, on the left, and blue on the right."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 32))
+    assert writer.isOpened()
+    for i in range(frames):
+        image = np.zeros((32, 64, 3), np.uint8)
+        image[:, :32, 2] = 2 * i % 256
+        image[:, 32:, 0] = 255
+        writer.write(image)
+    writer.release()
+    return file
+
+
+def test_every_third_frame_of_a_video_with_the_boxes_of_a_csv(tmp_path: Path) -> None:
+    file = video(tmp_path / "walk.avi", 100)
+    rows = [f"walk.avi,0,0,32,32,{i}" for i in range(0, 99, 3)]
+    (tmp_path / "boxes.csv").write_text(
+        "\n".join(["file,x,y,width,height,frame", *rows, "walk.avi,32,8,32,16,0"])
+    )
+    boxes = read_boxes(tmp_path / "boxes.csv")
+    done = predict_pictures(
+        [file], Seeing(), tmp_path / "out", crop=PictureCrop(), boxes=boxes, every=3, draw=False
+    )
+    assert done.skipped == [
+        {"file": f"{file}, frame 99", "reason": f"has no box in {boxes.source}"}
+    ]
+    assert [p["frame"] for p in done.poses] == [0, 0, *range(3, 99, 3)]
+    _, second, *others = done.poses
+    assert second["crop"] == [32, 0, 32], "the square about the box"
+    assert second["joints"][1][2] > 0.9
+    for pose in others:
+        assert pose["joints"][1][0] == pytest.approx(2 * pose["frame"] / 255, abs=0.03)
+        assert pose["joints"][1][2] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("file,x,y,width\na,1,2,3\n", "has no column height"),
+        ("file,x,y,width,height\n", "has no row"),
+        ("file,x,y,width,height\na,1,2,3,wide\n", "line 2: a,1,2,3,wide are no numbers"),
+        ("file,x,y,width,height\na,1,2,0,5\n", "line 2: width 0 and height 5 must be above 0"),
+    ],
+)
+def test_boxes_that_are_none_are_refused_with_their_line(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(BadInputError, match=says):
+        read_boxes(tmp_path / "boxes.csv")
+
+
+def test_a_damaged_video_is_skipped_and_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    picture(tmp_path / "a.png", 16, 16)
+    done = predict_pictures(
+        find_pictures([tmp_path]), Seeing(), tmp_path / "out", crop=PictureCrop(), draw=False
+    )
+    (skipped,) = done.skipped
+    assert "is not a video that can be read" in skipped["reason"]
+
+
+@pytest.mark.slow
+def test_the_viewer_shows_at_most_two_hundred_poses_that_turn(
+    tmp_path: Path, browser: Browser
+) -> None:
+    file = video(tmp_path / "walk.avi", 450)
+    done = predict_pictures([file], Seeing(), tmp_path, crop=PictureCrop(), draw=False)
+    assert len(done.poses) == 450
+    page = tmp_path / "viewer.html"
+    assert page.stat().st_size < 1_000_000
+    assert "200 of 450 poses" in page.read_text()
+    place = "+document.documentElement.dataset.place"
+    for width, dark in ((360, True), (1440, False)):
+        with browser.open(page.as_uri(), width=width, dark=dark) as opened:
+            opened.wait_until(f"{place} >= 0 && document.getElementById('seen').naturalWidth === 8")
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            assert faint_texts(opened) == []
+            assert nameless_controls(opened) == []
+            opened.evaluate("document.getElementById('play').click()")
+            before = opened.evaluate(place)
+            opened.press("ArrowRight")
+            assert opened.evaluate(place) == (before + 1) % 200
+            picture = "document.getElementById('pose').toDataURL()"
+            opened.evaluate(f"window.before = {picture}")
+            opened.wait_until(f"{picture} !== window.before")

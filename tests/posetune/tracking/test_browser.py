@@ -29,6 +29,7 @@ from posetune.report.optuna_storage import export_study
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
+from posetune.tracking.saved_views import sweep_links
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,17 @@ def test_mlflow_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
 
     runs_page = f"/experiments/{experiment.experiment_id}/runs"
     shows(runs_page, "first", "5 matching runs")
+    (links,) = sweep_links(scene.database, home, address, most=1)
+    with browser.open(links.trials) as view:
+        columns = "[...document.querySelectorAll('.ag-header-cell-text, [role=columnheader]')]"
+        columns = f"{columns}.map(cell => cell.textContent.trim())"
+        for column in ("best/val/error_mm", "best/epoch", "posetune.state", "posetune.epochs"):
+            view.wait_until(f"({columns}).some(text => text.includes('{column}'))")
+        for column in ("x", "depth", "Duration"):
+            view.wait_until(f"({columns}).includes('{column}')")
+        view.wait_for("first-000", "first-003")
+    with browser.open(links.best) as best_five:
+        best_five.wait_for("Comparing 4 Runs")
     parent = ("Child runs", "first-000", "best: trial", "baseline: mean_shape")
     shows(f"{runs_page}/{trials[None]}", *parent)
     shows(f"{runs_page}/{trials['0']}", "val/error_mm", "depth", "store")
@@ -64,6 +76,7 @@ def test_mlflow_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
     figure = "figures/learning_curve.png"
     shows(f"{runs_page}/{best}/artifacts/{figure}", "learning_curve.png")
     shows("/models/toy", "candidate", "Version 1")
+    shows("/models/toy/versions/1", "What it sees and returns", "candidate")
 
 
 @pytest.fixture
