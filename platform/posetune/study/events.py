@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from posetune.spec.parameters import Scalar
+from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.states import TrialState
@@ -28,6 +29,7 @@ __all__ = [
     "SEMANTICS",
     "AttemptBegun",
     "AttemptExcused",
+    "AttemptFailed",
     "AttemptPlaced",
     "BaselinesMeasured",
     "DriverClosed",
@@ -219,6 +221,12 @@ class HandedOver:
     attempt: int
     checkpoint: CheckpointRecord
     released: tuple[str, ...] = ()
+    reached: int = 0
+    """How far the epoch was, in the trainable's own count of its steps."""
+    is_stalled: bool = False
+    """Whether it came no further than an attempt before that was told to stop as well."""
+    is_crash: bool = False
+    """Whether that counts against the trial: from the third time on that it comes no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,19 @@ class SetAside:
     at: float
     trial: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt ended with an error, or with its worker."""
+
+    at: float
+    trial: int
+    attempt: int
+    fault: Fault
+    """What went wrong."""
+    is_crash: bool = False
+    """Whether that counts against the trial, which fails with the fourth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +283,8 @@ class TrialEnded:
     value: float | None
     reason: str
     released: tuple[str, ...] = ()
+    stops_sweep: str = ""
+    """Why the sweep ends with it: too many trials failed alike. Empty where it goes on."""
 
 
 Event: TypeAlias = (
@@ -279,6 +302,7 @@ Event: TypeAlias = (
     | EpochRepeated
     | HandedOver
     | SetAside
+    | AttemptFailed
     | AttemptExcused
     | MemoryPeaked
     | TrialEnded
@@ -309,6 +333,8 @@ def encode(event: Event) -> dict[str, Any]:
     }
     if "checkpoint" in data:
         data["checkpoint"] = dataclasses.asdict(data["checkpoint"])
+    if "fault" in data:
+        data["fault"] = dataclasses.asdict(data["fault"])
     for name in ("released", "displaced"):
         if name in data:
             data[name] = list(data[name])
@@ -335,6 +361,9 @@ def decode(
         data["epoch"] = epoch
     if "checkpoint" in data:
         data["checkpoint"] = CheckpointRecord(**data["checkpoint"])
+    if "fault" in data:
+        fault = data["fault"]
+        data["fault"] = Fault(**{**fault, "kind": FaultKind(fault["kind"])})
     if "released" in data:
         data["released"] = tuple(data["released"])
     if "displaced" in data:

@@ -27,6 +27,7 @@ from optuna.trial import create_trial
 from posetune.spec.loading import vary_one_by_one
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study.faults import FaultKind
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import PriorTrial
 from posetune.study.states import TrialState
@@ -133,7 +134,7 @@ class SearchMemory:
             if self._drawn is not None and self._drawn[0] == trial.number:
                 self._open[trial.number] = 0  # it is there since it was drawn
             else:
-                self._add(trial.params, _numbers(trial), trial.state)
+                self._add(trial.params, _numbers(trial), _end(trial))
                 if trial.state is None:
                     self._open[trial.number] = trial.epoch
         self._known = len(self._trials)
@@ -150,9 +151,10 @@ class SearchMemory:
                 if epoch > known_epoch:
                     self._storage.set_trial_intermediate_value(trial_id, epoch, value)
             self._open[trial.number] = trial.epoch
-        if trial.state is not None:
-            told = trial.value if trial.state == TrialState.COMPLETE else None
-            self._study.tell(there, told, state=_STATES[trial.state])
+        end = _end(trial)
+        if end is not None:
+            told = trial.value if end == TrialState.COMPLETE else None
+            self._study.tell(there, told, state=_STATES[end])
             del self._open[trial.number]
 
     def _add(
@@ -181,6 +183,18 @@ class SearchMemory:
         if self._spec.sampler.name == "random":
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, **TPE_RULES)
+
+
+def _end(trial: TrialRecord) -> TrialState | None:
+    """Return the end of a trial as Optuna is told it; None while the trial is open.
+
+    Optuna learns nothing from a trial that failed. One that does not fit into the GPU's memory says
+    something of its parameters: it counts as cut, and without a value as worse than all others.
+    """
+    is_too_large = trial.fault is not None and trial.fault.kind == FaultKind.MEMORY
+    if trial.state == TrialState.FAILED and is_too_large:
+        return TrialState.PRUNED
+    return trial.state
 
 
 def _numbers(trial: TrialRecord) -> dict[int, float]:
