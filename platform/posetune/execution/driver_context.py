@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -26,7 +27,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.reason = ""
-        self.asked_by_user = self.refused = False
+        self.asked_by_user = self.refused = self.failed = False
         self.also: Callable[[], None] = lambda: None
         """A function that is called when a signal asks to stop."""
 
@@ -34,6 +35,11 @@ class StopRequest:
         """Stop the sweep because no trial can go on; open trials stay open."""
         self.reason = reason
         self.refused = True
+
+    def fail(self, reason: str) -> None:
+        """Stop the sweep because this machine cannot go on with it; open trials stay open."""
+        self.reason = self.reason or reason
+        self.failed = True
 
     def on_signals(self) -> AbstractContextManager[None]:
         """Let SIGINT and SIGTERM ask for a clean stop; a second SIGINT interrupts at once."""
@@ -77,8 +83,6 @@ class DriverContext:
         self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
         """Numbers of the trials that were given to Tune and have not begun to train."""
-        self.deaths: dict[int, str] = {}
-        """Why the newest worker of each trial died: the trial's reason if it is given up."""
 
     @property
     def store(self) -> str:
@@ -90,7 +94,7 @@ class DriverContext:
         if self.run.lease.stop_asked and not self.stopping.reason:
             self.stopping.reason = f"stopped by {self.run.lease.stop_asked}"
             self.stopping.asked_by_user = True
-        return self.stopping.reason or self.run.spent
+        return self.stopping.reason or self.run.broken or self.run.spent
 
     def assign(self, attempt: Attempt) -> Assignment:
         """Return what an attempt's process needs to know."""
@@ -101,6 +105,7 @@ class DriverContext:
                 drop_orphans(
                     self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial
                 )
+        lasted = [trial.last_s for trial in self.run.trials if trial.epoch]
         return Assignment(
             sweep=self.run.name,
             trial=attempt.trial,
@@ -112,6 +117,7 @@ class DriverContext:
             storage=self.home.storage,
             store_digest=self._data.digest,
             checkpoints=attempt.checkpoints,
+            median_epoch_s=statistics.median(lasted) if lasted else 0.0,
             stage_keys=self.run.stage_keys,
         )
 
