@@ -161,6 +161,8 @@ class StudyScheduler(StatelessScheduler):
                 self._take_over(number, attempt, message)
                 return not self._preemption.asked
             case WorkerBroken(fault):
+                if number in self._nodes:  # where the node turns out to leave, it does not count
+                    self._watch.lost(number, attempt, self._nodes[number])
                 self._attempt_failed(number, attempt, fault)
                 return True  # its next step ends the process, which must not be used again
             case Trained(result):
