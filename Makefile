@@ -14,7 +14,7 @@ WORKERS := -n 3 --dist worksteal
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu docs results test test-long test-times lint check bench bench-gpu bench-sweep bench-slots mutants
+.PHONY: help setup sweep paper-gpu docs results test test-long test-times lint check bench bench-gpu bench-sweep bench-slots chaos mutants
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -79,6 +79,9 @@ bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, und
 
 bench-slots: setup ## Measure the driver with 500 toy trials on 64 simulated slots; 35 minutes, 10 GB of memory.
 	$(BIN)/python -m pytest tests/benchmarks/bench_slots.py --override-ini python_files='bench_*.py' -s
+
+chaos: setup ## Kill sweeps 200 times at seeded moments, an hour; the table in docs/results/chaos.md.
+	$(BIN)/python tests/support/chaos.py --kills 200 --out docs/results/chaos.md
 
 mutants: setup ## Plant ten faults and sixty mutants, one at a time, and say which test finds each; an hour.
 	rm -f $(MUTANTS)/results/*_after.json

@@ -148,6 +148,11 @@ class Driver:
         return self._log.read_text()
 
     @property
+    def pid(self) -> int:
+        """The id of its process, which is that of its session as well."""
+        return self._process.pid
+
+    @property
     def lives(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None

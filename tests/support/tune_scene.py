@@ -1,6 +1,6 @@
 """One tiny run of Ray Tune through our adapter, whose every turn is written down.
 
-Run as a program with the name of a file: it starts Ray on this machine, lets four made-up trials
+Run as a program with the name of a file: it starts Ray on this machine, lets five made-up trials
 run and writes what it saw into the file, as JSON. Nothing of a study is in it: what it sees is
 Tune's.
 """
@@ -28,14 +28,16 @@ from posetune.execution import tune_adapter
 from posetune.execution.connection import connected
 from posetune.spec.sweep import Resources
 
-__all__ = ["DYING", "EPOCHS", "REMEMBERED", "SWEEP", "TRIALS"]
+__all__ = ["BEREFT", "DYING", "EPOCHS", "REMEMBERED", "SWEEP", "TRIALS"]
 
 SWEEP = "tiny"
-TRIALS = 4
+TRIALS = 5
 EPOCHS = 5
 """Epochs of every trial but the one whose worker dies."""
 DYING = 2
 """The trial whose worker dies with every attempt."""
+BEREFT = 4
+"""The trial whose worker, reused from the trial before, is killed between the two."""
 REMEMBERED = 1
 """The trial whose answers are not let go."""
 ANSWERS = ("pid", "folder", "attempt", "copied")
@@ -97,9 +99,12 @@ class SceneScheduler(tune_adapter.StatelessScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         number = trial.config["number"]
+        if self.attempts[number] == ATTEMPTS:
+            self.recorder.note("end", number)
+            tune_adapter.end_queued_trial(tune_controller, trial)
+            return
         self.attempts[number] += 1
         self.recorder.note("add", number)
-        tune_adapter.allow_failures(trial, ATTEMPTS - self.attempts[number])
         self._ask(trial)
         trial.set_config({"number": number, "attempt": self.attempts[number]})
 
@@ -153,6 +158,8 @@ class SceneScheduler(tune_adapter.StatelessScheduler):
         before = len(trial.metric_analysis)
         tune_adapter.forget_statistics(trial)
         self.recorder.note("complete", trial.config["number"])
+        if trial.config["number"] == BEREFT - 1:
+            os.kill(self.recorder.seen["workers"][-1]["pid"], signal.SIGKILL)
         self.recorder.seen["statistics"] = [before, len(trial.metric_analysis)]
 
 

@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import time
+import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from posetune.api import BadInputError, TrialFailedError
 from posetune.execution.messages import (
     HandedOver,
     Message,
@@ -26,6 +27,7 @@ from posetune.execution.messages import (
     TrialRefused,
     TrialStarted,
     TrialWaits,
+    WorkerBroken,
     assignment_of,
     pack,
 )
@@ -34,10 +36,13 @@ from posetune.signals import take_signals
 from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 from posetune.storage.log_limit import limited
-from posetune.trial.checkpoints import StorageFullError, log_file
+from posetune.study.faults import FaultKind
+from posetune.trial.checkpoints import StorageFullError, log_file, stuck_file
+from posetune.trial.errors import read_error, say_memory
 from posetune.trial.process_state import ProcessState
 from posetune.trial.run import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.trial.stage_lines import StageLines
+from posetune.trial.stuck import StuckWatch
 
 __all__ = ["TrialActor"]
 
@@ -57,10 +62,13 @@ class TrialActor(tune.Trainable):
         self._run: TrialRun | None = None
         self._log = Log(Path(os.devnull))
         self._hand_over_request: HandOverRequest | None = None
+        self._watch: StuckWatch | None = None
         self._terminated = False
         """Whether a SIGTERM or the driver's stop file has told the trial to stop."""
         self._before: ProcessState | None = None
         """What the process was like before its first trial."""
+        self._signalled = False
+        """Whether a SIGTERM has."""
         self._begin(assignment_of(config))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -70,14 +78,15 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train one epoch and say how it went; the first step only says that the trial stands."""
+        self._end_if_it_must()
         with take_signals(self._take_sigterm, (signal.SIGTERM,)):
             try:
                 return pack(self._step())
-            except (TrialFailedError, BadInputError) as error:  # another try would fail alike
-                return pack(TrialFailed(str(error)))
             except StorageFullError as error:
                 time.sleep(WAIT_S)
                 return pack(TrialWaits(str(error)))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the border of a process
+                return pack(self._judge(error))
             finally:
                 self._log.keep()
 
@@ -88,6 +97,8 @@ class TrialActor(tune.Trainable):
             self._run = None
         if self._hand_over_request is not None:
             self._hand_over_request.close()
+        if self._watch is not None:
+            self._watch.close()
         self._log.close()
 
     def _begin(self, assignment: Assignment) -> None:
@@ -99,7 +110,15 @@ class TrialActor(tune.Trainable):
             assignment.storage, assignment.sweep, node=self._node
         )
         self._assignment = assignment
+        mark = stuck_file(assignment.sweep, assignment.trial, assignment.attempt)
+        self._watch = StuckWatch(
+            limit_s=assignment.spec.budget.stuck_after,
+            median_s=assignment.median_epoch_s,
+            leave_mark=partial(assignment.storage.touch, mark),
+        )
         self._handed_over = False
+        self._broken = ""
+        """Why the process is to end with the next step; empty while it may go on."""
         self._waits_for_storage = False
         """Whether the trial does not stand yet, because storage did not answer."""
         self._first: Message | None = self._start_elsewhere(left) if left else self._start()
@@ -125,13 +144,35 @@ class TrialActor(tune.Trainable):
             return TrialStarted(self._run.started, _own_handle(), self._node)
         except StorageError as error:
             return TrialWaits(str(error))
-        except (TrialFailedError, BadInputError) as error:
-            return TrialFailed(str(error))
         except StoreChangedError as error:
             return TrialRefused(str(error))
         except HandOver:
             self._handed_over = True
-            return HandedOver(None)
+            return HandedOver(None, is_asked=not self._signalled)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the border of a process
+            return self._judge(error)
+
+    def _judge(self, error: BaseException) -> Message:
+        """Write an error into the trial's log, and return what follows from it."""
+        if isinstance(error, SystemExit) and self._signalled:
+            raise error  # Ray ends the process at its second SIGTERM
+        traceback.print_exception(error)
+        fault = read_error(error)
+        if fault.kind == FaultKind.MEMORY:
+            fault = say_memory(fault, self._assignment)
+        if fault.kind in (FaultKind.TOLD, FaultKind.CODE):  # another try would fail alike
+            return TrialFailed(fault)
+        self._broken = fault.line
+        return WorkerBroken(fault)
+
+    def _end_if_it_must(self) -> None:
+        """Let Tune replace this process, once the driver has heard what there is to say."""
+        if self._first is not None or self._waits_for_storage:
+            return
+        if self._broken:
+            raise RuntimeError(self._broken)
+        if self._handed_over:
+            raise RuntimeError("the worker was told to stop (SIGTERM)")
 
     def _step(self) -> Message:
         if self._first is None and self._waits_for_storage:
@@ -141,15 +182,19 @@ class TrialActor(tune.Trainable):
             self._waits_for_storage = isinstance(self._first, TrialWaits)
             first, self._first = self._first, None
             return first
-        if self._handed_over or self._run is None:
-            raise RuntimeError("the worker was told to stop, or has to be replaced")
+        assert self._run is not None  # the trial stands, or the process has ended
+        assert self._watch is not None
         try:
-            return Trained(self._run.next_epoch())
+            with self._watch.epoch():
+                return Trained(self._run.next_epoch())
         except HandOver:
             self._handed_over = True
-            return HandedOver(self._run.hand_over())
+            saved = self._run.hand_over()
+            return HandedOver(saved, self._run.reached, is_asked=not self._signalled)
 
     def _told_to_stop(self) -> bool:
+        if self._watch is not None:
+            self._watch.beat()
         request = self._hand_over_request
         self._terminated = self._terminated or (request is not None and request.is_there)
         return self._terminated
@@ -157,6 +202,7 @@ class TrialActor(tune.Trainable):
     def _take_sigterm(self, number: signal.Signals) -> bool:
         """Ask the trial to stop at the first SIGTERM; let Ray end the process at the second."""
         was_terminated, self._terminated = self._terminated, True
+        self._signalled = True
         return not was_terminated
 
 

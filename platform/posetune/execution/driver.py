@@ -66,18 +66,18 @@ def run_sweep(
     try:
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
-            if run.may_start and not run.spent:
+            if run.may_start and not (run.spent or run.broken):
                 # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
                 with _ray(address, run.spec.resources), stopping.on_signals():
                     # Tune's loop is turned again if ended trials left budget for further ones.
-                    while run.may_start and not (stopping.reason or run.spent):
+                    while run.may_start and not (stopping.reason or run.spent or run.broken):
                         if run.held:
                             _wait_for_release(run, stopping)
                             continue
                         _tune(
                             DriverContext(run, trainable, data=data, home=home, stopping=stopping)
                         )
-        reason = stopping.reason or run.spent or run.short or run.finished
+        reason = stopping.reason or run.broken or run.spent or run.short or run.finished
     except BaseException as error:
         lost = _loss_of_study(error)
         if lost:

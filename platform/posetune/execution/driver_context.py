@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.reason = ""
-        self.asked_by_user = self.refused = False
+        self.asked_by_user = self.refused = self.failed = False
         self.also: Callable[[], None] = lambda: None
         """A function that is called when a signal asks to stop."""
 
@@ -45,6 +46,11 @@ class StopRequest:
         if asked and not self.reason:
             self.reason = f"stopped by {asked}"
             self.asked_by_user = True
+
+    def fail(self, reason: str) -> None:
+        """Stop the sweep because this machine cannot go on with it; open trials stay open."""
+        self.reason = self.reason or reason
+        self.failed = True
 
     def on_signals(self) -> AbstractContextManager[None]:
         """Let SIGINT and SIGTERM ask for a clean stop; a second SIGINT interrupts at once."""
@@ -89,8 +95,6 @@ class DriverContext:
         self.unplaced: set[int] = set()
         """Numbers of the trials that were given to Tune and have not begun to train."""
         self._looked = -math.inf
-        self.deaths: dict[int, str] = {}
-        """Why the newest worker of each trial died: the trial's reason if it is given up."""
 
     @property
     def store(self) -> str:
@@ -100,7 +104,8 @@ class DriverContext:
     def stop_reason(self) -> str:
         """Return why the sweep should stop now; empty while it should not."""
         self.stopping.heed(self.run.lease.stop_asked)
-        return self.stopping.reason or self.run.spent or self.run.held
+        run = self.run
+        return self.stopping.reason or run.broken or run.spent or run.held
 
     def take_up_requests(self) -> None:
         """Do what people want of the sweep, now and then.
@@ -124,6 +129,7 @@ class DriverContext:
                 drop_orphans(
                     self.home.storage, self.run.name, attempt.checkpoints, trial=attempt.trial
                 )
+        lasted = [trial.last_s for trial in self.run.trials if trial.epoch]
         return Assignment(
             sweep=self.run.name,
             trial=attempt.trial,
@@ -135,6 +141,7 @@ class DriverContext:
             storage=self.home.storage,
             store_digest=self._data.digest,
             checkpoints=attempt.checkpoints,
+            median_epoch_s=statistics.median(lasted) if lasted else 0.0,
             stage_keys=self.run.stage_keys,
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from posetune.study.faults import Fault
 from posetune.study.records import CheckpointRecord
 from posetune.trial.run import Assignment, EpochResult, Started
 
@@ -22,6 +23,7 @@ __all__ = [
     "TrialRefused",
     "TrialStarted",
     "TrialWaits",
+    "WorkerBroken",
     "assigned_config",
     "assignment_of",
     "number_of",
@@ -68,13 +70,27 @@ class HandedOver:
     """The checkpoint of the epoch under way; None where nothing could be saved."""
     why: str = "told to stop where nothing could be saved"
     """Why there is none, for the record of an attempt that is excused."""
+    reached: int = 0
+    """How far the epoch was, in the trainable's own count of its steps."""
+    is_asked: bool = True
+    """Whether the driver asked for it; otherwise the process was told by a signal."""
 
 
 @dataclass(frozen=True)
 class TrialFailed:
     """Says that the trial cannot go on, and must not be tried again."""
 
-    reason: str
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class WorkerBroken:
+    """The attempt has failed, and another process may try again: this one ends with its next step.
+
+    The driver hears what went wrong before the process is gone.
+    """
+
+    fault: Fault
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,9 @@ class TrialRefused:
     reason: str
 
 
-Message: TypeAlias = TrialStarted | Trained | TrialWaits | HandedOver | TrialFailed | TrialRefused
+Message: TypeAlias = (
+    TrialStarted | Trained | TrialWaits | HandedOver | TrialFailed | WorkerBroken | TrialRefused
+)
 
 
 def pack(message: Message) -> dict[str, Any]:

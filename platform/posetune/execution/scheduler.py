@@ -23,6 +23,7 @@ from posetune.execution.messages import (
     TrialRefused,
     TrialStarted,
     TrialWaits,
+    WorkerBroken,
     assigned_config,
     assignment_of,
     number_of,
@@ -31,26 +32,30 @@ from posetune.execution.messages import (
 from posetune.execution.nodes.placement import ClusterWatch
 from posetune.execution.tune_adapter import (
     StatelessScheduler,
-    allow_failures,
     ask_for_resources,
+    end_queued_trial,
     forget_answers,
     forget_statistics,
-    forgive_next_failure,
     gpus_of,
     read_error,
 )
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
-from posetune.study.records import CheckpointRecord
+from posetune.study.faults import Fault, FaultKind
 from posetune.study.search.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
+from posetune.trial.checkpoints import stuck_file
 from posetune.trial.run import EpochResult, Started
 
-__all__ = ["MAX_ATTEMPTS", "StudyScheduler"]
+__all__ = ["StudyScheduler"]
+DIED = "died"
+"""What stands for the type of an error where a worker died and could say nothing."""
 
+STUCK = "an epoch without any progress for too long; the trial's log shows where it was"
+"""What is said of a worker that was killed because its epoch was stuck."""
 
-MAX_ATTEMPTS = 4
-"""Number of deaths of its worker after which a trial has FAILED."""
+UNSAVED = "told to stop where nothing could be saved"
+"""What is said of an attempt that was told to stop and leaves no checkpoint."""
 
 
 class StudyScheduler(StatelessScheduler):
@@ -69,31 +74,47 @@ class StudyScheduler(StatelessScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: Tune calls this for a new trial, and after its worker has died."""
         number = number_of(trial.config)
+        if self._run.trials[number].state is not None:
+            end_queued_trial(tune_controller, trial)
+            return
         attempt = self._run.begin_attempt(number)
         self._context.unplaced.add(number)
         self._ask_for_room(trial)
-        # The study counts crashes over all lives of the driver; Tune is told how many are left.
-        allow_failures(trial, max(0, MAX_ATTEMPTS - 1 - attempt.crashes))
         trial.set_config(assigned_config(number, self._context.assign(attempt)))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Remember why the worker died, in case Tune gives the trial up."""
-        record = self._run.trials[number_of(trial.config)]
-        self._preemption.at_work.pop(record.number, None)
-        self._context.unplaced.discard(record.number)
-        node = self._nodes.pop(record.number, None)
+        """Commit that the worker died, unless it has said before what went wrong."""
+        number = number_of(trial.config)
+        record = self._run.trials[number]
+        self._preemption.at_work.pop(number, None)
+        self._context.unplaced.discard(number)
+        node = self._nodes.pop(number, None)
+        if not record.is_attempt_over and self._watch.is_ray_dead():
+            self._run.excuse(number, record.attempt, "Ray on this machine has died")
+        elif not record.is_attempt_over:
+            if node is not None:
+                self._watch.lost(number, record.attempt, node)
+            self._attempt_failed(
+                number, record.attempt, self._fault_of_death(trial, record.attempt)
+            )
         self._ask_for_room(trial)
-        if record.has_handed_over:
-            return
-        if node is not None:
-            self._watch.lost(record.number, record.attempt, node)
-        text = read_error(trial)
-        if "out of memory" in text:
-            self._watch.ran_out_of_memory(record.number)
-            self._ask_for_room(trial)
-        last_line = text.strip().splitlines()[-1]
-        said = f"its worker died {record.crashes + 1} times, at last of: {last_line}"
-        self._context.deaths[record.number] = said
+
+    def _fault_of_death(self, trial: Trial, attempt: int) -> Fault:
+        """Return why a worker is gone that could say nothing itself."""
+        storage, number = self._context.home.storage, number_of(trial.config)
+        mark = stuck_file(self._run.name, number, attempt)
+        with contextlib.suppress(StorageError):
+            if storage.exists(mark):
+                storage.remove(mark)
+                return Fault(FaultKind.STUCK, "stuck", "", STUCK)
+        last_line = read_error(trial).strip().splitlines()[-1]
+        return Fault(FaultKind.CRASH, DIED, "", last_line)
+
+    def _attempt_failed(self, number: int, attempt: int, fault: Fault) -> None:
+        """Commit an attempt's fault, and what the study makes of it."""
+        with contextlib.suppress(StaleAttemptError):
+            if not self._run.attempt_failed(number, attempt, fault):
+                self._context.release(number)
 
     def _ask_for_room(self, trial: Trial) -> None:
         """Say what a trial's next attempt takes, which may have grown."""
@@ -106,9 +127,8 @@ class StudyScheduler(StatelessScheduler):
         self._context.unplaced.discard(number)
         goes_on = False
         match unpack(result):
-            case TrialFailed(reason):
-                self._run.fail(number, reason)
-                self._context.release(number)
+            case TrialFailed(fault):
+                self._attempt_failed(number, attempt, fault)
             case TrialRefused(reason):
                 self._context.stopping.refuse(reason)
             case TrialWaits(reason):
@@ -127,7 +147,7 @@ class StudyScheduler(StatelessScheduler):
         trial: Trial,
         number: int,
         attempt: int,
-        message: TrialStarted | Trained | HandedOver,
+        message: TrialStarted | Trained | HandedOver | WorkerBroken,
     ) -> bool:
         """Commit what an attempt has done, and return whether it goes on."""
         match message:
@@ -137,10 +157,14 @@ class StudyScheduler(StatelessScheduler):
                 self._preemption.at_work[number] = partial(ray.kill, handle)
                 self._nodes[number] = node
                 return True
-            case HandedOver(checkpoint=checkpoint, why=why):
-                self._take_over(number, attempt, checkpoint, why)
-                forgive_next_failure(trial)
+            case HandedOver():
+                self._take_over(number, attempt, message)
                 return not self._preemption.asked
+            case WorkerBroken(fault):
+                if number in self._nodes:  # where the node turns out to leave, it does not count
+                    self._watch.lost(number, attempt, self._nodes[number])
+                self._attempt_failed(number, attempt, fault)
+                return True  # its next step ends the process, which must not be used again
             case Trained(result):
                 return self._report(number, attempt, result)
 
@@ -184,12 +208,20 @@ class StudyScheduler(StatelessScheduler):
         self._context.release(number)
         return goes_on
 
-    def _take_over(
-        self, number: int, attempt: int, checkpoint: CheckpointRecord | None, why: str
-    ) -> None:
+    def _take_over(self, number: int, attempt: int, message: HandedOver) -> None:
         """Commit the checkpoint of a worker that was told to stop, or why there is none."""
-        if checkpoint is not None:
-            self._run.hand_over(number, attempt, checkpoint=checkpoint)
+        if message.checkpoint is not None:
+            self._run.hand_over(
+                number,
+                attempt,
+                checkpoint=message.checkpoint,
+                reached=message.reached,
+                is_asked=message.is_asked,
+            )
             self._context.release(number)
+        elif message.is_asked:
+            self._run.excuse(number, attempt, message.why)
         else:
-            self._run.excuse(number, attempt, why)
+            self._attempt_failed(
+                number, attempt, Fault(FaultKind.TERMINATED, "SIGTERM", "", UNSAVED)
+            )

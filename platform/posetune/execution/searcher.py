@@ -44,8 +44,5 @@ class StudySearcher(StatelessSearcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Note the end of a trial; a trial that Tune gave up has FAILED."""
-        number = self._numbers.pop(trial_id)
-        if error and self._run.trials[number].state is None:
-            self._run.fail(number, self._context.deaths.get(number, "its worker died"))
-            self._context.release(number)
+        """Note that Tune is done with a trial; whether the trial has ended, the study decides."""
+        self._numbers.pop(trial_id)

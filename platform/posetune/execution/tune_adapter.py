@@ -14,6 +14,7 @@ Tune's questions; they call the rest.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,8 +23,10 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET
 from ray.tune import PlacementGroupFactory, Stopper
 from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -33,18 +36,21 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from posetune.execution.nodes.cluster_room import HeldResources
 from posetune.spec.sweep import Resources
 
+tune_loop: Any = importlib.import_module("ray.tune.tune")  # the name `tune.tune` is a function's
+
 __all__ = [
     "ENVIRONMENT",
     "RAY_VERSION",
     "StatelessScheduler",
     "StatelessSearcher",
+    "StudyController",
     "SweepStopper",
     "TrialRequest",
-    "allow_failures",
     "ask_for_resources",
+    "dead_ray_processes",
+    "end_queued_trial",
     "forget_answers",
     "forget_statistics",
-    "forgive_next_failure",
     "free_by_node",
     "gpus_of",
     "keep_keys_off_command_lines",
@@ -108,6 +114,7 @@ def run_trials(
         reuse_workers: whether a worker runs one trial after the other; each has its own otherwise.
     """
     keep_keys_off_command_lines()
+    tune_loop.TuneController = StudyController
     path, filesystem = folder
     tune.Tuner(
         tune.with_resources(actor, request),
@@ -126,7 +133,7 @@ def run_trials(
             storage_path=path,
             storage_filesystem=filesystem,
             stop=stopper,
-            # The study counts crashes over all lives of the driver, see `allow_failures`.
+            # Tune never gives a trial up: the study does, see `StudyController`.
             failure_config=tune.FailureConfig(max_failures=-1),
             # Tune makes it True for a class, and would ask the worker for a checkpoint at the end.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -227,17 +234,40 @@ class StatelessSearcher(Searcher):
 # -- a trial of Tune's -----------------------------------------------------------------------------
 
 
-def allow_failures(trial: Trial, more: int) -> None:
-    """Let Tune start a trial anew after so many more deaths of its worker, and then give it up.
+class StudyController(TuneController):
+    """Tune's loop, which never gives a trial up: that is the study's to decide.
 
-    Tune counts within one life of the driver; the study counts over all of them.
+    Tune hears twice of one death, first from the actor and then from the call that it was at. Of a
+    trial that runs, the first lets go of the actor and the second queues the trial again. Of one
+    that waits for a reused worker, the first queues it, and the second would end it: Tune asks
+    nobody about a trial that is queued.
     """
-    trial.max_failures = trial.num_failures + more
+
+    def _schedule_trial_task(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
+        """Call a worker; hear of its death once."""
+        worker, on_error = self._trial_to_actor[trial], kwargs.get("on_error")
+
+        def hear_once(trial: Trial, exception: Exception) -> None:
+            now = self._trial_to_actor.get(trial)
+            is_news = now is worker or (now is None and trial.status == Trial.RUNNING)
+            if on_error is not None and is_news:
+                on_error(trial, exception)
+
+        return super()._schedule_trial_task(trial, *args, **{**kwargs, "on_error": hear_once})
+
+    def _process_trial_failure(self, trial: Trial, exception: Any) -> None:
+        """Queue a trial again whose worker died or failed, also while a reused one was reset."""
+        was_reset = trial in self._resetting_trials
+        self._resetting_trials.discard(trial)
+        if was_reset and trial.status == Trial.PENDING:
+            self._set_trial_status(trial, Trial.RUNNING)
+            self._unstage_trial_with_resources(trial)
+        super()._process_trial_failure(trial, exception)
 
 
-def forgive_next_failure(trial: Trial) -> None:
-    """Let a trial's worker end once without counting: it was told to."""
-    trial.max_failures += 1
+def end_queued_trial(tune_controller: Any, trial: Trial) -> None:
+    """Let Tune forget a trial that it has just queued again: the study has ended it."""
+    tune_controller.stop_trial(trial)
 
 
 def ask_for_resources(trial: Trial, request: PlacementGroupFactory) -> None:
@@ -326,6 +356,16 @@ def read_trial_groups() -> tuple[list[HeldResources], set[str]]:
 def nodes_being_drained() -> set[str]:
     """Return the ids of the nodes that are being drained; Ray Train reads them from there, too."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def dead_ray_processes() -> list[str]:
+    """Return which processes have died that a Ray started by this process cannot do without.
+
+    On a cluster that was joined there are none: its nodes are not ours to watch.
+    """
+    node = ray._private.worker._global_node
+    dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()
+    return sorted(dead & {PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET})
 
 
 def free_by_node() -> dict[str, dict[str, float]]:

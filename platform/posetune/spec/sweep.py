@@ -286,6 +286,21 @@ class Budget(Frozen):
         strict=True,
         description="Limit of hours for which a driver is at work on the sweep. Default: no limit.",
     )
+    stop_after_failures: int | None = Field(
+        3,
+        ge=1,
+        strict=True,
+        description="The sweep ends when its first so many trials to fail have the same error at "
+        "the same place and no trial has come past that epoch; null: it never ends so.",
+    )
+    stuck_after: float | None = Field(
+        None,
+        gt=0,
+        strict=True,
+        description="Seconds without a report and without a call of the trainable's `progress`, "
+        "after which the worker of an epoch is killed. Default: 20 times the median epoch, at "
+        "least 10 minutes, once the length of an epoch is known.",
+    )
 
 
 class Keep(Frozen):

@@ -7,6 +7,7 @@ both decide alike.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from posetune.study.budget_rule import BudgetRule
 from posetune.study.events import (
     AttemptBegun,
     AttemptExcused,
+    AttemptFailed,
     AttemptPlaced,
     EpochRepeated,
     HandedOver,
@@ -24,6 +26,7 @@ from posetune.study.events import (
     TrialAsked,
     TrialEnded,
 )
+from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, Verdict
@@ -34,7 +37,13 @@ from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed
 
-__all__ = ["Decider"]
+__all__ = ["MAX_CRASHES", "Decider"]
+
+MAX_CRASHES = 4
+"""Number of crashes with which a trial has FAILED."""
+
+FREE_STALLS = 2
+"""How often in a row a trial may be told to stop and have come no further, before that counts."""
 
 _UNFINISHED = (TrialState.PRUNED, TrialState.FAILED)
 """How a trial ends whose checkpoints are kept only while it is among the best."""
@@ -65,6 +74,8 @@ class Decider:
         Args:
             handed_out: those that are taken up already, though no attempt at them has begun.
         """
+        if self._state.broken:
+            return None
         for number in self._state.waiting:
             trial = self._state.trials[number]
             if number not in handed_out and self.budget.may_train(trial):
@@ -76,7 +87,7 @@ class Decider:
         state = self._state
         is_waiting = any(number not in handed_out for number in state.waiting)
         is_room = len(state.trials) < state.most_trials
-        return is_room and not is_waiting and self.budget.may_train(None)
+        return is_room and not (is_waiting or state.broken) and self.budget.may_train(None)
 
     def ask(self, params: Mapping[str, Scalar], *, by: str = "") -> TrialAsked:
         """Return the event of a new trial with the parameters that were drawn for it.
@@ -96,7 +107,8 @@ class Decider:
         """Return the event of the next attempt of a trial.
 
         A second attempt under one driver means that the first one's worker died, unless it handed
-        its work over, was set aside or was excused.
+        its work over, was set aside or was excused. Where it is known how the first one failed,
+        that has been counted.
         """
         trial = self._state.trials[number]
         has_ended_well = trial.has_handed_over or trial.is_set_aside or trial.is_paused
@@ -107,7 +119,7 @@ class Decider:
             attempt=trial.attempt + 1,
             from_epoch=trial.epoch,
             follows_death=died,
-            is_crash=died and not trial.is_excused,
+            is_crash=died and not (trial.is_excused or trial.has_failed_attempt),
         )
 
     def place(self, number: int, facts: Mapping[str, Any]) -> AttemptPlaced:
@@ -168,11 +180,38 @@ class Decider:
             return Verdict(Decision.CONTINUE, is_audited=True)
         return verdict
 
-    def hand_over(self, number: int, checkpoint: CheckpointRecord) -> HandedOver:
-        """Return the event that a trial's newest attempt saved within an epoch and stops."""
+    def hand_over(
+        self, number: int, checkpoint: CheckpointRecord, *, reached: int = 0, is_asked: bool = True
+    ) -> HandedOver:
+        """Return the event that a trial's newest attempt saved within an epoch and stops.
+
+        Args:
+            number: the trial.
+            checkpoint: what it saved.
+            reached: how far the epoch was, in the trainable's own count of its steps.
+            is_asked: whether the driver asked for it; otherwise the worker was told by a signal,
+                and one that comes again and again must not keep a trial for ever.
+        """
         trial = self._state.trials[number]
-        released = self._released(trial, checkpoint, trial.best)
-        return HandedOver(self._clock(), number, trial.attempt, checkpoint, released)
+        is_stalled = not is_asked and (checkpoint.epoch, reached) <= trial.reached
+        return HandedOver(
+            at=self._clock(),
+            trial=number,
+            attempt=trial.attempt,
+            checkpoint=checkpoint,
+            released=self._released(trial, checkpoint, trial.best),
+            reached=reached,
+            is_stalled=is_stalled,
+            is_crash=is_stalled and trial.stalls >= FREE_STALLS,
+        )
+
+    def fault(self, number: int, fault: Fault) -> AttemptFailed:
+        """Return the event that a trial's newest attempt ended with an error or its worker."""
+        trial = self._state.trials[number]
+        is_crash = fault.kind in (FaultKind.CRASH, FaultKind.STUCK)
+        if fault.kind == FaultKind.TERMINATED:
+            is_crash = trial.stalls >= FREE_STALLS
+        return AttemptFailed(self._clock(), number, trial.attempt, fault, is_crash)
 
     def set_aside(self, number: int) -> SetAside | None:
         """Return the event that the budget ends a trial's attempt; None where it may train on.
@@ -224,6 +263,43 @@ class Decider:
     def fail(self, number: int, reason: str) -> TrialEnded:
         """Return the end of a trial that failed for good."""
         return self._end(self._state.trials[number], TrialState.FAILED, reason)
+
+    def give_up(self, number: int) -> TrialEnded | None:
+        """Return the end that the fault of a trial's newest attempt means; None for another try."""
+        trial = self._state.trials[number]
+        fault = trial.fault
+        ended_badly = trial.has_failed_attempt or trial.has_handed_over
+        if fault is None or trial.state is not None or not ended_badly:
+            return None
+        if fault.kind in (FaultKind.TOLD, FaultKind.CODE):
+            reason = str(fault) if fault.kind == FaultKind.CODE else fault.line
+        elif fault.kind == FaultKind.MEMORY and trial.full_gpus > 1:
+            reason = fault.line
+        elif trial.crashes >= MAX_CRASHES:
+            reason = f"its worker died {trial.crashes} times, at last of: {fault.line}"
+        else:
+            return None
+        end = self._end(trial, TrialState.FAILED, reason)
+        return dataclasses.replace(end, stops_sweep=self._breaks(trial, fault))
+
+    def _breaks(self, trial: TrialRecord, fault: Fault) -> str:
+        """Return why the sweep ends with the failure of a trial; empty where it goes on.
+
+        It ends when the first trials to fail have failed alike and none has come past that epoch:
+        then every further one would fail as well.
+        """
+        state, limit = self._state, self._state.spec.budget.stop_after_failures
+        failed = [*(state.trials[number] for number in state.failures), trial]
+        if state.broken or len(failed) != limit:
+            return ""
+        epoch = 1 + max(one.epoch for one in failed)
+        alike = all(one.fault is not None and one.fault.is_like(fault) for one in failed)
+        if not alike or any(one.epoch >= epoch for one in state.trials):
+            return ""
+        return (
+            f"the first {limit} trials to fail have failed alike before the end of epoch {epoch}, "
+            f"and none has come further: {fault}"
+        )
 
     def missing_ends(self) -> list[int]:
         """Return the open trials whose end was decided, and not recorded."""

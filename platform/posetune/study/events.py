@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from posetune.spec.parameters import Scalar
 from posetune.study.act_events import ActEvent
+from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.states import TrialState
@@ -31,6 +32,7 @@ __all__ = [
     "SEMANTICS",
     "AttemptBegun",
     "AttemptExcused",
+    "AttemptFailed",
     "AttemptPlaced",
     "BaselinesMeasured",
     "DriverClosed",
@@ -240,6 +242,12 @@ class HandedOver:
     attempt: int
     checkpoint: CheckpointRecord
     released: tuple[str, ...] = ()
+    reached: int = 0
+    """How far the epoch was, in the trainable's own count of its steps."""
+    is_stalled: bool = False
+    """Whether it came no further than an attempt before that was told to stop as well."""
+    is_crash: bool = False
+    """Whether that counts against the trial: from the third time on that it comes no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +257,19 @@ class SetAside:
     at: float
     trial: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt ended with an error, or with its worker."""
+
+    at: float
+    trial: int
+    attempt: int
+    fault: Fault
+    """What went wrong."""
+    is_crash: bool = False
+    """Whether that counts against the trial, which fails with the fourth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +306,8 @@ class TrialEnded:
     released: tuple[str, ...] = ()
     at_rest: bool = False
     """Whether no driver was at work, so that the time until then was not spent on it."""
+    stops_sweep: str = ""
+    """Why the sweep ends with it: too many trials failed alike. Empty where it goes on."""
 
 
 Event: TypeAlias = (
@@ -302,6 +325,7 @@ Event: TypeAlias = (
     | EpochRepeated
     | HandedOver
     | SetAside
+    | AttemptFailed
     | AttemptExcused
     | MemoryPeaked
     | TrialEnded
@@ -333,6 +357,8 @@ def encode(event: Event) -> dict[str, Any]:
     }
     if "checkpoint" in data:
         data["checkpoint"] = dataclasses.asdict(data["checkpoint"])
+    if "fault" in data:
+        data["fault"] = dataclasses.asdict(data["fault"])
     for name in ("released", "displaced"):
         if name in data:
             data[name] = list(data[name])
@@ -359,6 +385,9 @@ def decode(
         data["epoch"] = epoch
     if "checkpoint" in data:
         data["checkpoint"] = CheckpointRecord(**data["checkpoint"])
+    if "fault" in data:
+        fault = data["fault"]
+        data["fault"] = Fault(**{**fault, "kind": FaultKind(fault["kind"])})
     if "released" in data:
         data["released"] = tuple(data["released"])
     if "displaced" in data:

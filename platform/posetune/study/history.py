@@ -115,6 +115,16 @@ def _handed_over(event: events.HandedOver) -> str:
     return f"handed over within epoch {saved.epoch + 1}, after {saved.partial_s or 0.0:.1f} s of it"
 
 
+def _failed(event: events.AttemptFailed) -> str:
+    counted = "" if event.is_crash else "; it does not count as a crash"
+    return f"attempt {event.attempt} failed: {event.fault}{counted}"
+
+
+def _ended(event: events.TrialEnded) -> str:
+    then = f"; the sweep ends: {event.stops_sweep}" if event.stops_sweep else ""
+    return f"{event.state}: {event.reason}{then}"
+
+
 def _excused(event: events.AttemptExcused) -> str:
     return f"attempt {event.attempt} of trial {event.trial} does not count: {event.why}"
 
@@ -134,9 +144,10 @@ _WORDS: dict[type[events.Event], Callable[[Any], str]] = {
     events.EpochRepeated: lambda e: f"epoch {e.epoch} was trained again; its first report stands",
     events.HandedOver: _handed_over,
     events.SetAside: lambda e: f"trial {e.trial} is set aside: the budget has no room for it now",
+    events.AttemptFailed: _failed,
     events.AttemptExcused: _excused,
     events.MemoryPeaked: _peak,
-    events.TrialEnded: lambda e: f"{e.state}: {e.reason}",
+    events.TrialEnded: _ended,
     act_events.NoteAdded: lambda e: f"{e.by} noted: {e.text}",
     act_events.TagSet: _tagged,
     act_events.StopAsked: lambda e: f"{e.by} stops it after epoch {e.after}",

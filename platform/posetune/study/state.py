@@ -17,6 +17,7 @@ from posetune.spec.sweep import Budget, SweepSpec
 from posetune.study import act_events, events
 from posetune.study.acts.folding import ACT_MEANINGS
 from posetune.study.budget import BudgetLedger
+from posetune.study.faults import NO_PROGRESS, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
 from posetune.study.search.rungs import Decision, Rungs, compared_epochs
 from posetune.study.search.space import Space, most_trials
@@ -79,6 +80,11 @@ class SweepState:
         """The most memory of a GPU that any trial took, where trials share GPUs."""
         self.waits_for_room = ""
         """What a trial without a place on the cluster waits for; empty while none does."""
+        self.broken = ""
+        """Why the sweep ended itself: its trials failed alike. Empty while it has not, and from the
+        next driver on after one that has said so."""
+        self.failures: list[int] = []
+        """The trials that failed since then, in the order of their ends."""
         self.stopped = ""
         """Why the newest driver stopped of itself; empty while it has not."""
         self.opened_at = 0.0
@@ -175,6 +181,9 @@ class SweepState:
         budget = Budget.model_validate(event.budget)
         self.spec = self.spec.model_copy(update={"budget": budget})
         self._set_machine(event.machine)
+        if self.stopped:  # the driver before has told why
+            self.failures = [] if self.broken else self.failures
+            self.broken = ""
         self.stopped = self.waits_for_room = ""
         self.let_attempts_go()
 
@@ -227,8 +236,7 @@ class SweepState:
         trial = self.trials[event.trial]
         trial.attempt = event.attempt
         if event.is_crash:
-            trial.crashes += 1
-            trial.blamed = event.attempt - 1
+            trial.count_crash(event.attempt - 1)
         self.ledger.held_s += trial.holding.begin(event.at, follows_death=event.follows_death)
         self.ledger.attempts += 1
         self.ledger.running.add(event.trial)
@@ -263,6 +271,7 @@ class SweepState:
         self.ledger.count_epoch(trial.last_s, event.seconds)
         trial.seconds += event.seconds
         trial.last_s = event.seconds
+        trial.stalls = 0
         self._saved(trial, event.at, event.checkpoint, event.released)
         for number in event.displaced:
             self.trials[number].checkpoints = []
@@ -289,6 +298,11 @@ class SweepState:
     def _handed_over(self, event: events.HandedOver) -> None:
         trial = self.trials[event.trial]
         trial.handed_over = event.attempt
+        trial.reached = max(trial.reached, (event.checkpoint.epoch, event.reached))
+        trial.stalls = trial.stalls + 1 if event.is_stalled else 0
+        if event.is_crash:
+            trial.fault = NO_PROGRESS
+            trial.count_crash(event.attempt)
         self._saved(trial, event.at, event.checkpoint, event.released)
 
     def _saved(
@@ -308,6 +322,15 @@ class SweepState:
         self.trials[event.trial].set_aside = event.attempt
         self.ledger.running.discard(event.trial)
         self.waiting.append(event.trial)
+
+    def _attempt_failed(self, event: events.AttemptFailed) -> None:
+        trial = self.trials[event.trial]
+        trial.failed, trial.fault = event.attempt, event.fault
+        trial.full_gpus += event.fault.kind == FaultKind.MEMORY
+        trial.stalls += event.fault.kind == FaultKind.TERMINATED
+        if event.is_crash:
+            trial.count_crash(event.attempt)
+        self.ledger.held_s += trial.holding.end(event.at)
 
     def _attempt_excused(self, event: events.AttemptExcused) -> None:
         trial = self.trials[event.trial]
@@ -332,6 +355,9 @@ class SweepState:
         self.ledger.count_end(trial, self.spec.objective, self.compared)
         if event.trial in self.waiting:
             self.waiting.remove(event.trial)
+        if event.state == TrialState.FAILED:
+            self.failures.append(event.trial)
+        self.broken = event.stops_sweep or self.broken
         _release(trial, event.released)
 
 
@@ -355,6 +381,7 @@ _MEANINGS: dict[type[events.Event], Callable[[SweepState, Any], None]] = {
     events.EpochRepeated: SweepState._epoch_repeated,
     events.HandedOver: SweepState._handed_over,
     events.SetAside: SweepState._set_aside,
+    events.AttemptFailed: SweepState._attempt_failed,
     events.AttemptExcused: SweepState._attempt_excused,
     events.MemoryPeaked: SweepState._memory_peaked,
     events.TrialEnded: SweepState._trial_ended,

@@ -38,6 +38,7 @@ from posetune.study.events import (
     StageUsed,
     TrialEnded,
 )
+from posetune.study.faults import Fault
 from posetune.study.old.upgrade import upgrade_before_driving
 from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.repeats import rank_trials
@@ -108,6 +109,8 @@ class SweepRun:
         self._decider = Decider(self.state, clock)
         self._memory: Sampler = self._remember()
         self._end_decided()
+        for trial in self.trials:
+            self._give_up(trial.number)
         self.take_up_requests()
 
     # -- what the searcher asks ------------------------------------------------------------
@@ -233,14 +236,51 @@ class SweepRun:
         self._current(number, attempt)
         self._commit(self._decider.place(number, facts))
 
-    def hand_over(self, number: int, attempt: int, *, checkpoint: CheckpointRecord) -> None:
+    def hand_over(
+        self,
+        number: int,
+        attempt: int,
+        *,
+        checkpoint: CheckpointRecord,
+        reached: int = 0,
+        is_asked: bool = True,
+    ) -> bool:
         """Commit the checkpoint of an attempt that was told to stop within an epoch.
+
+        Args:
+            number: the trial.
+            attempt: the attempt.
+            checkpoint: what it saved.
+            reached: how far the epoch was, in the trainable's own count of its steps.
+            is_asked: whether the driver asked for it; a signal did otherwise.
+
+        Returns:
+            Whether the trial is tried again; one that comes no further, however often, has failed.
 
         Raises:
             StaleAttemptError: the attempt has been replaced.
         """
         self._current(number, attempt)
-        self._commit(self._decider.hand_over(number, checkpoint))
+        event = self._decider.hand_over(number, checkpoint, reached=reached, is_asked=is_asked)
+        self._commit(event)
+        return not (event.is_crash and self._give_up(number))
+
+    def attempt_failed(self, number: int, attempt: int, fault: Fault) -> bool:
+        """Commit that an attempt ended with an error or its worker, and what follows.
+
+        Of one death there may be several answers: what comes after the first changes nothing.
+
+        Returns:
+            Whether the trial is tried again; otherwise it has failed.
+
+        Raises:
+            StaleAttemptError: the attempt has been replaced.
+        """
+        trial = self._current(number, attempt)
+        if trial.is_attempt_over:
+            return True
+        self._commit(self._decider.fault(number, fault))
+        return not self._give_up(number)
 
     def excuse(self, number: int, attempt: int, why: str) -> None:
         """Record that an attempt ended by no fault of its trial: it does not count as a crash."""
@@ -387,6 +427,17 @@ class SweepRun:
         return self.budget.spent
 
     @property
+    def broken(self) -> str:
+        """Why the sweep has ended itself: its trials failed alike. Empty while it has not."""
+        return self.state.broken
+
+    @property
+    def broken_trace(self) -> str:
+        """The traceback of the error for which the sweep has ended itself; empty without one."""
+        fault = self.trials[self.state.failures[-1]].fault if self.broken else None
+        return fault.trace if fault is not None else ""
+
+    @property
     def short(self) -> str:
         """Why the driver runs no trial though some are left; empty where none is left."""
         return f"{self.budget.limit} is spent, but for less than a report" if self.left else ""
@@ -453,6 +504,13 @@ class SweepRun:
         edited = {} if state.edited is None else _file_of(state.edited)
         check_unchanged({**row, **edited}, state.spec.budget.model_dump(), start)
         return state
+
+    def _give_up(self, number: int) -> bool:
+        """Commit the end of a trial that its last fault means, and return whether it has one."""
+        end = self._decider.give_up(number)
+        if end is not None:
+            self._commit(end)
+        return end is not None
 
     def _current(self, number: int, attempt: int) -> TrialRecord:
         trial = self.trials[number]

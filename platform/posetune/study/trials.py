@@ -11,6 +11,7 @@ from typing import Any
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective
+from posetune.study.faults import Fault
 from posetune.study.records import CheckpointRecord, EpochValue, Remark
 from posetune.study.search.rungs import Decision, Standing, place
 from posetune.study.states import TrialState
@@ -78,6 +79,16 @@ class TrialRecord:
     """The newest attempt whose end counts as a crash; 0 where none does."""
     excused: int = 0
     """The newest attempt that ended by no fault of the trial; 0 where none did."""
+    failed: int = 0
+    """The newest attempt that is known to have ended with an error or its worker; 0 for none."""
+    fault: Fault | None = None
+    """What went wrong in it."""
+    full_gpus: int = 0
+    """Attempts for which the GPU's memory did not suffice."""
+    stalls: int = 0
+    """How often in a row attempts were told to stop and had come no further than one before."""
+    reached: tuple[int, int] = (0, -1)
+    """The furthest point at which an attempt was told to stop: epochs finished, and steps."""
     set_aside: int = 0
     """The newest attempt that the budget ended; 0 where none was."""
     paused: int = 0
@@ -132,6 +143,11 @@ class TrialRecord:
     tags: dict[str, str] = field(default_factory=dict)
     """What people tagged it with."""
 
+    def count_crash(self, attempt: int) -> None:
+        """Count the end of an attempt against the trial."""
+        self.crashes += 1
+        self.blamed = attempt
+
     @property
     def best(self) -> EpochValue | None:
         """The epoch with the best value, the earlier of equal ones; None while there is none."""
@@ -171,6 +187,17 @@ class TrialRecord:
     def is_paused(self) -> bool:
         """Whether the trial is open and waits until it promises most."""
         return self.state is None and 0 < self.attempt == self.paused
+
+    @property
+    def has_failed_attempt(self) -> bool:
+        """Whether the newest attempt is known to have ended with an error or its worker."""
+        return 0 < self.attempt == self.failed
+
+    @property
+    def is_attempt_over(self) -> bool:
+        """Whether it is known how the newest attempt ended; nothing more is taken from it."""
+        ends = (self.failed, self.handed_over, self.set_aside, self.paused, self.excused)
+        return self.state is not None or (self.attempt > 0 and self.attempt in ends)
 
     @property
     def is_excused(self) -> bool:

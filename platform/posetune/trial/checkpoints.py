@@ -2,6 +2,7 @@
 
     checkpoints/<sweep>/stop              there while the driver asks its trials to hand over
     checkpoints/<sweep>/stop-<node>       the same for the trials on one node
+    checkpoints/<sweep>/stuck-<trial>-<attempt>   there when a worker was killed because it hung
     checkpoints/<sweep>/<trial>/<epoch>-<attempt>-<random>/
         state/     what `Trainable.save` wrote
         model/     what `Trainable.export` wrote, after the last epoch
@@ -34,6 +35,7 @@ __all__ = [
     "log_file",
     "newest_intact",
     "stop_file",
+    "stuck_file",
     "trial_folder",
     "write_checkpoint",
 ]
@@ -51,6 +53,11 @@ def trial_folder(sweep: str, trial: int) -> str:
 def stop_file(sweep: str, node: str = "") -> str:
     """Return the file that asks a sweep's trials (on one node) to hand over, in storage."""
     return f"checkpoints/{sweep}/stop" + (f"-{node}" if node else "")
+
+
+def stuck_file(sweep: str, trial: int, attempt: int) -> str:
+    """Return the file that says why a worker is gone: its epoch showed no progress, in storage."""
+    return f"checkpoints/{sweep}/stuck-{trial:05d}-{attempt}"
 
 
 def log_file(sweep: str, trial: int) -> str:

@@ -86,6 +86,8 @@ class Assignment:
     """Committed checkpoints that the attempt may continue from, newest first."""
     checkpoints_in: Storage | None = None
     """Where they lie; None if they are in `storage`, as everything else."""
+    median_epoch_s: float = 0.0
+    """The median epoch of the sweep so far, in seconds; 0 where none has ended."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Keys of the stage products that the sweep used before its present driver, by stage."""
 
@@ -174,9 +176,12 @@ class TrialRun:
 
         def between_steps(done: int, total: int, note: str = "") -> None:
             progress(done, total, note)
+            self.reached = done
             if told_to_stop():
                 raise HandOver
 
+        self.reached = 0
+        """How far the epoch or stage under way is, in the trainable's own count of its steps."""
         spec = assignment.spec
         config = configure(trainable.config_model, spec.fixed, assignment.params)
         self._device: Accelerator = getattr(trainable, "accelerator", CUDA)
@@ -222,6 +227,7 @@ class TrialRun:
 
         def between_steps(done: int, total: int, note: str = "") -> None:
             progress(done, total, note)
+            self.reached = done
             if others.between_steps(self._told_to_stop):
                 raise HandOver
 

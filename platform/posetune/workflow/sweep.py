@@ -83,6 +83,11 @@ class SweepEnd:
     """Whether a person or a signal asked the driver to stop."""
     refused: bool
     """Whether no trial could go on, because of the data or the configuration."""
+    failure: str
+    """Why the sweep ended itself though trials are left, or this machine ended it; empty where
+    neither happened."""
+    trace: str
+    """The traceback of the error for which it ended itself; empty without one."""
     is_tracked: bool
     """Whether MLflow holds everything; otherwise `posetune track` brings it up to date."""
     tracking_error: str
@@ -169,6 +174,8 @@ def run_sweep(
         view=read_sweep(database, name),
         stopped_by_user=request.asked_by_user,
         refused=request.refused,
+        failure=request.reason if request.failed else run.broken,
+        trace=run.broken_trace,
         is_tracked=is_tracked,
         tracking_error=tracker.error,
         messages_waiting=count_waiting(database, name),

@@ -252,7 +252,8 @@ def test_a_spent_budget_of_hours_says_what_to_raise(
     file = toy_sweep(trials=900, epoch_s=1.0)  # more than any machine trains in that time
     file.write_text(file.read_text().replace("{trials: 900}", "{trials: 900, wall_hours: 0.0005}"))
     result = posetune("sweep", file, "--name", "short", "--no-tracking", "--address", ray_head)
-    assert result.returncode == 0, result.stderr
+    reported = "there is no result" not in result.stderr
+    assert result.returncode == (0 if reported else 1), result.stderr
     said = " ".join(result.stderr.split())
     assert "raise the budget in the file; then the same command again continues it" in said
 

@@ -22,7 +22,7 @@ EPOCH_S = 0.1
 LIMIT_S = 2.0
 CONTINUES = "raise the budget in the file; then the same command again continues it"
 
-Continue = Callable[[str], tuple[SweepView, str]]
+Continue = Callable[..., tuple[SweepView, str]]
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def sweep(
     """Give the command with a budget in the file; return the sweep and what was said."""
     file = toy_sweep(max_epochs=3, epoch_s=EPOCH_S, concurrent=1)
 
-    def give(budget: str) -> tuple[SweepView, str]:
+    def give(budget: str, code: int = 0) -> tuple[SweepView, str]:
         file.write_text(re.sub("budget: .*", f"budget: {{{budget}}}", file.read_text()))
         result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == code, result.stderr
         found = view(tmp_path / "home")
         assert found is not None
         return found, " ".join(result.stderr.split())
@@ -87,7 +87,9 @@ def test_hours_that_are_spent_may_be_raised_and_only_the_rest_is_spent(
 
 
 def test_hours_by_the_clock_and_trials_may_be_raised(sweep: Continue) -> None:
-    spent, said = sweep("trials: 1, wall_hours: 0.0001")  # less than a worker's start takes
+    # Less than a worker's start takes: there is no result, so it is no success.
+    spent, said = sweep("trials: 1, wall_hours: 0.0001", code=1)
+    assert "there is no result, because no trial has reported val/error_mm" in said
     assert f"the budget of 0.0001 hours is spent; {CONTINUES}" in said
     assert spent.state == "INTERRUPTED"
     assert not spent.reports

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import ray
 from support import tune_scene
-from support.tune_scene import ATTEMPTS, DYING, EPOCHS, REMEMBERED, SWEEP, TRIALS
+from support.tune_scene import ATTEMPTS, BEREFT, DYING, EPOCHS, REMEMBERED, SWEEP, TRIALS
 
 from posetune.execution import jobs, tune_adapter
 
@@ -71,26 +71,27 @@ def test_the_scheduler_alone_sees_every_result_and_trials_start_in_their_order(
     expected: list[list[object]] = []
     for number in TRAINED:
         results = [["scheduler", number]] * EPOCHS
-        expected += [["add", number], *results, ["complete", number], ["searcher", False]]
+        before = [["add", BEREFT], ["error", BEREFT]] if number == BEREFT else []
+        expected += [*before, ["add", number], *results, ["complete", number], ["searcher", False]]
         if number == DYING - 1:
             deaths = [["add", DYING], ["error", DYING]] * ATTEMPTS
-            expected += [*deaths, ["searcher", True]]
+            expected += [*deaths, ["end", DYING], ["searcher", False]]
     assert scene.seen["calls"] == expected
 
 
-def test_a_trial_whose_worker_died_begins_anew_as_often_as_is_allowed(scene: Scene) -> None:
-    assert len(scene.seen["errors"]) == ATTEMPTS
+def test_tune_hears_of_each_death_once_and_gives_no_trial_up_by_itself(scene: Scene) -> None:
+    assert len(scene.seen["errors"]) == ATTEMPTS + 1  # the last is that of the reused worker
     assert all("The actor died unexpectedly" in text for text in scene.seen["errors"])
 
 
 def test_what_the_next_attempt_asks_for_is_said_before_tune_queues_it(scene: Scene) -> None:
-    # When Tune gives the trial up, it still says that it runs: then nothing is asked for.
-    assert scene.seen["requests"] == [["ERROR", tune_scene.ROOMY.cpu], ["RUNNING", 2.0]]
+    assert scene.seen["requests"] == [["ERROR", tune_scene.ROOMY.cpu]] * (ATTEMPTS + 1)
     assert scene.seen["during"]["gpus"] == 0.0
 
 
 def test_the_config_that_the_scheduler_sets_reaches_the_worker(scene: Scene) -> None:
-    assert {worker["attempt"] for worker in scene.seen["workers"]} == {1}
+    attempts = {worker["number"]: worker["attempt"] for worker in scene.seen["workers"]}
+    assert attempts == {number: 2 if number == BEREFT else 1 for number in TRAINED}
 
 
 def test_tune_lets_go_of_answers_only_when_it_is_told(scene: Scene) -> None:

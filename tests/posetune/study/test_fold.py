@@ -13,6 +13,7 @@ from support.simulated_driver import happened, simulated_opening
 from posetune.study import events
 from posetune.study.decisions import Decider
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
+from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import search_memory
@@ -32,6 +33,8 @@ SPEC: dict[str, Any] = {
     "budget": {"trials": 30, "gpu_hours": 0.04, "wall_hours": 2},
 }
 
+
+FAULT = Fault(FaultKind.STUCK, "stuck", "", "no progress for 600 s")
 
 Look = Callable[[SweepRun], None]
 
@@ -82,6 +85,7 @@ class History:
             (1, self.hand_over),
             (1, self.die),
             (1, self.fail),
+            (2, self.attempt_fails),
             (1, self.excuse),
             (1, self.say),
             (1, self.replace_driver),
@@ -139,8 +143,11 @@ class History:
         if self.at_work:
             number = self.random.choice(list(self.at_work))
             saved = self.checkpoint(number, self.run.trials[number].epoch, 2.5)
-            self.run.hand_over(number, self.at_work[number], checkpoint=saved)
-            self.attempt(number)
+            reached, is_asked = self.random.randrange(3), self.random.random() < 0.5
+            goes_on = self.run.hand_over(
+                number, self.at_work[number], checkpoint=saved, reached=reached, is_asked=is_asked
+            )
+            self.try_again(number, goes_on)
 
     def die(self) -> None:
         if self.at_work:
@@ -150,6 +157,20 @@ class History:
         if self.at_work:
             number = self.random.choice(list(self.at_work))
             self.run.fail(number, "diverged")
+            del self.at_work[number]
+
+    def attempt_fails(self) -> None:
+        if self.at_work:
+            number = self.random.choice(list(self.at_work))
+            kind, place = self.random.choice(list(FaultKind)), self.random.choice(["a", "b"])
+            fault = Fault(kind, "Error", place, "what it says", "trace")
+            goes_on = self.run.attempt_failed(number, self.at_work[number], fault)
+            self.try_again(number, goes_on)
+
+    def try_again(self, number: int, goes_on: bool) -> None:
+        if goes_on:
+            self.attempt(number)
+        else:
             del self.at_work[number]
 
     def excuse(self) -> None:
@@ -216,6 +237,7 @@ def next_decisions(
         report = {"metrics": {"loss": 0.1}, "seconds": 1.0, "checkpoint": None}
         found += [decider.begin_attempt(number), decider.report(number, epoch=epoch, **report)]
         found += [decider.set_aside(number), decider.fail(number, "why")]
+        found += [decider.give_up(number), decider.fault(number, FAULT)]
     if draw and state.trials:
         memory = decider.curves or search_memory(state)
         found.append(memory.ask(len(state.trials)))
@@ -297,6 +319,7 @@ def test_the_histories_hold_every_kind_of_event(database: Database) -> None:
     events.SweepStarted(1.0, 1, [{"params": {"x": 1}}], ["note"]),
     events.TrialAsked(1.0, 0, {"x": 0.1, "name": "a", "on": True}, 7),
     events.AttemptBegun(1.0, 3, 2, 5, follows_death=True, is_crash=True),
+    events.AttemptFailed(1.0, 3, 2, FAULT, is_crash=True),
     events.Reported(1.0, 3, 2, 5, None, Decision.CONTINUE, 2.0, is_audited=True),
     events.Reported(
         1.0, 0, 1, 1, 0.0, Decision.PRUNE, 0.0,

@@ -23,6 +23,7 @@ from posetune.study.forecasting.forecast import Forecaster, forecast
 from posetune.study.forecasting.forecast_model import Situation
 from posetune.study.states import SweepStatus
 from posetune.study.sweep import SweepRun
+from posetune.study.view import SweepView
 from posetune.workflow.sweep import SweepEnd, run_sweep
 
 __all__ = ["sweep"]
@@ -82,6 +83,10 @@ def sweep(
     _say_how_it_ended(end, home, tracking=tracking)
 
 
+_GROW = "raise the budget in the file; then "
+"""What a person does first with a sweep whose budget is spent."""
+
+
 class _Terminal:
     """Shows a sweep on the terminal."""
 
@@ -130,13 +135,42 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         waits = notification_line(end.messages_waiting)
         line = f"{waits}; send them: posetune notify --flush{home_flag}"
         console.print(line, soft_wrap=True, markup=False)
+    if end.failure:
+        if end.trace:
+            console.print(end.trace, markup=False, highlight=False, soft_wrap=True)
+        first = "mend the cause; then " if end.trace else ""
+        line = f"{end.failure}; {first}the same command again continues the sweep"
+        console.print(line, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    if not (end.stopped_by_user or end.refused or _has_values(view)):
+        _say_nothing_was_reported(view, home_flag)
+        raise typer.Exit(1)
     if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
-        first = "raise the budget in the file; then " if is_spent else ""
+        first = _GROW if is_spent else ""
         console.print(f"{view.stopped}; {first}the same command again continues it")
         raise typer.Exit(130 if end.stopped_by_user else 2 if end.refused else 0)
     if view.state == SweepStatus.FAILED:
-        reasons = sorted({trial.reason for trial in view.trials})
-        console.print("every trial failed: " + "; ".join(reasons[:3]))
+        console.print(_reasons(view), markup=False)
         raise typer.Exit(1)
     console.print(f"Next: {next_steps(view, home_flag)}", soft_wrap=True)
+
+
+def _has_values(view: SweepView) -> bool:
+    return any(report.value is not None for report in view.reports)
+
+
+def _say_nothing_was_reported(view: SweepView, home_flag: str) -> None:
+    """Say that a sweep has no result at all, and what to do."""
+    why = _reasons(view) if view.state == SweepStatus.FAILED else view.stopped
+    if view.state == SweepStatus.INTERRUPTED:
+        why += f"; {_GROW}the same command again continues it"
+    metric = view.spec.objective.metric
+    nothing = f"there is no result, because no trial has reported {metric}"
+    look = f"posetune logs {view.name}{home_flag} --trial 0 shows what the first trial did"
+    console.print(f"{why}. So far {nothing}: {look}", markup=False, soft_wrap=True)
+
+
+def _reasons(view: SweepView) -> str:
+    """Return why every trial of a sweep has failed, as one line."""
+    return "every trial failed: " + "; ".join(sorted({t.reason for t in view.trials})[:3])

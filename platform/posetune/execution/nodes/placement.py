@@ -17,6 +17,7 @@ from posetune.execution.nodes.cluster_room import Node, describe_wait, slots
 from posetune.execution.nodes.gpu_sharing import measure_need, share_now, share_of
 from posetune.execution.tune_adapter import (
     TrialRequest,
+    dead_ray_processes,
     free_by_node,
     nodes_being_drained,
     read_trial_groups,
@@ -66,7 +67,6 @@ class ClusterWatch:
         self._said = ""
         """What the study was last told that a trial waits for."""
         self._said_at = 0.0
-        self._outgrown: dict[int, float] = {}
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
 
     @property
@@ -75,8 +75,12 @@ class ClusterWatch:
         return {"cpu": self._resources.cpu, "gpu": share_now(self._context.run.state)}
 
     def gpu(self, trial: int) -> float:
-        """Return what a trial's next attempt takes of a GPU, or how many."""
-        return max(share_now(self._context.run.state), self._outgrown.get(trial, 0.0))
+        """Return what a trial's next attempt takes of a GPU, or how many.
+
+        After one for which the memory did not suffice, it has a GPU to itself.
+        """
+        part = share_now(self._context.run.state)
+        return max(part, 1.0) if part and self._context.run.trials[trial].full_gpus else part
 
     def request(self, trial: int) -> TrialRequest:
         """Return what a trial's next attempt asks of Ray."""
@@ -88,11 +92,6 @@ class ClusterWatch:
         run = self._context.run
         if run.shared and peak_bytes > run.state.peak_bytes:
             run.peaked(trial, peak_bytes)
-
-    def ran_out_of_memory(self, trial: int) -> None:
-        """Give a trial's next attempt twice as much of a GPU, where trials share them."""
-        if self._context.run.shared:
-            self._outgrown[trial] = min(1.0, 2 * self.gpu(trial))
 
     @property
     def slots(self) -> int:
@@ -115,6 +114,8 @@ class ClusterWatch:
         if now - self._looked < LOOK_S:
             return
         self._looked = now
+        if self.is_ray_dead():
+            return
         self._nodes = read_nodes()
         for node in self._nodes:
             if node.leaving:
@@ -131,6 +132,18 @@ class ClusterWatch:
         if now - self._waits_since > WAIT_S:
             what = describe_wait(self.asked, self._resources.labels, self._nodes, holdings)
             self._say(f"a trial waits for {what}")
+
+    def is_ray_dead(self) -> bool:
+        """Whether the Ray that this driver started has died; the sweep stops then.
+
+        No node will ever come, and trials that die with it have done nothing wrong.
+        """
+        dead = dead_ray_processes()
+        if dead:
+            names = " and ".join(dead)
+            self._context.stopping.fail(f"Ray on this machine has died ({names} is gone)")
+            self._context.preemption.at_work.clear()  # none of them can save or be killed any more
+        return bool(dead)
 
     def _judge_lost(self, now: float) -> None:
         staying = {node.id for node in self._nodes if not node.leaving}

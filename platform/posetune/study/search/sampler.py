@@ -34,6 +34,7 @@ from posetune.spec.loading import vary_one_by_one
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.events import POINTS_ONCE_SINCE, SEMANTICS
+from posetune.study.faults import FaultKind
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.space import Key, Space
 from posetune.study.search.start_from import PriorTrial, holds, prior_trials
@@ -312,8 +313,14 @@ class SearchMemory:
 
         An audited trial was cut. What an extended one reports beyond its first end teaches nothing:
         no other trial has as many epochs. Where the objective was not a number, it is left out.
+        Optuna learns nothing from a trial that failed; but one that does not fit into the GPU's
+        memory says something of its parameters: it counts as cut, and without a value as worse than
+        all others.
         """
         state, last = trial.taught or (trial.state, trial.epoch)
+        is_too_large = trial.fault is not None and trial.fault.kind == FaultKind.MEMORY
+        if state == TrialState.FAILED and is_too_large:
+            state = TrialState.PRUNED
         if trial.number in self._audited:
             state, last = TrialState.PRUNED, self._audited[trial.number]
         known = {e: value for e, value in trial.values.items() if value is not None and e <= last}

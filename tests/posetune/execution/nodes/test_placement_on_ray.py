@@ -203,7 +203,7 @@ def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_
 
 
 @pytest.mark.long
-def test_a_trial_that_runs_out_of_memory_gets_twice_its_part_of_the_gpu_next_time(
+def test_a_trial_that_runs_out_of_memory_has_the_gpu_to_itself_next_time(
     posetune: Posetune, write: Write, nodes: Nodes, home: Path, tmp_path: Path
 ) -> None:
     nodes.add("small", num_cpus=1, num_gpus=1)
@@ -218,4 +218,4 @@ def test_a_trial_that_runs_out_of_memory_gets_twice_its_part_of_the_gpu_next_tim
     assert found_of(home, "outgrown").state == "COMPLETE"
     assert script.is_over()
     given = [event.facts["gpu"] for event in events(home, AttemptPlaced, "outgrown")]
-    assert given == [0.125, 0.25]
+    assert given == [0.125, 1.0]
