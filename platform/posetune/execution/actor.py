@@ -190,7 +190,7 @@ class TrialActor(tune.Trainable):
         except HandOver:
             self._handed_over = True
             saved = self._run.hand_over()
-            return HandedOver(saved, self._run.reached, is_asked=not self._signalled)
+            return HandedOver(saved, reached=self._run.reached, is_asked=not self._signalled)
 
     def _told_to_stop(self) -> bool:
         if self._watch is not None:
