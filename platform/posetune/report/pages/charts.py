@@ -19,10 +19,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
 from posetune.report.importance import Importance
-from posetune.report.wording import broken, short_names
+from posetune.report.wording import HUGE, broken, format_measure, short_names
 from posetune.spec.parameters import Choice, FloatRange, Scalar
 from posetune.study.search.rungs import rung_epochs
 from posetune.study.view import SweepView
+from posetune.visible import visible
 
 __all__ = [
     "COLOURS",
@@ -55,10 +56,13 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "text.parse_math": False,  # a name with two dollars is no formula
 }
 _LEAST_VALUES = 4
 """Number of distinct values of each parameter that a surface needs; below it, the surface would
 show what nobody measured."""
+LARGEST = 1e30
+"""Values beyond this are drawn as if they were this."""
 _MOST_LINES = 400
 """Number of trials in one chart at most; of more trials the best are shown."""
 
@@ -75,7 +79,7 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> st
             figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return visible(out.getvalue())  # XML takes no control characters, and browsers then nothing
 
 
 def learning_curves(view: SweepView) -> str:
@@ -84,7 +88,7 @@ def learning_curves(view: SweepView) -> str:
     curves: dict[int, list[tuple[int, float]]] = {}
     for report in view.reports:
         if report.value is not None:
-            curves.setdefault(report.trial, []).append((report.epoch, report.value))
+            curves.setdefault(report.trial, []).append((report.epoch, _drawable(report.value)))
 
     def draw(axes: Axes) -> None:
         for epoch in ends[:-1]:
@@ -130,7 +134,7 @@ def best_so_far(view: SweepView) -> str:
             continue
         if not points or is_last or objective.better(report.value, points[-1][1]):
             before = [value for _, value in points[-1:]]
-            points.append((spent, objective.best([*before, report.value])))
+            points.append((spent, objective.best([*before, _drawable(report.value)])))
     if points:
         points.append((spent, points[-1][1]))
 
@@ -183,7 +187,7 @@ def _slice(view: SweepView, values: Mapping[int, float], name: str) -> str:
         x = [view.trials[n].params[name] for n in numbers]
         spread = axes.scatter(
             _numeric(view, name, x),
-            [values[n] for n in numbers],
+            [_drawable(values[n]) for n in numbers],
             c=order,
             cmap="cividis",
             s=22,
@@ -211,7 +215,7 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str
     numbers = list(values)
     across = _numeric(view, x, [view.trials[n].params[x] for n in numbers])
     up = _numeric(view, y, [view.trials[n].params[y] for n in numbers])
-    heights = [values[n] for n in numbers]
+    heights = [_drawable(values[n]) for n in numbers]
 
     def draw(axes: Axes) -> None:
         plane = [_to_unit(_unlog(view, x, across)), _to_unit(_unlog(view, y, up))]
@@ -251,7 +255,7 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
     ]
     sign = view.spec.objective.sign
     ranked = sorted(values, key=lambda n: -sign * values[n])[-_MOST_LINES:]
-    heights = dict(zip(ranked, _to_unit([values[n] for n in ranked]), strict=True))
+    heights = dict(zip(ranked, _to_unit([_drawable(values[n]) for n in ranked]), strict=True))
     shades = mpl.colormaps["cividis_r"]
 
     def draw(axes: Axes) -> None:
@@ -294,13 +298,20 @@ def distribution(errors_n: Sequence[float], name: str, marks: Mapping[str, float
     """
 
     def draw(axes: Axes) -> None:
-        axes.hist(errors_n, bins=40, color=COLOURS[5], edgecolor="white", linewidth=0.4)
+        drawn_n = [_drawable(error) for error in errors_n]
+        axes.hist(
+            drawn_n,
+            bins=40,
+            color=COLOURS[5],
+            edgecolor="white",
+            linewidth=0.4,
+        )
         for i, (mark, value) in enumerate(marks.items()):
             axes.axvline(
-                value,
+                _drawable(value),
                 color=COLOURS[(4, 0, 6, 3)[i % 4]],
                 linestyle=_DASHES[i % len(_DASHES)],
-                label=f"{mark} {value:.1f}",
+                label=f"{mark} {format_measure(value, 1)}",
             )
         axes.set_xlabel(name)
         axes.set_ylabel("frames")
@@ -311,7 +322,7 @@ def distribution(errors_n: Sequence[float], name: str, marks: Mapping[str, float
 def _draw_baselines(axes: Axes, view: SweepView) -> None:
     for i, (name, value) in enumerate(view.baselines.items()):
         axes.axhline(
-            value,
+            _drawable(value),
             color="#555555",
             linestyle=_DASHES[1 + i % (len(_DASHES) - 1)],
             linewidth=1,
@@ -321,6 +332,13 @@ def _draw_baselines(axes: Axes, view: SweepView) -> None:
 
 def _name_objective(axes: Axes, view: SweepView) -> None:
     axes.set_ylabel(view.spec.objective.metric)
+    if max(map(abs, axes.get_ylim())) > HUGE:  # the trials that diverged beside those that did not
+        axes.set_yscale("symlog")
+
+
+def _drawable(value: float) -> float:
+    """Return a number as matplotlib can draw it, which fails near the largest float."""
+    return min(max(value, -LARGEST), LARGEST)
 
 
 def _scale(axes: Axes, view: SweepView, name: str, *, vertical: bool) -> None:
@@ -342,7 +360,7 @@ def _numeric(view: SweepView, name: str, values: Sequence[Scalar]) -> list[float
     parameter = view.spec.search[name]
     if isinstance(parameter, Choice):
         return [float(parameter.values.index(value)) for value in values]
-    return [float(value) for value in values]
+    return [_drawable(float(value)) for value in values]
 
 
 def _unlog(view: SweepView, name: str, values: Sequence[float]) -> list[float]:

@@ -32,9 +32,10 @@ from posetune.report.pages.blocks import (
 )
 from posetune.report.pruning import pruning_balance
 from posetune.report.tables import budget_used, changed_params
-from posetune.report.wording import count_epochs, short_names
+from posetune.report.wording import count_epochs, format_measure, short_names
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
+from posetune.visible import visible
 
 __all__ = ["BestTrial", "build_page"]
 
@@ -76,7 +77,7 @@ def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> 
         "Failures": _failures(view),
         "Record": _record(view, commands),
     }
-    return _template().render(name=view.name, facts=_facts(view), sections=sections) + "\n"
+    return visible(_template().render(name=view.name, facts=_facts(view), sections=sections)) + "\n"
 
 
 @functools.cache
@@ -248,7 +249,7 @@ def _activities(found: Evaluation, column: str) -> PageTable | None:
     rows = [
         (
             name,
-            f"{average['mean']:.1f}",
+            format_measure(average["mean"], 1),
             _interval((average["low"], average["high"])),
             counts.get(name, {}).get("frames", ""),
             counts.get(name, {}).get("motions", ""),
@@ -278,7 +279,7 @@ def _trials(view: SweepView) -> list[Block]:
             trial.number,
             trial.state.lower(),
             f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-            *(("-", "-") if at is None else (at.epoch, f"{at.value:.2f}")),
+            *(("-", "-") if at is None else (at.epoch, format_measure(at.value))),
             *(_number(trial.params[name]) for name in names),
         )
         for trial in [*view.ranked, *rest][:MOST_ROWS]
