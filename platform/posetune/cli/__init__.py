@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Any
 
 __all__ = ["main", "run"]
 
@@ -24,21 +25,33 @@ def run() -> int | str | None:
     Returns:
         The exit code: 0 or None for success, 2 for bad input.
     """
+    from typer.exceptions import Abort, TyperException
+    from typer.rich_utils import rich_format_error
+
     from posetune.api import BadInputError
     from posetune.cli.app import app
     from posetune.storage import StorageError
+    from posetune.visible import visible
 
     try:
-        app()
+        code = app(standalone_mode=False)
     except BadInputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2
     except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
+    except Abort:
+        print("aborted", file=sys.stderr)
+        return 1
+    except TyperException as error:  # a usage error, which repeats what was given
+        shown: Any = error
+        shown.message = visible(shown.message)
+        rich_format_error(shown)
+        return int(shown.exit_code)
     except SystemExit as end:
         return end.code
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _leave(code: int | str | None) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.cli.screen import LINE_EVERY_S, console
-from posetune.report.wording import broken, format_params, format_seconds
+from posetune.report.wording import broken, format_measure, format_params, format_seconds
 from posetune.spec.sweep import Objective
 from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster
@@ -67,7 +67,7 @@ def _shown(best: TrialRecord | None, objective: Objective) -> str:
     at = None if best is None else best.chosen(objective)
     if best is None or at is None:
         return "none yet"
-    return f"{at.value:.2f} (trial {best.number} at epoch {at.epoch})"
+    return f"{format_measure(at.value)} (trial {best.number} at epoch {at.epoch})"
 
 
 class SweepBoard:
@@ -180,6 +180,6 @@ class SweepBoard:
         """Return a trial's number, state, epoch, value and parameters."""
         open_state = TrialState.RUNNING if trial.epoch else "STARTING"
         state = TrialState.PAUSED if trial.is_paused else trial.state or open_state
-        value = "-" if trial.value is None else f"{trial.value:.2f}"
+        value = "-" if trial.value is None else format_measure(trial.value)
         epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
         return str(trial.number), state, epoch, value, format_params(trial.params)

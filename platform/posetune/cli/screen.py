@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,13 +21,48 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.segment import Segment
+from rich.status import Status
 from rich.text import Text
 
 from posetune.api import Progress, silent
+from posetune.visible import visible
 
-__all__ = ["console", "interruptible", "print_json", "progress_bar"]
+__all__ = ["Screen", "console", "interruptible", "print_json", "progress_bar"]
 
-console = Console(stderr=True, highlight=False)
+
+class Screen(Console):
+    """The one way to print for people: what a string holds is shown, and none of it acts.
+
+    Names, paths, licences and errors are not ours. In no string are brackets taken for markup,
+    words between colons for pictures, or control characters sent to the terminal. Whoever wants a
+    style gives a `Text`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as a text; here it has its width for the columns of a table."""
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield what is sent to the terminal; rich comes here with everything that it prints."""
+        for segment in super().render(renderable, options):
+            if segment.control:  # rich's own, which moves the cursor of a live table
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """Return a block with a spinner beside a text; rich would take a string for markup."""
+        shown = Text(visible(status)) if isinstance(status, str) else status
+        return super().status(shown, **options)
+
+
+console = Screen(stderr=True)
 """Console on standard error, for people; standard output is for results."""
 
 LINE_EVERY_S = 60.0
@@ -42,26 +77,27 @@ def print_json(value: Any) -> None:
 @contextmanager
 def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Progress]:
     """Show how far a long piece of work is; without a terminal, a line a minute."""
+    title = visible(title)
     if quiet:
         yield silent
     elif not console.is_terminal:
         yield _Lines(title)
     else:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TaskProgressColumn(),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Bars(*columns, console=console) as bars:
             task = bars.add_task(title, total=None, note="")
 
             def update(done: int, total: int, note: str = "") -> None:
-                bars.update(task, completed=done, total=total, note=note)
+                bars.update(task, completed=done, total=total, note=visible(note))
 
             yield update
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
+import getpass
 import importlib.util
 import json
 import logging
@@ -65,6 +67,12 @@ BRIEF_LIVES = 3
 """Number of brief lives of drivers in a row after which a sweep is not submitted again."""
 
 SWEEP = "posetune.sweep"
+
+FILE_CHARACTERS = 20_000
+"""How much of a sweep file a job's metadata hold, to be compared with another."""
+
+DIFF_LINES = 40
+"""Lines of the difference between two files that are shown."""
 
 TALKERS = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -130,7 +138,8 @@ def submit_sweep(shipment: Shipment, address: str, *, away_s: float = 0.0) -> Cl
         away_s: how long to wait for a head that does not answer at all.
 
     Raises:
-        BadInputError: nobody answers at the address, or it refuses the token.
+        BadInputError: nobody answers at the address, or it refuses the token; or the job that runs
+            under this name is another person's, or has another file, home or store.
     """
     return _ask(address, lambda client: _submit(client, shipment), away_s=away_s)
 
@@ -266,6 +275,7 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> ClusterJob:
     ours = [job for job in client.list_jobs() if (job.metadata or {}).get(SWEEP) == shipment.name]
     for job in ours:
         if not _ended(job) and job.submission_id:
+            _refuse_another(job.submission_id, job.metadata or {}, shipment)
             return ClusterJob(job.submission_id, attached=True, left_behind=left_behind)
     arguments = ["sweep", "sweep.yaml", "--name", shipment.name]
     arguments += ["--store", shipment.store, "--address", "auto"]
@@ -274,9 +284,57 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> ClusterJob:
         arguments,
         job_id=f"posetune-{shipment.name}-{len(ours) + 1}",
         parcel=shipment.parcel,
-        metadata={SWEEP: shipment.name},
+        metadata={SWEEP: shipment.name, **_identity(shipment)},
     )
     return ClusterJob(job_id, attached=False, left_behind=left_behind)
+
+
+def _identity(shipment: Shipment) -> dict[str, str]:
+    """Return what a job runs and for whom, as its metadata say."""
+    return {
+        f"{SWEEP}.person": _person(),
+        f"{SWEEP}.home": str(shipment.parcel.home.folder),
+        f"{SWEEP}.store": shipment.store,
+        f"{SWEEP}.file": shipment.parcel.source[:FILE_CHARACTERS],
+    }
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may know no name of its user
+        return str(os.getuid())
+
+
+def _refuse_another(job_id: str, there: Mapping[str, str], shipment: Shipment) -> None:
+    """Refuse to attach to a running job that is not the one that was to be submitted.
+
+    Args:
+        job_id: the job.
+        there: its metadata; what a job of an earlier posetune does not say is not compared.
+        shipment: what was to be submitted.
+
+    Raises:
+        BadInputError: says what differs.
+    """
+    differences = []
+    for key, ours in _identity(shipment).items():
+        theirs, what = there.get(key, ours), key.removeprefix(f"{SWEEP}.")
+        if theirs == ours:
+            continue
+        if what == "file":
+            lines = difflib.unified_diff(
+                theirs.splitlines(), ours.splitlines(), "running", "given", lineterm="", n=0
+            )
+            differences += ["its file is another:", *list(lines)[:DIFF_LINES]]
+        else:
+            differences.append(f"its {what} is {theirs}, this one's {ours}")
+    if differences:
+        raise BadInputError(
+            f"sweep {shipment.name}: runs already as job {job_id}, which is another:\n  "
+            + "\n  ".join(differences)
+            + "\nGive another --name, or the command that the job was submitted with."
+        )
 
 
 def _send(

@@ -8,7 +8,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from posetune.report.wording import broken, count_epochs, format_clock, format_value, short_names
+from posetune.report.wording import (
+    broken,
+    count_epochs,
+    format_clock,
+    format_measure,
+    format_value,
+    short_names,
+)
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
 
@@ -76,7 +83,7 @@ class Leaderboard:
                 str(trial.number),
                 Text(trial.state, STATE_STYLES.get(trial.state, "")),
                 f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-                *(("-", "-") if at is None else (f"{at.value:.2f}", str(at.epoch))),
+                *(("-", "-") if at is None else (format_measure(at.value), str(at.epoch))),
                 format_clock(trial.seconds),
                 *([_mean_of(view, trial)] if view.means else []),
                 *(format_value(trial.params[name]) for name in view.spec.search),
@@ -123,7 +130,7 @@ def candidate_note(view: SweepView) -> str:
     if best not in view.promotable:
         fate = _FATES.get(best.state, f"stands at epoch {best.epochs}")
         value, epoch = best.chosen.value, best.chosen.epoch
-        reasons.append(f"trial {best.number}'s {value:.2f} at epoch {epoch} {fate}")
+        reasons.append(f"trial {best.number}'s {format_measure(value)} at epoch {epoch} {fate}")
     passed = view.promotable[: view.promotable.index(candidate)]
     if passed:
         named = ", ".join(str(trial.number) for trial in passed[:FEW])
@@ -144,7 +151,7 @@ def _flattery(view: SweepView) -> str:
         return ""
     extreme = "minimum" if view.spec.objective.mode == "min" else "maximum"
     return (
-        f"trial {best.number}'s {best.chosen.value:.2f} is the {extreme} over "
+        f"trial {best.number}'s {format_measure(best.chosen.value)} is the {extreme} over "
         f"{count_epochs(best.epochs)} on the frames of validation that a sweep looks at, so it "
         "flatters; `promote` measures on the whole validation split"
     )

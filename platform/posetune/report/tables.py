@@ -12,7 +12,13 @@ from rich.text import Text
 from posetune.report.importance import param_importance
 from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
 from posetune.report.pruning import pruning_balance
-from posetune.report.wording import count_epochs, count_times, format_seconds, format_value
+from posetune.report.wording import (
+    count_epochs,
+    count_times,
+    format_measure,
+    format_seconds,
+    format_value,
+)
 from posetune.spec.sweep import SweepSpec
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast_sweep
@@ -171,16 +177,23 @@ def _changes(view: SweepView) -> RenderableType:
     return table
 
 
+def _best_of(view: SweepView) -> str:
+    """Return a sweep's best value and its trial in words."""
+    best = view.best
+    if best is None or best.chosen is None:
+        return "-"
+    return f"{format_measure(best.chosen.value)} (trial {best.number})"
+
+
 def sweep_list(views: list[SweepView]) -> Table:
     """Return a table with one row per sweep, for a terminal."""
     table = Table("sweep", "state", "trials", "best", "objective", "store", box=SIMPLE)
     for view in views:
-        best = view.best
         table.add_row(
             view.name,
             Text(view.state, STATE_STYLES.get(view.state, "")),
             f"{sum(t.state.is_end for t in view.trials)}/{view.spec.budget.trials}",
-            f"{best.chosen.value:.2f} (trial {best.number})" if best and best.chosen else "-",
+            _best_of(view),
             view.spec.objective.metric,
             view.store,
         )
@@ -201,7 +214,7 @@ def _comparison(view: SweepView) -> Table:
     table = Table(f"{view.spec.objective.metric} on validation", "value", box=SIMPLE)
     for name, value in sorted(rows, key=lambda row: view.spec.objective.sign * row[1]):
         style = "bold" if name.startswith("best") else ""
-        table.add_row(Text(name, style), Text(f"{value:.1f}", style))
+        table.add_row(Text(name, style), Text(format_measure(value, 1), style))
     return table
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "HUGE",
     "broken",
     "count_epochs",
     "count_times",
     "format_clock",
+    "format_measure",
     "format_params",
     "format_seconds",
     "format_value",
     "short_names",
 ]
 
+
+HUGE = 1e7
+"""Values from here on are written as powers of ten."""
 
 HEADER_CHARACTERS = 8
 """Number of characters up to which words share a line of a table's header."""
@@ -59,6 +64,14 @@ def format_params(params: dict[str, Any]) -> str:
 def format_value(value: Any) -> str:
     """Return a parameter's value, a real number with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def format_measure(value: float, digits: int = 2) -> str:
+    """Return a metric's value with so many digits behind its point; a huge one as a power of ten.
+
+    A training that diverges reports numbers of up to 309 digits.
+    """
+    return f"{value:.{digits}f}" if abs(value) < HUGE else f"{value:.3e}"
 
 
 def format_clock(seconds: float) -> str:

@@ -70,7 +70,8 @@ def _peak(event: events.MemoryPeaked) -> str:
 
 
 def _baselines(event: events.BaselinesMeasured) -> str:
-    return "baselines: " + ", ".join(f"{name} {v:.2f}" for name, v in event.values.items())
+    shown = {name: f"{v:.2f}" if abs(v) < 1e7 else f"{v:.3e}" for name, v in event.values.items()}
+    return "baselines: " + ", ".join(f"{name} {v}" for name, v in shown.items())
 
 
 def _asked(event: events.TrialAsked) -> str:

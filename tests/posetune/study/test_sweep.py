@@ -193,10 +193,14 @@ def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
 
 def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -> None:
     drive(database, opening())
-    with pytest.raises(BadInputError, match=r"pruner: .*27"):
+    with pytest.raises(BadInputError, match=r"pruner: .*27") as refused:
         SweepRun(database, opening(pruner={"max_epochs": 27}))
-    with pytest.raises(BadInputError, match=r"budget\.trials: 14 -> 3"):
+    for way in ("--name OTHER", "start_from: [s]", "a larger budget"):
+        assert way in str(refused.value)
+    with pytest.raises(BadInputError, match=r"budget\.trials: 14 -> 3") as refused:
         SweepRun(database, opening(budget={"trials": 3}))
+    assert "a larger budget" in str(refused.value)
+    assert "start_from" not in str(refused.value)
     drive(database, opening(budget={"trials": 16}))
     view = read_sweep(database, "s")
     assert (len(view.trials), view.state) == (16, "COMPLETE")

@@ -66,7 +66,7 @@ def draw_distribution(
         _draw_one(axes, place, error_n[rows[finite_n[rows]]])
     counts = [(len(rows), len(np.unique(motion_n[rows]))) for rows in members]
     ticks = [f"{n}\n{f:,}\n{m:,}" for n, (f, m) in zip(labels, counts, strict=True)]
-    axes.set_xticks(range(len(members)), ticks, fontsize=7.5)
+    axes.set_xticks(range(len(members)), ticks, fontsize=7.5, parse_math=False)
     axes.set_xlim(-0.6, len(members) - 0.4)
     axes.set_ylim(0, top)
     axes.set_ylabel(f"{'P-MPJPE' if unit == 'mm' else '2D error'} of a frame, {unit}")

@@ -13,6 +13,7 @@ from posetune.cli.options import HomeOption, JsonOption, ModelNameOption, SweepA
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.home import Home
 from posetune.promotion.verdict_table import verdict_table
+from posetune.report.wording import format_measure
 from posetune.workflow.promote import promote as promote_best
 
 if TYPE_CHECKING:
@@ -151,4 +152,4 @@ def _show(promotion: Promotion, home: Path | None) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.2f}"
+    return "not known" if value is None else format_measure(value)

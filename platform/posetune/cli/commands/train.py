@@ -9,6 +9,7 @@ import typer
 from posetune.api import BadInputError, TrialFailedError
 from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
+from posetune.report.wording import format_measure
 from posetune.spec.documents import read_value
 from posetune.workflow.train import Training
 from posetune.workflow.train import train as train_trial
@@ -96,14 +97,14 @@ def _ignore(training: Training) -> None:
 
 def _say_baselines(training: Training) -> None:
     for baseline, value in training.baselines.items():
-        console.print(f"baseline {baseline}: {training.objective} {value:.2f}")
+        console.print(f"baseline {baseline}: {training.objective} {format_measure(value)}")
 
 
 def _say_epoch(training: Training) -> None:
     newest = training.epochs[-1]
     console.print(
         f"epoch {newest['epoch']}/{training.max_epochs}: {training.objective} "
-        f"{newest[training.objective]:.2f} ({newest['seconds']:.1f} s)"
+        f"{format_measure(newest[training.objective])} ({newest['seconds']:.1f} s)"
     )
 
 

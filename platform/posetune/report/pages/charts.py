@@ -22,17 +22,19 @@ from matplotlib.tri import Triangulation
 from posetune.report.importance import Importance
 from posetune.report.pages.scales import (
     best_values,
+    drawable,
     numeric,
     parameter_ends,
     spans_a_plane,
     to_unit,
     unlog,
 )
-from posetune.report.wording import broken, short_names
+from posetune.report.wording import HUGE, broken, format_measure, short_names
 from posetune.spec.parameters import Choice
 from posetune.study.search.rungs import rung_epochs
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
+from posetune.visible import visible
 
 __all__ = [
     "COLOURS",
@@ -65,6 +67,7 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "text.parse_math": False,  # a name with two dollars is no formula
 }
 _LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
 """A coordinate with more digits than a hundredth of a point, which nobody sees."""
@@ -84,7 +87,8 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> st
             figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return _LONG_NUMBER.sub(r"\1", out.getvalue())
+    # XML takes no control characters, and browsers then nothing of the picture.
+    return visible(_LONG_NUMBER.sub(r"\1", out.getvalue()))
 
 
 def learning_curves(view: SweepView) -> str:
@@ -96,7 +100,7 @@ def learning_curves(view: SweepView) -> str:
     curves: dict[int, list[tuple[int, float]]] = {}
     for report in view.reports:
         if report.value is not None:
-            curves.setdefault(report.trial, []).append((report.epoch, report.value))
+            curves.setdefault(report.trial, []).append((report.epoch, drawable(report.value)))
 
     def draw(axes: Axes) -> None:
         for epoch in ends[:-1]:
@@ -147,7 +151,7 @@ def best_so_far(view: SweepView) -> str:
     It is the best of any epoch, or of complete trials where the last epoch counts.
     The time is in GPU-hours, or in hours for a sweep without GPUs.
     """
-    points = [(point.hours, point.value) for point in best_values(view)]
+    points = [(point.hours, drawable(point.value)) for point in best_values(view)]
     gpu = bool(view.spec.resources.gpu)
 
     def draw(axes: Axes) -> None:
@@ -199,7 +203,7 @@ def _slice(view: SweepView, values: Mapping[int, float], name: str) -> str:
         x = [view.trials[n].params[name] for n in numbers]
         spread = axes.scatter(
             numeric(view, name, x),
-            [values[n] for n in numbers],
+            [drawable(values[n]) for n in numbers],
             c=order,
             cmap="cividis",
             s=22,
@@ -227,7 +231,7 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str
     numbers = list(values)
     across = numeric(view, x, [view.trials[n].params[x] for n in numbers])
     up = numeric(view, y, [view.trials[n].params[y] for n in numbers])
-    heights = [values[n] for n in numbers]
+    heights = [drawable(values[n]) for n in numbers]
 
     def draw(axes: Axes) -> None:
         plane = [to_unit(unlog(view, x, across)), to_unit(unlog(view, y, up))]
@@ -266,7 +270,7 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
     ]
     sign = view.spec.objective.sign
     ranked = sorted(values, key=lambda n: -sign * values[n])[-_MOST_LINES:]
-    heights = dict(zip(ranked, to_unit([values[n] for n in ranked]), strict=True))
+    heights = dict(zip(ranked, to_unit([drawable(values[n]) for n in ranked]), strict=True))
     shades = mpl.colormaps["cividis_r"]
 
     def draw(axes: Axes) -> None:
@@ -309,13 +313,20 @@ def distribution(errors_n: Sequence[float], name: str, marks: Mapping[str, float
     """
 
     def draw(axes: Axes) -> None:
-        axes.hist(errors_n, bins=40, color=COLOURS[5], edgecolor="white", linewidth=0.4)
+        drawn_n = [drawable(error) for error in errors_n]
+        axes.hist(
+            drawn_n,
+            bins=40,
+            color=COLOURS[5],
+            edgecolor="white",
+            linewidth=0.4,
+        )
         for i, (mark, value) in enumerate(marks.items()):
             axes.axvline(
-                value,
+                drawable(value),
                 color=COLOURS[(4, 0, 6, 3)[i % 4]],
                 linestyle=_DASHES[i % len(_DASHES)],
-                label=f"{mark} {value:.1f}",
+                label=f"{mark} {format_measure(value, 1)}",
             )
         axes.set_xlabel(name)
         axes.set_ylabel("frames")
@@ -326,7 +337,7 @@ def distribution(errors_n: Sequence[float], name: str, marks: Mapping[str, float
 def _draw_baselines(axes: Axes, view: SweepView) -> None:
     for i, (name, value) in enumerate(view.baselines.items()):
         axes.axhline(
-            value,
+            drawable(value),
             color="#555555",
             linestyle=_DASHES[1 + i % (len(_DASHES) - 1)],
             linewidth=1,
@@ -336,6 +347,8 @@ def _draw_baselines(axes: Axes, view: SweepView) -> None:
 
 def _name_objective(axes: Axes, view: SweepView) -> None:
     axes.set_ylabel(view.spec.objective.metric)
+    if max(map(abs, axes.get_ylim())) > HUGE:  # the trials that diverged beside those that did not
+        axes.set_yscale("symlog")
 
 
 def _scale(axes: Axes, view: SweepView, name: str, *, vertical: bool) -> None:

@@ -34,9 +34,10 @@ from posetune.report.pages.blocks import (
 from posetune.report.pages.script import packed_plotly
 from posetune.report.pruning import pruning_balance
 from posetune.report.tables import budget_used, changed_params
-from posetune.report.wording import count_epochs, short_names
+from posetune.report.wording import count_epochs, format_measure, short_names
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
+from posetune.visible import visible
 
 __all__ = ["BestTrial", "build_page"]
 
@@ -93,7 +94,7 @@ def build_page(
         plotly=packed_plotly(),
         refresh_s=refresh_s,
     )
-    return page + "\n"
+    return visible(page) + "\n"
 
 
 @functools.cache
@@ -274,7 +275,7 @@ def _activities(found: Evaluation, column: str) -> PageTable | None:
     rows = [
         (
             name,
-            f"{average['mean']:.1f}",
+            format_measure(average["mean"], 1),
             _interval((average["low"], average["high"])),
             counts.get(name, {}).get("frames", ""),
             counts.get(name, {}).get("motions", ""),
@@ -305,7 +306,7 @@ def _trials(view: SweepView) -> list[Block]:
             trial.number,
             trial.state.lower(),
             f"{trial.epochs}/{view.spec.pruner.max_epochs}",
-            *(("-", "-") if at is None else (at.epoch, f"{at.value:.2f}")),
+            *(("-", "-") if at is None else (at.epoch, format_measure(at.value))),
             *(_number(trial.params[name]) for name in names),
         )
         for trial in shown

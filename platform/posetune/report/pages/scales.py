@@ -11,8 +11,10 @@ from posetune.spec.parameters import Choice, FloatRange, Scalar
 from posetune.study.view import SweepView
 
 __all__ = [
+    "LARGEST",
     "BestValue",
     "best_values",
+    "drawable",
     "numeric",
     "parameter_ends",
     "spans_a_plane",
@@ -23,6 +25,8 @@ __all__ = [
 _LEAST_VALUES = 4
 """Number of distinct values of each parameter that a surface needs; below it, the surface would
 show what nobody measured."""
+LARGEST = 1e30
+"""Values beyond this are drawn as if they were this."""
 
 
 class BestValue(NamedTuple):
@@ -60,12 +64,17 @@ def best_values(view: SweepView) -> list[BestValue]:
     return points
 
 
+def drawable(value: float) -> float:
+    """Return a number as matplotlib can draw it, which fails near the largest float."""
+    return min(max(value, -LARGEST), LARGEST)
+
+
 def numeric(view: SweepView, name: str, values: Sequence[Scalar]) -> list[float]:
     """Return a parameter's values as numbers; a value of a choice is its index in the list."""
     parameter = view.spec.search[name]
     if isinstance(parameter, Choice):
         return [float(parameter.values.index(value)) for value in values]
-    return [float(value) for value in values]
+    return [drawable(float(value)) for value in values]
 
 
 def unlog(view: SweepView, name: str, values: Sequence[float]) -> list[float]:
