@@ -72,7 +72,7 @@ class Leaderboard:
             table.add_row(
                 str(trial.number),
                 Text(trial.state, STATE_STYLES.get(trial.state, "")),
-                f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+                f"{trial.epochs}/{trial.last_epoch}",
                 *(("-", "-") if at is None else (f"{at.value:.2f}", str(at.epoch))),
                 format_clock(trial.seconds),
                 *(format_value(trial.params[name]) for name in view.spec.search),
