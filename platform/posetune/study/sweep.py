@@ -8,18 +8,20 @@ by the same command, folds the committed events and stands where the last commit
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
 from posetune.study import act_events
 from posetune.study.acts import requests
+from posetune.study.acts.act import EditSweep
 from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.budget_rule import BudgetRule
 from posetune.study.decisions import Decider
@@ -266,6 +268,7 @@ class SweepRun:
                 self._end_decided()
             case act_events.SweepReleased():
                 self._handed_out.clear()
+                self._end_decided()
             case act_events.TrialRetried() | act_events.SweepEdited():
                 self._memory = self._remember()
 
@@ -403,14 +406,30 @@ class SweepRun:
             if row is None:
                 raise BadInputError(f"sweep {self.name}: is not there any more")
             state = journal.fold_sweep(connection, row)
+            expected = self._after_edits(connection, row) or state
         if state.semantics > SEMANTICS:
             raise BadInputError(
                 f"sweep {self.name}: was begun by a newer posetune, with rules "
                 f"{state.semantics}; this one knows them up to {SEMANTICS}. Continue it with that "
                 "posetune, or give another --name."
             )
-        edited = {} if state.edited is None else _file_of(state.edited)
-        check_unchanged({**row, **edited}, state.spec.budget.model_dump(), start)
+        edited = {} if expected.edited is None else _file_of(expected.edited)
+        check_unchanged({**row, **edited}, expected.spec.budget.model_dump(), start)
+        return state
+
+    def _after_edits(self, connection: Connection, row: RowMapping) -> SweepState | None:
+        """Return where the sweep will stand once the edits that wait are taken up; None if none do.
+
+        It is continued with the file that it was edited to, though no driver has taken that up.
+        """
+        pending = requests.read_pending(connection, self.id)
+        if not any(isinstance(request.act, EditSweep) for request in pending):
+            return None
+        state = journal.fold_sweep(connection, row)
+        for request in pending:
+            with contextlib.suppress(ActRefusedError):
+                at = self._clock()
+                state.apply(event_of(request.act, by=request.by, at=at, state=state))
         return state
 
     def _current(self, number: int, attempt: int) -> TrialRecord:

@@ -417,6 +417,8 @@ def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | N
 
 
 def _why_open(trial: TrialRecord) -> str:
+    if trial.state is None and trial.stop_after is not None:
+        return f"stops after epoch {trial.stop_after}, by {trial.stopped_by}"
     aside = trial.state is None and trial.is_set_aside
     return f"set aside by the budget after epoch {trial.epoch}" if aside else ""
 

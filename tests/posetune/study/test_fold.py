@@ -60,8 +60,8 @@ class WatchedRun(SweepRun):
         self.look = look
         super().__init__(database, start, clock)
 
-    def _commit(self, event: Event) -> None:
-        super()._commit(event)
+    def _commit(self, event: Event, *, request: str | None = None) -> None:
+        super()._commit(event, request=request)
         self.look(self)
 
 

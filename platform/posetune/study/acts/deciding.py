@@ -81,7 +81,7 @@ def _trial_event(
                     f"trial {trial.number}: {trial.stopped_by} has stopped it already; it ends "
                     f"after epoch {trial.stop_after}"
                 )
-            under_way = trial.number in state.ledger.running
+            under_way = trial.number in state.ledger.running and not state.held_by
             return act_events.StopAsked(at, trial.number, by, trial.epoch + under_way)
         case PinTrial():
             _refuse_ended(trial)
