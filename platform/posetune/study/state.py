@@ -60,6 +60,8 @@ class SweepState:
         """The trials that have ended, in the order of their ends."""
         self.waiting: list[int] = []
         """The open trials that no attempt is at, in the order in which they are taken up."""
+        self.opened_again: list[int] = []
+        """Those of them that people have opened again since their last attempt; they go last."""
         self.begun: set[int] = set()
         """The trials that had an attempt under the newest driver."""
         self.rungs = Rungs(spec.pruner, spec.objective, spec.sampler.seed)
@@ -162,7 +164,8 @@ class SweepState:
 
     def let_attempts_go(self) -> None:
         """Let every open trial wait for its next attempt: none is at work any more."""
-        self.waiting = [t.number for t in self.trials if t.state is None]
+        open_ = [t.number for t in self.trials if t.state is None]
+        self.waiting = [n for n in open_ if n not in self.opened_again] + self.opened_again
         for number in self.waiting:
             self.trials[number].holding.let_go()
         self.ledger.running.clear()
@@ -206,8 +209,7 @@ class SweepState:
         self.ledger.attempts += 1
         self.ledger.running.add(event.trial)
         self.begun.add(event.trial)
-        if event.trial in self.waiting:
-            self.waiting.remove(event.trial)
+        self._wait_no_more(event.trial)
 
     def _attempt_placed(self, event: events.AttemptPlaced) -> None:
         trial = self.trials[event.trial]
@@ -270,6 +272,11 @@ class SweepState:
             trial.checkpoints.append(checkpoint)
         _release(trial, released)
 
+    def _wait_no_more(self, number: int) -> None:
+        for numbers in (self.waiting, self.opened_again):
+            if number in numbers:
+                numbers.remove(number)
+
     def _set_aside(self, event: events.SetAside) -> None:
         self.trials[event.trial].set_aside = event.attempt
         self.ledger.running.discard(event.trial)
@@ -294,8 +301,7 @@ class SweepState:
             trial.holding.let_go()
         self.ledger.held_s += trial.holding.end(event.at)
         self.ledger.count_end(trial, self.spec.objective, self.compared)
-        if event.trial in self.waiting:
-            self.waiting.remove(event.trial)
+        self._wait_no_more(event.trial)
         _release(trial, event.released)
 
 

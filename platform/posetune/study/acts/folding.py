@@ -68,6 +68,7 @@ def _open_again(state: SweepState, trial: TrialRecord) -> None:
     state.ended.remove(trial.number)
     state.ledger.open.add(trial.number)
     state.waiting.append(trial.number)
+    state.opened_again.append(trial.number)
     # Its next attempt does not follow from the end of the one before.
     state.begun.discard(trial.number)
 
