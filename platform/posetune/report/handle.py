@@ -19,7 +19,7 @@ from posetune.study.acts.act import (
     SetTag,
     StopTrial,
 )
-from posetune.study.acts.asking import Asked, ask, edit_of, enqueue_of
+from posetune.study.acts.asking import Asked, ask, branch_of, edit_of, enqueue_of
 from posetune.study.tables import journal
 from posetune.study.tables.database import open_database
 from posetune.study.view import SweepView, read_sweep
@@ -118,8 +118,14 @@ class Sweep:
         """Take up a failed or stopped trial again, from its last checkpoint that is kept."""
         return self._ask(RetryTrial(trial=trial))
 
-    def extend(self, trial: int, epochs: int) -> Asked:
-        """Let a complete or pruned trial train on, up to epoch `epochs`."""
+    def extend(self, trial: int, epochs: int, **params: Any) -> Asked:
+        """Let a complete or pruned trial train on, up to epoch `epochs`.
+
+        With parameters, a new trial goes on from its last checkpoint with them.
+        """
+        if params:
+            act = branch_of(self._database, self.name, trial, epochs=epochs, settings=params)
+            return self._ask(act)
         return self._ask(ExtendTrial(trial=trial, epochs=epochs))
 
     def enqueue(self, **params: Any) -> Asked:

@@ -84,6 +84,7 @@ def _trial_json(trial: TrialView) -> dict[str, Any]:
         "seed": trial.seed,
         "reason": trial.reason,
         "last_epoch": trial.last_epoch,
+        "parent": trial.parent,
         "chosen_by": trial.chosen_by,
         "pinned": trial.is_pinned,
         "tags": trial.tags,

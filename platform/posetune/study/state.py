@@ -15,7 +15,7 @@ from typing import Any
 
 from posetune.spec.sweep import Budget, SweepSpec
 from posetune.study import act_events, events
-from posetune.study.acts.folding import ACT_MEANINGS
+from posetune.study.acts.folding import ACT_MEANINGS, begin_from_parent
 from posetune.study.budget import BudgetLedger
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
 from posetune.study.search.rungs import Rungs, compared_epochs
@@ -198,6 +198,8 @@ class SweepState:
         self.ledger.open.add(event.trial)
         if event.by:
             del self.queue[0]
+        if event.parent is not None:
+            begin_from_parent(self, asked, event)
 
     def _attempt_begun(self, event: events.AttemptBegun) -> None:
         trial = self.trials[event.trial]

@@ -121,8 +121,7 @@ class SweepRun:
             return None
         number = len(self.trials)
         if number and self.state.queue:  # trial 0 has the defaults, which others are compared with
-            chosen = self.state.queue[0]
-            self._commit(self._decider.ask(chosen.params, by=chosen.by))
+            self._commit(self._decider.ask_enqueued())
             return self.trials[number]
         params = self._memory.ask(number) if number else self._defaults
         self._commit(self._decider.ask(params))
@@ -145,13 +144,15 @@ class SweepRun:
         self._commit(self._decider.begin_attempt(number))
         self._handed_out.discard(number)
         trial = self.trials[number]
+        parents = [] if trial.parent is None else self.trials[trial.parent].checkpoints
+        whole = (saved for saved in reversed(parents) if saved.is_whole)
         return Attempt(
             trial=number,
             number=trial.attempt,
             crashes=trial.crashes,
             seed=trial.seed,
             params=trial.params,
-            checkpoints=tuple(reversed(trial.checkpoints)),
+            checkpoints=(*reversed(trial.checkpoints), *whole),
         )
 
     # -- what the scheduler reports --------------------------------------------------------

@@ -77,6 +77,8 @@ class TrialView:
     """The key of each shared stage product that it used."""
     last_epoch: int = 0
     """The epoch after which it is complete: the sweep's, or one that a person chose."""
+    parent: int | None = None
+    """The trial from whose checkpoint it goes on; None where it began anew."""
     chosen_by: str = ""
     """Who chose its parameters, as person@host; empty where the sampler did."""
     stopped_by: str = ""
@@ -408,6 +410,7 @@ def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | N
         held_s=trial.holding.seconds,
         standing=trial.standing,
         stages=trial.stages,
+        parent=trial.parent,
         chosen_by=trial.chosen_by,
         stopped_by=trial.stopped_by,
         is_pinned=trial.is_pinned,

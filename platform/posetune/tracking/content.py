@@ -152,6 +152,8 @@ def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, st
     tags |= _steering_tags(trial.tags, trial.remarks)
     if trial.chosen_by:
         tags["posetune.chosen_by"] = trial.chosen_by
+    if trial.parent is not None:
+        tags["posetune.parent_trial"] = trial.parent
     if trial.stopped_by:
         tags["posetune.stopped_by"] = trial.stopped_by
     if trial.is_pinned:

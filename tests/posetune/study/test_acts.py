@@ -24,6 +24,7 @@ from posetune.study.acts import requests
 from posetune.study.acts.act import (
     Act,
     AddNote,
+    BranchTrial,
     EditSweep,
     Enqueue,
     ExtendTrial,
@@ -419,6 +420,37 @@ def test_what_an_extended_trial_reports_teaches_neither_sampler_nor_rungs(
     assert trial(extended, ended["PRUNED"]).epochs == 5
     assert trial(extended, ended["PRUNED"]).state == "PRUNED"
     assert read_sweep(extended, "s").audited == read_sweep(plain, "s").audited
+
+
+def test_with_other_parameters_a_new_trial_goes_on_from_its_parents_checkpoint(
+    database: Database,
+) -> None:
+    start = without_pruner(4, trials=3)
+    with driver(database, start) as run:
+        for _ in range(2):
+            at_work = begin(run)
+            while at_work.step() == Decision.CONTINUE:
+                pass
+        want(database, BranchTrial(trial=0, epochs=6, params={"x": 0.1}))
+        run.take_up_requests()
+        child = begin(run)
+        assert (child.number, child.epoch) == (2, 4)
+        child.step()
+    with driver(database, start) as run:  # a killed driver's successor goes on with the child's own
+        child = begin(run)
+        assert (child.number, child.epoch) == (2, 5)
+        child.step()
+        learned = run._memory._study.trials
+    found = trial(database, 2)
+    parent = trial(database, 0)
+    assert (found.parent, found.epochs, found.state) == (0, 6, "COMPLETE")
+    assert found.params == {**parent.params, "x": 0.1}
+    assert found.seed == parent.seed
+    assert found.reason == "went on from trial 0 to 6 epochs"
+    assert parent.epochs == 4
+    assert [r.epoch for r in read_sweep(database, "s").reports if r.trial == 2] == [5, 6]
+    assert learned[2].state.name == "FAIL", "the sampler learns nothing from it"
+    assert parent.checkpoints == trial(database, 0).checkpoints
 
 
 # -- hold and release -----------------------------------------------------------

@@ -15,6 +15,7 @@ from posetune.study import events
 from posetune.study.acts.act import (
     Act,
     AddNote,
+    BranchTrial,
     EditSweep,
     Enqueue,
     ExtendTrial,
@@ -184,6 +185,7 @@ class History:
                 PinTrial(trial=number),
                 RetryTrial(trial=number),
                 ExtendTrial(trial=number, epochs=epochs),
+                BranchTrial(trial=number, epochs=epochs, params={"depth": 6}),
                 Enqueue(params={"x": self.random.uniform(0.1, 10), "depth": 4}),
                 EditSweep(spec=edited.canonical(), source="text"),
                 HoldSweep(),

@@ -12,6 +12,7 @@ __all__ = [
     "AT_ONCE",
     "Act",
     "AddNote",
+    "BranchTrial",
     "EditSweep",
     "Enqueue",
     "ExtendTrial",
@@ -75,6 +76,17 @@ class ExtendTrial(Frozen):
     epochs: int = Field(ge=1, strict=True, description="The trial's last epoch from now on.")
 
 
+class BranchTrial(Frozen):
+    """Begins a new trial at another one's checkpoint, with other parameters."""
+
+    kind: Literal["branch"] = "branch"
+    trial: TrialNumber
+    epochs: int = Field(ge=1, strict=True, description="The new trial's last epoch.")
+    params: dict[str, Scalar] = Field(
+        description="Values of searched fields; the others have those of the parent."
+    )
+
+
 class Enqueue(Frozen):
     """Chooses the parameters of the next trial."""
 
@@ -111,6 +123,7 @@ Act: TypeAlias = Annotated[
     | PinTrial
     | RetryTrial
     | ExtendTrial
+    | BranchTrial
     | Enqueue
     | HoldSweep
     | ReleaseSweep

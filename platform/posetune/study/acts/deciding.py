@@ -15,6 +15,7 @@ from posetune.study import act_events
 from posetune.study.acts.act import (
     Act,
     AddNote,
+    BranchTrial,
     EditSweep,
     Enqueue,
     ExtendTrial,
@@ -70,7 +71,11 @@ def event_of(act: Act, *, by: str, at: float, state: SweepState) -> act_events.A
 
 
 def _trial_event(
-    act: StopTrial | PinTrial | RetryTrial | ExtendTrial, *, by: str, at: float, state: SweepState
+    act: StopTrial | PinTrial | RetryTrial | ExtendTrial | BranchTrial,
+    *,
+    by: str,
+    at: float,
+    state: SweepState,
 ) -> act_events.ActEvent:
     trial = _trial(state, act.trial)
     match act:
@@ -91,6 +96,8 @@ def _trial_event(
         case RetryTrial():
             _check_retry(trial, state)
             return act_events.TrialRetried(at, trial.number, by)
+        case BranchTrial():
+            return _branched(act, trial, by=by, at=at, state=state)
         case ExtendTrial():
             _check_extension(trial, act.epochs)
             return act_events.TrialExtended(at, trial.number, by, act.epochs)
@@ -140,6 +147,19 @@ def _check_extension(trial: TrialRecord, epochs: int) -> None:
         raise ActRefusedError(
             f"trial {trial.number}: has {trial.epoch} epochs; --epochs {epochs} must be more"
         )
+
+
+def _branched(
+    act: BranchTrial, parent: TrialRecord, *, by: str, at: float, state: SweepState
+) -> act_events.TrialEnqueued:
+    _check_extension(parent, act.epochs)
+    if not parent.checkpoints:
+        raise ActRefusedError(
+            f"trial {parent.number}: none of its checkpoints is kept (keep.best), so no other "
+            "trial can go on from it; posetune enqueue begins anew"
+        )
+    params = _checked(state, {**parent.params, **act.params})
+    return act_events.TrialEnqueued(at, by, params, parent.number, act.epochs)
 
 
 def _checked(state: SweepState, params: dict[str, Scalar]) -> dict[str, Scalar]:
