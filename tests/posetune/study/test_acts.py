@@ -34,6 +34,7 @@ from posetune.study.acts.act import (
     RetryTrial,
     SetTag,
     StopTrial,
+    UnknownAct,
 )
 from posetune.study.acts.asking import Asked, ask
 from posetune.study.acts.deciding import ActRefusedError
@@ -42,6 +43,7 @@ from posetune.study.old.upgrade import needs_upgrade, upgrade
 from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun
 from posetune.study.sweep_start import SweepStart
+from posetune.study.tables import schema
 from posetune.study.tables.database import Database, open_database
 from posetune.study.view import SweepView, TrialView, read_sweep
 
@@ -165,6 +167,22 @@ def test_a_request_that_is_written_twice_is_there_once(database: Database) -> No
             database.write(lambda c: requests.write_request(c, run.id, request))
         run.take_up_requests()
     assert len(happened(database, act_events.TrialPinned)) == 1
+
+
+def test_a_row_that_no_driver_understands_is_refused_and_harms_nobody(database: Database) -> None:
+    with driver(database) as run:
+        begin(run)
+        request = requests.Request(UnknownAct(content={"kind": "dance"}), ANA)
+        database.write(lambda c: requests.write_request(c, run.id, request))
+        with database.engine.begin() as connection:
+            connection.execute(schema.request.update().values(act={"kind": "dance"}))
+        want(database, AddNote(text="after it"))
+        run.take_up_requests()
+        with database.reading() as connection:
+            found = requests.read_request(connection, request.token)
+    assert found is not None
+    assert "knows no such act: {'kind': 'dance'}" in found.refused
+    assert [event.text for event in happened(database, act_events.NoteAdded)] == ["after it"]
 
 
 def test_no_act_at_rest_gets_between_a_driver_and_its_events(database: Database) -> None:

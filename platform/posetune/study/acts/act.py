@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from posetune.spec.parameters import Frozen, Scalar
 
@@ -22,6 +22,7 @@ __all__ = [
     "RetryTrial",
     "SetTag",
     "StopTrial",
+    "UnknownAct",
     "act_of",
 ]
 
@@ -116,6 +117,13 @@ class EditSweep(Frozen):
     source: str = Field(description="The new file's text.")
 
 
+class UnknownAct(Frozen):
+    """Is what a row says that no act of this posetune has written; no driver can do it."""
+
+    kind: Literal["unknown"] = "unknown"
+    content: dict[str, Any] = Field(description="What the row says.")
+
+
 Act: TypeAlias = Annotated[
     AddNote
     | SetTag
@@ -127,7 +135,8 @@ Act: TypeAlias = Annotated[
     | Enqueue
     | HoldSweep
     | ReleaseSweep
-    | EditSweep,
+    | EditSweep
+    | UnknownAct,
     Field(discriminator="kind"),
 ]
 
@@ -138,9 +147,8 @@ _ADAPTER: TypeAdapter[Act] = TypeAdapter(Act)
 
 
 def act_of(content: dict[str, Any]) -> Act:
-    """Return the act that JSON says.
-
-    Raises:
-        ValidationError: it says none.
-    """
-    return _ADAPTER.validate_python(content)
+    """Return the act that JSON says; an `UnknownAct` where it says none."""
+    try:
+        return _ADAPTER.validate_python(content)
+    except ValidationError:
+        return UnknownAct(content=content)

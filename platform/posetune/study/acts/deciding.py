@@ -25,6 +25,7 @@ from posetune.study.acts.act import (
     RetryTrial,
     SetTag,
     StopTrial,
+    UnknownAct,
 )
 from posetune.study.search.start_from import holds, shown
 from posetune.study.state import SweepState
@@ -67,6 +68,8 @@ def event_of(act: Act, *, by: str, at: float, state: SweepState) -> act_events.A
             return act_events.SweepReleased(at, by)
         case EditSweep():
             return _edited(act, by=by, at=at, state=state)
+        case UnknownAct():
+            raise ActRefusedError(f"this posetune knows no such act: {act.content}")
     return _trial_event(act, by=by, at=at, state=state)
 
 
