@@ -11,7 +11,15 @@ from support.simulated_driver import outcome
 from support.sweeps import Script, beside, events, open_study, partial_seconds, until, view
 
 from posetune.execution import preemption
-from posetune.study.acts.act import Act, Enqueue, HoldSweep, ReleaseSweep, RetryTrial, StopTrial
+from posetune.study.acts.act import (
+    Act,
+    Enqueue,
+    ExtendTrial,
+    HoldSweep,
+    ReleaseSweep,
+    RetryTrial,
+    StopTrial,
+)
 from posetune.study.acts.asking import ask
 from posetune.study.events import DriverOpened
 
@@ -68,35 +76,41 @@ def test_a_held_sweep_gives_its_slots_back_and_ends_as_if_nothing_had_happened(
         assert outcome(database) == undisturbed
 
 
-def test_a_trial_is_stopped_taken_up_again_and_another_one_is_enqueued_beside_it(
+def test_a_trial_is_stopped_and_taken_up_again_and_another_one_is_enqueued_beside_it(
     posetune: Posetune, ray_head: str, toy_sweep: Write, home: Path, tmp_path: Path
 ) -> None:
     script = Script(tmp_path / "script", "go", "wait")
     file = toy_sweep(trials=3, max_epochs=3, concurrent=1, script=str(script.file))
     file.write_text(file.read_text().replace("name: asha", "name: none"))
-    seen: list[tuple[str, int]] = []
+    command = ("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
 
     def steer() -> None:
         until(script.is_over)
         act_on(home, Enqueue(params={"x": 0.125, "depth": 4}), StopTrial(trial=0))
         script.let_go()
 
-        def stopped() -> bool:
-            found = view(home)
-            return found is not None and found.trials[0].state == "STOPPED"
-
-        until(stopped)
-        found = view(home)
-        assert found is not None
-        seen.append((found.trials[0].state, found.trials[0].epochs))
-        act_on(home, RetryTrial(trial=0))
-
     with beside(steer):
-        result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
+        result = posetune(*command)
     assert result.returncode == 0, result.stderr
-    assert seen == [("STOPPED", 2)]
     found = view(home)
     assert found is not None
-    assert [(t.state, t.epochs) for t in found.trials] == [("COMPLETE", 3)] * 3
+    assert [(t.state, t.epochs) for t in found.trials] == [
+        ("STOPPED", 2),
+        ("COMPLETE", 3),
+        ("COMPLETE", 3),
+    ]
     assert found.trials[1].params == {"x": 0.125, "depth": 4}
     assert found.trials[1].chosen_by == "ana@laptop"
+
+    with open_study(home) as database:
+        for act in (RetryTrial(trial=0), ExtendTrial(trial=2, epochs=5)):
+            assert ask(database, "s", act, by="ana@laptop").request.is_waiting
+    assert posetune(*command).returncode == 0
+    found = view(home)
+    assert found is not None
+    assert [(t.state, t.epochs) for t in found.trials] == [
+        ("COMPLETE", 3),
+        ("COMPLETE", 3),
+        ("COMPLETE", 5),
+    ]
+    assert partial_seconds(home) == []
