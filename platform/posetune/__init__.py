@@ -31,7 +31,7 @@ _Folder = str | os.PathLike[str] | None
 
 
 def open(name: str, home: _Folder = None) -> Sweep:  # noqa: A001
-    """Open a sweep to look at.
+    """Open a sweep to look at and to steer.
 
     Args:
         name: the sweep.

@@ -298,7 +298,8 @@ class Trainable(Protocol):
     """Defines what one kind of model must offer so that the platform can search over it.
 
     A class that names `Trainable` as its base inherits the methods that have a body here: it has
-    no stages, no baselines and no contact sheet, and its forecast trains one epoch.
+    no stages, no baselines and no contact sheet, its forecast trains one epoch, and it says nothing
+    of trials that are extended.
     """
 
     config_model: ClassVar[type[BaseModel]]
@@ -364,6 +365,15 @@ class Trainable(Protocol):
         compared begins to compare them later.
         """
         return False
+
+    @classmethod
+    def note_of_extension(cls, config: Any) -> str:
+        """Return what a person should know who lets a trial train beyond its last epoch.
+
+        For example that its learning rates decay over its epochs. It is empty where more epochs
+        give what a trial gives that had as many from the start.
+        """
+        return ""
 
     @classmethod
     def forecast(cls, config: Any, context: TrialContext) -> Cost:

@@ -69,7 +69,7 @@ class CurveSweep:
             attempt=attempt.number,
             seed=attempt.seed,
             params=attempt.params,
-            spec=self.run.spec,
+            spec=self.run.spec_of(trial.number),
             store=self.start.store,
             store_digest=self.start.store_digest,
             storage=self.home.storage,

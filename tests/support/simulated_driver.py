@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +97,8 @@ class SimulatedTrial:
         )
         if decision.is_end:
             self.run.finish(self.number)
+        elif self.run.trials[self.number].stop_after is not None:
+            self.run.goes_on(self.number)
         self.run.release_checkpoints(self.number)
         return decision
 
@@ -112,6 +114,7 @@ def drive(
     slots: int = 1,
     order: random.Random | None = None,
     broken: bool = False,
+    between: Callable[[SweepRun], None] = lambda run: None,
 ) -> None:
     """Open a sweep, run what is left of it, and give its lease back.
 
@@ -121,6 +124,7 @@ def drive(
         slots: trials at a time.
         order: draws which of them reports next.
         broken: whether the newest checkpoint of each continued trial turns out to be broken.
+        between: is called between any two steps, as where a real driver takes up requests.
 
     Some workers are taken away within an epoch, and hand over.
     """
@@ -131,6 +135,10 @@ def drive(
         while True:
             while len(running) < slots and (trial := run.next_trial()) is not None:
                 running.append(SimulatedTrial(run, trial.number, broken=broken))
+            between(run)
+            running = [trial for trial in running if run.trials[trial.number].state is None]
+            if not running and run.may_start:
+                continue
             if not running:
                 break
             trial_under_way = order.choice(running)
@@ -139,7 +147,8 @@ def drive(
                 running.remove(trial_under_way)
                 running.append(SimulatedTrial(run, trial_under_way.number, broken=broken))
                 continue
-            if trial_under_way.step() != Decision.CONTINUE:
+            trial_under_way.step()
+            if run.trials[trial_under_way.number].state is not None:
                 running.remove(trial_under_way)
     finally:
         run.lease.release()

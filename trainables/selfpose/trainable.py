@@ -79,6 +79,16 @@ class SelfPose:
         return config.decay_steps > 0
 
     @classmethod
+    def note_of_extension(cls, config: SelfPoseConfig) -> str:
+        """Say that the learning rates are zero in further epochs, where they decay."""
+        if not config.decay_steps:
+            return ""
+        return (
+            f"decay_steps {config.decay_steps}: the learning rates have fallen to 0 by that step, "
+            "so epochs beyond it change nothing; train one that decays more slowly instead"
+        )
+
+    @classmethod
     def forecast(cls, config: SelfPoseConfig, context: TrialContext) -> Cost:
         """Measure a few steps and say what a trial takes."""
         from selfpose.training.forecast import forecast_cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,32 @@ def is_job_server(address: str) -> bool:
     return address.startswith(("http://", "https://"))
 
 
-def relay(*arguments: str, address: str, home: Path | None, as_json: bool) -> typer.Exit:
-    """Run a command on the head and show its output; raise what is returned."""
+def relay(
+    *arguments: str,
+    address: str,
+    home: Path | None,
+    as_json: bool,
+    source: str = "",
+    trainable: str = "",
+) -> typer.Exit:
+    """Run a command on the head and show its output; raise what is returned.
+
+    Args:
+        arguments: the words behind `posetune`.
+        address: the head's job server.
+        home: the home on the head.
+        as_json: print what the command says as one JSON object.
+        source: text of a sweep file that travels along, as sweep.yaml.
+        trainable: the trainable that it names, whose package travels along.
+    """
     from posetune.execution.jobs import Parcel, run_there
 
+    parcel = Parcel(Home.resolve(home), source=source, trainable=trainable)
     if as_json:
-        code, found = ask_head(*arguments, address=address, parcel=Parcel(Home.resolve(home)))
+        code, found = ask_head(*arguments, address=address, parcel=parcel)
         print_json(found)
         return typer.Exit(code)
-    parcel = Parcel(Home.resolve(home), columns=console.width)
+    parcel = replace(parcel, columns=console.width)
 
     def show(text: str) -> None:
         console.out(text, end="", highlight=False)

@@ -25,11 +25,7 @@ class StudySearcher(StatelessSearcher):
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial, None while there is none for now, FINISHED when none is left.
-
-        While a trial is under way, there may be more: its end leaves budget for others, or a person
-        takes one up again.
-        """
+        """Return the next trial, None while all slots are taken, FINISHED when none is left."""
         if self._context.stop_reason():
             return Searcher.FINISHED
         under_way = len(self._numbers)
@@ -37,7 +33,7 @@ class StudySearcher(StatelessSearcher):
             return None
         trial = self._run.next_trial()
         if trial is None:
-            return None if under_way else Searcher.FINISHED
+            return Searcher.FINISHED
         self._numbers[trial_id] = trial.number
         return suggested_config(trial.number)
 

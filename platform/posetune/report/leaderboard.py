@@ -82,7 +82,7 @@ class Leaderboard:
             table.add_row(
                 str(trial.number),
                 Text(trial.state, STATE_STYLES.get(trial.state, "")),
-                f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+                f"{trial.epochs}/{trial.last_epoch}",
                 *(("-", "-") if at is None else (format_measure(at.value), str(at.epoch))),
                 format_clock(trial.seconds),
                 *([_mean_of(view, trial)] if view.means else []),

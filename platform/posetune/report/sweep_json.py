@@ -44,6 +44,14 @@ def as_json(view: SweepView) -> dict[str, Any]:
             name: {"trained": use.trained, "reused": use.reused}
             for name, use in view.stages.items()
         },
+        "owner": view.owner,
+        "held_by": view.held_by,
+        "tags": view.tags,
+        "notes": [remark._asdict() for remark in view.remarks],
+        "enqueued": list(view.enqueued),
+        "waiting_requests": [
+            {"act": r.act.kind, "by": r.by, "at": r.at} for r in view.waiting_requests
+        ],
         "store": view.store,
         "store_digest": view.store_digest,
         "provenance": _without_diff_text(view.provenance),
@@ -77,6 +85,12 @@ def _trial_json(trial: TrialView) -> dict[str, Any]:
         "attempts": trial.attempts,
         "seed": trial.seed,
         "reason": trial.reason,
+        "last_epoch": trial.last_epoch,
+        "parent": trial.parent,
+        "chosen_by": trial.chosen_by,
+        "pinned": trial.is_pinned,
+        "tags": trial.tags,
+        "notes": [remark._asdict() for remark in trial.remarks],
     }
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from posetune.report.importance import param_importance
 from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
 from posetune.report.pruning import pruning_balance
+from posetune.report.steering import steering_lines
 from posetune.report.wording import (
     count_epochs,
     count_times,
@@ -66,6 +67,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         Text(str(pruning_balance(view))),
         Text(f"budget used: {budget_used(view)}"),
         Text(f"left out: {left_out(view)}" if left_out(view) else ""),
+        *(Text(line) for line in steering_lines(view)),
         Text(forecast_line(view)),
     ]
     if view.stages:

@@ -69,6 +69,10 @@ class TrialEnqueued:
     at: float
     by: str
     params: dict[str, Scalar]
+    parent: int | None = None
+    """The trial from whose checkpoint it goes on; None where it begins anew."""
+    epochs: int | None = None
+    """Its last epoch, where it has a parent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,8 @@ class BudgetRule:
 
     def _report_s(self, trial: TrialRecord | None) -> float:
         """Return how long a trial's next report may take: as its others, or as everybody's."""
-        if trial is not None and trial.epoch:
-            return trial.seconds / trial.epoch
+        if trial is not None and trial.values:
+            return trial.seconds / len(trial.values)
         ledger = self._state.ledger
         return ledger.trained_s / ledger.epochs if ledger.epochs else 0.0
 

@@ -89,17 +89,28 @@ class Decider:
         is_room = len(state.trials) < state.most_trials
         return is_room and not (is_waiting or state.broken) and self.budget.may_train(None)
 
-    def ask(self, params: Mapping[str, Scalar], *, by: str = "") -> TrialAsked:
-        """Return the event of a new trial with the parameters that were drawn for it.
+    def ask_enqueued(self) -> TrialAsked:
+        """Return the event of the new trial that a person has enqueued first."""
+        chosen = self._state.queue[0]
+        event = dataclasses.replace(self.ask(chosen.params), by=chosen.by)
+        if chosen.parent is None:
+            return event
+        parent = self._state.trials[chosen.parent]
+        whole = [saved.epoch for saved in parent.checkpoints if saved.is_whole]
+        return dataclasses.replace(
+            event,
+            seed=parent.seed,
+            parent=parent.number,
+            parent_epoch=max(whole, default=0),
+            epochs=chosen.epochs,
+        )
 
-        Args:
-            params: the parameters.
-            by: who chose them, where a person did.
-        """
+    def ask(self, params: Mapping[str, Scalar]) -> TrialAsked:
+        """Return the event of a new trial with the parameters that were drawn for it."""
         number, sampler = len(self._state.trials), self._state.spec.sampler
         alike = sampler.name == "one_by_one"  # so that only the field differs
         seed = seed_for(sampler.seed, 0 if alike else number, "trial")
-        return TrialAsked(self._clock(), number, dict(params), seed, by=by)
+        return TrialAsked(self._clock(), number, dict(params), seed)
 
     # -- an attempt --------------------------------------------------------------------------------
 
@@ -255,7 +266,8 @@ class Decider:
         if trial.extended_to is not None:
             is_whole = trial.epoch >= spec.pruner.max_epochs
             state = TrialState.COMPLETE if is_whole else TrialState.PRUNED
-            return self._end(trial, state, f"was extended to {trial.epoch} epochs")
+            begun = "was extended" if trial.parent is None else f"went on from trial {trial.parent}"
+            return self._end(trial, state, f"{begun} to {trial.epoch} epochs")
         cut = self._state.rungs.audited.get(number)
         audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
         return self._end(trial, TrialState.COMPLETE, f"ran its {trial.epoch} epochs{audit}")

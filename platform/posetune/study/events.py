@@ -155,6 +155,12 @@ class TrialAsked:
     seed: int
     by: str = ""
     """Who chose the parameters; empty where the sampler did."""
+    parent: int | None = None
+    """The trial from whose checkpoint it goes on; None where it begins anew."""
+    parent_epoch: int = 0
+    """The epoch of that checkpoint."""
+    epochs: int | None = None
+    """Its last epoch, where that is not the sweep's."""
 
 
 @dataclass(frozen=True, slots=True)

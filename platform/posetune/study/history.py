@@ -76,7 +76,8 @@ def _baselines(event: events.BaselinesMeasured) -> str:
 
 def _asked(event: events.TrialAsked) -> str:
     who = f" for by {event.by}" if event.by else ""
-    return f"asked{who}: {_shown(event.params)}"
+    from_ = f", from trial {event.parent}'s epoch {event.parent_epoch}" if event.epochs else ""
+    return f"asked{who}{from_}: {_shown(event.params)}"
 
 
 def _shown(params: Mapping[str, Any]) -> str:

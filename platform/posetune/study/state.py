@@ -15,7 +15,7 @@ from typing import Any
 
 from posetune.spec.sweep import Budget, SweepSpec
 from posetune.study import act_events, events
-from posetune.study.acts.folding import ACT_MEANINGS
+from posetune.study.acts.folding import ACT_MEANINGS, begin_from_parent
 from posetune.study.budget import BudgetLedger
 from posetune.study.faults import NO_PROGRESS, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
@@ -64,6 +64,8 @@ class SweepState:
         self.waiting: list[int] = []
         """The open trials that no attempt is at, in the order in which they are taken up; without
         those that are paused."""
+        self.opened_again: list[int] = []
+        """Those of them that people have opened again since their last attempt; they go last."""
         self.curve_log: list[tuple[int, int]] = []
         """The trial and epoch of each report in their order, where the search models curves; epoch
         0 for a trial's failure."""
@@ -198,7 +200,8 @@ class SweepState:
     def let_attempts_go(self) -> None:
         """Let every open trial that is not paused wait for its next attempt: none is at work."""
         open_trials = [t for t in self.trials if t.state is None]
-        self.waiting = [t.number for t in open_trials if not t.is_paused]
+        waiting = [t.number for t in open_trials if not t.is_paused]
+        self.waiting = [n for n in waiting if n not in self.opened_again] + self.opened_again
         for trial in open_trials:
             trial.holding.let_go()
         self.ledger.running.clear()
@@ -231,6 +234,8 @@ class SweepState:
         self.ledger.open.add(event.trial)
         if event.by:
             del self.queue[0]
+        if event.parent is not None:
+            begin_from_parent(self, asked, event)
 
     def _attempt_begun(self, event: events.AttemptBegun) -> None:
         trial = self.trials[event.trial]
@@ -241,8 +246,7 @@ class SweepState:
         self.ledger.attempts += 1
         self.ledger.running.add(event.trial)
         self.begun.add(event.trial)
-        if event.trial in self.waiting:
-            self.waiting.remove(event.trial)
+        self._wait_no_more(event.trial)
 
     def _attempt_placed(self, event: events.AttemptPlaced) -> None:
         trial = self.trials[event.trial]
@@ -318,6 +322,11 @@ class SweepState:
             trial.checkpoints.append(checkpoint)
         _release(trial, released)
 
+    def _wait_no_more(self, number: int) -> None:
+        for numbers in (self.waiting, self.opened_again):
+            if number in numbers:
+                numbers.remove(number)
+
     def _set_aside(self, event: events.SetAside) -> None:
         self.trials[event.trial].set_aside = event.attempt
         self.ledger.running.discard(event.trial)
@@ -353,11 +362,10 @@ class SweepState:
             trial.holding.let_go()
         self.ledger.held_s += trial.holding.end(event.at)
         self.ledger.count_end(trial, self.spec.objective, self.compared)
-        if event.trial in self.waiting:
-            self.waiting.remove(event.trial)
         if event.state == TrialState.FAILED:
             self.failures.append(event.trial)
         self.broken = event.stops_sweep or self.broken
+        self._wait_no_more(event.trial)
         _release(trial, event.released)
 
 

@@ -8,17 +8,19 @@ by the same command, folds the committed events and stands where the last commit
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
 from posetune.study import act_events
 from posetune.study.acts import requests
+from posetune.study.acts.act import EditSweep
 from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.budget_rule import BudgetRule
 from posetune.study.clock import life_clock
@@ -132,8 +134,7 @@ class SweepRun:
         repeated = number % self.spec.sampler.repeats
         if number and not repeated and self.state.queue:
             # Trial 0 has the defaults, which others are compared with.
-            chosen = self.state.queue[0]
-            self._commit(self._decider.ask(chosen.params, by=chosen.by))
+            self._commit(self._decider.ask_enqueued())
             return self.trials[number]
         if repeated:
             params = self.trials[number - repeated].params
@@ -178,13 +179,15 @@ class SweepRun:
         self._commit(self._decider.begin_attempt(number))
         self._handed_out.discard(number)
         trial = self.trials[number]
+        parents = [] if trial.parent is None else self.trials[trial.parent].checkpoints
+        whole = (saved for saved in reversed(parents) if saved.is_whole)
         return Attempt(
             trial=number,
             number=trial.attempt,
             crashes=trial.crashes,
             seed=trial.seed,
             params=trial.params,
-            checkpoints=tuple(reversed(trial.checkpoints)),
+            checkpoints=(*reversed(trial.checkpoints), *whole),
         )
 
     # -- what the scheduler reports --------------------------------------------------------
@@ -338,6 +341,7 @@ class SweepRun:
                 self._end_decided()
             case act_events.SweepReleased():
                 self._handed_out.clear()
+                self._end_decided()
             case act_events.TrialRetried() | act_events.SweepEdited():
                 self._memory = self._remember()
 
@@ -495,14 +499,30 @@ class SweepRun:
                     "command again to start it anew"
                 )
             state = journal.fold_sweep(connection, row)
+            expected = self._after_edits(connection, row) or state
         if state.semantics > SEMANTICS:
             raise BadInputError(
                 f"sweep {self.name}: was begun by a newer posetune, with rules "
                 f"{state.semantics}; this one knows them up to {SEMANTICS}. Continue it with that "
                 "posetune, or give another --name."
             )
-        edited = {} if state.edited is None else _file_of(state.edited)
-        check_unchanged({**row, **edited}, state.spec.budget.model_dump(), start)
+        edited = {} if expected.edited is None else _file_of(expected.edited)
+        check_unchanged({**row, **edited}, expected.spec.budget.model_dump(), start)
+        return state
+
+    def _after_edits(self, connection: Connection, row: RowMapping) -> SweepState | None:
+        """Return where the sweep will stand once the edits that wait are taken up; None if none do.
+
+        It is continued with the file that it was edited to, though no driver has taken that up.
+        """
+        pending = requests.read_pending(connection, self.id)
+        if not any(isinstance(request.act, EditSweep) for request in pending):
+            return None
+        state = journal.fold_sweep(connection, row)
+        for request in pending:
+            with contextlib.suppress(ActRefusedError):
+                at = self._clock()
+                state.apply(event_of(request.act, by=request.by, at=at, state=state))
         return state
 
     def _give_up(self, number: int) -> bool:

@@ -134,6 +134,8 @@ class TrialRecord:
     """Who wants it to stop, as person@host."""
     is_pinned: bool = False
     """Whether a person lets it run to its last epoch, whatever the pruner says."""
+    parent: int | None = None
+    """The trial from whose checkpoint it goes on; None where it began anew."""
     extended_to: int | None = None
     """Its last epoch, where a person chose another than the sweep's."""
     taught: tuple[TrialState, int] | None = None

@@ -79,6 +79,8 @@ class TrialView:
     """The key of each shared stage product that it used."""
     last_epoch: int = 0
     """The epoch after which it is complete: the sweep's, or one that a person chose."""
+    parent: int | None = None
+    """The trial from whose checkpoint it goes on; None where it began anew."""
     chosen_by: str = ""
     """Who chose its parameters, as person@host; empty where the sampler did."""
     stopped_by: str = ""
@@ -431,6 +433,7 @@ def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | N
         held_s=trial.holding.seconds,
         standing=trial.standing,
         stages=trial.stages,
+        parent=trial.parent,
         chosen_by=trial.chosen_by,
         stopped_by=trial.stopped_by,
         is_pinned=trial.is_pinned,
@@ -448,6 +451,8 @@ def _state(trial: TrialRecord, live: bool) -> TrialState:
 def _why_open(trial: TrialRecord) -> str:
     if trial.is_paused:
         return f"paused after epoch {trial.epoch}: {trial.why}"
+    if trial.state is None and trial.stop_after is not None:
+        return f"stops after epoch {trial.stop_after}, by {trial.stopped_by}"
     aside = trial.state is None and trial.is_set_aside
     return f"set aside by the budget after epoch {trial.epoch}" if aside else ""
 

@@ -183,6 +183,11 @@ class Toy:
         return {"start": 2.0}
 
     @classmethod
+    def note_of_extension(cls, config: ToyConfig) -> str:
+        """Say nothing: the learning rate is constant."""
+        return ""
+
+    @classmethod
     def forecast(cls, config: ToyConfig, context: TrialContext) -> Cost:
         """Return the cost that the configuration's fields name."""
         np.ones(config.hold_mb * 10**6, np.uint8)

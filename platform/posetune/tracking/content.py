@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import Metric
@@ -23,6 +23,7 @@ from posetune.storage.digest import digest_json
 from posetune.study.budget import unit
 from posetune.study.events import Reported
 from posetune.study.forecasting.forecast import Forecast
+from posetune.study.records import Remark
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import entity_key, param_value, tag_value
@@ -31,6 +32,7 @@ __all__ = [
     "BEST_CHECKPOINT_TAG",
     "BEST_EPOCH_METRIC",
     "CHECKPOINT_TAG",
+    "PEOPLE_TAG",
     "SECONDS_METRIC",
     "SWEEP_TAG",
     "TRIAL_TAG",
@@ -73,7 +75,13 @@ BEST_CHECKPOINT_TAG = f"{CHECKPOINT_TAG}best."
 """How the names of the tags begin that say where the checkpoint of a trial's best epoch lies."""
 BEST_EPOCH_METRIC = "best/epoch"
 """Metric with the epoch that a run's best value is of."""
-_PROVENANCE_TAGS = 60
+PEOPLE_TAG = "posetune.tag."
+"""How the names of the tags begin that people gave a sweep or a trial."""
+NOTES_TAG = "posetune.notes"
+"""Tag with what people wrote about a sweep or a trial, the newest first."""
+_PEOPLE_TAGS = 20
+"""Number of tags that people gave which are shown at most."""
+_PROVENANCE_TAGS = 50
 """Number of facts of the provenance that become tags at most; MLflow takes 100 tags in one call."""
 _SHORT = 200
 """Number of characters of a fact of the provenance that becomes a tag at most."""
@@ -143,6 +151,15 @@ def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, st
             f"{BEST_CHECKPOINT_TAG}digest": best.digest,
         }
     tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in trial.stages.items()}
+    tags |= _steering_tags(trial.tags, trial.remarks)
+    if trial.chosen_by:
+        tags["posetune.chosen_by"] = trial.chosen_by
+    if trial.parent is not None:
+        tags["posetune.parent_trial"] = trial.parent
+    if trial.stopped_by:
+        tags["posetune.stopped_by"] = trial.stopped_by
+    if trial.is_pinned:
+        tags["posetune.pinned"] = "true"
     return {name: tag_value(value) for name, value in tags.items()}
 
 
@@ -215,6 +232,11 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
             "posetune.best_epoch": best.chosen.epoch,
             "posetune.best_value": best.chosen.value,
         }
+    tags |= _steering_tags(view.tags, view.remarks)
+    if view.owner:
+        tags["posetune.owner"] = view.owner
+    if view.held_by:
+        tags["posetune.held_by"] = view.held_by
     tags |= _provenance_tags(view)
     return {name: tag_value(value) for name, value in tags.items()}
 
@@ -243,6 +265,21 @@ def forecast_tag(view: SweepView, expected: Forecast | None) -> dict[str, str]:
         f"to {expected.wall_s.high / 3600:.3g} hours by the clock; ended by {ends}"
     )
     return {"posetune.forecast": tag_value(text)}
+
+
+def _steering_tags(tags: Mapping[str, str], remarks: Sequence[Remark]) -> dict[str, Any]:
+    """Return what people have tagged and noted, as tags; at most so many, the newest notes first.
+
+    A tag without a value has the value `true`, because MLflow shows no empty tags.
+    """
+    shown: dict[str, Any] = {
+        entity_key(f"{PEOPLE_TAG}{name}"): value or "true"
+        for name, value in list(tags.items())[:_PEOPLE_TAGS]
+    }
+    if remarks:
+        newest = reversed(remarks)
+        shown[NOTES_TAG] = "\n".join(f"{remark.by}: {remark.text}" for remark in newest)
+    return shown
 
 
 def _provenance_tags(view: SweepView) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
 from posetune.home import Home, check_name
 from posetune.study.events import Reported
 from posetune.study.forecasting.forecast import Forecaster
-from posetune.study.records import CheckpointRecord
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
@@ -33,6 +33,7 @@ from posetune.tracking.connection import (
 )
 from posetune.tracking.runs import HeldRun, SweepRuns
 from posetune.tracking.saved_views import saved_view
+from posetune.tracking.stop_tags import take_stops
 
 __all__ = ["Projection", "ShipReport", "ship"]
 
@@ -99,9 +100,9 @@ class Projection:
         self._client = connect(home)
         self._tracking = public_address(home.tracking)
         self._recorded: dict[int | None, str] = {}
-        self._closed: dict[int, tuple[CheckpointRecord, ...]] = {}
-        """The trials that have ended and that MLflow holds completely, with the checkpoints that
-        were kept of them then."""
+        self._closed: dict[int, tuple[Any, ...]] = {}
+        """The trials that have ended and that MLflow holds completely, with what may still change
+        of them: see `_may_change`."""
         self._runs: SweepRuns | None = None
 
     def advance(self) -> ShipReport:
@@ -114,6 +115,8 @@ class Projection:
                 self._runs = self._adopt(view)
             self._runs.done.clear()
             report = self._ship(view, self._runs)
+            if view.state == SweepStatus.RUNNING:
+                take_stops(self._database, view, self._runs)
             self._runs.is_fresh = False  # from here on another process may make runs
             return report
 
@@ -131,7 +134,7 @@ class Projection:
 
     def _ship(self, view: SweepView, runs: SweepRuns) -> ShipReport:
         parent = runs.open(None, view.name, started=view.started)
-        open_ = [t for t in view.trials if self._closed.get(t.number) != t.checkpoints]
+        open_ = [t for t in view.trials if self._closed.get(t.number) != _may_change(t)]
         for trial in open_:
             name = f"{view.name}-{trial.number:03d}"
             held = runs.open(trial.number, name, started=trial.asked, parent=parent)
@@ -144,7 +147,7 @@ class Projection:
         for trial in open_:
             if trial.state.is_end:
                 self._upload_trial(view, trial, runs=runs)
-                self._closed[trial.number] = trial.checkpoints
+                self._closed[trial.number] = _may_change(trial)
                 runs.forget(trial.number)
         return ShipReport(
             experiment_id=runs.experiment_id,
@@ -168,7 +171,8 @@ class Projection:
             params=content.trial_params(view, trial),
             tags=tags,
         )
-        runs.drop_tags(held, content.CHECKPOINT_TAG, but=tags)  # of one that is deleted
+        for prefix in (content.CHECKPOINT_TAG, content.PEOPLE_TAG):  # of what is gone
+            runs.drop_tags(held, prefix, but=tags)
         runs.log_data(held, view.store, view.store_digest)
 
     def _log_sweep(self, view: SweepView, runs: SweepRuns, *, held: HeldRun) -> None:
@@ -177,6 +181,7 @@ class Projection:
         expected = self._forecaster.latest(lambda: view) if self._forecaster else None
         tags = content.sweep_tags(view, self._home) | content.forecast_tag(view, expected)
         runs.log(held, metrics=new, tags=tags)
+        runs.drop_tags(held, content.PEOPLE_TAG, but=tags)
         runs.log_data(held, view.store, view.store_digest)
         ends = [trial.ended for trial in view.trials if trial.ended is not None]
         ended = (
@@ -227,3 +232,8 @@ class Projection:
         if new:
             self._database.write(record)
             self._recorded |= new
+
+
+def _may_change(trial: TrialView) -> tuple[Any, ...]:
+    """Return what may change of a trial that has ended: people take it up again, or tag it."""
+    return (trial.checkpoints, trial.state, trial.attempts, trial.tags, trial.remarks)

@@ -156,6 +156,15 @@ class SweepRuns:
         held.step = max([held.step, *(metric.step for metric in metrics)])
         self.done["values"] += len(metrics)
 
+    def tagged(self, name: str, value: str) -> dict[int, str]:
+        """Return the runs of trials whose tag has a value, by the trial's number."""
+        query = f"tags.`{SWEEP_TAG}` = '{self.identity}' and tags.`{name}` = '{value}'"
+        return {
+            int(run.data.tags[TRIAL_TAG]): run.info.run_id
+            for run in self._search(query)
+            if TRIAL_TAG in run.data.tags
+        }
+
     def drop_tags(self, held: HeldRun, prefix: str, *, but: Container[str]) -> None:
         """Take tags away that do not hold any more.
 

@@ -137,7 +137,7 @@ def _train(
         attempt=1,
         seed=seed,
         params=trial.params,
-        spec=view.spec,
+        spec=view.spec.up_to(trial.last_epoch),
         store=record.store,
         store_digest=view.store_digest,
         storage=record.storage,

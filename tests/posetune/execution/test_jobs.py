@@ -11,7 +11,7 @@ import pytest
 from support.sweeps import Script
 
 from posetune.home import Home
-from posetune.provenance import collect
+from posetune.provenance import collect, this_person
 from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
@@ -36,6 +36,8 @@ def test_a_sweep_is_submitted_once_followed_found_and_shown_through_the_head(
     assert again.returncode == 0, again.stderr
     assert "5 of 5 trials" in again.stderr
 
+    noted = cluster.posetune("note", "sent", "through the head", *at, "--json")
+    assert json.loads(noted.stdout)["by"] == this_person(), "who asks, not the head's account"
     elsewhere = json.loads(cluster.posetune("show", "sent", *at, "--json").stdout)
     here = json.loads(cluster.posetune("show", "sent", "--json").stdout)
     assert elsewhere == here

@@ -10,7 +10,24 @@ from typing import Any
 import pytest
 from support.simulated_driver import happened, simulated_opening
 
+from posetune.spec.sweep import SweepSpec
 from posetune.study import events
+from posetune.study.acts.act import (
+    Act,
+    AddNote,
+    BranchTrial,
+    EditSweep,
+    Enqueue,
+    ExtendTrial,
+    HoldSweep,
+    PinTrial,
+    ReleaseSweep,
+    RetryTrial,
+    SetTag,
+    StopTrial,
+)
+from posetune.study.acts.asking import ask
+from posetune.study.acts.deciding import ActRefusedError
 from posetune.study.decisions import Decider
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
 from posetune.study.faults import Fault, FaultKind
@@ -46,8 +63,8 @@ class WatchedRun(SweepRun):
         self.look = look
         super().__init__(database, start, clock)
 
-    def _commit(self, event: Event) -> None:
-        super()._commit(event)
+    def _commit(self, event: Event, *, request: str | None = None) -> None:
+        super()._commit(event, request=request)
         self.look(self)
 
 
@@ -88,6 +105,7 @@ class History:
             (2, self.attempt_fails),
             (1, self.excuse),
             (1, self.say),
+            (4, self.act),
             (1, self.replace_driver),
         ]
         weights = [weight for weight, _ in actions]
@@ -179,6 +197,45 @@ class History:
             back = self.random.choice([0, 1])
             attempt = max(1, self.run.trials[number].attempt - back)
             self.run.excuse(number, attempt, "its node left")
+
+    def act(self) -> None:
+        """A person does something; what the sweep does not allow is refused and changes nothing."""
+        number = self.random.randrange(max(1, len(self.run.trials)))
+        low, epochs = self.random.choice([0.01, 0.1]), self.random.randint(1, 12)
+        search = {**self.start.spec.canonical()["search"], "x": {"float": [low, 10], "log": True}}
+        edited = SweepSpec.model_validate({**self.start.spec.canonical(), "search": search})
+        act = self.random.choice(
+            [
+                AddNote(text="looks flat", trial=self.random.choice([None, number])),
+                SetTag(name="a", value=self.random.choice(["b", None])),
+                StopTrial(trial=number),
+                PinTrial(trial=number),
+                RetryTrial(trial=number),
+                ExtendTrial(trial=number, epochs=epochs),
+                BranchTrial(trial=number, epochs=epochs, params={"depth": 6}),
+                Enqueue(params={"x": self.random.uniform(0.1, 10), "depth": 4}),
+                EditSweep(spec=edited.canonical(), source="text"),
+                HoldSweep(),
+            ]
+        )
+        if not self.asked(act):
+            return
+        if isinstance(act, EditSweep):
+            self.start = dataclasses.replace(self.start, spec=edited)
+        if isinstance(act, HoldSweep):
+            self.at_work.clear()
+            self.asked(ReleaseSweep())
+        ended = [n for n in self.at_work if self.run.trials[n].state is not None]
+        for one in ended:
+            del self.at_work[one]
+
+    def asked(self, act: Act) -> bool:
+        try:
+            ask(self.database, self.start.name, act, by="ana@laptop", wait_s=0.0)
+        except ActRefusedError:
+            return False
+        self.run.take_up_requests()
+        return True
 
     def say(self) -> None:
         self.random.choice(
@@ -310,7 +367,7 @@ def test_the_histories_hold_every_kind_of_event(database: Database) -> None:
     lived = happened(database, object)
     assert {type(event) for event in lived} == set(Event.__args__)
     ended = {event.state for event in lived if isinstance(event, events.TrialEnded)}
-    assert ended == {"COMPLETE", "PRUNED", "FAILED"}
+    assert ended == {"COMPLETE", "PRUNED", "FAILED", "STOPPED"}
     assert any(event.is_crash for event in lived if isinstance(event, events.AttemptBegun))
     assert any(event.is_audited for event in lived if isinstance(event, events.Reported))
 

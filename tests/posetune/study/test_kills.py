@@ -12,9 +12,19 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from support.simulated_driver import drive, open_unsynced, outcome
+from support.acting import act_on, waits
+from support.simulated_driver import drive, happened, open_unsynced, outcome
 from support.simulated_driver import simulated_opening as opening
 
+from posetune.study.act_events import (
+    ActEvent,
+    NoteAdded,
+    StopAsked,
+    TrialEnqueued,
+    TrialExtended,
+    TrialPinned,
+    TrialRetried,
+)
 from posetune.study.search.rungs import Rungs
 from posetune.study.sweep_start import SweepStart
 from posetune.study.tables import schema
@@ -174,6 +184,39 @@ def test_killed_here_and_there_a_search_that_pauses_trials_ends_the_same(tmp_pat
 def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: Path) -> None:
     for _, database in resume_from_every_copy(tmp_path, slots=2, broken=True):
         check_consistent(database)
+
+
+@pytest.mark.slow
+def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path) -> None:
+    start = opening(budget={"trials": 10})
+    recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
+    drive(recorder, start, order=random.Random(1), between=act_on)
+    expected = outcome(recorder)
+    assert {type(event) for event in happened(recorder, ActEvent)} == {
+        NoteAdded,
+        StopAsked,
+        TrialEnqueued,
+        TrialExtended,
+        TrialPinned,
+        TrialRetried,
+    }
+    compared = 0
+    for at in range(1, recorder.copies + 1):
+        database = open_unsynced(tmp_path / f"{at}.db")
+        _forget_lease(database)
+        waited = waits(database)
+        again = KillSwitch(database, 1 + at * 7 % 23, after=at % 2 == 0)
+        with contextlib.suppress(Killed):
+            drive(again, start, order=random.Random(at), between=act_on)
+        _forget_lease(database)
+        waited = waited or waits(database)
+        drive(database, start, order=random.Random(-at), between=act_on)
+        assert read_sweep(database, "s").state == "COMPLETE"
+        if not waited:  # else an act was taken up elsewhere: where the next driver began
+            assert outcome(database) == expected, at
+            compared += 1
+        database.close()
+    assert compared > 0.8 * recorder.copies
 
 
 @pytest.mark.slow

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from posetune.cli.acting import act_on
-from posetune.cli.options import HomeOption, JsonOption, SweepArgument, SweepFile
+from posetune.cli.options import (
+    AddressOption,
+    HomeOption,
+    JsonOption,
+    SweepArgument,
+    SweepFile,
+)
+from posetune.cli.relay import relay
 from posetune.study.acts.asking import edit_of
 
 __all__ = ["edit"]
@@ -13,6 +20,7 @@ def edit(
     name: SweepArgument,
     file: SweepFile,
     home: HomeOption = None,
+    address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give a sweep another file: its budget, bounds and rungs hold from now on.
@@ -22,5 +30,15 @@ def edit(
 
       posetune edit first search_spaces/selfpose/quickstart.yaml
     """
+    act = edit_of(file)
+    if address is not None:
+        raise relay(
+            *("edit", name, "sweep.yaml"),
+            address=address,
+            home=home,
+            as_json=as_json,
+            source=act.source,
+            trainable=act.spec["trainable"],
+        )
     done = f"has the file {file} from now on (posetune logs {name} says what changed)"
-    act_on(name, edit_of(file), home=home, as_json=as_json, done=done)
+    act_on(name, act, home=home, as_json=as_json, done=done)

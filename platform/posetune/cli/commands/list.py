@@ -14,6 +14,7 @@ from posetune.cli.options import AddressOption, HomeOption, JsonOption
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.report.leaderboard import STATE_STYLES
+from posetune.report.steering import shown_tags
 from posetune.study.states import SweepStatus
 from posetune.study.view import SweepView, list_sweeps
 
@@ -54,13 +55,12 @@ def list(  # noqa: A001 - the command's name
         return
     table = Table("sweep", "state", "trials", "owner", "tags", "newest note", box=SIMPLE)
     for view in views:
-        tags = ", ".join(f"{name}={value}" if value else name for name, value in view.tags.items())
         table.add_row(
             view.name,
             Text(view.state, STATE_STYLES.get(view.state, "")),
             f"{sum(trial.state.is_end for trial in view.trials)}/{view.spec.budget.trials}",
             Text(view.owner),
-            Text(tags),
+            Text(shown_tags(view.tags)),
             Text(view.remarks[-1].text if view.remarks else ""),
         )
     console.print(table)

@@ -121,6 +121,11 @@ def _find(home: Home, run: str, store: str | None) -> Recorded:
             f"{run}: store {place} has digest {digest[:12]}, the trial was trained on "
             f"{view.store_digest[:12]}; give that store with --store"
         )
+    if trial.parent is not None:
+        raise BadInputError(
+            f"{run}: began at a checkpoint of trial {trial.parent}, so it cannot be trained again "
+            f"from its record; reproduce {sweep}/{trial.parent}"
+        )
     return Recorded(view, trial, [report.metrics or {} for report in reports], place, home.storage)
 
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from posetune.cli.acting import TrialArgument, act_on, study_of
+from posetune.cli.acting import SetOption, TrialArgument, act_on, read_settings, study_of
 from posetune.cli.options import AddressOption, HomeOption, JsonOption, SweepArgument
 from posetune.cli.relay import relay
 from posetune.study.acts.act import ExtendTrial, PinTrial, RetryTrial, StopTrial
-from posetune.study.acts.asking import note_of_extension
+from posetune.study.acts.asking import branch_of, note_of_extension
 
 __all__ = ["app"]
 
@@ -81,19 +81,30 @@ def extend(
     name: SweepArgument,
     trial: TrialArgument,
     epochs: Annotated[int, typer.Option(help="Its last epoch from now on.", min=1)],
+    set_: SetOption = None,
     home: HomeOption = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a complete or pruned trial train on, up to a later epoch.
 
-    What it reports from then on teaches neither the sampler nor the pruner.
+    What it reports from then on teaches neither the sampler nor the pruner. With --set a new trial
+    goes on from its last checkpoint with other values, and the trial stays as it is.
 
       posetune trial extend first 3 --epochs 40
+
+      posetune trial extend first 3 --epochs 40 --set learning_rate=1e-5
     """
     if address is not None:
-        arguments = ("trial", "extend", name, str(trial), "--epochs", str(epochs))
+        given = [word for text in set_ or [] for word in ("--set", text)]
+        arguments = ("trial", "extend", name, str(trial), "--epochs", str(epochs), *given)
         raise relay(*arguments, address=address, home=home, as_json=as_json)
+    settings = read_settings(set_)
+    if settings:
+        branch = branch_of(study_of(home), name, trial, epochs=epochs, settings=settings)
+        done = f"a new trial goes on from trial {trial} to epoch {epochs}, with {settings}"
+        act_on(name, branch, home=home, as_json=as_json, done=done)
+        return
     act = ExtendTrial(trial=trial, epochs=epochs)
     note = note_of_extension(study_of(home), name, act)
     done = f"trial {trial} trains up to epoch {epochs}"

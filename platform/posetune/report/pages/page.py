@@ -33,6 +33,7 @@ from posetune.report.pages.blocks import (
 )
 from posetune.report.pages.script import packed_plotly
 from posetune.report.pruning import pruning_balance
+from posetune.report.steering import steering_lines
 from posetune.report.tables import budget_used, changed_params
 from posetune.report.wording import count_epochs, format_measure, short_names
 from posetune.study.states import TrialState
@@ -305,7 +306,7 @@ def _trials(view: SweepView) -> list[Block]:
         (
             trial.number,
             trial.state.lower(),
-            f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+            f"{trial.epochs}/{trial.last_epoch}",
             *(("-", "-") if at is None else (at.epoch, format_measure(at.value))),
             *(_number(trial.params[name]) for name in names),
         )
@@ -326,6 +327,7 @@ def _trials(view: SweepView) -> list[Block]:
     more = len(view.trials) - len(rows)
     if more > 0:
         blocks.append(Paragraph(f"{more} more are in the study."))
+    blocks += [Paragraph(f"{line[0].upper()}{line[1:]}") for line in steering_lines(view)]
     return blocks
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from posetune.spec.parameters import Frozen, Scalar
 
@@ -12,6 +12,7 @@ __all__ = [
     "AT_ONCE",
     "Act",
     "AddNote",
+    "BranchTrial",
     "EditSweep",
     "Enqueue",
     "ExtendTrial",
@@ -21,6 +22,7 @@ __all__ = [
     "RetryTrial",
     "SetTag",
     "StopTrial",
+    "UnknownAct",
     "act_of",
 ]
 
@@ -75,6 +77,17 @@ class ExtendTrial(Frozen):
     epochs: int = Field(ge=1, strict=True, description="The trial's last epoch from now on.")
 
 
+class BranchTrial(Frozen):
+    """Begins a new trial at another one's checkpoint, with other parameters."""
+
+    kind: Literal["branch"] = "branch"
+    trial: TrialNumber
+    epochs: int = Field(ge=1, strict=True, description="The new trial's last epoch.")
+    params: dict[str, Scalar] = Field(
+        description="Values of searched fields; the others have those of the parent."
+    )
+
+
 class Enqueue(Frozen):
     """Chooses the parameters of the next trial."""
 
@@ -104,6 +117,13 @@ class EditSweep(Frozen):
     source: str = Field(description="The new file's text.")
 
 
+class UnknownAct(Frozen):
+    """Is what a row says that no act of this posetune has written; no driver can do it."""
+
+    kind: Literal["unknown"] = "unknown"
+    content: dict[str, Any] = Field(description="What the row says.")
+
+
 Act: TypeAlias = Annotated[
     AddNote
     | SetTag
@@ -111,10 +131,12 @@ Act: TypeAlias = Annotated[
     | PinTrial
     | RetryTrial
     | ExtendTrial
+    | BranchTrial
     | Enqueue
     | HoldSweep
     | ReleaseSweep
-    | EditSweep,
+    | EditSweep
+    | UnknownAct,
     Field(discriminator="kind"),
 ]
 
@@ -125,9 +147,8 @@ _ADAPTER: TypeAdapter[Act] = TypeAdapter(Act)
 
 
 def act_of(content: dict[str, Any]) -> Act:
-    """Return the act that JSON says.
-
-    Raises:
-        ValidationError: it says none.
-    """
-    return _ADAPTER.validate_python(content)
+    """Return the act that JSON says; an `UnknownAct` where it says none."""
+    try:
+        return _ADAPTER.validate_python(content)
+    except ValidationError:
+        return UnknownAct(content=content)

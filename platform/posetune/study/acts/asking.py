@@ -23,7 +23,15 @@ from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
 from posetune.study.acts import requests
-from posetune.study.acts.act import AT_ONCE, Act, EditSweep, Enqueue, ExtendTrial, StopTrial
+from posetune.study.acts.act import (
+    AT_ONCE,
+    Act,
+    BranchTrial,
+    EditSweep,
+    Enqueue,
+    ExtendTrial,
+    StopTrial,
+)
 from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.acts.requests import Request
 from posetune.study.decisions import Decider
@@ -34,7 +42,7 @@ from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_live
 from posetune.study.view import find_sweep_row
 
-__all__ = ["Asked", "ask", "edit_of", "enqueue_of", "note_of_extension"]
+__all__ = ["Asked", "ask", "branch_of", "edit_of", "enqueue_of", "note_of_extension"]
 
 TAKE_UP_S = 20.0
 """Seconds for which somebody who asks waits for a live driver to take the request up."""
@@ -193,21 +201,49 @@ def enqueue_of(database: Database, name: str, settings: Mapping[str, Any]) -> En
     Raises:
         BadInputError: the trainable does not take them.
     """
-    spec = _spec(database, name)
-    model = load_trainable(spec.trainable).config_model
+    spec = _state(database, name).spec
+    defaults = default_params(spec, load_trainable(spec.trainable).config_model)
+    _check_settings(spec, name, defaults, settings)
+    return Enqueue(params={**defaults, **settings})
+
+
+def branch_of(
+    database: Database, name: str, trial: int, *, epochs: int, settings: Mapping[str, Any]
+) -> BranchTrial:
+    """Return the act that begins a new trial at another one's checkpoint, with other parameters.
+
+    Args:
+        database: the study.
+        name: the sweep.
+        trial: number of the trial to go on from.
+        epochs: the new trial's last epoch.
+        settings: values of searched fields; the others have those of the trial.
+
+    Raises:
+        BadInputError: the trainable does not take them.
+    """
+    state = _state(database, name)
+    params = state.trials[trial].params if trial < len(state.trials) else {}
+    _check_settings(state.spec, name, params, settings)
+    return BranchTrial(trial=trial, epochs=epochs, params=dict(settings))
+
+
+def _check_settings(
+    spec: SweepSpec, name: str, params: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
     unknown = sorted(set(settings) - set(spec.search))
     if unknown:
         raise BadInputError(
             f"--set {unknown[0]}: sweep {name} does not search it; it searches "
             f"{', '.join(spec.search)}"
         )
-    params = {**default_params(spec, model), **settings}
+    model = load_trainable(spec.trainable).config_model
     try:
-        configure(model, spec.fixed, params)
-        return Enqueue(params=params)
+        configure(model, spec.fixed, {**params, **settings})
     except (ValidationError, TypeError) as error:
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise BadInputError(f"--set: {spec.trainable} does not take {settings}: {cause}") from error
+        shown = ", ".join(f"{key}={value}" for key, value in settings.items())
+        raise BadInputError(f"--set {shown}: {spec.trainable} does not take it: {cause}") from error
 
 
 def edit_of(file: Path) -> EditSweep:
@@ -222,9 +258,7 @@ def edit_of(file: Path) -> EditSweep:
 
 def note_of_extension(database: Database, name: str, act: ExtendTrial) -> str:
     """Return what its trainable says of training a trial on; empty where it says nothing."""
-    with database.reading() as connection:
-        row = find_sweep_row(connection, name, database.address)
-        state = journal.fold_sweep(connection, row)
+    state = _state(database, name)
     trainable = load_trainable(state.spec.trainable)
     says = getattr(trainable, "note_of_extension", None)
     if says is None or act.trial >= len(state.trials):
@@ -233,7 +267,6 @@ def note_of_extension(database: Database, name: str, act: ExtendTrial) -> str:
     return str(says(configure(trainable.config_model, state.spec.fixed, params)))
 
 
-def _spec(database: Database, name: str) -> SweepSpec:
+def _state(database: Database, name: str) -> SweepState:
     with database.reading() as connection:
-        row = find_sweep_row(connection, name, database.address)
-        return journal.fold_sweep(connection, row).spec
+        return journal.fold_sweep(connection, find_sweep_row(connection, name, database.address))

@@ -15,6 +15,7 @@ from posetune.study import act_events
 from posetune.study.acts.act import (
     Act,
     AddNote,
+    BranchTrial,
     EditSweep,
     Enqueue,
     ExtendTrial,
@@ -24,6 +25,7 @@ from posetune.study.acts.act import (
     RetryTrial,
     SetTag,
     StopTrial,
+    UnknownAct,
 )
 from posetune.study.search.start_from import holds, shown
 from posetune.study.state import SweepState
@@ -66,11 +68,17 @@ def event_of(act: Act, *, by: str, at: float, state: SweepState) -> act_events.A
             return act_events.SweepReleased(at, by)
         case EditSweep():
             return _edited(act, by=by, at=at, state=state)
+        case UnknownAct():
+            raise ActRefusedError(f"this posetune knows no such act: {act.content}")
     return _trial_event(act, by=by, at=at, state=state)
 
 
 def _trial_event(
-    act: StopTrial | PinTrial | RetryTrial | ExtendTrial, *, by: str, at: float, state: SweepState
+    act: StopTrial | PinTrial | RetryTrial | ExtendTrial | BranchTrial,
+    *,
+    by: str,
+    at: float,
+    state: SweepState,
 ) -> act_events.ActEvent:
     trial = _trial(state, act.trial)
     match act:
@@ -81,7 +89,7 @@ def _trial_event(
                     f"trial {trial.number}: {trial.stopped_by} has stopped it already; it ends "
                     f"after epoch {trial.stop_after}"
                 )
-            under_way = trial.number in state.ledger.running
+            under_way = trial.number in state.ledger.running and not state.held_by
             return act_events.StopAsked(at, trial.number, by, trial.epoch + under_way)
         case PinTrial():
             _refuse_ended(trial)
@@ -91,6 +99,8 @@ def _trial_event(
         case RetryTrial():
             _check_retry(trial, state)
             return act_events.TrialRetried(at, trial.number, by)
+        case BranchTrial():
+            return _branched(act, trial, by=by, at=at, state=state)
         case ExtendTrial():
             _check_extension(trial, act.epochs)
             return act_events.TrialExtended(at, trial.number, by, act.epochs)
@@ -140,6 +150,19 @@ def _check_extension(trial: TrialRecord, epochs: int) -> None:
         raise ActRefusedError(
             f"trial {trial.number}: has {trial.epoch} epochs; --epochs {epochs} must be more"
         )
+
+
+def _branched(
+    act: BranchTrial, parent: TrialRecord, *, by: str, at: float, state: SweepState
+) -> act_events.TrialEnqueued:
+    _check_extension(parent, act.epochs)
+    if not parent.checkpoints:
+        raise ActRefusedError(
+            f"trial {parent.number}: none of its checkpoints is kept (keep.best), so no other "
+            "trial can go on from it; posetune enqueue begins anew"
+        )
+    params = _checked(state, {**parent.params, **act.params})
+    return act_events.TrialEnqueued(at, by, params, parent.number, act.epochs)
 
 
 def _checked(state: SweepState, params: dict[str, Scalar]) -> dict[str, Scalar]:

@@ -13,9 +13,10 @@ from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
 if TYPE_CHECKING:
+    from posetune.study.events import TrialAsked
     from posetune.study.state import SweepState
 
-__all__ = ["ACT_MEANINGS"]
+__all__ = ["ACT_MEANINGS", "begin_from_parent"]
 
 
 def _note_added(state: SweepState, event: act_events.NoteAdded) -> None:
@@ -68,8 +69,19 @@ def _open_again(state: SweepState, trial: TrialRecord) -> None:
     state.ended.remove(trial.number)
     state.ledger.open.add(trial.number)
     state.waiting.append(trial.number)
+    state.opened_again.append(trial.number)
     # Its next attempt does not follow from the end of the one before.
     state.begun.discard(trial.number)
+
+
+def begin_from_parent(state: SweepState, trial: TrialRecord, event: TrialAsked) -> None:
+    """Let a new trial go on where its parent's checkpoint stands.
+
+    It has other parameters from there on, so what it reports is compared with nobody's.
+    """
+    trial.parent, trial.epoch, trial.extended_to = event.parent, event.parent_epoch, event.epochs
+    trial.taught = (TrialState.STOPPED, 0)
+    state.rungs.audited[trial.number] = event.parent_epoch
 
 
 def _sweep_held(state: SweepState, event: act_events.SweepHeld) -> None:
