@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from posetune.api import BadInputError, Trainable
 from posetune.spec.documents import Document, Key, describe_errors, read_document
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec.registration import load_trainable
+from posetune.spec.registration import load_extension, load_trainable
 from posetune.spec.sweep import SweepSpec
 
 __all__ = ["configure", "default_params", "flatten", "load_sweep", "rates_decay", "vary_one_by_one"]
@@ -164,6 +164,7 @@ def _check_against_trainable(
     for name, parameter in spec.search.items():
         for corner in parameter.corners:
             _check_fields(model, {**spec.fixed, name: corner}, document, section="search")
+    _check_extensions(spec, document)
     if spec.sampler.name == "one_by_one":
         _check_one_by_one(spec, model, document)
     metric = trainable.metrics.get(spec.objective.metric)
@@ -178,6 +179,17 @@ def _check_against_trainable(
             f"{document.at(('objective', 'mode'))}: {spec.objective.metric} is better when "
             f"{'lower' if metric.mode == 'min' else 'higher'}: write mode: {metric.mode}"
         )
+
+
+def _check_extensions(spec: SweepSpec, document: Document) -> None:
+    """Refuse a sampler or a pruner of somebody's that is not registered or not complete."""
+    for section, offered in (("sampler", "ask"), ("pruner", "decide")):
+        name = getattr(spec, section).name
+        if ":" in name:
+            try:
+                load_extension(name, section, [offered])
+            except BadInputError as error:
+                raise BadInputError(f"{document.at((section, 'name'))}: {error}") from error
 
 
 def _check_one_by_one(spec: SweepSpec, model: type[BaseModel], document: Document) -> None:

@@ -24,6 +24,10 @@ STARTUP = {"tpe": 10, "gp": 4}
 """Most start values of a sweep that says nothing about them, by its sampler."""
 
 
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""Names a class as `package.module:Class`."""
+
+
 class Objective(Frozen):
     """Says which metric the sweep optimises, and in which direction."""
 
@@ -66,13 +70,13 @@ class Objective(Frozen):
 class Sampler(Frozen):
     """Says how the sampler draws the next trial's parameters."""
 
-    name: Literal["tpe", "gp", "random", "one_by_one"] = Field(
+    name: Literal["tpe", "gp", "random", "one_by_one"] | ClassName = Field(
         "tpe",
         description="Algorithm that proposes parameters: `tpe` learns from finished trials, `gp` "
         "models the learning curves of all trials by a Gaussian process and predicts their ends, "
         "`random` draws independently, `one_by_one` is for ablations: its first trial has the "
         "first value of every field, each further trial changes one field, and all trials have "
-        "the same seed.",
+        "the same seed. `package.module:Class` is a registered class of yours.",
     )
     seed: int = Field(
         0,
@@ -108,11 +112,12 @@ class Sampler(Frozen):
 class Pruner(Frozen):
     """Says when the pruner cuts a trial, and how many epochs a trial may last."""
 
-    name: Literal["asha", "thaw", "none"] = Field(
+    name: Literal["asha", "thaw", "none"] | ClassName = Field(
         "asha",
         description="Algorithm that cuts trials: `asha` cuts a trial that is not among the best "
         "of its rung, `thaw` pauses a trial that promises less than another and lets it go on "
-        "later, `none` lets every trial run to its end.",
+        "later, `none` lets every trial run to its end. `package.module:Class` is a registered "
+        "class of yours.",
     )
     max_epochs: int = Field(ge=1, strict=True, description="Number of epochs of a complete trial.")
     grace_epochs: int = Field(

@@ -25,6 +25,7 @@ from posetune.study.events import (
     TrialEnded,
 )
 from posetune.study.records import CheckpointRecord, EpochValue
+from posetune.study.search.contracts import NamedPruner
 from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, Verdict
 from posetune.study.search.seeding import seed_for
@@ -56,6 +57,8 @@ class Decider:
         """The model of the sweep's curves; None where its sampler has none."""
         has_thaw = self.curves is not None and state.spec.pruner.name == "thaw"
         self._thaw = Thaw(self.curves) if self.curves is not None and has_thaw else None
+        is_named = ":" in state.spec.pruner.name
+        self._named = NamedPruner(state.spec, state.trials) if is_named else None
 
     # -- which trial runs next ---------------------------------------------------------------------
 
@@ -216,6 +219,8 @@ class Decider:
 
     def _judge(self, number: int, epoch: int, value: float | None) -> Verdict:
         """Return what the pruner says of a report."""
+        if self._named is not None:
+            return self._named.decide(number, epoch, value)
         if self._thaw is None:
             return self._state.rungs.decide(number, epoch, value)
         paused = [n for n in self._state.paused if n != number]

@@ -37,7 +37,7 @@ from posetune.study.events import (
 from posetune.study.old.upgrade import upgrade_before_driving
 from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.repeats import rank_trials
-from posetune.study.search.contracts import Sampler
+from posetune.study.search.contracts import NamedSampler, Sampler
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
@@ -96,7 +96,7 @@ class SweepRun:
         """The checkpoints of each trial that nothing needs any more, until they are deleted."""
         self._commit(DriverOpened(clock(), start.spec.budget.model_dump(), start.commit))
         self._decider = Decider(self.state, clock)
-        self._memory: Sampler = self._decider.curves or search_memory(self.state)
+        self._memory = self._sampler()
         for number in self._decider.missing_ends():
             self.finish(number)
 
@@ -123,6 +123,14 @@ class SweepRun:
             params = self._memory.ask(number) if number else self._defaults
         self._commit(self._decider.ask(params))
         return self.trials[number]
+
+    def _sampler(self) -> Sampler:
+        """Return what proposes the parameters of new trials."""
+        if self._decider.curves is not None:
+            return self._decider.curves
+        if ":" in self.spec.sampler.name:
+            return NamedSampler(self.spec, self.trials)
+        return search_memory(self.state)
 
     def _resumed(self) -> TrialRecord | None:
         """Return the paused trial that goes on now, if one does; cut those that cannot win."""

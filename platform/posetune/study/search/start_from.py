@@ -20,7 +20,7 @@ from posetune.study.states import TrialState
 from posetune.study.tables import journal
 from posetune.study.trials import TrialRecord
 
-__all__ = ["PriorTrial", "gather", "prior_trials"]
+__all__ = ["PriorTrial", "gather", "holds", "prior_trials"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _mismatch(config: Mapping[str, Any], spec: SweepSpec) -> str:
     for name, parameter in spec.search.items():
         if name not in config:
             return f"{name} is searched here and left to its default there"
-        if not _holds(parameter, config[name]):
+        if not holds(parameter, config[name]):
             return f"{name} outside {_shown(parameter)}"
     for name in sorted({*config, *spec.fixed} - set(spec.search)):
         if config.get(name) != spec.fixed.get(name):
@@ -127,7 +127,8 @@ def _mismatch(config: Mapping[str, Any], spec: SweepSpec) -> str:
     return ""
 
 
-def _holds(parameter: FloatRange | IntRange | Choice, value: Any) -> bool:
+def holds(parameter: FloatRange | IntRange | Choice, value: Any) -> bool:
+    """Whether a value is one of those that a parameter may have."""
     if isinstance(parameter, Choice):
         return any(v == value and type(v) is type(value) for v in parameter.values)
     if isinstance(value, bool) or not isinstance(value, int | float):
