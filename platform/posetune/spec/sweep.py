@@ -270,6 +270,13 @@ class Budget(Frozen):
         strict=True,
         description="Limit of hours for which a driver is at work on the sweep. Default: no limit.",
     )
+    target: float | None = Field(
+        None,
+        strict=True,
+        allow_inf_nan=False,
+        description="Value of the objective at which the sweep ends, as soon as an epoch of any "
+        "trial reaches it; in the objective's unit. Default: the sweep does not end by a value.",
+    )
 
 
 class Keep(Frozen):

@@ -209,7 +209,8 @@ class Decider:
         if self._thaw is None:
             return Choice()
         at_work = sorted({*self._state.ledger.running, *handed_out})
-        return self._thaw.choose(self._resumable(handed_out), at_work, self._next_number)
+        paused = self._resumable(handed_out)
+        return self._thaw.choose(paused, at_work, self._next_number, is_final=self._is_final)
 
     def cut(self, number: int, why: str) -> TrialEnded:
         """Return the end of a paused trial that is not resumed."""
@@ -232,13 +233,19 @@ class Decider:
             paused=paused,
             at_work=at_work,
             next_number=self._next_number,
+            is_final=self._is_final,
         )
 
     @property
+    def _is_final(self) -> bool:
+        """Whether the sweep has all its trials."""
+        return len(self._state.trials) >= self._state.most_trials
+
+    @property
     def _next_number(self) -> int | None:
-        """The number of the next new trial; None where the sweep has all its trials."""
-        number = len(self._state.trials)
-        return number if number < self._state.most_trials else None
+        """The number of the next new trial; None where the budget has no room for one."""
+        may_begin = not self._is_final and self.budget.may_train(None)
+        return len(self._state.trials) if may_begin else None
 
     def _resumable(self, handed_out: Collection[int]) -> list[int]:
         trials, may_train = self._state.trials, self.budget.may_train

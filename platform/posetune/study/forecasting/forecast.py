@@ -294,7 +294,9 @@ def _comparable(spec: SweepSpec) -> SweepSpec:
     if pruner.name not in ("asha", "none"):
         pruner = pruner.model_copy(update={"name": "asha"})
     sampler = spec.sampler.model_copy(update={"name": "random"})
-    return spec.model_copy(update={"pruner": pruner, "sampler": sampler})
+    budget = spec.budget.model_copy(update={"target": None})  # the values of trials are latent
+    changes = {"pruner": pruner, "sampler": sampler, "budget": budget}
+    return spec.model_copy(update=changes)
 
 
 def _recorded(

@@ -172,7 +172,7 @@ class SearchMemory:
         if self._spec.sampler.name == "one_by_one":
             return vary_one_by_one(self._spec, self._trials[0].params)[number], None
         if self._is_today and self._spec.sampler.name == "tpe" and self._ended < self._startup:
-            values = start_values(self._points, self._spec.sampler.seed, number)
+            values = start_values(self._points, self._spec.sampler.seed, max(1, number))
             return self._untried(values[-1]), None
         params, there = self._ask_optuna(number)
         for again in range(1, DRAWS):

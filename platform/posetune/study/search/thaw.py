@@ -75,6 +75,7 @@ class Thaw:
         paused: Sequence[int],
         at_work: Sequence[int],
         next_number: int | None,
+        is_final: bool,
     ) -> Verdict:
         """Decide of a report that is not recorded yet.
 
@@ -84,7 +85,8 @@ class Thaw:
             value: the objective, or None where it was not a number.
             paused: the trials that are paused.
             at_work: the others that are trained meanwhile.
-            next_number: the number of the next new trial; None where none may begin.
+            next_number: the number of the next new trial; None where none may begin now.
+            is_final: whether none may begin any more.
         """
         if epoch >= self._last:
             return Verdict(Decision.COMPLETE)
@@ -100,7 +102,7 @@ class Thaw:
         ends = outlook.ends([trial, *paused])
         gains = log_expected_improvement(ends, outlook.best)
         rival = _rival(outlook, paused, ends, gains, skip=1, number=next_number)
-        if next_number is None and not _may_win(ends, outlook)[0]:
+        if is_final and not _may_win(ends, outlook)[0]:
             return Verdict(Decision.PRUNE, why=_hopeless(outlook, ends, 0))
         if rival is None or gains[0] >= rival.log_gain:
             return Verdict(Decision.CONTINUE)
@@ -108,14 +110,20 @@ class Thaw:
         return Verdict(Decision.PAUSE, why=f"{_expected(outlook, ends, 0)}; {goes_on}")
 
     def choose(
-        self, paused: Sequence[int], at_work: Sequence[int], next_number: int | None
+        self,
+        paused: Sequence[int],
+        at_work: Sequence[int],
+        next_number: int | None,
+        *,
+        is_final: bool,
     ) -> Choice:
         """Return what trains next in a free slot.
 
         Args:
             paused: the trials that are paused.
             at_work: those that are trained meanwhile.
-            next_number: the number of the next new trial; None where none may begin.
+            next_number: the number of the next new trial; None where none may begin now.
+            is_final: whether none may begin any more.
         """
         is_early = next_number is not None and next_number < self._search.startup
         if is_early or not paused:
@@ -126,7 +134,7 @@ class Thaw:
         ends = outlook.ends(paused)
         gains = log_expected_improvement(ends, outlook.best)
         if next_number is None:
-            hopes = _may_win(ends, outlook)
+            hopes = _may_win(ends, outlook) if is_final else [True] * len(paused)
             hopeless = {
                 number: _hopeless(outlook, ends, i)
                 for i, number in enumerate(paused)
