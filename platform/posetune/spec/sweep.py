@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from posetune.spec.parameters import Frozen, Parameter
+from posetune.spec.parameters import Choice, Frozen, Parameter, Scalar
 from posetune.spec.registration import DEFAULT_TRAINABLE
 
 __all__ = [
@@ -89,7 +89,7 @@ class Sampler(Frozen):
         None,
         ge=1,
         strict=True,
-        description="Number of start values: until so many trials have ended (`tpe`) or begun "
+        description="Number of start values. Until so many trials have ended (`tpe`) or begun "
         "(`gp`), parameters are proposed that cover the search space evenly, with the defaults as "
         "the first. Default: 10 for `tpe` and 4 for `gp`, or a third of the sweep's trials if "
         "that is less.",
@@ -107,6 +107,37 @@ class Sampler(Frozen):
         description="Names of other sweeps of the same study; the sampler learns from their "
         "finished trials before it proposes its first parameters.",
     )
+
+
+class Prior(Frozen):
+    """Says where one searched field is believed to be best."""
+
+    value: float = Field(strict=True, description="Value that is believed to be about the best.")
+    width: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        strict=True,
+        description="Standard deviation of that belief, as a share of the field's range on the "
+        "range's own scale.",
+    )
+
+    def value_in(self, parameter: Parameter) -> Scalar:
+        """Return the believed value, or the nearest number that the parameter may have."""
+        if isinstance(parameter, Choice):
+            return min(parameter.values, key=lambda value: abs(float(value) - self.value))
+        low, high = (float(corner) for corner in parameter.corners)
+        bounded = min(max(self.value, low), high)
+        if parameter.step is None:
+            return bounded
+        steps = round((bounded - low) / parameter.step)
+        return parameter.bounds[0] + steps * parameter.step
+
+
+def _as_prior(given: Any) -> Any:
+    """Return a number alone as the prior with that value."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return {"value": float(given)} if is_number else given
 
 
 class Pruner(Frozen):
@@ -322,6 +353,12 @@ class SweepSpec(Frozen):
         description="Fields of the trainable's configuration that have the same value in every "
         "trial, by dotted name. A field that is in neither section keeps its default.",
     )
+    prior: dict[str, Annotated[Prior, BeforeValidator(_as_prior)]] = Field(
+        default_factory=dict,
+        description="Values of searched fields that are believed to be about the best, by dotted "
+        "name: a number, or {value: 1.0, width: 0.1}. `tpe` and `gp` draw every second start value "
+        "around them; `gp` also prefers points near them, less with every trial.",
+    )
     sampler: Sampler = Field(Sampler(), description="How parameters of new trials are proposed.")
     pruner: Pruner = Field(description="When trials are cut, and how many epochs one may last.")
     resources: Resources = Field(Resources(), description="What each trial takes of the cluster.")
@@ -349,6 +386,22 @@ class SweepSpec(Frozen):
             raise ValueError("sampler.repeats ranks trials by their best epoch: give select: best")
         if self.sampler.repeats > 1 and self.sampler.name == "one_by_one":
             raise ValueError("one_by_one has the same seed in all trials: give no repeats")
+        return self
+
+    @model_validator(mode="after")
+    def _priors_are_of_searched_numbers(self) -> SweepSpec:
+        for name, prior in self.prior.items():
+            parameter = self.search.get(name)
+            if parameter is None:
+                raise ValueError(f"prior: {name} is not searched")
+            if isinstance(parameter, Choice) and not parameter.is_ordered:
+                raise ValueError(f"prior: {name} is a choice without order")
+            corners = [float(corner) for corner in parameter.corners]
+            if not min(corners) <= prior.value <= max(corners):
+                raise ValueError(
+                    f"prior: {name} is {prior.value:g}, outside [{min(corners):g}, "
+                    f"{max(corners):g}] of its search"
+                )
         return self
 
     @property
