@@ -30,7 +30,7 @@ from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, Verdict
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import prior_trials
-from posetune.study.search.thaw import Choice, Thaw
+from posetune.study.search.thaw import Selection, Thaw
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed
@@ -200,14 +200,14 @@ class Decider:
         """Whether a paused trial may train on, or is to be cut."""
         return self._thaw is not None and bool(self._resumable(handed_out))
 
-    def choose(self, handed_out: Collection[int] = ()) -> Choice:
+    def choose(self, handed_out: Collection[int] = ()) -> Selection:
         """Return whether a paused trial goes on or a new one begins, and which are cut.
 
         Args:
             handed_out: the trials that are taken up already, though no attempt has begun.
         """
         if self._thaw is None:
-            return Choice()
+            return Selection()
         at_work = sorted({*self._state.ledger.running, *handed_out})
         paused = self._resumable(handed_out)
         return self._thaw.choose(paused, at_work, self._next_number, is_final=self._is_final)

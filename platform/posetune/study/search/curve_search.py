@@ -24,7 +24,7 @@ from scipy.stats import qmc
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.belief import Belief
-from posetune.study.search.curve_data import CurveData, Progress, Seen
+from posetune.study.search.curve_data import CurveData, Reached, Seen
 from posetune.study.search.curve_model import (
     CurveModel,
     CurveShape,
@@ -110,7 +110,7 @@ class CurveSearch:
         self._read = 0
         """How many entries of the log are in the progress."""
         self._reports = 0
-        self._due: dict[int, Progress] = {}
+        self._due: dict[int, Reached] = {}
         """The progress at the newest fits that are due, by the number of reports."""
         self._fits: dict[int, Future[CurveShape]] = {}
         self._next_fit = FIRST_FIT

@@ -32,7 +32,7 @@ from posetune.study.search.curve_model import (
 from posetune.study.search.curve_search import CurveSearch, Outlook, Proposal
 from posetune.study.search.rungs import Decision, Verdict, rung_epochs
 
-__all__ = ["Choice", "Thaw"]
+__all__ = ["Selection", "Thaw"]
 
 MAY_WIN = 0.01
 """Chance to become the best below which a trial is not trained on when no new one may begin."""
@@ -41,7 +41,7 @@ SPREADS = 1.2816
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What trains next."""
 
     resumed: int | None = None
@@ -116,7 +116,7 @@ class Thaw:
         next_number: int | None,
         *,
         is_final: bool,
-    ) -> Choice:
+    ) -> Selection:
         """Return what trains next in a free slot.
 
         Args:
@@ -127,7 +127,7 @@ class Thaw:
         """
         is_early = next_number is not None and next_number < self._search.startup
         if is_early or not paused:
-            return Choice()
+            return Selection()
         outlook = self._search.look(at_work, first=paused)
         assert outlook is not None  # those that are paused have reported
         paused = outlook.observed(paused)
@@ -142,12 +142,12 @@ class Thaw:
             }
             gains = np.where(hopes, gains, -math.inf)
             best = int(np.argmax(gains))
-            return Choice(paused[best] if hopes[best] else None, hopeless)
+            return Selection(paused[best] if hopes[best] else None, hopeless)
         proposal = outlook.propose(next_number)
         best = int(np.argmax(gains))
         if proposal is not None and proposal.log_gain > gains[best]:
-            return Choice()
-        return Choice(resumed=paused[best])
+            return Selection()
+        return Selection(resumed=paused[best])
 
 
 def _rival(
