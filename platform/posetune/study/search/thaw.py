@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posetune.study.search.curve_model import (
     Ends,
@@ -154,7 +155,7 @@ def _rival(
     outlook: Outlook,
     paused: Sequence[int],
     ends: Ends,
-    gains: np.ndarray[tuple[int], np.dtype[np.float64]],
+    gains: NDArray[np.float64],
     *,
     skip: int,
     number: int | None,
