@@ -72,6 +72,7 @@ bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; 
 
 bench-sweep: setup ## Measure whole sweeps beside their rivals, hours; results in tests/benchmarks/results.
 	$(BIN)/python -m pytest tests/benchmarks/bench_sweep.py --override-ini python_files='bench_*.py' -s
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/replay_searches.py
 
 bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, under 9 minutes; JSON in runs/bench.
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "bench-gpu: no CUDA device here; nothing was measured")'

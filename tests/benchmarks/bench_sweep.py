@@ -1,4 +1,4 @@
-"""Whole sweeps beside their rivals; `make bench-sweep` runs all three and takes hours.
+"""Whole sweeps beside their rivals; `make bench-sweep` runs both, and replays searches: hours.
 
 Each test adds its part to `results/sweep.json`, so one of them can be measured again by itself.
 BENCH_TRIALS in the environment sets how many quickstart trials there are, BENCH_SHORTER by what
@@ -17,20 +17,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import trim_mean
-from support.curves import Search, epochs_until, read_curves
-from support.simulated_driver import open_unsynced
 
 from posetune.provenance import collect
 from posetune.study.tables.database import open_database
@@ -38,29 +32,6 @@ from posetune.study.view import read_sweep
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "sweep.json"
-CURVES = HERE / "curves" / "lifting.json"
-
-SEEDS = 50
-TRIALS = 128
-"""Of a replayed search."""
-WITHIN_MM = 1.0
-DRAWS = 10_000
-
-
-def asha(grace: int, factor: int) -> dict[str, Any]:
-    return {"grace_epochs": grace, "reduction_factor": factor}
-
-
-IN_FULL, OURS = "random, in full", "TPE + ASHA, grace 1, factor 3"
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    IN_FULL: ("random", {"name": "none"}),
-    "random + ASHA, grace 1, factor 3": ("random", asha(1, 3)),
-    "random + ASHA, grace 9, factor 3": ("random", asha(9, 3)),
-    "TPE, in full": ("tpe", {"name": "none"}),
-    OURS: ("tpe", asha(1, 3)),
-    "TPE + ASHA, grace 6, factor 2": ("tpe", asha(6, 2)),
-    "TPE + ASHA, grace 9, factor 3": ("tpe", asha(9, 3)),
-}
 
 ROWS = {
     "quickstart": (
@@ -69,7 +40,6 @@ ROWS = {
         2,
     ),
     "stages": ("pre-trainings of 100 trials over 5 depths", "one per trial", 20),
-    "epochs": ("epochs until within 1 mm of the best", "random search in full", 3),
 }
 """What is measured, beside what, and how many times less ours is meant to take."""
 
@@ -113,44 +83,6 @@ def table_of_all() -> Iterator[None]:
     Console(width=150).print(table)
 
 
-def searched(task: tuple[str, Path]) -> list[Search]:
-    """RecordedStep the searches of one method."""
-    method, file = task
-    sampler, pruner = METHODS[method]
-    curves, database = read_curves(CURVES), open_unsynced(file)
-    return [
-        epochs_until(
-            database,
-            curves,
-            curves.best + WITHIN_MM,
-            seed=seed,
-            sampler={"name": sampler},
-            pruner=pruner,
-            budget={"trials": TRIALS},
-        )
-        for seed in range(SEEDS)
-    ]
-
-
-def interquartile_mean(epochs_n: NDArray[np.float64]) -> Any:
-    """Return the interquartile mean along the last axis; one that never ends counts as longest.
-
-    It is infinite where a quarter of the seeds or more never end.
-    """
-    return trim_mean(epochs_n, 0.25, axis=-1)
-
-
-def bootstrap(epochs_n: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the interquartile means of bootstrap samples of the seeds."""
-    picks = generator.integers(len(epochs_n), size=(DRAWS, len(epochs_n)))
-    return np.asarray(interquartile_mean(epochs_n[picks]))
-
-
-def interval(values: NDArray[np.float64]) -> list[float]:
-    """Return the ends of the 95 % interval; infinite where a quarter of the seeds never end."""
-    return [float(end) for end in np.quantile(values, [0.025, 0.975], method="nearest")]
-
-
 def finite(value: Any) -> Any:
     """Return what JSON can hold: null for what never ends."""
     if isinstance(value, dict):
@@ -158,48 +90,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def test_epochs_until_within_a_millimetre_of_the_best(tmp_path: Path) -> None:
-    tasks = [(method, tmp_path / f"{i}.db") for i, method in enumerate(METHODS)]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        searches = dict(zip(METHODS, pool.map(searched, tasks), strict=True))
-    table = Table("search", "epochs (95 %)", "fewer than random in full", "trials", "not reached")
-    generator, rows = np.random.default_rng(0), {}
-    for i, (method, found) in enumerate(searches.items()):
-        epochs_n = np.array([search.epochs if search.reached else np.inf for search in found])
-        boot = bootstrap(epochs_n, generator)
-        if i == 0:
-            in_full, in_full_boot = interquartile_mean(epochs_n), boot
-        rows[method] = {
-            "epochs": float(interquartile_mean(epochs_n)),
-            "interval": interval(boot),
-            "ratio": float(in_full / interquartile_mean(epochs_n)),
-            "ratio_interval": interval(in_full_boot / boot),
-            "trials": float(trim_mean([search.trials for search in found], 0.25)),
-            "not_reached": sum(not search.reached for search in found),
-        }
-        row = rows[method]
-        table.add_row(
-            method,
-            "{:.0f} ({:.0f} to {:.0f})".format(row["epochs"], *row["interval"]),
-            "{:.2f} ({:.2f} to {:.2f})".format(row["ratio"], *row["ratio_interval"]),
-            f"{row['trials']:.0f}",
-            str(row["not_reached"]),
-        )
-    Console(width=150).print(table)
-    fewest = min(rows, key=lambda method: float(rows[method]["epochs"]))
-    keep(
-        "epochs",
-        *(
-            f"{e:.0f}" if math.isfinite(e := rows[m]["epochs"]) else "never"
-            for m in (OURS, IN_FULL)
-        ),
-        ratio=rows[OURS]["ratio"],
-        note=f"{rows[fewest]['ratio']:.3g} with {fewest}",
-        seeds=SEEDS,
-        searches=rows,
-    )
 
 
 COUNTED = """

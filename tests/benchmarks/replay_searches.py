@@ -36,6 +36,8 @@ RESULTS = HERE / "results" / "search.json"
 LIFTING = HERE / "curves" / "lifting.json"
 WITHIN_MM = 1.0
 DRAWS = 10_000
+CHUNK = 10
+"""Seeds after which what was measured is kept."""
 LATE: dict[str, Any] = {"grace_epochs": 6, "reduction_factor": 2}
 FULL: dict[str, Any] = {"name": "none"}
 
@@ -122,13 +124,14 @@ def recorded() -> dict[str, Any]:
 
 
 def keep(row: Row, found: list[Search]) -> None:
-    """Put a row beside the others."""
+    """Put further seeds to a row."""
     where = collect()
+    before = recorded().get(row.key, {"epochs": [], "begun": []})
     result = {
         **row._asdict(),
         "commit": where["commit"],
-        "epochs": [one.epochs if one.reached else None for one in found],
-        "begun": [one.trials for one in found],
+        "epochs": before["epochs"] + [one.epochs if one.reached else None for one in found],
+        "begun": before["begun"] + [one.trials for one in found],
     }
     partial = RESULTS.with_name(".search.json.partial")
     partial.write_text(json.dumps({**recorded(), row.key: result}, sort_keys=True, indent=0) + "\n")
@@ -139,10 +142,10 @@ def measure(processes: int) -> None:
     """Run the rows that are missing, one after the other."""
     with ProcessPoolExecutor(processes) as pool:
         for row in rows():
-            if row.key not in recorded():
-                seeds = range(row.first, row.first + row.seeds)
-                keep(row, list(pool.map(search, [row] * row.seeds, seeds, chunksize=4)))
-                print(line(recorded()[row.key], recorded()), flush=True)
+            while (done := len(recorded().get(row.key, {}).get("epochs", ()))) < row.seeds:
+                seeds = range(row.first + done, row.first + min(done + CHUNK, row.seeds))
+                keep(row, list(pool.map(search, [row] * len(seeds), seeds)))
+            print(line(recorded()[row.key], recorded()), flush=True)
 
 
 # -- the table -------------------------------------------------------------------------------------

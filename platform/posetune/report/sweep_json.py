@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from posetune.report.importance import Importance, param_importance
+from posetune.report.search_notes import health_lines
 from posetune.report.tables import changed_params
 from posetune.study.forecasting.forecast import forecast_sweep
 from posetune.study.view import SweepView, TrialView
@@ -39,6 +40,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
             "driven_s": round(view.driven_s, 3),
         },
         "left_out": view.left_out._asdict(),
+        "health": health_lines(view),
         "forecast": _forecast_json(view),
         "stages": {
             name: {"trained": use.trained, "reused": use.reused}

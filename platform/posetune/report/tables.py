@@ -12,6 +12,7 @@ from rich.text import Text
 from posetune.report.importance import param_importance
 from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
 from posetune.report.pruning import pruning_balance
+from posetune.report.search_notes import health_lines, pause_lines
 from posetune.report.steering import steering_lines
 from posetune.report.wording import (
     count_epochs,
@@ -60,11 +61,13 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         head,
         Text(view.waits_for, "yellow"),
         Leaderboard(view, most),
+        Text("\n".join(pause_lines(view))),
         _comparison(view),
         _companions(view),
         _changes(view),
         _importance(view),
         Text(str(pruning_balance(view))),
+        Text("\n".join(health_lines(view)), "yellow"),
         Text(f"budget used: {budget_used(view)}"),
         Text(f"left out: {left_out(view)}" if left_out(view) else ""),
         *(Text(line) for line in steering_lines(view)),

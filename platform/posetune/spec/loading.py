@@ -18,7 +18,7 @@ from posetune.api import BadInputError, Trainable
 from posetune.metrics import MetricError, check_metric_name
 from posetune.spec.documents import Document, Key, describe_errors, read_document
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
-from posetune.spec.registration import load_trainable
+from posetune.spec.registration import load_extension, load_trainable
 from posetune.spec.sweep import SweepSpec
 
 __all__ = ["configure", "default_params", "flatten", "load_sweep", "rates_decay", "vary_one_by_one"]
@@ -206,6 +206,7 @@ def _check_against_trainable(
     for name, parameter in spec.search.items():
         for corner in parameter.corners:
             _check_fields(model, {**spec.fixed, name: corner}, document, section="search")
+    _check_extensions(spec, document)
     if spec.sampler.name == "one_by_one":
         _check_one_by_one(spec, model, document)
     _check_metrics(spec, trainable, document)
@@ -230,6 +231,17 @@ def _check_metrics(spec: SweepSpec, trainable: type[Trainable], document: Docume
             f"{document.at(('objective', 'mode'))}: {spec.objective.metric} is better when "
             f"{'lower' if metric.mode == 'min' else 'higher'}: write mode: {metric.mode}"
         )
+
+
+def _check_extensions(spec: SweepSpec, document: Document) -> None:
+    """Refuse a sampler or a pruner of somebody's that is not registered or not complete."""
+    for section, offered in (("sampler", "ask"), ("pruner", "decide")):
+        name = getattr(spec, section).name
+        if ":" in name:
+            try:
+                load_extension(name, section, [offered])
+            except BadInputError as error:
+                raise BadInputError(f"{document.at((section, 'name'))}: {error}") from error
 
 
 def _check_one_by_one(spec: SweepSpec, model: type[BaseModel], document: Document) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from posetune.api import BadInputError, Trainable
 
@@ -17,6 +19,7 @@ __all__ = [
     "SHIPPED_TRAINABLES",
     "TRAINABLES_VARIABLE",
     "import_trainable",
+    "load_extension",
     "load_trainable",
 ]
 
@@ -76,7 +79,38 @@ def import_trainable(name: str) -> type[Trainable]:
     return found
 
 
-def _require_registered(name: str) -> None:
+def load_extension(name: str, what: str, offered: Sequence[str]) -> type[Any]:
+    """Import the class of a sampler or a pruner, which is registered as trainables are.
+
+    Args:
+        name: `package.module:Class`.
+        what: what it is, for messages.
+        offered: what it must have.
+
+    Raises:
+        BadInputError: the name is not registered, there is no such module or class, or the class
+            lacks something.
+    """
+    _require_registered(name, what)
+    module_name, _, class_name = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ModuleNotFoundError as error:
+        raise BadInputError(
+            f"{what} {name}: no module {error.name!r}; is its package installed?"
+        ) from error
+    if not isinstance(found, type):
+        raise BadInputError(f"{what} {name}: {module_name} has no class {class_name!r}")
+    missing = [attribute for attribute in offered if not hasattr(found, attribute)]
+    if missing:
+        raise BadInputError(
+            f"{what} {name}: is no {what}, it lacks {', '.join(missing)} "
+            "(see posetune.study.search.contracts)"
+        )
+    return found
+
+
+def _require_registered(name: str, what: str = "trainable") -> None:
     """Refuse a name that is not registered.
 
     A sweep file may come from anyone, so it must not decide which module is imported.
@@ -88,7 +122,7 @@ def _require_registered(name: str) -> None:
     if name not in (*named, *installed):
         known = ", ".join(sorted({*SHIPPED_TRAINABLES, *filter(None, named), *installed}))
         raise BadInputError(
-            f"trainable {name}: is not registered; registered are {known}. Its package registers "
+            f"{what} {name}: is not registered; registered are {known}. Its package registers "
             f'it in its pyproject.toml: [project.entry-points."{TRAINABLES_GROUP}"] '
             f'mine = "{name}"; without installing it, set {TRAINABLES_VARIABLE}={name}'
         )

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from posetune.spec.notify import Destination, check_distinct
-from posetune.spec.parameters import Frozen, Parameter
+from posetune.spec.parameters import Choice, Frozen, Parameter, Scalar
 from posetune.spec.registration import DEFAULT_TRAINABLE
 
 __all__ = [
@@ -31,6 +31,10 @@ MACHINE_SECTIONS = ("notify", "priority")
 
 STARTUP = {"tpe": 10, "gp": 4}
 """Most start values of a sweep that says nothing about them, by its sampler."""
+
+
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""Names a class as `package.module:Class`."""
 
 
 class Objective(Frozen):
@@ -75,13 +79,13 @@ class Objective(Frozen):
 class Sampler(Frozen):
     """Says how the sampler draws the next trial's parameters."""
 
-    name: Literal["tpe", "gp", "random", "one_by_one"] = Field(
+    name: Literal["tpe", "gp", "random", "one_by_one"] | ClassName = Field(
         "tpe",
         description="Algorithm that proposes parameters: `tpe` learns from finished trials, `gp` "
         "models the learning curves of all trials by a Gaussian process and predicts their ends, "
         "`random` draws independently, `one_by_one` is for ablations: its first trial has the "
         "first value of every field, each further trial changes one field, and all trials have "
-        "the same seed.",
+        "the same seed. `package.module:Class` is a registered class of yours.",
     )
     seed: int = Field(
         0,
@@ -94,7 +98,7 @@ class Sampler(Frozen):
         None,
         ge=1,
         strict=True,
-        description="Number of start values: until so many trials have ended (`tpe`) or begun "
+        description="Number of start values. Until so many trials have ended (`tpe`) or begun "
         "(`gp`), parameters are proposed that cover the search space evenly, with the defaults as "
         "the first. Default: 10 for `tpe` and 4 for `gp`, or a third of the sweep's trials if "
         "that is less.",
@@ -114,14 +118,46 @@ class Sampler(Frozen):
     )
 
 
+class Prior(Frozen):
+    """Says where one searched field is believed to be best."""
+
+    value: float = Field(strict=True, description="Value that is believed to be about the best.")
+    width: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        strict=True,
+        description="Standard deviation of that belief, as a share of the field's range on the "
+        "range's own scale.",
+    )
+
+    def value_in(self, parameter: Parameter) -> Scalar:
+        """Return the believed value, or the nearest number that the parameter may have."""
+        if isinstance(parameter, Choice):
+            return min(parameter.values, key=lambda value: abs(float(value) - self.value))
+        low, high = (float(corner) for corner in parameter.corners)
+        bounded = min(max(self.value, low), high)
+        if parameter.step is None:
+            return bounded
+        steps = round((bounded - low) / parameter.step)
+        return parameter.bounds[0] + steps * parameter.step
+
+
+def _as_prior(given: Any) -> Any:
+    """Return a number alone as the prior with that value."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return {"value": float(given)} if is_number else given
+
+
 class Pruner(Frozen):
     """Says when the pruner cuts a trial, and how many epochs a trial may last."""
 
-    name: Literal["asha", "thaw", "none"] = Field(
+    name: Literal["asha", "thaw", "none"] | ClassName = Field(
         "asha",
         description="Algorithm that cuts trials: `asha` cuts a trial that is not among the best "
         "of its rung, `thaw` pauses a trial that promises less than another and lets it go on "
-        "later, `none` lets every trial run to its end.",
+        "later, `none` lets every trial run to its end. `package.module:Class` is a registered "
+        "class of yours.",
     )
     max_epochs: int = Field(ge=1, strict=True, description="Number of epochs of a complete trial.")
     grace_epochs: int = Field(
@@ -301,6 +337,13 @@ class Budget(Frozen):
         "after which the worker of an epoch is killed. Default: 20 times the median epoch, at "
         "least 10 minutes, once the length of an epoch is known.",
     )
+    target: float | None = Field(
+        None,
+        strict=True,
+        allow_inf_nan=False,
+        description="Value of the objective at which the sweep ends, as soon as an epoch of any "
+        "trial reaches it; in the objective's unit. Default: the sweep does not end by a value.",
+    )
 
 
 class Keep(Frozen):
@@ -345,6 +388,12 @@ class SweepSpec(Frozen):
         default_factory=dict,
         description="Fields of the trainable's configuration that have the same value in every "
         "trial, by dotted name. A field that is in neither section keeps its default.",
+    )
+    prior: dict[str, Annotated[Prior, BeforeValidator(_as_prior)]] = Field(
+        default_factory=dict,
+        description="Values of searched fields that are believed to be about the best, by dotted "
+        "name: a number, or {value: 1.0, width: 0.1}. `tpe` and `gp` draw every second start value "
+        "around them; `gp` also prefers points near them, less with every trial.",
     )
     sampler: Sampler = Field(Sampler(), description="How parameters of new trials are proposed.")
     pruner: Pruner = Field(description="When trials are cut, and how many epochs one may last.")
@@ -393,6 +442,22 @@ class SweepSpec(Frozen):
             raise ValueError("sampler.repeats ranks trials by their best epoch: give select: best")
         if self.sampler.repeats > 1 and self.sampler.name == "one_by_one":
             raise ValueError("one_by_one has the same seed in all trials: give no repeats")
+        return self
+
+    @model_validator(mode="after")
+    def _priors_are_of_searched_numbers(self) -> SweepSpec:
+        for name, prior in self.prior.items():
+            parameter = self.search.get(name)
+            if parameter is None:
+                raise ValueError(f"prior: {name} is not searched")
+            if isinstance(parameter, Choice) and not parameter.is_ordered:
+                raise ValueError(f"prior: {name} is a choice without order")
+            corners = [float(corner) for corner in parameter.corners]
+            if not min(corners) <= prior.value <= max(corners):
+                raise ValueError(
+                    f"prior: {name} is {prior.value:g}, outside [{min(corners):g}, "
+                    f"{max(corners):g}] of its search"
+                )
         return self
 
     @property

@@ -28,11 +28,12 @@ from posetune.study.events import (
 )
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue
+from posetune.study.search.contracts import NamedPruner
 from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, Verdict
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import prior_trials
-from posetune.study.search.thaw import Choice, Thaw
+from posetune.study.search.thaw import Selection, Thaw
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed
@@ -65,6 +66,8 @@ class Decider:
         """The model of the sweep's curves; None where its sampler has none."""
         has_thaw = self.curves is not None and state.spec.pruner.name == "thaw"
         self._thaw = Thaw(self.curves) if self.curves is not None and has_thaw else None
+        is_named = ":" in state.spec.pruner.name
+        self._named = NamedPruner(state.spec, state.trials) if is_named else None
 
     # -- which trial runs next ---------------------------------------------------------------------
 
@@ -327,16 +330,17 @@ class Decider:
         """Whether a paused trial may train on, or is to be cut."""
         return self._thaw is not None and bool(self._resumable(handed_out))
 
-    def choose(self, handed_out: Collection[int] = ()) -> Choice:
+    def choose(self, handed_out: Collection[int] = ()) -> Selection:
         """Return whether a paused trial goes on or a new one begins, and which are cut.
 
         Args:
             handed_out: the trials that are taken up already, though no attempt has begun.
         """
         if self._thaw is None:
-            return Choice()
+            return Selection()
         at_work = sorted({*self._state.ledger.running, *handed_out})
-        return self._thaw.choose(self._resumable(handed_out), at_work, self._next_number)
+        paused = self._resumable(handed_out)
+        return self._thaw.choose(paused, at_work, self._next_number, is_final=self._is_final)
 
     def cut(self, number: int, why: str) -> TrialEnded:
         """Return the end of a paused trial that is not resumed."""
@@ -346,6 +350,8 @@ class Decider:
 
     def _judge(self, number: int, epoch: int, value: float | None) -> Verdict:
         """Return what the pruner says of a report."""
+        if self._named is not None:
+            return self._named.decide(number, epoch, value)
         if self._thaw is None:
             return self._state.rungs.decide(number, epoch, value)
         paused = [n for n in self._state.paused if n != number]
@@ -357,13 +363,19 @@ class Decider:
             paused=paused,
             at_work=at_work,
             next_number=self._next_number,
+            is_final=self._is_final,
         )
 
     @property
+    def _is_final(self) -> bool:
+        """Whether the sweep has all its trials."""
+        return len(self._state.trials) >= self._state.most_trials
+
+    @property
     def _next_number(self) -> int | None:
-        """The number of the next new trial; None where the sweep has all its trials."""
-        number = len(self._state.trials)
-        return number if number < self._state.most_trials else None
+        """The number of the next new trial; None where the budget has no room for one."""
+        may_begin = not self._is_final and self.budget.may_train(None)
+        return len(self._state.trials) if may_begin else None
 
     def _resumable(self, handed_out: Collection[int]) -> list[int]:
         trials, may_train = self._state.trials, self.budget.may_train

@@ -44,7 +44,7 @@ from posetune.study.faults import Fault
 from posetune.study.old.upgrade import upgrade_before_driving
 from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.repeats import rank_trials
-from posetune.study.search.contracts import Sampler
+from posetune.study.search.contracts import NamedSampler, Sampler
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
@@ -109,7 +109,7 @@ class SweepRun:
         budget, machine = start.spec.budget.model_dump(), start.spec.machine
         self._commit(DriverOpened(clock(), budget, start.commit, by=start.by, machine=machine))
         self._decider = Decider(self.state, clock)
-        self._memory: Sampler = self._remember()
+        self._memory = self._sampler()
         self._end_decided()
         for trial in self.trials:
             self._give_up(trial.number)
@@ -142,6 +142,14 @@ class SweepRun:
             params = self._memory.ask(number) if number else self._defaults
         self._commit(self._decider.ask(params))
         return self.trials[number]
+
+    def _sampler(self) -> Sampler:
+        """Return what proposes the parameters of new trials."""
+        if self._decider.curves is not None:
+            return self._decider.curves
+        if ":" in self.spec.sampler.name:
+            return NamedSampler(self.spec, self.trials)
+        return search_memory(self.state)
 
     def _resumed(self) -> TrialRecord | None:
         """Return the paused trial that goes on now, if one does; cut those that cannot win."""
@@ -343,7 +351,7 @@ class SweepRun:
                 self._handed_out.clear()
                 self._end_decided()
             case act_events.TrialRetried() | act_events.SweepEdited():
-                self._memory = self._remember()
+                self._memory = self._sampler()
 
     def spec_of(self, number: int) -> SweepSpec:
         """Return the sweep file as a trial trains by it: an extended one has its own last epoch."""
@@ -368,10 +376,6 @@ class SweepRun:
         for number in self._decider.missing_ends():
             if number not in self._handed_out:
                 self.finish(number)
-
-    def _remember(self) -> Sampler:
-        """Return what proposes points: the model of curves, or what Optuna knows of the sweep."""
-        return self._decider.curves or search_memory(self.state)
 
     @property
     def held(self) -> str:

@@ -339,7 +339,7 @@ def test_a_driver_that_models_curves_stands_where_one_that_begins_here_stands(
         assert fields_of(folded) == fields_of(run.state)
         if run.state.seq % 8 == 0:
             now = run._clock()
-            lived = next_decisions(run.state, now, draw=True, lived=run._decider)
+            lived = next_decisions(run.state, now, draw=True, lived=getattr(run, "_decider", None))
             assert next_decisions(folded, now, draw=True) == lived
             decisions.extend(lived)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, update
-from support.simulated_driver import drive, outcome
+from support.simulated_driver import SimulatedTrial, drive, outcome
 from support.simulated_driver import simulated_opening as opening
 
 from posetune.api import BadInputError
@@ -210,6 +210,33 @@ def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -
     assert read_sweep(database, "s").state == "INTERRUPTED"
     with pytest.raises(BadInputError, match=r"budget\.trials: 20 -> 16"):
         SweepRun(database, opening(budget={"trials": 16}))
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_sweep_ends_where_a_trial_reaches_its_target_and_goes_on_with_a_better_one(
+    database: Database, mode: str
+) -> None:
+    sign = 1 if mode == "min" else -1
+    changes = {"objective": {"metric": "loss", "mode": mode}, "pruner": {"max_epochs": 9}}
+    start = opening(**changes, budget={"trials": 14, "target": 2.0 * sign})
+    run = SweepRun(database, start)
+    trial = run.next_trial()
+    assert trial is not None
+    at_work = SimulatedTrial(run, 0)
+    at_work.step({"loss": 2.1 * sign})
+    assert run.spent == ""
+    at_work.step({"loss": 1.9 * sign})
+    assert run.spent == (
+        f"the target of {2 * sign} is reached by trial 0 with {1.9 * sign} after epoch 2"
+    )
+    run.close(run.spent)
+    again = SweepRun(database, start)
+    assert again.spent == run.spent
+    again.close(again.spent)
+    further = opening(**changes, budget={"trials": 14, "target": 1.0 * sign})
+    grown = SweepRun(database, further)
+    assert grown.spent == ""
+    grown.lease.release()
 
 
 def test_a_default_that_has_changed_since_is_not_a_change_of_the_file(database: Database) -> None:

@@ -33,6 +33,7 @@ from posetune.report.pages.blocks import (
 )
 from posetune.report.pages.script import packed_plotly
 from posetune.report.pruning import pruning_balance
+from posetune.report.search_notes import health_lines, pause_lines
 from posetune.report.steering import steering_lines
 from posetune.report.tables import budget_used, changed_params
 from posetune.report.wording import count_epochs, format_measure, short_names
@@ -117,6 +118,9 @@ def _facts(view: SweepView) -> dict[str, str]:
         "trials": ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none yet",
         "budget used": budget_used(view),
     }
+    notes = [*pause_lines(view), *health_lines(view)]
+    if notes:
+        facts["search"] = "; ".join(notes)
     if view.best is None or view.best.chosen is None:
         return facts
     value = (

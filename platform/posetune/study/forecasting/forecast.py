@@ -361,10 +361,12 @@ def _comparable(spec: SweepSpec) -> SweepSpec:
     What a model of curves would decide cannot be simulated: the trials to come have no parameters.
     """
     pruner = spec.pruner
-    if pruner.name == "thaw":
+    if pruner.name not in ("asha", "none"):
         pruner = pruner.model_copy(update={"name": "asha"})
     sampler = spec.sampler.model_copy(update={"name": "random"})
-    return spec.model_copy(update={"pruner": pruner, "sampler": sampler})
+    budget = spec.budget.model_copy(update={"target": None})  # the values of trials are latent
+    changes = {"pruner": pruner, "sampler": sampler, "budget": budget}
+    return spec.model_copy(update=changes)
 
 
 def _recorded(

@@ -21,7 +21,7 @@ from posetune.study.search.space import Space
 from posetune.study.search.start_from import PriorTrial
 from posetune.study.trials import TrialRecord
 
-__all__ = ["CurveData", "Progress", "Scale", "Seen"]
+__all__ = ["CurveData", "Reached", "Scale", "Seen"]
 
 MOST_OBSERVATIONS = 384
 """A model of more takes too long for a decision."""
@@ -31,7 +31,7 @@ their way there."""
 
 
 @dataclass
-class Progress:
+class Reached:
     """How far the trials are after some of a sweep's reports."""
 
     epochs: dict[int, int] = field(default_factory=dict)
@@ -40,9 +40,9 @@ class Progress:
     best: float = math.inf
     """The best value of the sweep's own trials, turned so that lower is better."""
 
-    def copy(self) -> Progress:
+    def copy(self) -> Reached:
         """Return what does not change any more."""
-        return Progress(dict(self.epochs), set(self.failed), self.best)
+        return Reached(dict(self.epochs), set(self.failed), self.best)
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class CurveData:
         self._trials, self._prior = trials, prior
         self._units: dict[int, list[float]] = {}
 
-    def begin(self) -> Progress:
+    def begin(self) -> Reached:
         """Return the progress before the sweep's first report."""
-        return Progress({-1 - i: max(trial.values) for i, trial in enumerate(self._prior)})
+        return Reached({-1 - i: max(trial.values) for i, trial in enumerate(self._prior)})
 
-    def note_best(self, progress: Progress, number: int, epoch: int) -> None:
+    def note_best(self, progress: Reached, number: int, epoch: int) -> None:
         """Take a trial's report into the best value."""
         value = self._trials[number].values.get(epoch)
         if value is not None:
@@ -114,7 +114,7 @@ class CurveData:
 
     def see(
         self,
-        progress: Progress,
+        progress: Reached,
         *,
         first: Collection[int] = (),
         now: tuple[int, int, float | None] | None = None,

@@ -23,7 +23,8 @@ from scipy.stats import qmc
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
-from posetune.study.search.curve_data import CurveData, Progress, Seen
+from posetune.study.search.belief import Belief
+from posetune.study.search.curve_data import CurveData, Reached, Seen
 from posetune.study.search.curve_model import (
     CurveModel,
     CurveShape,
@@ -104,11 +105,12 @@ class CurveSearch:
         self._audited = audited if audited is not None else {}
         self.data = CurveData(spec, trials, prior)
         self.space = self.data.space
+        self.belief = Belief(spec)
         self._progress = self.data.begin()
         self._read = 0
         """How many entries of the log are in the progress."""
         self._reports = 0
-        self._due: dict[int, Progress] = {}
+        self._due: dict[int, Reached] = {}
         """The progress at the newest fits that are due, by the number of reports."""
         self._fits: dict[int, Future[CurveShape]] = {}
         self._next_fit = FIRST_FIT
@@ -135,7 +137,8 @@ class CurveSearch:
             if proposal is not None:
                 return proposal.params
         self._note_tried()
-        point = start_values(self.space, self.spec.sampler.seed, number + 1)[number]
+        seed = self.spec.sampler.seed
+        point = start_values(self.space, seed, number + 1, self.belief)[number]
         if self.space.count is not None and self.space.key(point) in self._tried:
             return self.space.nearest_untried(point, self._tried)
         return point
@@ -278,7 +281,10 @@ class Outlook:
         fresh = np.arange(-count, 0) - number - 1  # none of those observed, and none at work
         ends = self._model.ends(points.seats_cd, fresh, self._work_wd, self._work_w)
         gains = log_expected_improvement(ends, self.best)
-        most = int(np.argmax(gains))
+        believed = gains
+        if self._search.belief.has_any:
+            believed = gains + self._search.belief.log_weight(points.places_cd, number)
+        most = int(np.argmax(believed))
         params = self._search.space.from_unit(points.places_cd[most])
         return Proposal(params, float(gains[most]), float(ends.mean_c[most]))
 

@@ -35,6 +35,7 @@ from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.events import POINTS_ONCE_SINCE, SEMANTICS
 from posetune.study.faults import FaultKind
+from posetune.study.search.belief import Belief
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.space import Key, Space
 from posetune.study.search.start_from import PriorTrial, holds, prior_trials
@@ -181,7 +182,8 @@ class SearchMemory:
         if self._spec.sampler.name == "one_by_one":
             return vary_one_by_one(self._spec, self._trials[0].params)[number], None
         if self._is_today and self._spec.sampler.name == "tpe" and self._ended < self._startup:
-            values = start_values(self._points, self._spec.sampler.seed, number)
+            seed, count = self._spec.sampler.seed, max(1, number)
+            values = start_values(self._points, seed, count, Belief(self._spec))
             return self._untried(values[-1]), None
         params, there = self._ask_optuna(number)
         for again in range(1, DRAWS):

@@ -41,7 +41,7 @@ class _Axis:
         """The values of a choice, in their order where they have one."""
         assert isinstance(self.parameter, Choice)
         chosen = self.parameter.values
-        return sorted(chosen) if self.is_ordered else chosen  # type: ignore[type-var]
+        return sorted(chosen, key=float) if self.is_ordered else chosen
 
     @property
     def is_ordered(self) -> bool:

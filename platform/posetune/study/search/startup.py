@@ -11,21 +11,27 @@ import math
 from scipy.stats import qmc
 
 from posetune.spec.parameters import Scalar
+from posetune.study.search.belief import Belief
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.space import Space
 
 __all__ = ["start_values"]
 
 
-def start_values(space: Space, seed: int, count: int) -> list[dict[str, Scalar]]:
+def start_values(
+    space: Space, seed: int, count: int, belief: Belief | None = None
+) -> list[dict[str, Scalar]]:
     """Return the first points of a sweep's sequence; a longer one begins with the same points.
 
     Args:
         space: the search space.
         seed: the sweep's.
         count: how many.
+        belief: where the best parameters are believed to be; every second point is drawn there.
     """
     scramble = seed_for(seed, 0, "start values")
     sobol = qmc.Sobol(space.dimensions, scramble=True, rng=scramble)
     drawn = sobol.random_base2(max(4, math.ceil(math.log2(max(1, count)))))
+    if belief is not None and belief.has_any:
+        drawn[::2] = [belief.draw(unit) for unit in drawn[::2]]
     return [space.from_unit(unit) for unit in drawn[:count]]

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posetune.study.search.curve_model import (
     Ends,
@@ -32,7 +33,7 @@ from posetune.study.search.curve_model import (
 from posetune.study.search.curve_search import CurveSearch, Outlook, Proposal
 from posetune.study.search.rungs import Decision, Verdict, rung_epochs
 
-__all__ = ["Choice", "Thaw"]
+__all__ = ["Selection", "Thaw"]
 
 MAY_WIN = 0.01
 """Chance to become the best below which a trial is not trained on when no new one may begin."""
@@ -41,7 +42,7 @@ SPREADS = 1.2816
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What trains next."""
 
     resumed: int | None = None
@@ -75,6 +76,7 @@ class Thaw:
         paused: Sequence[int],
         at_work: Sequence[int],
         next_number: int | None,
+        is_final: bool,
     ) -> Verdict:
         """Decide of a report that is not recorded yet.
 
@@ -84,7 +86,8 @@ class Thaw:
             value: the objective, or None where it was not a number.
             paused: the trials that are paused.
             at_work: the others that are trained meanwhile.
-            next_number: the number of the next new trial; None where none may begin.
+            next_number: the number of the next new trial; None where none may begin now.
+            is_final: whether none may begin any more.
         """
         if epoch >= self._last:
             return Verdict(Decision.COMPLETE)
@@ -100,7 +103,7 @@ class Thaw:
         ends = outlook.ends([trial, *paused])
         gains = log_expected_improvement(ends, outlook.best)
         rival = _rival(outlook, paused, ends, gains, skip=1, number=next_number)
-        if next_number is None and not _may_win(ends, outlook)[0]:
+        if is_final and not _may_win(ends, outlook)[0]:
             return Verdict(Decision.PRUNE, why=_hopeless(outlook, ends, 0))
         if rival is None or gains[0] >= rival.log_gain:
             return Verdict(Decision.CONTINUE)
@@ -108,25 +111,31 @@ class Thaw:
         return Verdict(Decision.PAUSE, why=f"{_expected(outlook, ends, 0)}; {goes_on}")
 
     def choose(
-        self, paused: Sequence[int], at_work: Sequence[int], next_number: int | None
-    ) -> Choice:
+        self,
+        paused: Sequence[int],
+        at_work: Sequence[int],
+        next_number: int | None,
+        *,
+        is_final: bool,
+    ) -> Selection:
         """Return what trains next in a free slot.
 
         Args:
             paused: the trials that are paused.
             at_work: those that are trained meanwhile.
-            next_number: the number of the next new trial; None where none may begin.
+            next_number: the number of the next new trial; None where none may begin now.
+            is_final: whether none may begin any more.
         """
         is_early = next_number is not None and next_number < self._search.startup
         if is_early or not paused:
-            return Choice()
+            return Selection()
         outlook = self._search.look(at_work, first=paused)
         assert outlook is not None  # those that are paused have reported
         paused = outlook.observed(paused)
         ends = outlook.ends(paused)
         gains = log_expected_improvement(ends, outlook.best)
         if next_number is None:
-            hopes = _may_win(ends, outlook)
+            hopes = _may_win(ends, outlook) if is_final else [True] * len(paused)
             hopeless = {
                 number: _hopeless(outlook, ends, i)
                 for i, number in enumerate(paused)
@@ -134,19 +143,19 @@ class Thaw:
             }
             gains = np.where(hopes, gains, -math.inf)
             best = int(np.argmax(gains))
-            return Choice(paused[best] if hopes[best] else None, hopeless)
+            return Selection(paused[best] if hopes[best] else None, hopeless)
         proposal = outlook.propose(next_number)
         best = int(np.argmax(gains))
         if proposal is not None and proposal.log_gain > gains[best]:
-            return Choice()
-        return Choice(resumed=paused[best])
+            return Selection()
+        return Selection(resumed=paused[best])
 
 
 def _rival(
     outlook: Outlook,
     paused: Sequence[int],
     ends: Ends,
-    gains: np.ndarray[tuple[int], np.dtype[np.float64]],
+    gains: NDArray[np.float64],
     *,
     skip: int,
     number: int | None,

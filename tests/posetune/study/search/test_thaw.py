@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from support.recording import draw_opening, draw_world, record
 from support.simulated_driver import (
     SimulatedTrial,
     drive,
@@ -136,6 +138,32 @@ def test_a_paused_trial_whose_newest_checkpoint_is_broken_trains_that_epoch_agai
     run.lease.release()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_gpu_hours_end_a_sweep_the_leader_has_run_to_its_end(
+    tmp_path: Path, seed: int
+) -> None:
+    """It may be paused when no hours are left for a new trial; then it goes on."""
+    generator = np.random.default_rng(seed)
+    start = draw_opening(
+        generator,
+        search={"x": {"float": [0.0, 1.0]}, "y": {"float": [0.0, 1.0]}},
+        sampler={"name": "gp", "seed": seed},
+        pruner={"name": "thaw", "max_epochs": 9},
+        resources={"cpu": 1, "gpu": 1},
+        budget={"trials": 100, "gpu_hours": 1.0},
+    )
+    world = draw_world(start.spec, generator, epoch_s=60.0, setup_s=3.0, jitter=0.05, failing=0.0)
+    recorded = record(open_unsynced(tmp_path / "study.db"), start, world, slots=2)
+    view = read_sweep(open_unsynced(tmp_path / "study.db"), "s")
+    assert recorded.held_s() < 3600 + 2 * 90
+    assert len(view.reports) > 40
+    complete = [trial for trial in view.trials if trial.state == TrialState.COMPLETE]
+    assert complete
+    assert {trial.state for trial in view.trials} - {TrialState.COMPLETE} <= {
+        TrialState.PAUSED, TrialState.INTERRUPTED,
+    }  # fmt: skip
+
+
 def many_trials(count: int) -> tuple[SweepStart, list[TrialRecord], list[tuple[int, int]]]:
     """A sweep with many trials in eight parameters, most of them paused."""
     search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(8)}
@@ -165,6 +193,7 @@ def test_a_decision_takes_less_than_50_ms_of_the_loop_at_a_thousand_trials() -> 
     thaw = Thaw(search)
     paused = [trial.number for trial in trials if trial.is_paused]
     asked = {"paused": paused[:-1], "at_work": [paused[-1]], "next_number": len(trials)}
+    asked["is_final"] = False
     report = (paused[-1], trials[paused[-1]].epoch, trials[paused[-1]].value)
     thaw.decide(*report, **asked)  # waits for the fit that is in force
     taken = []
