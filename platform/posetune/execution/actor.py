@@ -15,10 +15,10 @@ from ray import tune
 
 from posetune.api import BadInputError, TrialFailedError
 from posetune.execution.messages import (
-    HandedOver,
     Message,
     Trained,
     TrialFailed,
+    TrialHandedOver,
     TrialRefused,
     TrialStarted,
     TrialWaits,
@@ -116,7 +116,7 @@ class TrialActor(tune.Trainable):
             return TrialRefused(str(error))
         except HandOver:
             self._handed_over = True
-            return HandedOver(None)
+            return TrialHandedOver(None)
 
     def _step(self) -> Message:
         if self._first is None and self._waits_for_storage:
@@ -132,7 +132,7 @@ class TrialActor(tune.Trainable):
             return Trained(self._run.next_epoch())
         except HandOver:
             self._handed_over = True
-            return HandedOver(self._run.hand_over())
+            return TrialHandedOver(self._run.hand_over())
 
     def _told_to_stop(self) -> bool:
         request = self._hand_over_request

@@ -15,10 +15,10 @@ from posetune.study.records import CheckpointRecord
 from posetune.trial.run import Assignment, EpochResult, Started
 
 __all__ = [
-    "HandedOver",
     "Message",
     "Trained",
     "TrialFailed",
+    "TrialHandedOver",
     "TrialRefused",
     "TrialStarted",
     "TrialWaits",
@@ -61,7 +61,7 @@ class TrialWaits:
 
 
 @dataclass(frozen=True)
-class HandedOver:
+class TrialHandedOver:
     """Says that the trial was told to stop, and has stopped."""
 
     checkpoint: CheckpointRecord | None
@@ -82,7 +82,9 @@ class TrialRefused:
     reason: str
 
 
-Message: TypeAlias = TrialStarted | Trained | TrialWaits | HandedOver | TrialFailed | TrialRefused
+Message: TypeAlias = (
+    TrialStarted | Trained | TrialWaits | TrialHandedOver | TrialFailed | TrialRefused
+)
 
 
 def pack(message: Message) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.messages import (
-    HandedOver,
     Trained,
     TrialFailed,
+    TrialHandedOver,
     TrialRefused,
     TrialStarted,
     TrialWaits,
@@ -127,7 +127,7 @@ class StudyScheduler(StatelessScheduler):
         trial: Trial,
         number: int,
         attempt: int,
-        message: TrialStarted | Trained | HandedOver,
+        message: TrialStarted | Trained | TrialHandedOver,
     ) -> bool:
         """Commit what an attempt has done, and return whether it goes on."""
         match message:
@@ -137,7 +137,7 @@ class StudyScheduler(StatelessScheduler):
                 self._preemption.at_work[number] = partial(ray.kill, handle)
                 self._nodes[number] = node
                 return True
-            case HandedOver(checkpoint):
+            case TrialHandedOver(checkpoint):
                 self._take_over(number, attempt, checkpoint)
                 forgive_next_failure(trial)
                 return not self._preemption.asked

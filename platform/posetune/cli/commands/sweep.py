@@ -69,7 +69,7 @@ def sweep(
             address=address,
             tracking=tracking,
             system_metrics=watch_machine,
-            onlooker=_Terminal(quiet=as_json),
+            observer=_Terminal(quiet=as_json),
         )
     except (RayNotStartedError, StudyLostError) as error:
         console.print(f"{error}; nothing is lost, the same command again continues the sweep")

@@ -26,9 +26,9 @@ from posetune.study.search.seeding import seed_for
 
 __all__ = [
     "Decision",
+    "RungVerdict",
     "Rungs",
     "Standing",
-    "Verdict",
     "compared_epochs",
     "interpolate",
     "place",
@@ -44,7 +44,7 @@ class Decision(enum.StrEnum):
     COMPLETE = "complete"
 
 
-class Verdict(NamedTuple):
+class RungVerdict(NamedTuple):
     """Holds what the rungs decide after a report."""
 
     decision: Decision
@@ -132,7 +132,7 @@ class Rungs:
         self.records = {epoch: array("d") for epoch in rung_epochs(pruner)}
         """For each rung its values in ascending order, negated where lower is better."""
 
-    def decide(self, trial: int, epoch: int, value: float | None) -> Verdict:
+    def decide(self, trial: int, epoch: int, value: float | None) -> RungVerdict:
         """Decide of a report that is not recorded yet; nothing changes.
 
         Args:
@@ -141,15 +141,15 @@ class Rungs:
             value: the objective, or None where it was not a number.
         """
         if epoch >= self.max_epochs:
-            return Verdict(Decision.COMPLETE)
+            return RungVerdict(Decision.COMPLETE)
         record = self.records.get(epoch)
         if value is None or not record or trial in self.audited:
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         if self.sign * value >= interpolate(record, self.quantile):
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         if self._is_drawn(trial):
-            return Verdict(Decision.CONTINUE, is_audited=True)
-        return Verdict(Decision.PRUNE)
+            return RungVerdict(Decision.CONTINUE, is_audited=True)
+        return RungVerdict(Decision.PRUNE)
 
     def record(
         self, trial: int, epoch: int, value: float | None, *, is_audited: bool = False
