@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 from support.simulated_driver import drive, open_unsynced, outcome
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.study.search.rungs import Rungs
 from posetune.study.sweep_start import SweepStart
@@ -78,7 +78,7 @@ def reports_of(view: SweepView) -> dict[int, list[int]]:
 
 def audited_opening() -> SweepStart:
     """A sweep in which some trials run on where ASHA would cut them."""
-    return opening(pruner={"max_epochs": 9, "audit_share": 0.4})
+    return sweep_start(pruner={"max_epochs": 9, "audit_share": 0.4})
 
 
 def check_consistent(database: Database, trials: int = 14) -> None:
@@ -102,7 +102,7 @@ def check_consistent(database: Database, trials: int = 14) -> None:
 def resume_from_every_copy(tmp_path: Path, **how: Any) -> Iterator[tuple[int, Database]]:
     """Drive a sweep, and continue every state it was ever in, with one more kill on the way."""
     recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
-    drive(recorder, opening(), order=random.Random(1), **{**how, "broken": False})
+    drive(recorder, sweep_start(), order=random.Random(1), **{**how, "broken": False})
     yield 0, recorder
     assert recorder.copies > 80
     for at in range(1, recorder.copies + 1):
@@ -111,9 +111,9 @@ def resume_from_every_copy(tmp_path: Path, **how: Any) -> Iterator[tuple[int, Da
         left = recorder.copies - at
         again = KillSwitch(database, 1 + at * 7 % max(1, min(23, left)), after=at % 2 == 0)
         with contextlib.suppress(Killed):
-            drive(again, opening(), order=random.Random(at), **how)
+            drive(again, sweep_start(), order=random.Random(at), **how)
         _forget_lease(database)
-        drive(database, opening(), order=random.Random(-at), **how)
+        drive(database, sweep_start(), order=random.Random(-at), **how)
         yield at, database
         database.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.recording import RecordedStep, draw_opening, replay
+from support.recording import RecordedStep, draw_start, replay
 from support.simulated_driver import open_unsynced
 
 from posetune.study.forecasting.forecast import Forecast, Interval, forecast, forecast_sweep
@@ -29,8 +29,8 @@ def study(tmp_path: Path) -> Iterator[Database]:
 
 
 def situation(seed: int = 0, **changes: object) -> Situation:
-    opening = draw_opening(np.random.default_rng(seed), **changes)
-    return Situation(opening.spec, slots=2, epoch_s=10.0, setup_s=1.0)
+    sweep_start = draw_start(np.random.default_rng(seed), **changes)
+    return Situation(sweep_start.spec, slots=2, epoch_s=10.0, setup_s=1.0)
 
 
 def test_without_pruning_the_epochs_are_certain_and_the_time_is_not() -> None:
@@ -71,7 +71,7 @@ def test_the_modelled_gain_is_that_of_the_actual_sampler() -> None:
     for seed in range(4):
         generator = np.random.default_rng(seed)
         search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(3)}
-        spec = draw_opening(generator, search=search, sampler={"name": "tpe", "seed": seed}).spec
+        spec = draw_start(generator, search=search, sampler={"name": "tpe", "seed": seed}).spec
         optimum = generator.uniform(0.1, 0.9, 3)
         trials: list[TrialRecord] = []
         memory = SearchMemory(spec, trials)
