@@ -12,7 +12,7 @@ from support.recording import replay
 from support.simulated_driver import open_unsynced
 
 from posetune.study.forecasting.forecast import Interval, forecast, forecast_sweep
-from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.forecasting.forecast_model import ForecastInput
 
 SWEEPS = 200
 SHARES = (0.3, 0.7)
@@ -28,7 +28,7 @@ def test_intervals_of_80_percent_hold_in_70_to_90(tmp_path: Path) -> None:
         slots = min(recorded.slots, spec.budget.trials)
         expected = {
             "before the start": forecast(
-                Situation(spec, slots, recorded.epoch_s, recorded.setup_s)
+                ForecastInput(spec, slots, recorded.epoch_s, recorded.setup_s)
             ),
             **{
                 f"{share:.0%} of the trials ended": forecast_sweep(view)

@@ -19,7 +19,7 @@ from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, sweep_tables
 from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster, forecast
-from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.study.states import SweepStatus
 from posetune.study.sweep import SweepRun
 from posetune.workflow.sweep import SweepEnd, run_sweep
@@ -107,7 +107,7 @@ def _expected(run: SweepRun) -> str:
     """Return what the sweep, or its rest, will take; seconds are known from reports only."""
     if any(trial.epoch for trial in run.trials):
         return forecast_line(run.view())
-    low, _, high = forecast(Situation(run.spec, slots=1)).epochs
+    low, _, high = forecast(ForecastInput(run.spec, slots=1)).epochs
     return (
         f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
         "shown once some are trained (posetune check measures before)"

@@ -21,7 +21,7 @@ from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import forecast
-from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.trial.run import require_device
 
 __all__ = ["Plan", "disk_bytes", "measure", "plan_sweep"]
@@ -70,7 +70,7 @@ def plan_sweep(
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = spec.budget.trials
     at_once = min(slots, trials)
-    expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
+    expected = forecast(ForecastInput(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
     gpus = spec.resources.gpus_or_one
     return Plan(

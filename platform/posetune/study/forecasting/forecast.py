@@ -22,7 +22,7 @@ import numpy as np
 
 from posetune.study import events
 from posetune.study.decisions import Decider
-from posetune.study.forecasting.forecast_model import Draw, ForecastModel, Situation
+from posetune.study.forecasting.forecast_model import Draw, ForecastInput, ForecastModel
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.state import SweepState
@@ -31,9 +31,9 @@ from posetune.study.view import SweepView, TrialView
 
 __all__ = [
     "Forecast",
+    "ForecastInput",
     "Forecaster",
     "Interval",
-    "Situation",
     "forecast",
     "forecast_sweep",
 ]
@@ -81,7 +81,7 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
         return None
     attempts = sum(trial.attempts for trial in view.trials)
     beside_s = sum(trial.held_s - trial.seconds for trial in view.trials)
-    situation = Situation(
+    given = ForecastInput(
         spec=view.spec,
         slots=_peak(view.trials),
         setup_s=max(0.0, beside_s) / max(1, attempts),
@@ -90,7 +90,7 @@ def forecast_sweep(view: SweepView) -> Forecast | None:
         audited=view.audited,
         driven_s=view.driven_s,
     )
-    return forecast(situation)
+    return forecast(given)
 
 
 class Forecaster:
@@ -121,27 +121,27 @@ class Forecaster:
             return self._last
 
 
-def forecast(situation: Situation, *, replications: int = REPLICATIONS, seed: int = 0) -> Forecast:
-    """Simulate the rest of a sweep; the same situation and seed give the same forecast.
+def forecast(given: ForecastInput, *, replications: int = REPLICATIONS, seed: int = 0) -> Forecast:
+    """Simulate the rest of a sweep; equal input and seed give the same forecast.
 
     Where nothing was measured and nothing reported, only the epochs mean something.
     """
-    if not situation.reports and not situation.epoch_s:  # nobody knows when hours are over
-        budget = situation.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
-        spec = situation.spec.model_copy(update={"budget": budget})
-        situation = replace(situation, spec=spec, epoch_s=1.0)
+    if not given.reports and not given.epoch_s:  # nobody knows when hours are over
+        budget = given.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
+        spec = given.spec.model_copy(update={"budget": budget})
+        given = replace(given, spec=spec, epoch_s=1.0)
     generator = np.random.default_rng(seed)
-    model = ForecastModel(situation, generator, replications)
-    ends = [_Rest(situation, draw, generator).run() for draw in model.draws()]
-    widening = WIDENING if situation.reports else 1.0
+    model = ForecastModel(given, generator, replications)
+    ends = [_Rest(given, draw, generator).run() for draw in model.draws()]
+    widening = WIDENING if given.reports else 1.0
     reasons = Counter(end.reason for end in ends)
     return Forecast(
         epochs=_interval([end.epochs for end in ends], widening),
         held_s=_interval([end.held_s for end in ends], widening),
         wall_s=_interval([end.wall_s for end in ends], widening),
         ends_by={reason: count / len(ends) for reason, count in reasons.most_common()},
-        reports=len(situation.reports),
-        driven_s=situation.driven_s,
+        reports=len(given.reports),
+        driven_s=given.driven_s,
     )
 
 
@@ -180,21 +180,21 @@ class _Rest:
     at 0, and what was recorded happened then.
     """
 
-    def __init__(self, situation: Situation, draw: Draw, generator: np.random.Generator) -> None:
-        self._situation, self._draw, self._generator = situation, draw, generator
-        latent = situation.spec.objective.model_copy(update={"mode": "min"})
-        self._spec = situation.spec.model_copy(update={"objective": latent})
+    def __init__(self, given: ForecastInput, draw: Draw, generator: np.random.Generator) -> None:
+        self._given, self._draw, self._generator = given, draw, generator
+        latent = given.spec.objective.model_copy(update={"mode": "min"})
+        self._spec = given.spec.model_copy(update={"objective": latent})
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
         """When which trial ends its epoch."""
         self._state = SweepState(self._spec)
-        for event in _recorded(situation, draw.recorded):
+        for event in _recorded(given, draw.recorded):
             self._state.apply(event)
         self._decider = Decider(self._state, lambda: self._now)
 
     def run(self) -> _End:
         """Run it to its end."""
-        hours, driven_s = self._spec.budget.wall_hours, self._situation.driven_s
+        hours, driven_s = self._spec.budget.wall_hours, self._given.driven_s
         wall_left_s = math.inf if hours is None else hours * 3600 - driven_s
         reason = ""
         while not reason:
@@ -214,12 +214,12 @@ class _Rest:
             self._hand_over(number)
         epochs = sum(trial.epoch for trial in self._state.trials)
         # The first trials build the stages, as many of them at once as there are slots.
-        stages_s = self._situation.stages_s
-        wall_s = driven_s + self._now + stages_s / self._situation.slots
+        stages_s = self._given.stages_s
+        wall_s = driven_s + self._now + stages_s / self._given.slots
         return _End(epochs, self._state.ledger.held_s + stages_s, wall_s, reason)
 
     def _fill_slots(self) -> None:
-        while len(self._queue) < self._situation.slots:
+        while len(self._queue) < self._given.slots:
             trial = self._decider.open_trial()
             if trial is None:
                 if not self._decider.may_ask():
@@ -230,13 +230,13 @@ class _Rest:
 
     def _begin(self, number: int) -> None:
         self._apply(self._decider.begin_attempt(number))
-        recorded = self._situation.trials
+        recorded = self._given.trials
         if number < len(recorded) and recorded[number].state == TrialState.RUNNING:
             # Some of the epoch under way is over; all of it is counted when it is reported.
             over_s = float(self._generator.random() * self._draw.epoch_s[number])
             self._place(number, after_s=-over_s, setup_s=0.0)
         else:
-            setup_s = self._situation.setup_s
+            setup_s = self._given.setup_s
             self._place(number, after_s=setup_s, setup_s=setup_s)
 
     def _place(self, number: int, *, after_s: float, setup_s: float) -> None:
@@ -284,22 +284,22 @@ class _Rest:
 
 
 def _recorded(
-    situation: Situation, latent: Mapping[tuple[int, int], float]
+    given: ForecastInput, latent: Mapping[tuple[int, int], float]
 ) -> Iterator[events.Event]:
     """Yield what was recorded of a sweep as events at time 0, with latent values.
 
     Args:
-        situation: what was recorded.
+        given: what was recorded.
         latent: the values by trial and epoch, where trials are compared.
     """
-    for trial in situation.trials:
+    for trial in given.trials:
         yield events.TrialAsked(0.0, trial.number, {}, 0)
         for attempt in range(1, trial.attempts + 1):
             yield events.AttemptBegun(0.0, trial.number, attempt, from_epoch=0)
         facts = {"setup_s": trial.held_s}  # all that its attempts have held
         yield events.AttemptPlaced(0.0, trial.number, trial.attempts, facts)
     last: dict[int, float] = {}
-    for number, epoch, value, seconds, _ in situation.reports:
+    for number, epoch, value, seconds, _ in given.reports:
         last[number] = latent.get((number, epoch), last.get(number, 0.0))
         yield events.Reported(
             at=0.0,
@@ -309,10 +309,10 @@ def _recorded(
             value=None if value is None else last[number],
             decision=Decision.CONTINUE,
             seconds=seconds,
-            is_audited=situation.audited.get(number) == epoch,
+            is_audited=given.audited.get(number) == epoch,
         )
-    for trial in situation.trials:
+    for trial in given.trials:
         if trial.state.is_end:
             value = last.get(trial.number)
             yield events.TrialEnded(0.0, trial.number, trial.state, trial.epochs, value, "")
-    yield events.DriverOpened(0.0, situation.spec.budget.model_dump(), {})
+    yield events.DriverOpened(0.0, given.spec.budget.model_dump(), {})
