@@ -12,7 +12,7 @@ from support.recording import replay
 from support.simulated_driver import open_unsynced
 
 from posetune.study.forecasting.forecast import Interval, forecast, forecast_sweep
-from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.forecasting.forecast_model import ForecastInput
 
 SWEEPS = 200
 SHARES = (0.3, 0.7)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.simulated_driver import happened, simulated_opening
+from support.simulated_driver import happened, simulated_start
 
 from posetune.study.events import Reported
 from posetune.study.sweep import SweepRun
@@ -137,7 +137,7 @@ def test_a_report_of_thirty_metrics(
 
     run = SweepRun(
         open_database(f"sqlite:///{tmp_path / 'study.db'}"),
-        simulated_opening(pruner={"max_epochs": 99}),
+        simulated_start(pruner={"max_epochs": 99}),
     )
     trial = run.next_trial()
     assert trial is not None

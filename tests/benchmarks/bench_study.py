@@ -24,7 +24,7 @@ from optuna.samplers import RandomSampler
 from rich.console import Console
 from rich.table import Table
 from support.simulated_driver import fill, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database, open_database
@@ -41,7 +41,7 @@ SEARCH = {
 
 
 def wanted() -> SweepStart:
-    made = opening(
+    made = sweep_start(
         search={"x": {"float": [0.01, 10], "log": True}, **SEARCH},
         pruner={"max_epochs": 27},
         budget={"trials": 2 * TRIALS},

@@ -107,7 +107,7 @@ def epochs_until(
     generator = np.random.default_rng(seed)
     points = list(curves.values)
     first = dict(zip(curves.space, points[generator.integers(len(points))], strict=True))
-    opening = SweepStart(
+    sweep_start = SweepStart(
         f"search{seed}", SweepSpec.model_validate(content), "", "store", "d1", {}, first
     )
     world = Curves(curves.space, curves.values, seed)
@@ -122,5 +122,5 @@ def epochs_until(
             reached = value is not None and value <= target
         return not reached
 
-    recording = record(database, opening, world, slots=slots, watch=goes_on)
+    recording = record(database, sweep_start, world, slots=slots, watch=goes_on)
     return Search(len(recording.reports), count, reached)

@@ -47,7 +47,7 @@ class Scene:
         """Start or continue the sweep, as a driver does."""
         spec = SweepSpec.model_validate({**SPEC, "budget": {"trials": self.trials}})
         provenance = self.provenance or {"commit": "abc123", "dirty": True}
-        opening = SweepStart(
+        sweep_start = SweepStart(
             name=self.name,
             spec=spec,
             source="trainable: posetune.testing.toy:Toy\n",
@@ -56,7 +56,7 @@ class Scene:
             provenance=provenance,
             defaults={"x": 0.3, "depth": 4},
         )
-        self.opened.append(SweepRun(self.database, opening))
+        self.opened.append(SweepRun(self.database, sweep_start))
         return self.opened[-1]
 
     def begin(self, run: SweepRun) -> tuple[int, int]:

@@ -29,7 +29,7 @@ __all__ = [
     "RecordedStep",
     "Recording",
     "World",
-    "draw_opening",
+    "draw_start",
     "draw_world",
     "record",
     "replay",
@@ -48,7 +48,7 @@ class Behaviour(Protocol):
 
     @property
     def setup_s(self) -> float:
-        """From an attempt to its first epoch."""
+        """Seconds from the beginning of an attempt to its first epoch."""
 
     @property
     def failing(self) -> float:
@@ -92,7 +92,7 @@ class World:
     jitter: float
     """How much epochs of one trial differ in length, in logarithms."""
     setup_s: float
-    """From an attempt to its first epoch."""
+    """Seconds from the beginning of an attempt to its first epoch."""
     failing: float = 0.0
     """Share of the trials that fail in their first epoch."""
     dying: float = 0.0
@@ -114,7 +114,7 @@ class World:
         return self.epoch_s * math.exp(spread)
 
 
-def draw_opening(generator: np.random.Generator, **changes: Any) -> SweepStart:
+def draw_start(generator: np.random.Generator, **changes: Any) -> SweepStart:
     """Draw a sweep file: its space, sizes, pruner and sampler; `changes` replace its keys."""
     dimensions = int(generator.integers(1, 7))
     factor = int(generator.choice([2, 3, 4]))
@@ -268,7 +268,7 @@ class _Driver:
 
 def record(
     database: Database,
-    opening: SweepStart,
+    sweep_start: SweepStart,
     world: Behaviour,
     *,
     slots: int = 1,
@@ -279,7 +279,7 @@ def record(
 
     Args:
         database: the study.
-        opening: the sweep.
+        sweep_start: the sweep.
         world: how its trials behave.
         slots: trials at a time.
         recording: what happened in earlier lives of the driver; it is continued.
@@ -287,7 +287,7 @@ def record(
     """
     recording = recording or Recording()
     recording.now += 1.0  # no two drivers start at the same time
-    run = SweepRun(database, opening, clock=lambda: recording.now)
+    run = SweepRun(database, sweep_start, clock=lambda: recording.now)
     driver = _Driver(run, world, recording, np.random.default_rng((world.seed, len(run.trials))))
     while not run.spent:
         while len(driver.at_work) < slots and (trial := run.next_trial()) is not None:
@@ -336,31 +336,31 @@ def replay(database: Database, seed: int, shares: Sequence[float], **changes: An
         changes: keys of the sweep file.
     """
     generator = np.random.default_rng(seed)
-    opening = draw_opening(generator, **changes)
-    world = draw_world(opening.spec, generator)
+    sweep_start = draw_start(generator, **changes)
+    world = draw_world(sweep_start.spec, generator)
     slots = int(generator.integers(1, 9))
-    opening = _with_limits(opening, world, slots, generator)
-    opening = replace(opening, name=f"replay{seed}")
-    count = opening.spec.budget.trials
+    sweep_start = _with_limits(sweep_start, world, slots, generator)
+    sweep_start = replace(sweep_start, name=f"replay{seed}")
+    count = sweep_start.spec.budget.trials
     due = [math.ceil(share * count) for share in shares]
     snapshots: list[SweepView] = []
 
     def watch(run: SweepRun, _: Recording) -> bool:
         ended = sum(trial.state is not None for trial in run.trials)
         while len(snapshots) < len(due) and ended >= due[len(snapshots)]:
-            snapshots.append(read_sweep(database, opening.name))
+            snapshots.append(read_sweep(database, sweep_start.name))
         return True
 
-    record(database, opening, world, slots=slots, watch=watch)
-    measured = world.seconds(opening.defaults, generator)
-    end = read_sweep(database, opening.name)
+    record(database, sweep_start, world, slots=slots, watch=watch)
+    measured = world.seconds(sweep_start.defaults, generator)
+    end = read_sweep(database, sweep_start.name)
     return RecordedStep(slots, measured, world.setup_s, tuple(snapshots), end)
 
 
 def _with_limits(
-    opening: SweepStart, world: World, slots: int, generator: np.random.Generator
+    sweep_start: SweepStart, world: World, slots: int, generator: np.random.Generator
 ) -> SweepStart:
-    spec = opening.spec
+    spec = sweep_start.spec
     rough_s = spec.budget.trials * math.sqrt(spec.pruner.max_epochs) * world.epoch_s
     limits = {}
     pruner = {}
@@ -373,4 +373,4 @@ def _with_limits(
     budget = spec.budget.model_copy(update=limits)
     pruning = spec.pruner.model_copy(update=pruner)
     spec = spec.model_copy(update={"budget": budget, "pruner": pruning})
-    return replace(opening, spec=spec)
+    return replace(sweep_start, spec=spec)

@@ -32,7 +32,7 @@ __all__ = [
     "open_unsynced",
     "outcome",
     "simulated_loss",
-    "simulated_opening",
+    "simulated_start",
 ]
 
 E = TypeVar("E")
@@ -46,8 +46,8 @@ SPEC: dict[str, Any] = {
 }
 
 
-def simulated_opening(**changes: Any) -> SweepStart:
-    """Return what a small sweep `s` is opened with; `changes` replace keys of its sweep file."""
+def simulated_start(**changes: Any) -> SweepStart:
+    """Return what a small sweep `s` is started with; `changes` replace keys of its sweep file."""
     spec = SweepSpec.model_validate({**SPEC, **changes})
     return SweepStart("s", spec, "text", "store", "d1", {}, {"x": 1.0, "depth": 8})
 
@@ -109,7 +109,7 @@ class SimulatedTrial:
 
 def drive(
     database: Database,
-    opening: SweepStart,
+    sweep_start: SweepStart,
     *,
     slots: int = 1,
     order: random.Random | None = None,
@@ -120,7 +120,7 @@ def drive(
 
     Args:
         database: the study.
-        opening: the sweep.
+        sweep_start: the sweep.
         slots: trials at a time.
         order: draws which of them reports next.
         broken: whether the newest checkpoint of each continued trial turns out to be broken.
@@ -129,7 +129,7 @@ def drive(
     Some workers are taken away within an epoch, and hand over.
     """
     order = order or random.Random(0)
-    run = SweepRun(database, opening)
+    run = SweepRun(database, sweep_start)
     running: list[SimulatedTrial] = []
     try:
         while True:

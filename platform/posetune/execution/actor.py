@@ -20,10 +20,10 @@ import ray
 from ray import tune
 
 from posetune.execution.messages import (
-    HandedOver,
     Message,
     Trained,
     TrialFailed,
+    TrialHandedOver,
     TrialRefused,
     TrialStarted,
     TrialWaits,

@@ -16,10 +16,10 @@ from posetune.study.records import CheckpointRecord
 from posetune.trial.run import Assignment, EpochResult, Started
 
 __all__ = [
-    "HandedOver",
     "Message",
     "Trained",
     "TrialFailed",
+    "TrialHandedOver",
     "TrialRefused",
     "TrialStarted",
     "TrialWaits",
@@ -63,7 +63,7 @@ class TrialWaits:
 
 
 @dataclass(frozen=True)
-class HandedOver:
+class TrialHandedOver:
     """Says that the trial was told to stop, and has stopped."""
 
     checkpoint: CheckpointRecord | None

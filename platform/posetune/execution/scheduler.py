@@ -17,9 +17,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.messages import (
-    HandedOver,
     Trained,
     TrialFailed,
+    TrialHandedOver,
     TrialRefused,
     TrialStarted,
     TrialWaits,

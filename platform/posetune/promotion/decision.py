@@ -22,7 +22,7 @@ from posetune.promotion.model_card import model_card
 from posetune.promotion.models import Version, check_files, fetch_model, find_alias
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
-from posetune.promotion.test_looks import record_opening
+from posetune.promotion.test_looks import record_test_look
 from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.report.leaderboard import candidate_note
@@ -111,8 +111,8 @@ def promote(
             return decision
         result: Evaluation | None = None
         if request.force is None:
-            court = _Court(database, registry, trainable, progress)
-            decision, result = court.decide(candidate, version)
+            gate = _TestSplitGate(database, registry, trainable, progress)
+            decision, result = gate.decide(candidate, version)
         else:
             decided = {"gate": "forced", "reason": request.force, "replaced": number_of(champion)}
             decision = _promotion(candidate, version, request, **decided)
@@ -133,7 +133,7 @@ def _write(result: Evaluation, out: Path, *, candidate: Candidate, decision: Pro
         store_digest=decision.data_digest,
         split="test",
     )
-    write_evaluation(result, out, {**facts, "test_split_opened": decision.openings})
+    write_evaluation(result, out, {**facts, "test_split_opened": decision.test_looks})
 
 
 def _choose(view: SweepView, request: Request) -> TrialView:
@@ -216,7 +216,7 @@ def _without_gate(candidate: Candidate, version: Version, registry: AliasMove) -
 
 
 @dataclass(frozen=True)
-class _Court:
+class _TestSplitGate:
     """Opens the test split and lets the gate decide."""
 
     database: Database
@@ -235,7 +235,7 @@ class _Court:
             # look at the test split would be wasted.
             if champion is not None:
                 present = fetch_model(self.registry.home, champion, Path(scratch))
-            openings = record_opening(
+            test_looks = record_test_look(
                 self.database,
                 view.store_digest,
                 why=f"promote to {request.alias}"[:64],
@@ -254,7 +254,7 @@ class _Court:
             gate="passed" if verdict.passed else "refused",
             reason=verdict.reason,
             replaced=number_of(champion) if verdict.passed else None,
-            openings=openings,
+            test_looks=test_looks,
             verdict=verdict,
         )
         return decision, result

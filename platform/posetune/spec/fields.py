@@ -53,19 +53,19 @@ class FieldDescription:
     """Describes one field of a sweep file or of a trainable's configuration."""
 
     name: str
-    """Its name, with the sections that it stands in, joined by dots."""
+    """Name of the field, with the sections that it stands in, joined by dots."""
     schema: Schema
-    """The JSON schema of its values."""
+    """JSON schema of the field's values."""
     required: bool
-    """Whether it has no default."""
+    """Whether the field must be given, because it has no default."""
     default: Any
-    """Its default as a JSON value; None if it has none, or if that is `null`."""
+    """Default of the field as a JSON value; None if it has none, or if that is `null`."""
     help: str
-    """What it is, in sentences."""
+    """Description of the field, in sentences."""
 
     @property
     def values(self) -> str:
-        """The kind of its values and their bounds, in words."""
+        """Kind and bounds of the field's values, in words."""
         return _words(self.schema)
 
     @property
@@ -86,7 +86,7 @@ class FieldDescription:
         return counted[1] if counted and self.help.startswith(("Number of", "Highest")) else "1"
 
     def mentions(self, word: str) -> bool:
-        """Whether a word stands in its name or help, in upper or lower case."""
+        """Return whether a word stands in the field's name or help, whatever its case."""
         return word.casefold() in f"{self.name} {self.help}".casefold()
 
     def as_json(self) -> dict[str, Any]:

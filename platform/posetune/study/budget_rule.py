@@ -122,7 +122,7 @@ class BudgetRule:
         return best is None or self._state.spec.objective.better(value, best)
 
     def _under_way_s(self, *but: TrialRecord | None) -> float:
-        """Return what the reports under way will take, of all running trials but these."""
+        """Return the seconds that the next reports take, of all running trials but these."""
         trials = self._state.trials
         left_out = {trial.number for trial in but if trial is not None}
         running = self._state.ledger.running - left_out
@@ -134,7 +134,7 @@ class BudgetRule:
         return missing * self._report_s(trial) + self._restart_s(trial)
 
     def _margin_s(self, trial: TrialRecord) -> float:
-        """Return what it may need beyond that.
+        """Return the seconds that a trial may need beyond those of `_missing_s`.
 
         Two standard deviations of the sum of the missing epochs, whose mean is known from those
         that it has; and at least one report.
@@ -152,7 +152,7 @@ class BudgetRule:
         return ledger.trained_s / ledger.epochs if ledger.epochs else 0.0
 
     def _restart_s(self, trial: TrialRecord | None) -> float:
-        """Return what an attempt holds beside its epochs; nothing for one that runs."""
+        """Return the seconds of an attempt beside its epochs; 0 for a trial that runs."""
         ledger = self._state.ledger
         if trial is not None and trial.number in ledger.running:
             return 0.0

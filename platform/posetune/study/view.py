@@ -1,4 +1,4 @@
-"""The sweep as a reader sees it: the fold of its events, with its trials ranked.
+"""Shows a sweep to readers: the fold of its events, with its trials ranked.
 
 A trial without an end is PAUSED where that was decided; any other is RUNNING while its sweep has a
 live driver and INTERRUPTED, that is resumable, when it has none; so no state has to be written when
@@ -94,7 +94,7 @@ class TrialView:
 
     @property
     def checkpoint(self) -> CheckpointRecord | None:
-        """The newest that is kept."""
+        """The newest checkpoint that is kept."""
         return self.checkpoints[-1] if self.checkpoints else None
 
     @property
@@ -239,7 +239,7 @@ class SweepView:
 
     @property
     def best(self) -> TrialView | None:
-        """The first in the ranking."""
+        """The best trial, which is the first in the ranking."""
         return next(iter(self.ranked), None)
 
     @property

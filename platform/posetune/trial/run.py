@@ -107,7 +107,7 @@ class Started:
     """Where a trial that is about to train runs, and which stages it stands on."""
 
     stages: Mapping[str, StageProduct]
-    """The shared stages that the trial stands on."""
+    """Shared stages whose products the trial uses."""
     placement: Mapping[str, Any]
     """Node, device, threads and process, and `setup_s`: the seconds that stages and start took."""
 

@@ -30,7 +30,7 @@ from posetune.study.view import SweepView, read_sweep
 from posetune.tracking.tracker import Tracker
 from posetune.workflow.stores import find_store
 
-__all__ = ["Onlooker", "SweepEnd", "run_sweep"]
+__all__ = ["SweepEnd", "SweepObserver", "run_sweep"]
 
 TRACKER_S = 8.0
 """Seconds that the end of a sweep waits for MLflow; `posetune track` ships what is missing then."""
@@ -39,7 +39,7 @@ INTERRUPTED_TRACKER_S = 3.0
 """Seconds that the end of a sweep waits for MLflow when a person has interrupted the sweep."""
 
 
-class Onlooker(Protocol):
+class SweepObserver(Protocol):
     """Is told how a sweep begins and goes on, to show it to a person."""
 
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class Onlooker(Protocol):
         """Is called with the address at which MLflow shows the sweep."""
 
 
-class _Nobody:
+class _NoObserver:
     """Shows nothing."""
 
     def begins(self, run: SweepRun, notes: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ def run_sweep(
     address: str | None = None,
     tracking: bool = True,
     system_metrics: bool = False,
-    onlooker: Onlooker | None = None,
+    observer: SweepObserver | None = None,
 ) -> SweepEnd:
     """Run the trials of a sweep until its budget is spent; the same call again continues it.
 
@@ -117,7 +117,7 @@ def run_sweep(
         address: a Ray cluster to join; without one, Ray is started on this machine.
         tracking: ship the sweep to MLflow while it runs.
         system_metrics: also log how busy the driver's machine is.
-        onlooker: shows how the sweep goes on.
+        observer: shows how the sweep goes on.
 
     Raises:
         BadInputError: the file, the store or the cluster cannot be used; nothing was spent.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Posetune, run_here
-from support.simulated_driver import drive, open_unsynced, simulated_opening
+from support.simulated_driver import drive, open_unsynced, simulated_start
 
 COMMANDS = ["data", "data import", "data info", "train", "evaluate", "check", "sweep", "submit"]
 COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-study", "track"]
@@ -109,8 +109,8 @@ def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
     assert completed("posetune show ") == []
     home.mkdir()
     for name in ("first", "other"):
-        opening = dataclasses.replace(simulated_opening(), name=name)
-        drive(open_unsynced(home / "study.db"), opening)
+        sweep_start = dataclasses.replace(simulated_start(), name=name)
+        drive(open_unsynced(home / "study.db"), sweep_start)
     assert completed("posetune show fi") == ["first"]
     assert completed("posetune compare first ") == ["other", "first"]
     assert completed("posetune submit file.yaml --name o") == ["other"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_opening
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
 from posetune.cli.live import SweepBoard
 from posetune.cli.screen import LINE_EVERY_S
@@ -27,7 +27,7 @@ def start(run: SweepRun) -> SimulatedTrial:
 
 
 def test_lines_are_news_and_one_a_minute(tmp_path: Path) -> None:
-    run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_opening())
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_start())
     board = SweepBoard(run, Forecaster(), Folder(tmp_path))
     began = board.started
     first, second = start(run), start(run)
@@ -55,7 +55,7 @@ def test_lines_are_news_and_one_a_minute(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_builds_a_stage_says_how_far_it_is(tmp_path: Path) -> None:
-    run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_opening())
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), simulated_start())
     storage = Folder(tmp_path / "storage")
     board = SweepBoard(run, Forecaster(), storage)
     trial = start(run)
@@ -75,12 +75,12 @@ def test_a_trial_that_builds_a_stage_says_how_far_it_is(tmp_path: Path) -> None:
 
 def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
-    run = SweepRun(database, simulated_opening())
+    run = SweepRun(database, simulated_start())
     trial = start(run)
     while trial.step({"loss": 1.0}) == Decision.CONTINUE:
         pass
     run.lease.release()
-    again = SweepRun(database, simulated_opening())
+    again = SweepRun(database, simulated_start())
 
     board = SweepBoard(again, Forecaster(), Folder(tmp_path))
     assert board.news(board.started + 1) == []
@@ -111,8 +111,8 @@ def test_the_table_breaks_no_name(tmp_path: Path, width: int) -> None:
     search = {name: {"float": [0.1, 10], "log": True} for name in names}
     search["depth"] = {"int": [2, 16]}
     defaults = {**dict.fromkeys(names, 1.0), "depth": 8}
-    opening = replace(simulated_opening(search=search), defaults=defaults)
-    run = SweepRun(open_unsynced(tmp_path / "study.db"), opening)
+    sweep_start = replace(simulated_start(search=search), defaults=defaults)
+    run = SweepRun(open_unsynced(tmp_path / "study.db"), sweep_start)
     start(run).step({"loss": 2.0})
     out = Console(file=StringIO(), width=width)
     out.print(SweepBoard(run, Forecaster(), Folder(tmp_path)).render())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.simulated_driver import drive, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import Evaluation
 from posetune.report.comparison import Compared, compare, comparison_json
@@ -24,7 +24,7 @@ GROUPS = MOTIONS % 3
 @pytest.fixture
 def view(tmp_path: Path) -> SweepView:
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, opening())
+    drive(database, sweep_start())
     return read_sweep(database, "s")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.simulated_driver import drive, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 import posetune
 from posetune.api import BadInputError
@@ -17,7 +17,7 @@ from posetune.study.view import read_sweep
 
 def test_the_table_has_every_trial_best_first_with_its_parameters(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, opening())
+    drive(database, sweep_start())
     view = read_sweep(database, "s")
     sweep = posetune.open("s", home=tmp_path)
     table = sweep.trials()

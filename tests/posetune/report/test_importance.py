@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.report.importance import param_importance
 from posetune.report.sweep_json import as_json
@@ -46,7 +46,9 @@ def view_of(
     """A sweep of trials with these values after each epoch; x and depth are drawn at random."""
     generator = random.Random(0)
     pruner = {"max_epochs": 9, "grace_epochs": grace_epochs}
-    spec = opening(objective={"metric": "loss", "mode": mode, "select": "last"}, pruner=pruner).spec
+    spec = sweep_start(
+        objective={"metric": "loss", "mode": mode, "select": "last"}, pruner=pruner
+    ).spec
     compared = compared_epochs(spec.pruner)
     trials = tuple(
         TrialView(
@@ -153,7 +155,7 @@ def test_before_the_first_rung_the_furthest_comes_first() -> None:
 def test_the_tables_say_what_ranking_and_importance_rest_on(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
     objective = {"metric": "loss", "mode": "min", "select": "last"}
-    drive(database, opening(budget={"trials": 20}, objective=objective))
+    drive(database, sweep_start(budget={"trials": 20}, objective=objective))
     view = read_sweep(database, "s")
     out = Console(file=StringIO(), width=120)
     out.print(sweep_tables(view))
@@ -170,7 +172,7 @@ def test_the_tables_say_what_ranking_and_importance_rest_on(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_sweep_without_importance_is_shown_without_optuna(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     trial = run.next_trial()
     assert trial is not None
     SimulatedTrial(run, trial.number).step()

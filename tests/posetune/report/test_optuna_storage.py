@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 from support.simulated_driver import drive, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
 from posetune.report.optuna_storage import export_study
@@ -17,7 +17,7 @@ from posetune.study.view import SweepView, read_sweep
 @pytest.fixture
 def view(tmp_path: Path) -> SweepView:
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, opening())
+    drive(database, sweep_start())
     return read_sweep(database, "s")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.report.sweep_json import as_json
 from posetune.report.tables import sweep_tables
@@ -34,7 +34,7 @@ def test_a_parameter_is_named_in_whole_words_however_narrow_the_terminal(
     search["depth"] = {"int": [2, 16]}
     database = open_unsynced(tmp_path / "study.db")
     defaults = {**dict.fromkeys(search, 1.0), "depth": 8}
-    run = SweepRun(database, replace(opening(search=search), defaults=defaults))
+    run = SweepRun(database, replace(sweep_start(search=search), defaults=defaults))
     for _ in range(3):
         trial = run.next_trial()
         assert trial is not None
@@ -81,7 +81,7 @@ def test_the_best_while_it_runs_is_ranked_as_in_the_end(tmp_path: Path, seed: in
     """A trial under way stands by its value at the last rung, in both tables."""
     generator = random.Random(seed)
     database = open_unsynced(tmp_path / "study.db")
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     running: list[SimulatedTrial] = []
     for _ in range(60):
         while len(running) < 3 and (trial := run.next_trial()) is not None:
@@ -94,7 +94,7 @@ def test_the_best_while_it_runs_is_ranked_as_in_the_end(tmp_path: Path, seed: in
         live, read = run.best, read_sweep(database, "s").best
         assert (live and live.number) == (read and read.number)
     run.lease.release()
-    again = SweepRun(database, opening())
+    again = SweepRun(database, sweep_start())
     assert again.best is not None
     assert run.best is not None
     assert again.best.number == run.best.number

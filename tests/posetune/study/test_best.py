@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import update
 from support.curve_sweep import BEST_EPOCH, CurveSweep
 from support.simulated_driver import SimulatedTrial, drive, happened, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.home import Home
 from posetune.report.leaderboard import candidate_note, selection_note
@@ -109,7 +109,7 @@ def test_who_leaves_the_best_gives_its_checkpoints_free_by_the_event_that_says_s
     database: Database,
 ) -> None:
     quiet = {"pruner": {"name": "none", "max_epochs": 9}, "keep": {"best": 2}}
-    run = SweepRun(database, opening(**quiet))
+    run = SweepRun(database, sweep_start(**quiet))
     report(run, 7.0, 5.0, 6.0, 8.0, end=True)
     report(run, 6.0, 9.0, end=True)
     assert kept(run) == {0: [2, 4], 1: [1, 2]}
@@ -126,7 +126,7 @@ def test_who_leaves_the_best_gives_its_checkpoints_free_by_the_event_that_says_s
 
 def test_what_a_displaced_trial_held_is_given_to_whoever_deletes_it(database: Database) -> None:
     quiet = {"pruner": {"name": "none", "max_epochs": 9}, "keep": {"best": 1}}
-    run = SweepRun(database, opening(**quiet))
+    run = SweepRun(database, sweep_start(**quiet))
     report(run, 7.0, 8.0, end=True)
     trial = run.next_trial()
     assert trial is not None
@@ -145,7 +145,7 @@ def test_the_best_so_far_never_goes_back_and_all_agree_on_it(
 ) -> None:
     database = open_unsynced(tmp_path / "study.db")
     generator = random.Random(seed)
-    noisy = opening(objective={"metric": "loss", "mode": mode}, pruner={"max_epochs": 9})
+    noisy = sweep_start(objective={"metric": "loss", "mode": mode}, pruner={"max_epochs": 9})
     run = SweepRun(database, noisy)
     at_work: list[SimulatedTrial] = []
     seen: list[float] = []
@@ -183,10 +183,10 @@ class Watched(SweepState):
 
 
 def test_whoever_leads_has_a_value_at_any_moment(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     report(run, 3.0, 2.0)
     report(run, 1.0)
-    state = Watched(opening().spec)
+    state = Watched(sweep_start().spec)
     for event in happened(database, Event):
         state.apply(event)
     assert state.leading == [1, 0]
@@ -195,7 +195,7 @@ def test_whoever_leads_has_a_value_at_any_moment(database: Database) -> None:
 
 def test_who_is_promoted_instead_of_the_best_is_said_with_the_reason(database: Database) -> None:
     quiet = {"pruner": {"name": "asha", "max_epochs": 9}, "keep": {"best": 1}}
-    run = SweepRun(database, opening(**quiet))
+    run = SweepRun(database, sweep_start(**quiet))
     report(run, 5.0)
     view = read_sweep(database, "s")
     assert view.candidate is view.best
@@ -220,7 +220,7 @@ def test_who_is_promoted_instead_of_the_best_is_said_with_the_reason(database: D
 
 
 def test_equal_values_leave_the_earlier_epoch_the_best(database: Database) -> None:
-    run = SweepRun(database, opening(pruner={"name": "none", "max_epochs": 9}))
+    run = SweepRun(database, sweep_start(pruner={"name": "none", "max_epochs": 9}))
     report(run, 3.0, 2.0, 2.0)
     report(run, 2.0)
     assert run.trials[0].best == EpochValue(2, 2.0)
@@ -230,7 +230,7 @@ def test_equal_values_leave_the_earlier_epoch_the_best(database: Database) -> No
 
 def test_a_sweep_that_was_begun_before_keeps_the_last(database: Database) -> None:
     """Its rules are those of then: the last epoch counts, and nothing more is kept."""
-    SweepRun(database, opening()).lease.release()
+    SweepRun(database, sweep_start()).lease.release()
 
     def begin_earlier(connection: Any) -> None:
         table = schema.event
@@ -239,7 +239,7 @@ def test_a_sweep_that_was_begun_before_keeps_the_last(database: Database) -> Non
         )
 
     database.write(begin_earlier)
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     assert run.spec.objective.select == "last"
     report(run, 1.0, 2.0, 3.0)
     assert kept(run) == {0: [2, 3]}
@@ -256,7 +256,7 @@ def test_select_changes_no_decision(database: Database, tmp_path: Path) -> None:
     """Sampler, rungs and budget see the values at their epochs, whichever epoch counts."""
     decided = []
     for name, select in (("best", "best"), ("last", "last")):
-        start = opening(objective={**MIN, "select": select})
+        start = sweep_start(objective={**MIN, "select": select})
         drive(database, type(start)(**{**vars(start), "name": name}), order=random.Random(1))
         view = read_sweep(database, name)
         trials = [[t.number, t.params, t.seed, t.state, t.epochs, t.value] for t in view.trials]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from support.simulated_driver import drive, open_unsynced, outcome
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
 from posetune.study.sweep import SweepRun
@@ -25,7 +25,7 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 def test_a_page_damaged_between_two_lives_is_recognised(tmp_path: Path) -> None:
     """Whatever page is overwritten: named, or of no consequence; never a traceback."""
     whole = open_unsynced(tmp_path / "whole.db")
-    drive(whole, opening())
+    drive(whole, sweep_start())
     expected = outcome(whole)
     with whole.engine.begin() as connection:
         connection.execute(text("DELETE FROM lease"))
@@ -39,7 +39,7 @@ def test_a_page_damaged_between_two_lives_is_recognised(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         try:
             database = open_database(f"sqlite:///{file}")
-            SweepRun(database, opening()).lease.release()
+            SweepRun(database, sweep_start()).lease.release()
         except BadInputError as error:
             said.append(str(error))
         else:
@@ -50,10 +50,10 @@ def test_a_page_damaged_between_two_lives_is_recognised(tmp_path: Path) -> None:
 
 def test_a_value_that_cannot_be_read_is_named_as_damage(tmp_path: Path) -> None:
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, opening())
+    drive(database, sweep_start())
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE event SET data = '{' WHERE seq = 9"))
     with pytest.raises(BadInputError, match="is damaged"):
-        SweepRun(database, opening())
+        SweepRun(database, sweep_start())
     with pytest.raises(BadInputError, match="is damaged"):
         read_sweep(database, "s")

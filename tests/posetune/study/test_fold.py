@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.simulated_driver import happened, simulated_opening
+from support.simulated_driver import happened, simulated_start
 
 from posetune.spec.sweep import SweepSpec
 from posetune.study import events
@@ -392,9 +392,9 @@ def test_an_event_is_read_as_it_was_written(event: Event) -> None:
 
 def test_no_two_drivers_write_the_same_place(database: Database) -> None:
     """An older driver that slept and one that took over: what the older one says is refused."""
-    first = SweepRun(database, simulated_opening())
+    first = SweepRun(database, simulated_start())
     database.write(lambda connection: connection.execute(schema.lease.delete()))
-    second = SweepRun(database, simulated_opening())
+    second = SweepRun(database, simulated_start())
     with pytest.raises(LeaseLostError):
         first.next_trial()
     second.next_trial()
@@ -413,7 +413,7 @@ class Forgetful(Database):
 def test_an_event_that_was_committed_before_its_connection_broke_is_there_once(
     database: Database,
 ) -> None:
-    run = SweepRun(database, simulated_opening())
+    run = SweepRun(database, simulated_start())
     run._database = Forgetful(database.engine)
     for _ in range(2):
         run.next_trial()

@@ -88,7 +88,7 @@ def reports_of(view: SweepView) -> dict[int, list[int]]:
 
 def audited_opening() -> SweepStart:
     """A sweep in which some trials run on where ASHA would cut them."""
-    return opening(pruner={"max_epochs": 9, "audit_share": 0.4})
+    return sweep_start(pruner={"max_epochs": 9, "audit_share": 0.4})
 
 
 def check_consistent(database: Database, trials: int = 14) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import tracemalloc
 
 import pytest
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 
 from posetune.study.records import CheckpointRecord
 from posetune.study.sweep import SweepRun, SweepStart
@@ -26,8 +26,8 @@ class Clock:
         return self.now
 
 
-def opening(name: str = "s") -> SweepStart:
-    plain = simulated_opening(
+def sweep_start(name: str = "s") -> SweepStart:
+    plain = simulated_start(
         pruner={"name": "none", "max_epochs": EPOCHS},
         resources={"gpu": 1},
         budget={"trials": 9},
@@ -56,7 +56,7 @@ def train(run: SweepRun, clock: Clock, *, epochs: int, within: bool = False) -> 
 def test_a_trial_is_shown_with_the_newest_checkpoint_that_is_kept(database: Database) -> None:
     clock = Clock()
     for name, within in (("s", True), ("t", False)):
-        run = SweepRun(database, opening(name), clock=clock)
+        run = SweepRun(database, sweep_start(name), clock=clock)
         train(run, clock, epochs=3, within=within)
         train(run, clock, epochs=2)
         run.begin_attempt(0)
@@ -77,11 +77,11 @@ def test_a_driver_whose_clock_is_behind_forgets_no_hours(
     database: Database, behind_s: float
 ) -> None:
     clock = Clock()
-    run = SweepRun(database, opening(), clock=clock)
+    run = SweepRun(database, sweep_start(), clock=clock)
     train(run, clock, epochs=24)
     run.close("the next driver runs elsewhere")
     clock.now -= behind_s
-    SweepRun(database, opening(), clock=clock).lease.release()
+    SweepRun(database, sweep_start(), clock=clock).lease.release()
     held_s = read_sweep(database, "s").trials[0].held_s
     assert held_s == 10 + 24 * EPOCH_S
 
@@ -89,12 +89,12 @@ def test_a_driver_whose_clock_is_behind_forgets_no_hours(
 def test_the_time_of_drivers_adds_up(database: Database) -> None:
     clock = Clock()
     for _ in range(2):  # the second starts when the first has stopped
-        run = SweepRun(database, opening(), clock=clock)
+        run = SweepRun(database, sweep_start(), clock=clock)
         train(run, clock, epochs=4)
         clock.now += 50
         run.close("stopped")
     clock.now += 10_000
-    run = SweepRun(database, opening(), clock=clock)
+    run = SweepRun(database, sweep_start(), clock=clock)
     train(run, clock, epochs=1)
     run.lease.release()
     assert read_sweep(database, "s").driven_s == 2 * (4 * EPOCH_S + 50) + EPOCH_S
@@ -103,7 +103,7 @@ def test_the_time_of_drivers_adds_up(database: Database) -> None:
 @pytest.mark.slow
 def test_reading_a_sweep_takes_little_more_than_it_returns(database: Database) -> None:
     clock = Clock()
-    run = SweepRun(database, opening(), clock=clock)
+    run = SweepRun(database, sweep_start(), clock=clock)
     for _ in range(9):
         train(run, clock, epochs=EPOCHS)
     run.lease.release()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from optuna.samplers import RandomSampler
 from support.simulated_driver import SimulatedTrial, fill, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.states import TrialState
@@ -63,7 +63,7 @@ def test_an_event_costs_the_same_after_a_thousand_trials_as_after_a_hundred(
 ) -> None:
     """When it is reported, and when it is read; seconds and memory are measured by `make bench`."""
     database = open_unsynced(tmp_path / "study.db")
-    wanted = opening(budget={"trials": 2000}, pruner={"max_epochs": 9})
+    wanted = sweep_start(budget={"trials": 2000}, pruner={"max_epochs": 9})
     few = replace(wanted, name="small")
     small, run = SweepRun(database, few), SweepRun(database, wanted)
     for sweep in (small, run):  # TPE's asks are the bench's
@@ -82,7 +82,7 @@ def test_an_event_costs_the_same_after_a_thousand_trials_as_after_a_hundred(
 
 
 def test_a_memory_rebuilt_at_once_equals_the_one_that_was_lived() -> None:
-    spec = opening().spec
+    spec = sweep_start().spec
     trials: list[TrialRecord] = []
     lived = SearchMemory(spec, trials)
     generator = random.Random(0)

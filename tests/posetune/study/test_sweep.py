@@ -25,9 +25,9 @@ from posetune.study.view import read_sweep
 
 
 def test_a_sweep_on_either_database_ends_the_same(database: Database, tmp_path: Path) -> None:
-    drive(database, opening())
+    drive(database, sweep_start())
     other = open_database(f"sqlite:///{tmp_path / 'other.db'}")
-    drive(other, opening())
+    drive(other, sweep_start())
     assert outcome(database) == outcome(other)
     view = read_sweep(database, "s")
     assert view.state == "COMPLETE"
@@ -40,7 +40,7 @@ def test_an_ablation_tries_each_change_once_with_one_seed_even_when_killed(
     database: Database,
 ) -> None:
     space = {"x": {"choice": [0.5, 1.0]}, "depth": {"choice": [4, 8, 16]}}
-    ablation = opening(
+    ablation = sweep_start(
         search=space,
         sampler={"name": "one_by_one"},
         pruner={"name": "none", "max_epochs": 2},
@@ -65,7 +65,7 @@ def test_an_ablation_tries_each_change_once_with_one_seed_even_when_killed(
 def test_a_driver_knows_the_stage_products_that_the_sweep_used_before_it(
     database: Database,
 ) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     for key in ("first", "second", "first"):
         trial = run.next_trial()
         assert trial is not None
@@ -74,11 +74,11 @@ def test_a_driver_knows_the_stage_products_that_the_sweep_used_before_it(
     assert run.stage_keys == {}, "those of its own driver need no looking up"
     run.lease.release()
 
-    assert SweepRun(database, opening()).stage_keys == {"flow": ("first", "second")}
+    assert SweepRun(database, sweep_start()).stage_keys == {"flow": ("first", "second")}
 
 
 def test_a_driver_that_dies_leaves_open_trials_interrupted(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     trial = run.next_trial()
     assert trial is not None
     run.begin_attempt(trial.number)
@@ -90,7 +90,7 @@ def test_a_driver_that_dies_leaves_open_trials_interrupted(database: Database) -
 
 
 def test_open_trials_come_first_with_their_number_seed_and_checkpoint(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     first, second = run.next_trial(), run.next_trial()
     assert first is not None
     assert second is not None
@@ -105,7 +105,7 @@ def test_open_trials_come_first_with_their_number_seed_and_checkpoint(database: 
         checkpoint=checkpoint,
     )
     run.lease.release()
-    resumed = SweepRun(database, opening())
+    resumed = SweepRun(database, sweep_start())
     again = [resumed.next_trial(), resumed.next_trial()]
     assert [t and (t.number, t.seed, t.params) for t in again] == [
         (t.number, t.seed, t.params) for t in (first, second)
@@ -115,7 +115,7 @@ def test_open_trials_come_first_with_their_number_seed_and_checkpoint(database: 
 
 
 def test_a_worker_that_hands_over_has_not_crashed(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     trial = run.next_trial()
     assert trial is not None
     first = run.begin_attempt(0)
@@ -132,14 +132,14 @@ def test_a_worker_that_hands_over_has_not_crashed(database: Database) -> None:
         run.hand_over(0, first.number, checkpoint=within)
     assert run.begin_attempt(0).crashes == 1
     run.lease.release()
-    resumed = SweepRun(database, opening())
+    resumed = SweepRun(database, sweep_start())
     again = resumed.begin_attempt(0)
     assert (again.number, again.crashes, again.checkpoints) == (4, 1, (within, whole))
     resumed.lease.release()
 
 
 def test_reports_of_a_replaced_attempt_are_refused(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     trial = run.next_trial()
     assert trial is not None
     old = run.begin_attempt(trial.number)
@@ -150,7 +150,7 @@ def test_reports_of_a_replaced_attempt_are_refused(database: Database) -> None:
 
 
 def test_an_epoch_trained_again_keeps_its_stored_value(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     trial = run.next_trial()
     assert trial is not None
     attempt = run.begin_attempt(0)
@@ -163,9 +163,9 @@ def test_an_epoch_trained_again_keeps_its_stored_value(database: Database) -> No
 
 
 def test_a_second_driver_is_refused_by_name(database: Database) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     with pytest.raises(BadInputError, match=r"is being driven by process \d+"):
-        SweepRun(database, opening())
+        SweepRun(database, sweep_start())
     run.lease.release()
 
 
@@ -173,7 +173,7 @@ def test_a_second_driver_is_refused_by_name(database: Database) -> None:
 def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
     database: Database, lives: bool
 ) -> None:
-    first = SweepRun(database, opening())
+    first = SweepRun(database, sweep_start())
 
     def hold(seconds: float) -> None:
         values = {"holder": "x", "host": "elsewhere", "expires": time.time() + seconds}
@@ -184,10 +184,10 @@ def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
         renewal = threading.Timer(0.2, lambda: hold(60))
         renewal.start()
         with pytest.raises(BadInputError, match="on elsewhere"):
-            SweepRun(database, opening())
+            SweepRun(database, sweep_start())
         renewal.join()
     else:
-        SweepRun(database, opening()).lease.release()
+        SweepRun(database, sweep_start()).lease.release()
     first.lease.release()
 
 
@@ -204,12 +204,12 @@ def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -
     drive(database, opening(budget={"trials": 16}))
     view = read_sweep(database, "s")
     assert (len(view.trials), view.state) == (16, "COMPLETE")
-    grown = SweepRun(database, opening(budget={"trials": 20}))
+    grown = SweepRun(database, sweep_start(budget={"trials": 20}))
     assert grown.next_trial() is not None
     grown.lease.release()
     assert read_sweep(database, "s").state == "INTERRUPTED"
     with pytest.raises(BadInputError, match=r"budget\.trials: 20 -> 16"):
-        SweepRun(database, opening(budget={"trials": 16}))
+        SweepRun(database, sweep_start(budget={"trials": 16}))
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -242,7 +242,7 @@ def test_a_sweep_ends_where_a_trial_reaches_its_target_and_goes_on_with_a_better
 def test_a_default_that_has_changed_since_is_not_a_change_of_the_file(database: Database) -> None:
     """The sweep keeps the default that it was begun with; what a file says is still held to it."""
     source = "pruner: {name: asha, max_epochs: 9}\nsampler: {seed: 0}\n"
-    start = replace(opening(), source=source)
+    start = replace(sweep_start(), source=source)
     then = start.spec.model_copy(
         update={"pruner": start.spec.pruner.model_copy(update={"reduction_factor": 4})}
     )
@@ -251,17 +251,17 @@ def test_a_default_that_has_changed_since_is_not_a_change_of_the_file(database: 
     assert run.spec.pruner.reduction_factor == 4
     run.lease.release()
     with pytest.raises(BadInputError, match="pruner: "):
-        SweepRun(database, opening(pruner={"max_epochs": 9, "reduction_factor": 3}))
+        SweepRun(database, sweep_start(pruner={"max_epochs": 9, "reduction_factor": 3}))
     with pytest.raises(BadInputError, match="pruner: "):
-        SweepRun(database, replace(start, spec=opening(pruner={"max_epochs": 27}).spec))
+        SweepRun(database, replace(start, spec=sweep_start(pruner={"max_epochs": 27}).spec))
 
 
 def test_what_changed_in_the_file_is_shown_as_a_difference(database: Database) -> None:
     lines = [f"line {number}" for number in range(200)]
-    started = SweepStart(**{**vars(opening()), "source": "\n".join(lines)})
+    started = SweepStart(**{**vars(sweep_start()), "source": "\n".join(lines)})
     SweepRun(database, started).lease.release()
     lines[7] = "max_epochs: 27"
-    changed = {**vars(opening(pruner={"max_epochs": 27})), "source": "\n".join(lines)}
+    changed = {**vars(sweep_start(pruner={"max_epochs": 27})), "source": "\n".join(lines)}
     with pytest.raises(BadInputError) as refusal:
         SweepRun(database, SweepStart(**changed))
     assert "  -line 7\n  +max_epochs: 27\n" in str(refusal.value)
@@ -272,14 +272,14 @@ def test_what_changed_in_the_file_is_shown_as_a_difference(database: Database) -
 
 
 def test_a_changed_store_is_refused(database: Database) -> None:
-    SweepRun(database, opening()).lease.release()
-    changed = SweepStart(**{**vars(opening()), "store_digest": "d2"})
+    SweepRun(database, sweep_start()).lease.release()
+    changed = SweepStart(**{**vars(sweep_start()), "store_digest": "d2"})
     with pytest.raises(BadInputError, match="its store has changed"):
         SweepRun(database, changed)
 
 
 def test_a_trial_without_a_number_fails(database: Database) -> None:
-    run = SweepRun(database, opening(pruner={"max_epochs": 1}))
+    run = SweepRun(database, sweep_start(pruner={"max_epochs": 1}))
     trial = run.next_trial()
     assert trial is not None
     attempt = run.begin_attempt(0)
@@ -321,8 +321,8 @@ def test_a_trial_without_a_number_at_a_rung_is_cut_unless_its_sweep_began_before
 
 def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> None:
     """Several queries see one state: a trial that is asked between two of them is in neither."""
-    driver = threading.Thread(target=drive, args=(database, opening()), daemon=True)
-    SweepRun(database, opening()).lease.release()
+    driver = threading.Thread(target=drive, args=(database, sweep_start()), daemon=True)
+    SweepRun(database, sweep_start()).lease.release()
     driver.start()
     seen = []
     while driver.is_alive():
@@ -343,7 +343,7 @@ def test_processes_that_create_a_database_at_once_do_not_hinder_each_other(tmp_p
 
 
 def test_an_unknown_sweep_names_those_there_are(database: Database) -> None:
-    SweepRun(database, opening()).lease.release()
+    SweepRun(database, sweep_start()).lease.release()
     with pytest.raises(BadInputError, match="there is s"):
         read_sweep(database, "t")
 
@@ -351,18 +351,18 @@ def test_an_unknown_sweep_names_those_there_are(database: Database) -> None:
 def test_dead_workers_are_counted_over_all_lives_but_dead_drivers_are_not(
     database: Database,
 ) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     assert run.next_trial() is not None
     assert [run.begin_attempt(0).crashes for _ in range(3)] == [0, 1, 2]
     run.lease.release()
-    resumed = SweepRun(database, opening())
+    resumed = SweepRun(database, sweep_start())
     assert [resumed.begin_attempt(0).crashes for _ in range(2)] == [2, 3]
     resumed.lease.release()
 
 
 def test_an_event_waits_while_the_disk_is_full_and_is_committed_then(small_disk: Path) -> None:
     database = open_database(f"sqlite:///{small_disk / 'study.db'}")
-    run = SweepRun(database, opening(budget={"trials": 1000}))
+    run = SweepRun(database, sweep_start(budget={"trials": 1000}))
     with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(bytes(512))
@@ -390,7 +390,7 @@ def test_an_event_waits_while_the_disk_is_full_and_is_committed_then(small_disk:
 def test_an_attempt_whose_node_went_away_is_no_crash_however_late_that_is_noticed(
     database: Database,
 ) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     run.next_trial()
     run.begin_attempt(0)
     assert run.begin_attempt(0).crashes == 1
@@ -399,7 +399,7 @@ def test_an_attempt_whose_node_went_away_is_no_crash_however_late_that_is_notice
     assert run.begin_attempt(0).crashes == 0
     assert run.begin_attempt(0).crashes == 1
     run.lease.release()
-    resumed = SweepRun(database, opening())
+    resumed = SweepRun(database, sweep_start())
     assert resumed.begin_attempt(0).crashes == 1
     resumed.excuse(0, 1, "its node left")  # noticed once more: it is taken back only once
     resumed.excuse(0, 2, "its node left")  # and this one never counted

@@ -20,7 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from support.browser import Browser
 from support.mlflow_server import MlflowServer
-from support.simulated_driver import drive, open_unsynced, simulated_opening
+from support.simulated_driver import drive, open_unsynced, simulated_start
 from support.waiting import wait_until
 
 from posetune.promotion.decision import promote
@@ -83,7 +83,7 @@ def test_mlflow_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
 def dashboard(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[str]:
     """The address of optuna-dashboard on a sweep that was exported."""
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, simulated_opening(budget={"trials": 4}))
+    drive(database, simulated_start(budget={"trials": 4}))
     storage = export_study(read_sweep(database, "s"), f"sqlite:///{tmp_path / 'optuna.db'}")
     port = free_port()
     address = f"http://127.0.0.1:{port}"

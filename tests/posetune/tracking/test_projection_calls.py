@@ -152,9 +152,9 @@ from posetune.spec.sweep import SweepSpec
 from posetune.study.tables.database import open_database
 from posetune.study.sweep import SweepStart, SweepRun
 address, spec = sys.argv[1], json.loads(sys.argv[2])
-opening = SweepStart(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
+sweep_start = SweepStart(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
                   store_digest="d" * 64, provenance={}, defaults={"x": 0.3, "depth": 4})
-run = SweepRun(open_database(address), opening)
+run = SweepRun(open_database(address), sweep_start)
 trial = run.next_trial()
 attempt = run.begin_attempt(trial.number)
 run.report(trial.number, attempt.number, epoch=1, metrics={"val/error_mm": 5.0}, seconds=1.0,

@@ -79,8 +79,8 @@ class Driver:
     def start(self) -> None:
         """What `run_sweep` does before Ray starts."""
         defaults = default_params(self.spec, self.trainable.config_model)
-        opening = SweepStart("s", self.spec, "text", "store", self.digest, {}, defaults)
-        self.run = SweepRun(self.database, opening)
+        sweep_start = SweepStart("s", self.spec, "text", "store", self.digest, {}, defaults)
+        self.run = SweepRun(self.database, sweep_start)
         drop_orphans(self.storage, "s", (c for t in self.run.trials for c in t.checkpoints))
         self.slots: dict[int, TrialRun] = {}
         self.done = False

@@ -20,7 +20,7 @@ from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, no_forecast, sweep_tables
 from posetune.storage import Storage
 from posetune.study.forecasting.forecast import Forecaster, forecast
-from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.study.states import SweepStatus
 from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView
@@ -71,7 +71,7 @@ def sweep(
             address=address,
             tracking=tracking,
             system_metrics=watch_machine,
-            onlooker=_Terminal(quiet=as_json),
+            observer=_Terminal(quiet=as_json),
         )
     except (RayNotStartedError, StudyLostError) as error:
         console.print(f"{error}; nothing is lost, the same command again continues the sweep")

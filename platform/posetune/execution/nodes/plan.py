@@ -80,7 +80,7 @@ def plan_sweep(
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = most_trials(spec)
     at_once = min(slots, trials)
-    expected = forecast(Situation(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
+    expected = forecast(ForecastInput(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
     known = bool(cost.epoch_s)
     gpus = spec.resources.gpus_or_one
     epochs, wall_s, held_s = (

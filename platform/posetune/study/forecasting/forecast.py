@@ -28,7 +28,7 @@ import numpy as np
 from posetune.spec.sweep import SweepSpec
 from posetune.study import events
 from posetune.study.decisions import Decider
-from posetune.study.forecasting.forecast_model import Draw, ForecastModel, Situation
+from posetune.study.forecasting.forecast_model import Draw, ForecastInput, ForecastModel
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.state import SweepState
@@ -38,17 +38,18 @@ from posetune.study.view import SweepView, TrialView
 __all__ = [
     "SIMULATION_S",
     "Forecast",
+    "ForecastInput",
     "Forecaster",
     "Interval",
-    "Situation",
     "forecast",
     "forecast_sweep",
 ]
 
 REPLICATIONS = 40
 WIDENING = 1.25
-"""Of intervals on the way: without it they covered 0.70 on 60 recorded sweeps (other seeds than
-those of docs/results/forecast.md), because a sweep has more surprises than the model."""
+"""Factor on the intervals of a sweep under way: without it they covered 0.70 on 60 recorded sweeps
+(other seeds than those of docs/results/forecast.md), because a sweep has more surprises than the
+model."""
 HAND_OVER_S = 3.0
 """How long the trials have to save when a limit is reached (see `execution.preemption`)."""
 SIMULATION_S = 2.0
@@ -76,19 +77,19 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """Totals of a sweep, with what is behind it."""
+    """Holds the totals of a sweep at its end, what is done already included."""
 
     epochs: Interval
     held_s: Interval
-    """For how long attempts hold their resources: GPU-hours, but for the factor."""
+    """Seconds for which attempts hold their resources; GPU-hours follow from them."""
     wall_s: Interval
-    """With a driver at work."""
+    """Seconds for which a driver is at work."""
     ends_by: dict[str, float]
     """The share of replications that each limit ended: trials, gpu_hours, wall_hours."""
     reports: int
-    """How many reports it rests on."""
+    """Number of reports on which the forecast rests."""
     driven_s: float
-    """For how long drivers had been at work when it was made."""
+    """Seconds for which drivers had been at work when the forecast was made."""
 
 
 def forecast_sweep(view: SweepView, *, seconds: float = SIMULATION_S) -> Forecast | None:
@@ -184,8 +185,8 @@ def forecast(
         held_s=_interval([end.held_s for end in ends], widening),
         wall_s=_interval([end.wall_s for end in ends], widening),
         ends_by={reason: count / len(ends) for reason, count in reasons.most_common()},
-        reports=len(situation.reports),
-        driven_s=situation.driven_s,
+        reports=len(given.reports),
+        driven_s=given.driven_s,
     )
 
 
@@ -249,7 +250,7 @@ class _Rest:
         self._spec = _comparable(spec)
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
-        """When which trial ends its epoch."""
+        """Times at which trials end their epochs, each with its trial."""
         self._state = SweepState(self._spec)
         for event in _recorded(situation, draw.recorded):
             self._apply(event)
@@ -283,12 +284,12 @@ class _Rest:
             self._hand_over(number)
         epochs = sum(trial.epoch for trial in self._state.trials)
         # The first trials build the stages, as many of them at once as there are slots.
-        stages_s = self._situation.stages_s
-        wall_s = driven_s + self._now + stages_s / self._situation.slots
+        stages_s = self._given.stages_s
+        wall_s = driven_s + self._now + stages_s / self._given.slots
         return _End(epochs, self._state.ledger.held_s + stages_s, wall_s, reason)
 
     def _fill_slots(self) -> None:
-        while len(self._queue) < self._situation.slots:
+        while len(self._queue) < self._given.slots:
             trial = self._decider.open_trial()
             if trial is None:
                 if not self._decider.may_ask():
@@ -299,13 +300,13 @@ class _Rest:
 
     def _begin(self, number: int) -> None:
         self._apply(self._decider.begin_attempt(number))
-        recorded = self._situation.trials
+        recorded = self._given.trials
         if number < len(recorded) and recorded[number].state == TrialState.RUNNING:
             # Some of the epoch under way is over; all of it is counted when it is reported.
             over_s = float(self._generator.random() * self._draw.epoch_s[number])
             self._place(number, after_s=-over_s, setup_s=0.0)
         else:
-            setup_s = self._situation.setup_s
+            setup_s = self._given.setup_s
             self._place(number, after_s=setup_s, setup_s=setup_s)
 
     def _place(self, number: int, *, after_s: float, setup_s: float) -> None:
@@ -370,22 +371,22 @@ def _comparable(spec: SweepSpec) -> SweepSpec:
 
 
 def _recorded(
-    situation: Situation, latent: Mapping[tuple[int, int], float]
+    given: ForecastInput, latent: Mapping[tuple[int, int], float]
 ) -> Iterator[events.Event]:
     """Yield what was recorded of a sweep as events at time 0, with latent values.
 
     Args:
-        situation: what was recorded.
+        given: what was recorded.
         latent: the values by trial and epoch, where trials are compared.
     """
-    for trial in situation.trials:
+    for trial in given.trials:
         yield events.TrialAsked(0.0, trial.number, {}, 0)
         for attempt in range(1, trial.attempts + 1):
             yield events.AttemptBegun(0.0, trial.number, attempt, from_epoch=0)
         facts = {"setup_s": trial.held_s}  # all that its attempts have held
         yield events.AttemptPlaced(0.0, trial.number, trial.attempts, facts)
     last: dict[int, float] = {}
-    for number, epoch, value, seconds, _ in situation.reports:
+    for number, epoch, value, seconds, _ in given.reports:
         last[number] = latent.get((number, epoch), last.get(number, 0.0))
         yield events.Reported(
             at=0.0,
@@ -395,10 +396,10 @@ def _recorded(
             value=None if value is None else last[number],
             decision=Decision.CONTINUE,
             seconds=seconds,
-            is_audited=situation.audited.get(number) == epoch,
+            is_audited=given.audited.get(number) == epoch,
         )
-    for trial in situation.trials:
+    for trial in given.trials:
         if trial.state.is_end:
             value = last.get(trial.number)
             yield events.TrialEnded(0.0, trial.number, trial.state, trial.epochs, value, "")
-    yield events.DriverOpened(0.0, situation.spec.budget.model_dump(), {})
+    yield events.DriverOpened(0.0, given.spec.budget.model_dump(), {})

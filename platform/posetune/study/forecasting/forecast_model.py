@@ -26,7 +26,7 @@ from posetune.study.search.rungs import compared_epochs
 from posetune.study.states import TrialState
 from posetune.study.view import TrialView
 
-__all__ = ["Draw", "ForecastModel", "Situation", "worth"]
+__all__ = ["Draw", "ForecastInput", "ForecastModel", "worth"]
 
 CANDIDATES = 400
 """Draws of the sampler's gain among which those that fit the reports are found."""
@@ -47,7 +47,7 @@ PACE_SPREAD = 0.25
 
 
 @dataclass(frozen=True)
-class Situation:
+class ForecastInput:
     """Holds what is known of a sweep when it is forecast, before its start or on its way."""
 
     spec: SweepSpec
@@ -88,14 +88,14 @@ class ForecastModel:
     """Draws possible courses of a sweep that agree with what is recorded."""
 
     def __init__(
-        self, situation: Situation, generator: np.random.Generator, replications: int
+        self, given: ForecastInput, generator: np.random.Generator, replications: int
     ) -> None:
-        self._situation, self._generator, self._count = situation, generator, replications
-        self._spec = situation.spec
+        self._given, self._generator, self._count = given, generator, replications
+        self._spec = given.spec
         self._compared = sorted(compared_epochs(self._spec.pruner))
         sign = float(self._spec.objective.sign)
         self._values: dict[int, dict[int, float]] = {epoch: {} for epoch in self._compared}
-        for report in situation.reports:
+        for report in given.reports:
             if report.epoch in self._values and report.value is not None:
                 self._values[report.epoch][report.trial] = sign * report.value
         self._jitter = self._spread_within()
@@ -104,7 +104,7 @@ class ForecastModel:
         """Yield as many possible courses as there are replications."""
         worths = self._worths()
         low, high = (math.log(bound) for bound in CROSSING)
-        ended = [t for t in self._situation.trials if t.state.is_end]
+        ended = [t for t in self._given.trials if t.state.is_end]
         failed = sum(t.state == TrialState.FAILED for t in ended)
         for row in worths:
             crossing = math.exp(self._generator.uniform(low, high))
@@ -156,9 +156,9 @@ class ForecastModel:
         A trial with epochs lies between its own mean and everybody's, as far as its epochs vary.
         Everybody's mean counts every epoch: the trials that go far are like those that went far.
         """
-        trained = [t for t in self._situation.trials if t.epochs and t.seconds]
+        trained = [t for t in self._given.trials if t.epochs and t.seconds]
         if not trained:
-            mean = math.log(self._situation.epoch_s) + PACE_ERROR * self._generator.normal()
+            mean = math.log(self._given.epoch_s) + PACE_ERROR * self._generator.normal()
             return np.exp(mean + PACE_SPREAD * self._generator.normal(size=count))
         numbers = [trial.number for trial in trained]
         epochs = np.array([trial.epochs for trial in trained], dtype=float)
@@ -179,7 +179,7 @@ class ForecastModel:
         """Return how epochs of one trial differ in length, in logarithms."""
         last: dict[int, float] = {}
         squares, count = 2 * JITTER**2, 2
-        for report in self._situation.reports:
+        for report in self._given.reports:
             before = last.get(report.trial)
             if before and report.seconds:
                 squares += math.log(report.seconds / before) ** 2 / 2

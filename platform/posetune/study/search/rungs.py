@@ -1,4 +1,4 @@
-"""ASHA's rungs as a pure function of the reports in their order of arrival.
+"""Cuts trials by ASHA's rungs, a pure function of the reports in their order of arrival.
 
 Ray Tune keeps its rungs in memory and loses them with the driver. Here `Rungs.decide` changes
 nothing: what it says becomes part of a `Reported` event, and `Rungs.record` takes that in, live as
@@ -27,9 +27,9 @@ from posetune.study.search.seeding import seed_for
 
 __all__ = [
     "Decision",
+    "RungVerdict",
     "Rungs",
     "Standing",
-    "Verdict",
     "compared_epochs",
     "interpolate",
     "place",
@@ -51,7 +51,7 @@ class Decision(enum.StrEnum):
         return self in (Decision.PRUNE, Decision.COMPLETE)
 
 
-class Verdict(NamedTuple):
+class RungVerdict(NamedTuple):
     """Holds what the rungs decide after a report."""
 
     decision: Decision
@@ -143,7 +143,7 @@ class Rungs:
         self.records = {epoch: array("d") for epoch in rung_epochs(pruner)}
         """For each rung its values in ascending order, negated where lower is better."""
 
-    def decide(self, trial: int, epoch: int, value: float | None) -> Verdict:
+    def decide(self, trial: int, epoch: int, value: float | None) -> RungVerdict:
         """Decide of a report that is not recorded yet; nothing changes.
 
         Args:
@@ -152,7 +152,7 @@ class Rungs:
             value: the objective, or None where it was not a number.
         """
         if epoch >= self.max_epochs:
-            return Verdict(Decision.COMPLETE)
+            return RungVerdict(Decision.COMPLETE)
         record = self.records.get(epoch)
         if record is None or trial in self.audited:
             return Verdict(Decision.CONTINUE)
@@ -161,10 +161,10 @@ class Rungs:
         if not record:
             return Verdict(Decision.CONTINUE)
         if self.sign * value >= interpolate(record, self.quantile):
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         if self._is_drawn(trial):
-            return Verdict(Decision.CONTINUE, is_audited=True)
-        return Verdict(Decision.PRUNE)
+            return RungVerdict(Decision.CONTINUE, is_audited=True)
+        return RungVerdict(Decision.PRUNE)
 
     def record(
         self, trial: int, epoch: int, value: float | None, *, is_audited: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 
 from posetune.api import BadInputError
 from posetune.execution.nodes.gpu_sharing import MARGIN, Need, largest_params, share_now, share_of
@@ -42,7 +42,7 @@ def test_a_trial_that_is_larger_than_the_gpu_is_refused() -> None:
 
 
 def test_a_driver_that_continues_a_sweep_begins_with_the_highest_peak(database: Database) -> None:
-    run = SweepRun(database, simulated_opening())
+    run = SweepRun(database, simulated_start())
     trial = run.next_trial()
     assert trial is not None
     run.share(0.125, peak_bytes=5 * GB, context_bytes=GB, total_bytes=80 * GB)
@@ -52,7 +52,7 @@ def test_a_driver_that_continues_a_sweep_begins_with_the_highest_peak(database: 
     assert share_now(run.state) == 0.5
     run.lease.release()
 
-    continued = SweepRun(database, simulated_opening())
+    continued = SweepRun(database, simulated_start())
     assert continued.state.peak_bytes == 30 * GB
     assert share_now(continued.state) == 0.5
     continued.peaked(trial.number, 79 * GB + 1)
@@ -62,7 +62,7 @@ def test_a_driver_that_continues_a_sweep_begins_with_the_highest_peak(database: 
 
 
 def test_without_sharing_a_trial_takes_what_the_file_says(database: Database) -> None:
-    run = SweepRun(database, simulated_opening())
+    run = SweepRun(database, simulated_start())
     assert share_now(run.state) == run.spec.resources.gpu
     run.lease.release()
 

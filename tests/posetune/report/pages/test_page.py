@@ -15,7 +15,7 @@ import pytest
 from support.browser import Browser
 from support.page_checks import cut_off, faint_texts, nameless_controls
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pages.script import packed_plotly
@@ -65,7 +65,7 @@ def database(tmp_path: Path) -> Database:
 
 
 def simulated(database: Database, **changes: object) -> SweepView:
-    drive(database, opening(**{"budget": {"trials": 12}, **changes}))
+    drive(database, sweep_start(**{"budget": {"trials": 12}, **changes}))
     return read_sweep(database, "s")
 
 
@@ -93,7 +93,7 @@ def test_it_needs_nothing_else_and_every_picture_says_what_it_shows(database: Da
 
 
 def test_what_a_user_wrote_is_shown_and_never_run(database: Database) -> None:
-    run = SweepRun(database, opening(trainable="posetune.testing.toy:Toy"))
+    run = SweepRun(database, sweep_start(trainable="posetune.testing.toy:Toy"))
     trial = run.next_trial()
     assert trial is not None
     run.begin_attempt(0)
@@ -121,7 +121,7 @@ def test_any_sweep_has_a_page(database: Database, changes: dict[str, object]) ->
 
 
 def test_a_sweep_without_a_report_has_a_page(database: Database) -> None:
-    SweepRun(database, opening()).lease.release()
+    SweepRun(database, sweep_start()).lease.release()
     page_of(read_sweep(database, "s"))
 
 
@@ -144,7 +144,7 @@ def test_what_pruning_saved_is_the_epochs_that_were_not_trained(database: Databa
 def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) -> None:
     """A late bloomer: bad at the first rung, best in the end."""
     pruner = {"max_epochs": 9, "audit_share": 1.0}
-    run = SweepRun(database, opening(pruner=pruner, budget={"trials": 3}))
+    run = SweepRun(database, sweep_start(pruner=pruner, budget={"trials": 3}))
     values = [[3.0] * 8 + [2.0], [4.0] * 8 + [1.5], [5.0] * 9]
     for number, losses in enumerate(values):
         trial = run.next_trial()

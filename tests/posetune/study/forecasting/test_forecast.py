@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.recording import RecordedStep, draw_opening, replay
+from support.recording import RecordedStep, draw_start, replay
 from support.simulated_driver import open_unsynced
 
 from posetune.study.forecasting.forecast import Forecast, Interval, forecast, forecast_sweep
-from posetune.study.forecasting.forecast_model import GAIN, Situation, worth
+from posetune.study.forecasting.forecast_model import GAIN, ForecastInput, worth
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.states import TrialState
 from posetune.study.tables.database import Database
@@ -30,21 +30,19 @@ def study(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def situation(seed: int = 0, **changes: object) -> Situation:
-    opening = draw_opening(np.random.default_rng(seed), **changes)
-    return Situation(opening.spec, slots=2, epoch_s=10.0, setup_s=1.0)
+def given(seed: int = 0, **changes: object) -> ForecastInput:
+    sweep_start = draw_start(np.random.default_rng(seed), **changes)
+    return ForecastInput(sweep_start.spec, slots=2, epoch_s=10.0, setup_s=1.0)
 
 
 def test_without_pruning_the_epochs_are_certain_and_the_time_is_not() -> None:
-    certain = situation(pruner={"name": "none", "max_epochs": 5}, budget={"trials": 8})
+    certain = given(pruner={"name": "none", "max_epochs": 5}, budget={"trials": 8})
     found = forecast(certain)
     assert found.epochs.high == 40
     assert found.epochs.low >= 32  # a trial may fail
     assert found.held_s.low < 40 * 10 + 8 < found.held_s.high
     assert found.ends_by == {"trials": 1.0}
-    assert (
-        forecast(situation(pruner={"name": "none", "max_epochs": 5}, budget={"trials": 8})) == found
-    )
+    assert forecast(given(pruner={"name": "none", "max_epochs": 5}, budget={"trials": 8})) == found
 
 
 def test_a_million_trials_with_hours_are_forecast_by_their_hours() -> None:
@@ -74,13 +72,13 @@ def test_few_replications_are_a_forecast_too() -> None:
 def test_a_sampler_that_learns_is_expected_to_train_longer() -> None:
     size = {"pruner": {"max_epochs": 27, "reduction_factor": 3}, "budget": {"trials": 60}}
     random, learning = (
-        forecast(situation(sampler={"name": name}, **size)).epochs for name in ("random", "tpe")
+        forecast(given(sampler={"name": name}, **size)).epochs for name in ("random", "tpe")
     )
     assert learning.middle > 1.3 * random.middle
 
 
 def test_limits_of_hours_bound_the_forecast() -> None:
-    base = situation(pruner={"max_epochs": 9}, budget={"trials": 40})
+    base = given(pruner={"max_epochs": 9}, budget={"trials": 40})
     for limits, bound in (({"gpu_hours": 0.05}, 360 / 0.5), ({"wall_hours": 0.05}, 180.0)):
         budget = base.spec.budget.model_copy(update=limits)
         spec = base.spec.model_copy(update={"budget": budget})
@@ -96,7 +94,7 @@ def test_the_modelled_gain_is_that_of_the_actual_sampler() -> None:
     for seed in range(4):
         generator = np.random.default_rng(seed)
         search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(3)}
-        spec = draw_opening(generator, search=search, sampler={"name": "tpe", "seed": seed}).spec
+        spec = draw_start(generator, search=search, sampler={"name": "tpe", "seed": seed}).spec
         optimum = generator.uniform(0.1, 0.9, 3)
         trials: list[TrialRecord] = []
         memory = SearchMemory(spec, trials)

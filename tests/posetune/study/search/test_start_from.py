@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.simulated_driver import SPEC, SimulatedTrial, drive, open_unsynced, outcome
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
 from posetune.study.sweep import SweepRun
@@ -18,7 +18,7 @@ from posetune.study.view import list_sweeps
 
 
 def named(name: str, **changes: Any) -> SweepStart:
-    return replace(opening(**changes), name=name)
+    return replace(sweep_start(**changes), name=name)
 
 
 def warm(**changes: Any) -> SweepStart:
