@@ -28,7 +28,7 @@ def test_intervals_of_80_percent_hold_in_70_to_90(tmp_path: Path) -> None:
         slots = min(recorded.slots, spec.budget.trials)
         expected = {
             "before the start": forecast(
-                Situation(spec, slots, recorded.epoch_s, recorded.setup_s), seconds=math.inf
+                ForecastInput(spec, slots, recorded.epoch_s, recorded.setup_s), seconds=math.inf
             ),
             **{
                 f"{share:.0%} of the trials ended": forecast_sweep(view, seconds=math.inf)

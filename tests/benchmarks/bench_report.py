@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import find_browser, start_browser
-from support.simulated_driver import drive, open_unsynced, simulated_opening
+from support.simulated_driver import drive, open_unsynced, simulated_start
 
 from posetune.provenance import collect
 from posetune.report.pages.page import BestTrial, build_page
@@ -37,7 +37,7 @@ def test_a_report_is_painted_at_once_and_stays_small(trials: int, tmp_path: Path
     program = find_browser()
     assert program is not None, "install Chromium (Debian: chromium)"
     database = open_unsynced(tmp_path / "study.db")
-    opening = simulated_opening(
+    opening = simulated_start(
         budget={"trials": trials},
         search=SEARCH,
         sampler={"name": "random", "seed": 0},

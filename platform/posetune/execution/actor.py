@@ -127,7 +127,9 @@ class TrialActor(tune.Trainable):
     def _start_elsewhere(self, left: list[str]) -> Message:
         """Leave the trial to a new worker, because this one is not as new."""
         self._handed_over = True
-        return HandedOver(None, why=f"its worker was replaced: {left[0]} since the trial before")
+        return TrialHandedOver(
+            None, why=f"its worker was replaced: {left[0]} since the trial before"
+        )
 
     def _start(self) -> Message:
         """Build the trial, and return what the driver is to know of it."""
@@ -148,7 +150,7 @@ class TrialActor(tune.Trainable):
             return TrialRefused(str(error))
         except HandOver:
             self._handed_over = True
-            return HandedOver(None, is_asked=not self._signalled)
+            return TrialHandedOver(None, is_asked=not self._signalled)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the border of a process
             return self._judge(error)
 
@@ -190,7 +192,7 @@ class TrialActor(tune.Trainable):
         except HandOver:
             self._handed_over = True
             saved = self._run.hand_over()
-            return HandedOver(saved, reached=self._run.reached, is_asked=not self._signalled)
+            return TrialHandedOver(saved, reached=self._run.reached, is_asked=not self._signalled)
 
     def _told_to_stop(self) -> bool:
         if self._watch is not None:

@@ -101,7 +101,13 @@ class TrialRefused:
 
 
 Message: TypeAlias = (
-    TrialStarted | Trained | TrialWaits | HandedOver | TrialFailed | WorkerBroken | TrialRefused
+    TrialStarted
+    | Trained
+    | TrialWaits
+    | TrialHandedOver
+    | TrialFailed
+    | WorkerBroken
+    | TrialRefused
 )
 
 

@@ -147,7 +147,7 @@ class StudyScheduler(StatelessScheduler):
         trial: Trial,
         number: int,
         attempt: int,
-        message: TrialStarted | Trained | HandedOver | WorkerBroken,
+        message: TrialStarted | Trained | TrialHandedOver | WorkerBroken,
     ) -> bool:
         """Commit what an attempt has done, and return whether it goes on."""
         match message:
@@ -157,7 +157,7 @@ class StudyScheduler(StatelessScheduler):
                 self._preemption.at_work[number] = partial(ray.kill, handle)
                 self._nodes[number] = node
                 return True
-            case HandedOver():
+            case TrialHandedOver():
                 self._take_over(number, attempt, message)
                 return not self._preemption.asked
             case WorkerBroken(fault):
@@ -208,7 +208,7 @@ class StudyScheduler(StatelessScheduler):
         self._context.release(number)
         return goes_on
 
-    def _take_over(self, number: int, attempt: int, message: HandedOver) -> None:
+    def _take_over(self, number: int, attempt: int, message: TrialHandedOver) -> None:
         """Commit the checkpoint of a worker that was told to stop, or why there is none."""
         if message.checkpoint is not None:
             self._run.hand_over(

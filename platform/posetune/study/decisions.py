@@ -30,7 +30,7 @@ from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.search.contracts import NamedPruner
 from posetune.study.search.curve_search import CurveSearch
-from posetune.study.search.rungs import Decision, Verdict
+from posetune.study.search.rungs import Decision, RungVerdict
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import prior_trials
 from posetune.study.search.thaw import Selection, Thaw
@@ -180,7 +180,7 @@ class Decider:
             metrics={k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
         )
 
-    def _verdict(self, trial: TrialRecord, epoch: int, value: float | None) -> Verdict:
+    def _verdict(self, trial: TrialRecord, epoch: int, value: float | None) -> RungVerdict:
         """Return what the rungs say of a report, unless a person has chosen otherwise.
 
         A pinned trial runs on where it would have been cut, and from there on it is compared with
@@ -188,10 +188,10 @@ class Decider:
         """
         if trial.extended_to is not None:
             is_last = epoch >= trial.extended_to
-            return Verdict(Decision.COMPLETE if is_last else Decision.CONTINUE)
+            return RungVerdict(Decision.COMPLETE if is_last else Decision.CONTINUE)
         verdict = self._judge(trial.number, epoch, value)
         if verdict.decision in (Decision.PRUNE, Decision.PAUSE) and trial.is_pinned:
-            return Verdict(Decision.CONTINUE, is_audited=True)
+            return RungVerdict(Decision.CONTINUE, is_audited=True)
         return verdict
 
     def hand_over(
@@ -348,7 +348,7 @@ class Decider:
         reason = f"paused after epoch {trial.epoch} and cut: {why}"
         return self._end(trial, TrialState.PRUNED, reason)
 
-    def _judge(self, number: int, epoch: int, value: float | None) -> Verdict:
+    def _judge(self, number: int, epoch: int, value: float | None) -> RungVerdict:
         """Return what the pruner says of a report."""
         if self._named is not None:
             return self._named.decide(number, epoch, value)

@@ -10,7 +10,7 @@ from posetune.study import act_events, events
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 
-__all__ = ["Happening", "describe", "read_history"]
+__all__ = ["HistoryEntry", "describe", "read_history"]
 
 
 @dataclass(frozen=True)

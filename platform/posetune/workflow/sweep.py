@@ -144,7 +144,7 @@ def run_sweep(
     )
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)
-    shown = onlooker or _Nobody()
+    shown = observer or _NoObserver()
     shown.begins(run, [*run.state.notes, *warn_of_no_rungs(run.spec)])
     forecaster = Forecaster()
     notifier = Notifier(database, resolved)

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from support.simulated_driver import SimulatedTrial, drive
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as opening
 
 from posetune.cli import screen
 from posetune.cli.live import SweepBoard

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_opening
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
 from posetune.cli.commands.sweep import _say_how_it_ended
 from posetune.cli.screen import console
@@ -53,7 +53,7 @@ def said(end: SweepEnd) -> tuple[int, str]:
 
 
 def test_a_sweep_without_a_report_is_no_success_and_says_what_to_do(study: Database) -> None:
-    run = SweepRun(study, simulated_opening())
+    run = SweepRun(study, simulated_start())
     assert run.next_trial() is not None
     end = ended(run, study, "the budget of 1 hours is spent")
     code, line = said(end)
@@ -66,7 +66,7 @@ def test_a_sweep_without_a_report_is_no_success_and_says_what_to_do(study: Datab
 
 
 def test_one_report_is_enough(study: Database) -> None:
-    run = SweepRun(study, simulated_opening())
+    run = SweepRun(study, simulated_start())
     trial = run.next_trial()
     assert trial is not None
     SimulatedTrial(run, trial.number).step()
@@ -74,7 +74,7 @@ def test_one_report_is_enough(study: Database) -> None:
 
 
 def test_where_trials_failed_alike_the_traceback_is_shown_once(study: Database) -> None:
-    run = SweepRun(study, simulated_opening())
+    run = SweepRun(study, simulated_start())
     while (trial := run.next_trial()) is not None:
         run.attempt_failed(trial.number, SimulatedTrial(run, trial.number).attempt, NAME)
     code, line = said(ended(run, study, run.broken))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.mlflow_scene import scene
 from support.receivers import HttpReceiver
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 
 from posetune.home import Home
 from posetune.notifications.announcing import announcing
@@ -120,7 +120,7 @@ def test_without_a_study_or_a_destination_nothing_is_made(
     with announcing(notify_home, "rolled_back", "m@a", data={"model": "m"}):
         done.append("without a study")
     assert not (tmp_path / "study.db").exists()
-    SweepRun(open_database(notify_home.database), simulated_opening()).lease.release()
+    SweepRun(open_database(notify_home.database), simulated_start()).lease.release()
     with announcing(notify_home, "rolled_back", "m@a", data={"model": "m"}):
         done.append("without a destination")
     assert len(done) == 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 
 from posetune.notifications.messages import Message, Narrator, breaker_of, name_of
 from posetune.study.events import (
@@ -29,7 +29,7 @@ BUDGET = {"trials": 2, "gpu_hours": 10.0}
 
 
 def narrator(**changes: Any) -> Narrator:
-    spec = simulated_opening(**{"budget": BUDGET, **changes}).spec
+    spec = simulated_start(**{"budget": BUDGET, **changes}).spec
     told = Narrator("s", 100.0, spec)
     told.take(SweepStarted(100.0, 2))
     told.take(DriverOpened(100.0, spec.budget.model_dump(), {}))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, inspect, text
 from support.receivers import HttpReceiver, SmtpReceiver
-from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_opening
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 from support.waiting import wait_until
 
 from posetune.home import Home
@@ -80,7 +80,7 @@ def test_servers_that_are_away_get_every_message_when_they_are_back(
     smtp: SmtpReceiver,
     mail: Destination,
 ) -> None:
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     notifier = Notifier(database, notify_home)
     notifier.follow(run.id, [webhook, mail])
     notifier.start()
@@ -103,7 +103,7 @@ def test_servers_that_are_away_get_every_message_when_they_are_back(
 def test_the_driver_waits_for_nobody_and_what_is_left_is_sent_later(
     database: Database, notify_home: Home, http: HttpReceiver, webhook: Destination
 ) -> None:
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     notifier = Notifier(database, notify_home)
     notifier.follow(run.id, [webhook])
     notifier.start()
@@ -126,14 +126,14 @@ def test_the_driver_waits_for_nobody_and_what_is_left_is_sent_later(
 def test_the_next_driver_sends_what_a_sweep_before_has_left(
     database: Database, notify_home: Home, http: HttpReceiver, webhook: Destination
 ) -> None:
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     run_on(run)  # its driver is killed before it has read a thing
     expected = ids_in_the_journal(database)
     assert count_waiting(database)[webhook.key].number == len(expected)
 
     http.start()
-    other = simulated_opening(**SMALL)
+    other = simulated_start(**SMALL)
     following = SweepRun(database, type(other)(**{**vars(other), "name": "next"}))
     record_destinations(database, notify_home, following.id, [])
     Sender(database, notify_home, own=following.id).advance()
@@ -145,7 +145,7 @@ def test_a_sweep_with_a_live_driver_is_left_to_it(
     database: Database, notify_home: Home, http: HttpReceiver, webhook: Destination
 ) -> None:
     http.start()
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     SimulatedTrial(run, run.next_trial().number).step()
     assert send_waiting(database, notify_home).sent == 0
@@ -158,7 +158,7 @@ def test_an_answer_that_is_lost_repeats_a_message_with_its_id(
 ) -> None:
     http.lost = 1
     http.start()
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     SimulatedTrial(run, run.next_trial().number).step()
     sender = Sender(database, notify_home, own=run.id)
@@ -177,7 +177,7 @@ def test_each_destination_gets_the_events_that_it_asks_for(
     (notify_home.folder / "posetune.yaml").write_text(
         f"notify:\n- {{webhook: {http.url}/home, events: [ended]}}\n"
     )
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [few])
     run_on(run)
     send_waiting(database, notify_home)
@@ -191,12 +191,12 @@ def test_what_waits_goes_to_the_new_address_of_a_named_destination(
     database: Database, notify_home: Home, http: HttpReceiver, webhook: Destination
 ) -> None:
     wrong = webhook.model_copy(update={"webhook": "http://127.0.0.1:9", "name": "ops"})
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [wrong])
     run_on(run)
     send_waiting(database, notify_home)
     http.start()
-    again = SweepRun(database, simulated_opening(**SMALL, notify=[{"webhook": http.url}]))
+    again = SweepRun(database, simulated_start(**SMALL, notify=[{"webhook": http.url}]))
     right = webhook.model_copy(update={"name": "ops"})
     record_destinations(database, notify_home, again.id, [right])
     again.close("finished")
@@ -207,7 +207,7 @@ def test_what_waits_goes_to_the_new_address_of_a_named_destination(
 def test_what_waits_for_a_destination_that_is_gone_is_forgotten(
     database: Database, notify_home: Home, webhook: Destination, mail: Destination
 ) -> None:
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook, mail])
     run_on(run)
     send_waiting(database, notify_home)
@@ -223,7 +223,7 @@ def test_what_only_the_clock_says_is_told_once(
     http.start()
     ticks = itertools.count(1000.0)
     budget = {"trials": 40, "wall_hours": 0.01}
-    opening = simulated_opening(budget=budget)
+    opening = simulated_start(budget=budget)
     run = SweepRun(database, opening, clock=lambda: next(ticks))
     record_destinations(database, notify_home, run.id, [webhook])
     SimulatedTrial(run, run.next_trial().number).step()
@@ -239,7 +239,7 @@ def test_what_only_the_clock_says_is_told_once(
 
 def test_a_study_without_destinations_stays_as_it_is(database: Database, notify_home: Home) -> None:
     tables = inspect(database.engine).get_table_names()
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     notifier = Notifier(database, notify_home)
     notifier.follow(run.id, [])
     notifier.start()
@@ -281,7 +281,7 @@ def test_killed_at_any_write_no_message_is_lost(
     """Once nobody drives the sweep any more, and once the next driver goes on with it."""
     http.start()
     recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path, http)
-    run = SweepRun(recorder, simulated_opening(**SMALL))
+    run = SweepRun(recorder, simulated_start(**SMALL))
     record_destinations(recorder, notify_home, run.id, [webhook])
     run_on(run, Sender(recorder, notify_home, own=run.id).advance)
     assert http.ids == ids_in_the_journal(recorder)
@@ -296,7 +296,7 @@ def test_killed_at_any_write_no_message_is_lost(
         assert {*arrived, *sent} == {*ids_in_the_journal(database)}, at
         assert len({*arrived} & {*sent}) <= 1, at  # killed between its arrival and the note of it
 
-        run = SweepRun(database, simulated_opening(**SMALL))
+        run = SweepRun(database, simulated_start(**SMALL))
         record_destinations(database, notify_home, run.id, [webhook])
         run_on(run, Sender(database, notify_home, own=run.id).advance)
         assert {*arrived, *http.ids} == {*ids_in_the_journal(database)}, at
@@ -321,7 +321,7 @@ def test_a_pass_that_fails_reads_the_same_events_again(
 
     http.start()
     database = open_unsynced(tmp_path / "study.db")
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     SimulatedTrial(run, run.next_trial().number).step()
     sender = Sender(Stumbling(database.engine), notify_home, own=run.id)
@@ -335,7 +335,7 @@ def test_a_pass_that_fails_reads_the_same_events_again(
 def test_one_process_sends_at_a_time(
     database: Database, notify_home: Home, webhook: Destination
 ) -> None:
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     run.lease.release()
     with notifier_module._turn(notify_home) as is_ours:
@@ -347,7 +347,7 @@ def test_one_process_sends_at_a_time(
 def test_the_outbox_keeps_no_secret(
     database: Database, notify_home: Home, webhook: Destination, planted: str
 ) -> None:
-    run = SweepRun(database, simulated_opening(**SMALL))
+    run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     run_on(run)
     send_waiting(database, notify_home)

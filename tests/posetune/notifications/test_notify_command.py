@@ -14,7 +14,7 @@ import pytest
 import yaml
 from support.commands import run_here
 from support.receivers import HttpReceiver, SmtpReceiver
-from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_opening
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
 from posetune.home import Home
 from posetune.notifications.notifier import record_destinations
@@ -43,7 +43,7 @@ def one_best(tmp_path: Path, notify_home: Home, webhook: Destination) -> str:
     home = notify_home.model_copy(update={"folder": tmp_path / "home"})
     home.folder.mkdir()
     database = open_unsynced(home.folder / "study.db")
-    run = SweepRun(database, simulated_opening())
+    run = SweepRun(database, simulated_start())
     record_destinations(database, home, run.id, [webhook])
     SimulatedTrial(run, run.next_trial().number).step()
     run.lease.release()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_opening
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
 from posetune.report.search_notes import health_lines, pause_lines
 from posetune.study.search.rungs import Decision
@@ -30,7 +30,7 @@ def study(tmp_path: Path) -> Iterator[Database]:
 def told(study: Database, curves: list[list[float]], **changes: Any) -> SweepView:
     """A sweep whose trials report these values, one after the other."""
     content = {"sampler": {"name": "random"}, "budget": {"trials": len(curves)}, **changes}
-    run = SweepRun(study, simulated_opening(**content))
+    run = SweepRun(study, simulated_start(**content))
     for values in curves:
         trial = run.next_trial()
         assert trial is not None
@@ -64,7 +64,7 @@ def test_a_first_rung_that_does_not_foretell_the_end_is_named(
 
 
 def test_the_best_at_the_edge_of_a_range_is_named_with_the_range(study: Database) -> None:
-    start = simulated_opening(pruner=FULL, budget={"trials": 1})
+    start = simulated_start(pruner=FULL, budget={"trials": 1})
     run = SweepRun(study, dataclasses.replace(start, defaults={"x": 9.9, "depth": 8}))
     trial = run.next_trial()
     assert trial is not None
@@ -88,7 +88,7 @@ def test_a_lead_within_the_noise_between_seeds_is_named(
 
 def test_a_parameter_that_does_nothing_is_named(study: Database) -> None:
     """The value follows from x alone."""
-    run = SweepRun(study, simulated_opening(
+    run = SweepRun(study, simulated_start(
         sampler={"name": "random"}, pruner={"name": "none", "max_epochs": 1},
         budget={"trials": 60},
     ))  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_parameter_that_does_nothing_is_named(study: Database) -> None:
 
 
 def test_paused_trials_say_why_the_best_first(study: Database) -> None:
-    run = SweepRun(study, simulated_opening(
+    run = SweepRun(study, simulated_start(
         search={"x": {"choice": [0.1, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], "step": 2}},
         pruner={"name": "thaw", "max_epochs": 9},
     ))  # fmt: skip

@@ -62,7 +62,7 @@ def test_it_says_what_the_best_has_changed_what_was_used_and_that_once_is_once(
     tmp_path: Path,
 ) -> None:
     database = open_unsynced(tmp_path / "study.db")
-    drive(database, opening(sampler={"seed": 2}))  # the best is none of the defaults
+    drive(database, sweep_start(sampler={"seed": 2}))  # the best is none of the defaults
     view = read_sweep(database, "s")
     assert view.best is not None
     text = " ".join(printed(view, 120).split())

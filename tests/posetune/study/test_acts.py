@@ -14,7 +14,7 @@ from support.simulated_driver import (
     happened,
     open_unsynced,
     outcome,
-    simulated_opening,
+    simulated_start,
 )
 
 from posetune.api import BadInputError
@@ -55,7 +55,7 @@ def want(database: Database, act: Act, by: str = ANA) -> Asked:
 
 
 def opening(**changes: object) -> SweepStart:
-    return simulated_opening(**{"budget": {"trials": 3}, "pruner": {"max_epochs": 4}, **changes})
+    return simulated_start(**{"budget": {"trials": 3}, "pruner": {"max_epochs": 4}, **changes})
 
 
 def without_pruner(max_epochs: int = 4, trials: int = 3) -> SweepStart:
@@ -333,7 +333,7 @@ WORSE = {"x": 9.0, "depth": 16}
 
 def with_a_bad_trial(database: Database, *, pinned: bool) -> SweepView:
     """Drive a sweep whose fourth trial is bad; perhaps somebody pins it."""
-    start = simulated_opening(budget={"trials": 8})
+    start = simulated_start(budget={"trials": 8})
 
     def between(run: SweepRun) -> None:
         if len(run.trials) == 3 and not run.state.queue:
@@ -355,7 +355,7 @@ def test_a_pinned_trial_runs_to_its_end_and_is_compared_with_nobody(tmp_path: Pa
     assert (kept.trials[3].state, kept.trials[3].epochs) == ("COMPLETE", 9)
     assert kept.audited == {}, "it is no sample of what cutting costs"
     rungs = {epoch: sum(r.epoch == epoch and r.trial != 3 for r in kept.reports) for epoch in (3,)}
-    with driver(database, simulated_opening(budget={"trials": 8})) as run:
+    with driver(database, simulated_start(budget={"trials": 8})) as run:
         assert {epoch: len(run.state.rungs.records[epoch]) for epoch in (3,)} == rungs
 
 
@@ -419,14 +419,14 @@ def test_what_an_extended_trial_reports_teaches_neither_sampler_nor_rungs(
     plain, extended = open_unsynced(tmp_path / "a.db"), open_unsynced(tmp_path / "b.db")
     small, large = ({"trials": count} for count in (6, 14))
     for database in (plain, extended):
-        drive(database, simulated_opening(budget=small))
+        drive(database, simulated_start(budget=small))
     ended = {
         state: n.number for n in reversed(read_sweep(extended, "s").trials) if (state := n.state)
     }
     want(extended, ExtendTrial(trial=ended["COMPLETE"], epochs=12))
     want(extended, ExtendTrial(trial=ended["PRUNED"], epochs=5))
     for database in (plain, extended):
-        drive(database, simulated_opening(budget=large))
+        drive(database, simulated_start(budget=large))
     mine = set(ended.values())
 
     def others(database: Database) -> list[tuple[object, ...]]:
@@ -525,7 +525,7 @@ def edited(start: SweepStart, **changes: object) -> tuple[EditSweep, SweepStart]
 def test_an_edited_sweep_has_other_bounds_budget_and_rungs_from_then_on(
     database: Database,
 ) -> None:
-    start = simulated_opening(budget={"trials": 6})
+    start = simulated_start(budget={"trials": 6})
     drive(database, start)
     before = read_sweep(database, "s")
     search = {"x": {"float": [0.5, 1.0]}, "depth": {"int": [2, 16], "step": 2}}

@@ -266,5 +266,5 @@ def test_select_changes_no_decision(database: Database, tmp_path: Path) -> None:
 
 
 def test_a_sweep_begins_with_todays_rules(database: Database) -> None:
-    SweepRun(database, opening()).lease.release()
+    SweepRun(database, sweep_start()).lease.release()
     assert [event.semantics for event in happened(database, SweepStarted)] == [3]

@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as opening
 
 from posetune.api import BadInputError
 from posetune.study.sweep import SweepRun

@@ -13,7 +13,7 @@ from support.simulated_driver import (
     happened,
     open_unsynced,
     outcome,
-    simulated_opening,
+    simulated_start,
 )
 
 from posetune.study.decisions import MAX_CRASHES
@@ -65,7 +65,7 @@ def drive(run: SweepRun, plan: Plan) -> None:
 
 def opening(**budget: int | None) -> SweepStart:
     pruner = {"max_epochs": 9, "grace_epochs": 1}
-    return simulated_opening(pruner=pruner, budget={"trials": 14, **budget})
+    return simulated_start(pruner=pruner, budget={"trials": 14, **budget})
 
 
 def test_one_death_with_two_answers_is_one_crash(study: Database) -> None:

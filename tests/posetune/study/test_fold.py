@@ -83,7 +83,7 @@ class History:
         self.now = 1000.0
         mode = self.random.choice(["min", "max"])
         objective = {"metric": "loss", "mode": mode}
-        start = simulated_opening(objective=objective, **{**SPEC, **changes})
+        start = simulated_start(objective=objective, **{**SPEC, **changes})
         self.start: SweepStart = dataclasses.replace(start, name=name)
         self.at_work: dict[int, int] = {}
         """The attempt of each trial that a worker is at."""

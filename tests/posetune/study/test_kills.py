@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 from support.acting import act_on, waits
 from support.simulated_driver import drive, happened, open_unsynced, outcome
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as opening
 
 from posetune.study.act_events import (
     ActEvent,
@@ -86,9 +86,9 @@ def reports_of(view: SweepView) -> dict[int, list[int]]:
     return epochs
 
 
-def audited_opening() -> SweepStart:
+def audited_start() -> SweepStart:
     """A sweep in which some trials run on where ASHA would cut them."""
-    return sweep_start(pruner={"max_epochs": 9, "audit_share": 0.4})
+    return opening(pruner={"max_epochs": 9, "audit_share": 0.4})
 
 
 def check_consistent(database: Database, trials: int = 14) -> None:
@@ -223,14 +223,14 @@ def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path) -
 def test_killed_here_and_there_the_sweep_ends_the_same_on_either_database(
     database: Database,
 ) -> None:
-    drive(database, audited_opening())
+    drive(database, audited_start())
     expected = outcome(database)
     for at, after in [(2, True), (9, False), (20, True), (37, False), (60, True)]:
         _empty(database)
         with pytest.raises(Killed):
-            drive(KillSwitch(database, at, after=after), audited_opening())
+            drive(KillSwitch(database, at, after=after), audited_start())
         _forget_lease(database)
-        drive(database, audited_opening())
+        drive(database, audited_start())
         assert outcome(database) == expected, (at, after)
 
 
@@ -243,12 +243,12 @@ def test_killed_here_and_there_two_trials_at_a_time_end_consistent_on_either_dat
         with pytest.raises(Killed):
             drive(
                 KillSwitch(database, at, after=after),
-                audited_opening(),
+                audited_start(),
                 slots=2,
                 order=random.Random(at),
             )
         _forget_lease(database)
-        drive(database, audited_opening(), slots=2, order=random.Random(-at), broken=True)
+        drive(database, audited_start(), slots=2, order=random.Random(-at), broken=True)
         check_consistent(database)
 
 

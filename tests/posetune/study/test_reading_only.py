@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.simulated_driver import drive
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as opening
 
 from posetune.home import Home, sqlite_address
 from posetune.study.sweep import SweepRun
@@ -45,10 +45,10 @@ except BadInputError as error:
 
 WRITE_AND_DIE = """
 import os, signal, sys
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 from posetune.study.sweep import SweepRun
 from posetune.study.tables.database import open_database
-run = SweepRun(open_database(sys.argv[1]), simulated_opening())
+run = SweepRun(open_database(sys.argv[1]), simulated_start())
 run.next_trial()
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, update
 from support.simulated_driver import SimulatedTrial, drive, outcome
-from support.simulated_driver import simulated_opening as opening
+from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
 from posetune.study.history import read_history
@@ -192,16 +192,16 @@ def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
 
 
 def test_another_file_is_refused_and_a_larger_budget_taken(database: Database) -> None:
-    drive(database, opening())
+    drive(database, sweep_start())
     with pytest.raises(BadInputError, match=r"pruner: .*27") as refused:
-        SweepRun(database, opening(pruner={"max_epochs": 27}))
+        SweepRun(database, sweep_start(pruner={"max_epochs": 27}))
     for way in ("--name OTHER", "start_from: [s]", "a larger budget"):
         assert way in str(refused.value)
     with pytest.raises(BadInputError, match=r"budget\.trials: 14 -> 3") as refused:
-        SweepRun(database, opening(budget={"trials": 3}))
+        SweepRun(database, sweep_start(budget={"trials": 3}))
     assert "a larger budget" in str(refused.value)
     assert "start_from" not in str(refused.value)
-    drive(database, opening(budget={"trials": 16}))
+    drive(database, sweep_start(budget={"trials": 16}))
     view = read_sweep(database, "s")
     assert (len(view.trials), view.state) == (16, "COMPLETE")
     grown = SweepRun(database, sweep_start(budget={"trials": 20}))
@@ -218,7 +218,7 @@ def test_a_sweep_ends_where_a_trial_reaches_its_target_and_goes_on_with_a_better
 ) -> None:
     sign = 1 if mode == "min" else -1
     changes = {"objective": {"metric": "loss", "mode": mode}, "pruner": {"max_epochs": 9}}
-    start = opening(**changes, budget={"trials": 14, "target": 2.0 * sign})
+    start = sweep_start(**changes, budget={"trials": 14, "target": 2.0 * sign})
     run = SweepRun(database, start)
     trial = run.next_trial()
     assert trial is not None
@@ -233,7 +233,7 @@ def test_a_sweep_ends_where_a_trial_reaches_its_target_and_goes_on_with_a_better
     again = SweepRun(database, start)
     assert again.spent == run.spent
     again.close(again.spent)
-    further = opening(**changes, budget={"trials": 14, "target": 1.0 * sign})
+    further = sweep_start(**changes, budget={"trials": 14, "target": 1.0 * sign})
     grown = SweepRun(database, further)
     assert grown.spent == ""
     grown.lease.release()
@@ -295,7 +295,7 @@ def test_a_trial_without_a_number_fails(database: Database) -> None:
 def test_a_trial_without_a_number_at_a_rung_is_cut_unless_its_sweep_began_before(
     database: Database, semantics: int, said: str
 ) -> None:
-    SweepRun(database, opening(pruner={"max_epochs": 9})).lease.release()
+    SweepRun(database, sweep_start(pruner={"max_epochs": 9})).lease.release()
 
     def begin_with(connection: Connection) -> None:
         table = schema.event
@@ -303,7 +303,7 @@ def test_a_trial_without_a_number_at_a_rung_is_cut_unless_its_sweep_began_before
         connection.execute(began.values(data={"semantics": semantics}))
 
     database.write(begin_with)
-    run = SweepRun(database, opening(pruner={"max_epochs": 9}))
+    run = SweepRun(database, sweep_start(pruner={"max_epochs": 9}))
     trial = run.next_trial()
     assert trial is not None
     attempt = run.begin_attempt(0)

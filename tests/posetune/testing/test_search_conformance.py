@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from support.simulated_driver import drive, open_unsynced, simulated_opening
+from support.simulated_driver import drive, open_unsynced, simulated_start
 
 from posetune.api import BadInputError
 from posetune.spec.loading import load_sweep
@@ -119,7 +119,7 @@ class TestTheirPruner(PrunerConformance):
 
 
 def test_a_sweep_runs_with_a_sampler_and_a_pruner_of_somebody_elses(tmp_path: Path) -> None:
-    start = simulated_opening(
+    start = simulated_start(
         search={"x": {"choice": [0.1, 0.7, 3.0]}, "depth": {"choice": [2, 6]}},
         sampler={"name": "their_search:Anywhere"},
         pruner={"name": "their_search:WorseThanTheFirst", "max_epochs": 9},
@@ -135,7 +135,7 @@ def test_a_sweep_runs_with_a_sampler_and_a_pruner_of_somebody_elses(tmp_path: Pa
 
 
 def test_what_is_not_in_the_search_space_is_refused() -> None:
-    spec = simulated_opening(sampler={"name": "their_search:Outside"}).spec
+    spec = simulated_start(sampler={"name": "their_search:Outside"}).spec
     with pytest.raises(ValueError, match=r"their_search:Outside: proposed .* not in the search"):
         NamedSampler(spec, []).ask(1)
 

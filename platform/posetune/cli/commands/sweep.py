@@ -113,7 +113,7 @@ def _expected(run: SweepRun) -> str:
     """Return what the sweep, or its rest, will take; seconds are known from reports only."""
     if any(trial.epoch for trial in run.trials):
         return forecast_line(run.view())
-    expected = forecast(Situation(run.spec, slots=1))
+    expected = forecast(ForecastInput(run.spec, slots=1))
     if expected is None:
         return no_forecast(run.spec)
     low, _, high = expected.epochs

@@ -21,7 +21,7 @@ from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast
-from posetune.study.forecasting.forecast_model import Situation
+from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.study.search.rungs import rung_epochs
 from posetune.study.search.space import most_trials
 from posetune.trial.run import require_device

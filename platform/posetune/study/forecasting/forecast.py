@@ -106,7 +106,7 @@ def forecast_sweep(view: SweepView, *, seconds: float = SIMULATION_S) -> Forecas
         return None
     attempts = sum(trial.attempts for trial in view.trials)
     beside_s = sum(trial.held_s - trial.seconds for trial in view.trials)
-    situation = Situation(
+    given = ForecastInput(
         spec=view.spec.with_trials(view.most_trials),
         slots=_peak(view.trials),
         setup_s=max(0.0, beside_s) / max(1, attempts),
@@ -115,7 +115,7 @@ def forecast_sweep(view: SweepView, *, seconds: float = SIMULATION_S) -> Forecas
         audited=view.audited,
         driven_s=view.driven_s,
     )
-    return forecast(situation, seconds=seconds)
+    return forecast(given, seconds=seconds)
 
 
 class Forecaster:
@@ -147,7 +147,7 @@ class Forecaster:
 
 
 def forecast(
-    situation: Situation,
+    given: ForecastInput,
     *,
     replications: int = REPLICATIONS,
     seed: int = 0,
@@ -155,30 +155,30 @@ def forecast(
 ) -> Forecast | None:
     """Simulate the rest of a sweep; None where there is too much to simulate.
 
-    The same situation and seed give the same forecast, where all replications fit into the time.
+    The same input and seed give the same forecast, where all replications fit into the time.
     Where nothing was measured and nothing reported, only the epochs mean something.
 
     Args:
-        situation: what is known of the sweep.
+        given: what is known of the sweep.
         replications: how often it is simulated.
         seed: of all draws.
         seconds: for how long to simulate at most, in seconds of this thread's work.
     """
     until = time.thread_time() + seconds
-    if not situation.reports and not situation.epoch_s:  # nobody knows when hours are over
-        budget = situation.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
-        spec = situation.spec.model_copy(update={"budget": budget})
-        situation = replace(situation, spec=spec, epoch_s=1.0)
-    situation = _looking_ahead(situation)
+    if not given.reports and not given.epoch_s:  # nobody knows when hours are over
+        budget = given.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
+        spec = given.spec.model_copy(update={"budget": budget})
+        given = replace(given, spec=spec, epoch_s=1.0)
+    given = _looking_ahead(given)
     generator = np.random.default_rng(seed)
-    model = ForecastModel(situation, generator, replications)
+    model = ForecastModel(given, generator, replications)
     ends: list[_End] = []
     with contextlib.suppress(_TooMuchError):
         for draw in model.draws():
-            ends.append(_Rest(situation, draw, generator, until).run())
+            ends.append(_Rest(given, draw, generator, until).run())
     if len(ends) < min(FEWEST, replications):
         return None
-    widening = WIDENING if situation.reports else 1.0
+    widening = WIDENING if given.reports else 1.0
     reasons = Counter(end.reason for end in ends)
     return Forecast(
         epochs=_interval([end.epochs for end in ends], widening),
@@ -190,15 +190,15 @@ def forecast(
     )
 
 
-def _looking_ahead(situation: Situation) -> Situation:
-    """Return the situation with no more trials than a replication can come to."""
-    budget = situation.spec.budget
-    trials = len(situation.trials) + HORIZON
+def _looking_ahead(given: ForecastInput) -> ForecastInput:
+    """Return the input with no more trials than a replication can come to."""
+    budget = given.spec.budget
+    trials = len(given.trials) + HORIZON
     if budget.trials <= trials:
-        return situation
+        return given
     nearer = budget.model_copy(update={"trials": trials})
-    spec = situation.spec.model_copy(update={"budget": nearer})
-    return replace(situation, spec=spec, has_more_trials=True)
+    spec = given.spec.model_copy(update={"budget": nearer})
+    return replace(given, spec=spec, has_more_trials=True)
 
 
 def _interval(values: Sequence[float], widening: float) -> Interval:
@@ -241,18 +241,18 @@ class _Rest:
     """
 
     def __init__(
-        self, situation: Situation, draw: Draw, generator: np.random.Generator, until: float
+        self, given: ForecastInput, draw: Draw, generator: np.random.Generator, until: float
     ) -> None:
         self._until, self._events = until, 0
-        self._situation, self._draw, self._generator = situation, draw, generator
-        latent = situation.spec.objective.model_copy(update={"mode": "min"})
-        spec = situation.spec.model_copy(update={"objective": latent})
+        self._given, self._draw, self._generator = given, draw, generator
+        latent = given.spec.objective.model_copy(update={"mode": "min"})
+        spec = given.spec.model_copy(update={"objective": latent})
         self._spec = _comparable(spec)
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
         """Times at which trials end their epochs, each with its trial."""
         self._state = SweepState(self._spec)
-        for event in _recorded(situation, draw.recorded):
+        for event in _recorded(given, draw.recorded):
             self._apply(event)
         self._decider = Decider(self._state, lambda: self._now)
 
@@ -262,7 +262,7 @@ class _Rest:
         Raises:
             _TooMuchError: the time is over first.
         """
-        hours, driven_s = self._spec.budget.wall_hours, self._situation.driven_s
+        hours, driven_s = self._spec.budget.wall_hours, self._given.driven_s
         wall_left_s = math.inf if hours is None else hours * 3600 - driven_s
         reason = ""
         while not reason:
@@ -270,7 +270,7 @@ class _Rest:
             if not self._queue:
                 more = len(self._state.ended) < self._spec.budget.trials
                 reason = "gpu_hours" if more else "trials"
-                if not more and self._situation.has_more_trials:
+                if not more and self._given.has_more_trials:
                     raise _TooMuchError
             elif self._queue[0][0] >= wall_left_s:
                 reason, self._now = "wall_hours", max(0.0, wall_left_s)

@@ -14,7 +14,7 @@ from typing import Protocol
 from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_extension
 from posetune.spec.sweep import SweepSpec
-from posetune.study.search.rungs import Decision, Verdict
+from posetune.study.search.rungs import Decision, RungVerdict
 from posetune.study.search.space import Space
 from posetune.study.search.start_from import holds
 from posetune.study.trials import TrialRecord
@@ -45,7 +45,7 @@ class Pruner(Protocol):
     One that a sweep file names is made as `Class(spec, trials)`.
     """
 
-    def decide(self, trial: int, epoch: int, value: float | None) -> Verdict:
+    def decide(self, trial: int, epoch: int, value: float | None) -> RungVerdict:
         """Decide of a report that is not recorded yet: CONTINUE or PRUNE, and perhaps why.
 
         Nothing may change by the question: it may be asked again, in another process.
@@ -89,16 +89,18 @@ class NamedPruner:
         self._name, self._last = spec.pruner.name, spec.pruner.max_epochs
         self._pruner: Pruner = load_extension(self._name, "pruner", ["decide"])(spec, trials)
 
-    def decide(self, trial: int, epoch: int, value: float | None) -> Verdict:
+    def decide(self, trial: int, epoch: int, value: float | None) -> RungVerdict:
         """Return what it decides; after the last epoch a trial is complete.
 
         Raises:
             ValueError: it decides what only the platform can.
         """
         if epoch >= self._last:
-            return Verdict(Decision.COMPLETE)
+            return RungVerdict(Decision.COMPLETE)
         verdict = self._pruner.decide(trial, epoch, value)
         if verdict.decision not in (Decision.CONTINUE, Decision.PRUNE):
             raise ValueError(f"pruner {self._name}: decided {verdict.decision}")
         is_cut = verdict.decision == Decision.PRUNE
-        return Verdict(verdict.decision, why=verdict.why or f"by {self._name}" if is_cut else "")
+        return RungVerdict(
+            verdict.decision, why=verdict.why or f"by {self._name}" if is_cut else ""
+        )

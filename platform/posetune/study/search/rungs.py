@@ -155,11 +155,11 @@ class Rungs:
             return RungVerdict(Decision.COMPLETE)
         record = self.records.get(epoch)
         if record is None or trial in self.audited:
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         if value is None:
-            return Verdict(Decision.PRUNE if self.cuts_nan else Decision.CONTINUE)
+            return RungVerdict(Decision.PRUNE if self.cuts_nan else Decision.CONTINUE)
         if not record:
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         if self.sign * value >= interpolate(record, self.quantile):
             return RungVerdict(Decision.CONTINUE)
         if self._is_drawn(trial):

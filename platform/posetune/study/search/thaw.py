@@ -31,7 +31,7 @@ from posetune.study.search.curve_model import (
     log_expected_improvement,
 )
 from posetune.study.search.curve_search import CurveSearch, Outlook, Proposal
-from posetune.study.search.rungs import Decision, Verdict, rung_epochs
+from posetune.study.search.rungs import Decision, RungVerdict, rung_epochs
 
 __all__ = ["Selection", "Thaw"]
 
@@ -77,7 +77,7 @@ class Thaw:
         at_work: Sequence[int],
         next_number: int | None,
         is_final: bool,
-    ) -> Verdict:
+    ) -> RungVerdict:
         """Decide of a report that is not recorded yet.
 
         Args:
@@ -90,12 +90,12 @@ class Thaw:
             is_final: whether none may begin any more.
         """
         if epoch >= self._last:
-            return Verdict(Decision.COMPLETE)
+            return RungVerdict(Decision.COMPLETE)
         if epoch not in self._rungs or value is None:
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         if next_number is not None and next_number < self._search.startup:
             why = f"{self._search.startup} trials begin before any goes on"
-            return Verdict(Decision.PAUSE, why=why)
+            return RungVerdict(Decision.PAUSE, why=why)
         now = trial, epoch, value
         outlook = self._search.look(at_work, first=[trial, *paused], now=now)
         assert outlook is not None  # there is this report at least
@@ -104,11 +104,11 @@ class Thaw:
         gains = log_expected_improvement(ends, outlook.best)
         rival = _rival(outlook, paused, ends, gains, skip=1, number=next_number)
         if is_final and not _may_win(ends, outlook)[0]:
-            return Verdict(Decision.PRUNE, why=_hopeless(outlook, ends, 0))
+            return RungVerdict(Decision.PRUNE, why=_hopeless(outlook, ends, 0))
         if rival is None or gains[0] >= rival.log_gain:
-            return Verdict(Decision.CONTINUE)
+            return RungVerdict(Decision.CONTINUE)
         goes_on = f"{rival.name} ({outlook.value(rival.mean):.4g})"
-        return Verdict(Decision.PAUSE, why=f"{_expected(outlook, ends, 0)}; {goes_on}")
+        return RungVerdict(Decision.PAUSE, why=f"{_expected(outlook, ends, 0)}; {goes_on}")
 
     def choose(
         self,

@@ -166,7 +166,7 @@ def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) ->
 def test_a_page_is_renewed_when_something_happened_until_the_sweep_runs_no_more(
     database: Database,
 ) -> None:
-    run = SweepRun(database, opening())
+    run = SweepRun(database, sweep_start())
     trial = run.next_trial()
     assert trial is not None
     under_way = SimulatedTrial(run, 0)
@@ -200,7 +200,7 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepView]:
     """The page of a sweep of a hundred trials, and the sweep."""
     folder = tmp_path_factory.mktemp("hundred")
     database = open_unsynced(folder / "study.db")
-    start = opening(budget={"trials": 100}, search=SEARCH)
+    start = sweep_start(budget={"trials": 100}, search=SEARCH)
     defaults = {"loss_weights.flow": 1.0, "x": 1.0, "depth": 8, "method": "affine"}
     drive(database, dataclasses.replace(start, defaults=defaults), order=random.Random(1))
     view = read_sweep(database, "s")

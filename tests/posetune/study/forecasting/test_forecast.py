@@ -47,7 +47,7 @@ def test_without_pruning_the_epochs_are_certain_and_the_time_is_not() -> None:
 
 def test_a_million_trials_with_hours_are_forecast_by_their_hours() -> None:
     budget = {"trials": 1_000_000, "wall_hours": 0.02}
-    found = forecast(situation(pruner={"max_epochs": 9}, budget=budget))
+    found = forecast(given(pruner={"max_epochs": 9}, budget=budget))
     assert found is not None
     assert found.ends_by == {"wall_hours": 1.0}
     assert found.wall_s.high < 72 + 3
@@ -55,13 +55,13 @@ def test_a_million_trials_with_hours_are_forecast_by_their_hours() -> None:
 
 def test_what_cannot_be_simulated_in_its_time_has_no_forecast() -> None:
     began = time.thread_time()
-    endless = situation(pruner={"max_epochs": 9}, budget={"trials": 1_000_000})
+    endless = given(pruner={"max_epochs": 9}, budget={"trials": 1_000_000})
     assert forecast(endless, seconds=0.5) is None
     assert time.thread_time() - began < 2.5
 
 
 def test_few_replications_are_a_forecast_too() -> None:
-    large = situation(pruner={"max_epochs": 9}, budget={"trials": 40})
+    large = given(pruner={"max_epochs": 9}, budget={"trials": 40})
     all_of_them, some = forecast(large, seconds=math.inf), forecast(large, replications=5)
     assert all_of_them is not None
     assert some is not None
@@ -136,7 +136,7 @@ def forecasts(recorded: RecordedStep) -> Iterator[Forecast]:
     """Before the start, and on the way."""
     spec = recorded.end.spec
     slots = min(recorded.slots, spec.budget.trials)
-    begun = Situation(spec, slots, recorded.epoch_s, recorded.setup_s)
+    begun = ForecastInput(spec, slots, recorded.epoch_s, recorded.setup_s)
     found = [forecast(begun, seconds=math.inf)]
     found += [forecast_sweep(view, seconds=math.inf) for view in recorded.snapshots]
     yield from (each for each in found if each is not None)

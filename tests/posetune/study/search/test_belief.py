@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.belief import Belief
@@ -24,7 +24,7 @@ SEARCH = {
 
 
 def spec_of(prior: dict[str, Any], **changes: Any) -> SweepSpec:
-    return simulated_opening(search=SEARCH, prior=prior, **changes).spec
+    return simulated_start(search=SEARCH, prior=prior, **changes).spec
 
 
 def test_a_number_alone_is_a_prior_and_survives_the_way_through_json() -> None:

@@ -16,7 +16,7 @@ from support.simulated_driver import (
     drive,
     happened,
     open_unsynced,
-    simulated_opening,
+    simulated_start,
 )
 
 from posetune.study import events, sweep_start
@@ -36,7 +36,7 @@ GRID = {"x": {"choice": [0.01, 0.1, 0.7, 10.0]}, "depth": {"int": [2, 16], "step
 def grid(samples: str = "tpe", **changes: Any) -> SweepStart:
     """A sweep of 32 points that has a budget for more trials."""
     content = {"search": GRID, "sampler": {"name": samples}, "budget": {"trials": 40}, **changes}
-    return dataclasses.replace(simulated_opening(**content), defaults={"x": 0.7, "depth": 8})
+    return dataclasses.replace(simulated_start(**content), defaults={"x": 0.7, "depth": 8})
 
 
 def points(view: SweepView) -> Counter[tuple[Any, ...]]:
@@ -85,7 +85,7 @@ def test_choices_of_numbers_are_a_grid_and_others_are_labels() -> None:
         "network": {"choice": ["a", "b"]},
         "on": {"choice": [True, False]},
     }
-    spec = simulated_opening(search=search).spec
+    spec = simulated_start(search=search).spec
     memory = SearchMemory(spec, [])
     assert memory._space["rate"] == IntDistribution(0, 2)
     for name in ("data_set", "network", "on"):
@@ -98,7 +98,7 @@ def test_choices_of_numbers_are_a_grid_and_others_are_labels() -> None:
 
 
 def test_an_audited_trial_is_told_as_cut_where_it_would_have_been(tmp_path: Path) -> None:
-    start = simulated_opening(pruner={"max_epochs": 9, "audit_share": 1.0})
+    start = simulated_start(pruner={"max_epochs": 9, "audit_share": 1.0})
     database = open_unsynced(tmp_path / "study.db")
     drive(database, start)
     run = SweepRun(database, start)
@@ -118,7 +118,7 @@ def test_an_audited_trial_is_told_as_cut_where_it_would_have_been(tmp_path: Path
 
 def test_none_of_the_trials_that_teach_what_is_good_is_an_audited_one() -> None:
     """Of 60 trials a tenth is audited, and each ends far better than all that were cut."""
-    spec = simulated_opening(pruner={"max_epochs": 9, "audit_share": 0.1}).spec
+    spec = simulated_start(pruner={"max_epochs": 9, "audit_share": 0.1}).spec
     trials, audited = [], {}
     generator = random.Random(0)
     for number in range(60):
@@ -142,7 +142,7 @@ def test_none_of_the_trials_that_teach_what_is_good_is_an_audited_one() -> None:
 
 
 def test_start_values_are_drawn_until_enough_trials_have_ended(tmp_path: Path) -> None:
-    start = simulated_opening(sampler={"startup": 5}, budget={"trials": 9})
+    start = simulated_start(sampler={"startup": 5}, budget={"trials": 9})
     database = open_unsynced(tmp_path / "study.db")
     drive(database, start)
     drawn = [trial.params for trial in read_sweep(database, "s").trials]
@@ -154,7 +154,7 @@ def test_start_values_are_drawn_until_enough_trials_have_ended(tmp_path: Path) -
 
 @pytest.mark.parametrize(("trials", "startup"), [(12, 4), (64, 10), (2, 1)])
 def test_a_third_of_the_trials_are_start_values_and_ten_at_most(trials: int, startup: int) -> None:
-    assert simulated_opening(budget={"trials": trials}).spec.startup == startup
+    assert simulated_start(budget={"trials": trials}).spec.startup == startup
 
 
 def test_repeats_train_a_point_under_several_seeds_and_rank_it_by_their_mean(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.simulated_driver import simulated_opening
+from support.simulated_driver import simulated_start
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
@@ -24,7 +24,7 @@ SEARCH: dict[str, Any] = {
 
 
 def spec_of(search: Mapping[str, Any], **changes: Any) -> SweepSpec:
-    return simulated_opening(search=search, **changes).spec
+    return simulated_start(search=search, **changes).spec
 
 
 def space_of(search: Mapping[str, Any]) -> Space:

@@ -17,7 +17,7 @@ from support.simulated_driver import (
     drive,
     happened,
     open_unsynced,
-    simulated_opening,
+    simulated_start,
 )
 
 from posetune.study import events
@@ -34,17 +34,17 @@ SEARCH = {"x": {"choice": [0.1, 0.3, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], 
 
 def thawing(**changes: Any) -> SweepStart:
     content = {"search": SEARCH, "pruner": {"name": "thaw", "max_epochs": 9}, **changes}
-    start = simulated_opening(**content)
+    start = simulated_start(**content)
     return dataclasses.replace(start, defaults={"x": 1.0, "depth": 8})
 
 
 def test_its_model_proposes_points_and_its_rungs_come_early() -> None:
     spec = thawing().spec
     assert (spec.sampler.name, spec.startup) == ("gp", 4)
-    spec = simulated_opening(pruner={"name": "thaw", "max_epochs": 27}).spec
+    spec = simulated_start(pruner={"name": "thaw", "max_epochs": 27}).spec
     assert rung_epochs(spec.pruner) == [3, 6, 12, 24]
     with pytest.raises(ValueError, match="give sampler"):
-        simulated_opening(pruner={"name": "thaw", "max_epochs": 9}, sampler={"name": "tpe"})
+        simulated_start(pruner={"name": "thaw", "max_epochs": 9}, sampler={"name": "tpe"})
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -167,7 +167,7 @@ def test_where_gpu_hours_end_a_sweep_the_leader_has_run_to_its_end(
 def many_trials(count: int) -> tuple[SweepStart, list[TrialRecord], list[tuple[int, int]]]:
     """A sweep with many trials in eight parameters, most of them paused."""
     search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(8)}
-    start = simulated_opening(
+    start = simulated_start(
         search=search, pruner={"name": "thaw", "max_epochs": 27}, budget={"trials": 2 * count}
     )
     generator = random.Random(0)
