@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.recording import draw_opening, draw_world, record
+from support.recording import draw_start, draw_world, record
 from support.simulated_driver import (
     SimulatedTrial,
     drive,
@@ -144,7 +144,7 @@ def test_where_gpu_hours_end_a_sweep_the_leader_has_run_to_its_end(
 ) -> None:
     """It may be paused when no hours are left for a new trial; then it goes on."""
     generator = np.random.default_rng(seed)
-    start = draw_opening(
+    start = draw_start(
         generator,
         search={"x": {"float": [0.0, 1.0]}, "y": {"float": [0.0, 1.0]}},
         sampler={"name": "gp", "seed": seed},
