@@ -188,7 +188,9 @@ def _http_cause(error: Exception, host: str) -> str:
     if isinstance(error, requests.Timeout):
         return f"{host} has not answered in time"
     found = re.search(r"\[Errno -?\d+\] ([A-Za-z ]+)", str(error))
-    return f"no connection to {host} ({found[1].strip() if found else type(error).__name__})"
+    if found is None:
+        return f"{host} broke off before it answered"
+    return f"no connection to {host} ({found[1].strip()})"
 
 
 _sending = threading.local()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -191,9 +192,7 @@ def test_the_page_does_what_it_says(
     shell = [line for block in blocks(page, "") for line in block.splitlines()]
     for line in sorted(shell, key=lambda line: line.startswith("posetune")):
         if not line.startswith("posetune"):
-            subprocess.run(
-                line, shell=True, check=True, env=environment | {"PATH": "/usr/bin:/bin"}
-            )
+            subprocess.run(line, shell=True, check=True, env={**os.environ, **environment})
             continue
         address = tmp_path / ".config" / "posetune" / "discord.address"
         address.write_text(f"{http.url}/discord")
