@@ -44,6 +44,7 @@ from posetune.storage import StorageError
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.search.rungs import Decision
 from posetune.study.sweep import StaleAttemptError
+from posetune.trial.baselines import ask_baselines
 from posetune.trial.checkpoints import stuck_file
 from posetune.trial.run import EpochResult, Started
 
@@ -189,7 +190,9 @@ class StudyScheduler(StatelessScheduler):
         found = {name: cache.find(name, stage.key) for name, stage in started.stages.items()}
         folders = {name: folder for name, folder in found.items() if folder is not None}
         metric = self._run.spec.objective.metric
-        self._run.baselines(self._context.trainable.baselines(folders, metric))
+        values, fault = ask_baselines(self._context.trainable, folders, metric)
+        self._run.baselines(values)
+        self._run.notice = fault
         self._looked_for_baselines = True
 
     def _report(self, number: int, attempt: int, epoch: EpochResult) -> bool:

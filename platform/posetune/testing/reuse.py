@@ -97,6 +97,7 @@ def _run_trial(request: Request, *, seed: int) -> tuple[Mapping[str, float], str
         trial.start(config, context)
         metrics = trial.epoch()
         trial.export(exported)
+        trial.draw(work)
         return metrics, digest_folder(exported)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from posetune.api import TrialFailedError
@@ -49,11 +50,11 @@ def mlflow_refused() -> Iterator[None]:
 
 def _refuse(*_args: Any, **_named: Any) -> NoReturn:
     """Raise an error that names the function of MLflow that was called."""
-    frame = sys._getframe(1)
-    called = frame.f_code.co_qualname
+    frame: FrameType | None = sys._getframe(1)
+    called = ""
     while frame is not None and frame.f_globals.get("__name__", "").startswith("mlflow"):
-        called = frame.f_code.co_qualname
-        frame = frame.f_back  # type: ignore[assignment]
+        called = frame.f_code.co_qualname  # at last that of the function that was called first
+        frame = frame.f_back
     raise TrialFailedError(
         f"the trainable calls MLflow itself (mlflow.{called}). The platform logs the trial's run: "
         "return numbers from `epoch`, which may report further metrics, and write pictures in "

@@ -28,8 +28,14 @@ __all__ = ["ProcessState", "seed_process"]
 
 _DEVICE_BYTES = 64 * 1024**2
 """Bytes of the GPU that may stay allocated after a trial: what libraries keep for themselves."""
-_NOT_A_TRIALS = ("/proc/", "/sys/", "/dev/shm", "/dev/nvidia", "/dev/dri", "/dev/urandom")
-"""How the paths of open files begin that belong to libraries and drivers, not to a trial."""
+_NOT_A_TRIALS = (
+    *("/proc/", "/sys/", "/usr/", "/dev/shm", "/dev/nvidia", "/dev/dri", "/dev/urandom"),
+    *(f"{Path(place).resolve()}/" for place in (sys.prefix, Path(np.__file__).parents[1])),
+)
+"""How the paths of open files begin that belong to libraries and drivers, not to a trial:
+Matplotlib, for one, keeps its fonts open."""
+_RAYS = "/session_"
+"""What the paths of Ray's own files hold, which it opens and closes at any time."""
 _OWN_MODULES = ("ray", "posetune")
 """Packages whose threads and processes live as long as the worker or end by themselves."""
 
@@ -110,6 +116,8 @@ class ProcessState:
 
 def _is_alien(thread: threading.Thread) -> bool:
     """Whether a thread is neither the platform's nor Ray's."""
+    if isinstance(thread, threading._DummyThread):  # one of a C++ library, e.g. of Ray's
+        return False
     target = getattr(thread, "_target", None) or type(thread).run
     module: str = getattr(target, "__module__", "") or ""
     return module.partition(".")[0] not in _OWN_MODULES and not thread.name.startswith("ray")
@@ -132,6 +140,7 @@ def _open_files() -> Counter[str]:
             with contextlib.suppress(OSError):  # closed meanwhile, as the folder's own is
                 path = str(entry.readlink())
                 is_file = path.startswith("/") and not path.endswith(" (deleted)")
-                if int(entry.name) > 2 and is_file and not path.startswith(_NOT_A_TRIALS):
+                is_known = path.startswith(_NOT_A_TRIALS) or _RAYS in path
+                if int(entry.name) > 2 and is_file and not is_known:
                     found[path] += 1
     return found

@@ -13,6 +13,7 @@ from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home, check_name
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.sweep import SweepSpec
+from posetune.trial.baselines import ask_baselines
 from posetune.trial.run import EpochResult, Started
 from posetune.trial.single import SingleTrial, forget_single, train_single
 from posetune.workflow.stores import find_store
@@ -100,7 +101,8 @@ def train(
 
     def started(start: Started) -> None:
         products = {name: stage.folder for name, stage in start.stages.items()}
-        training.baselines.update(trainable.baselines(products, spec.objective.metric))
+        values, _ = ask_baselines(trainable, products, spec.objective.metric)
+        training.baselines.update(values)
         on_start(training)
 
     def trained(result: EpochResult) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from posetune.api import BadInputError
-from selfpose.data.store import Metadata, Split, Store, open_store
+from selfpose.data.store import Split, Store, open_store
 
 Look = Callable[[Split], Any]
 LOOKS: dict[str, Look] = {
@@ -49,8 +49,7 @@ def seal(store: Path, change: Callable[[dict[str, Any]], None] = lambda record: 
     record = json.loads((store / "metadata.json").read_text())
     change(record)
     del record["digest"]
-    text = json.dumps({**json.loads(Metadata.model_construct(**record).model_dump_json())})
-    digest = hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     (store / "metadata.json").write_text(json.dumps({"digest": digest, **record}))
 
 
@@ -124,7 +123,9 @@ def test_a_file_of_other_rows_is_refused(store: Path) -> None:
 )
 def test_a_file_outside_of_its_split_is_refused(store: Path, file: str) -> None:
     seal(store, lambda record: record["shards"]["val"][0].update(file=file))
-    with pytest.raises(BadInputError, match=r"not the metadata of a store: shards"):
+    with pytest.raises(
+        BadInputError, match=r"not the metadata of a store: .*(shards|no file of split val)"
+    ):
         open_store(store)
 
 

@@ -57,7 +57,7 @@ def test_a_member_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path: P
     payload = b"\0" * 200_000_000
     file = write_npz(tmp_path / "bomb.npz", payload, method=zipfile.ZIP_DEFLATED)
     assert file.stat().st_size < 300_000
-    with pytest.raises(BadInputError, match=r"poses\.npy unpacks from 0\.2 to 200 MB"):
+    with pytest.raises(BadInputError, match=r"poses\.npy unpacks from 0\.[0-9]+ to 200 MB"):
         read_object(file, "poses")
 
 

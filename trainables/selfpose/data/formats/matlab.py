@@ -96,7 +96,7 @@ def _read(file: Path, names: tuple[str, ...], folder: Path) -> None:
             if name in names and 8 * math.prod(shape) > _MOST_BYTES:
                 raise ValueError(f"{name} has shape {tuple(shape)}")
         found = loadmat(str(file), appendmat=False, variable_names=names)
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{name}/{number:09d}": cell
             for name in names
             if name in found

@@ -36,8 +36,9 @@ def picture_size(data: bytes) -> tuple[int, int]:
 def header_size(data: bytes) -> tuple[int, int]:
     """Return width and height of a JPEG or PNG file; zeros if it is neither."""
     if data.startswith(_PNG):
-        is_whole = len(data) >= 24 and data[12:16] == b"IHDR"
-        return struct.unpack(">II", data[16:24]) if is_whole else (0, 0)
+        if len(data) < 24 or data[12:16] != b"IHDR":
+            return 0, 0
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     return jpeg_size(data)
 
 
