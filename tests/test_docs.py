@@ -92,7 +92,11 @@ def test_files_of_the_project_that_are_named_are_there(page: Path) -> None:
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in commands_of(page):
         command, given = resolve(words)
-        known = {name for parameter in command.params for name in parameter.opts}
+        known = {
+            name
+            for parameter in command.params
+            for name in [*parameter.opts, *parameter.secondary_opts]
+        }
         options = [word.partition("=")[0] for word in given if word.startswith("--")]
         assert [option for option in options if option not in known | {"--help"}] == [], words
 

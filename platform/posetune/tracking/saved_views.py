@@ -8,6 +8,7 @@ sorted by the best value, so that all trials of the sweep stand there at once, b
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -33,6 +34,8 @@ _TAG = "mlflow.sharedViewState."
 """How the names of the tags begin in which MLflow keeps saved views."""
 _TRAINING = "workflowType=machine_learning"
 """What shows an experiment as model training; MLflow's other mode has none of our columns."""
+_MOST_CHARACTERS = 5000
+"""Length of an experiment's tag at most."""
 MOST_COMPARED = 5
 """Number of trials that the link to a comparison compares."""
 
@@ -53,24 +56,31 @@ def saved_view(view: SweepView) -> dict[str, str]:
     """Return the tag of the experiment that is a sweep's saved view.
 
     Its columns are the best value, its epoch, the state, the number of epochs, the searched
-    parameters, and the duration, which MLflow always shows.
+    parameters, and the duration, which MLflow always shows. Of very many parameters the first are
+    columns, as many as a tag can hold.
     """
+    params = [f"params.`{entity_key(name)}`" for name in view.spec.search]
+    while len(value := _envelope(view, params)) > _MOST_CHARACTERS:
+        params.pop()
+    return {_TAG + sweep_identity(view): value}
+
+
+def _envelope(view: SweepView, params: Sequence[str]) -> str:
+    """Return a view as MLflow's own UI saves it."""
     best = f"metrics.`{_best_key(view.spec.objective)}`"
-    columns = [best, f"metrics.`{BEST_EPOCH_METRIC}`"]
-    columns += [f"tags.`posetune.{name}`" for name in ("state", "epochs")]
-    columns += [f"params.`{entity_key(name)}`" for name in view.spec.search]
-    name = view.name.replace("'", "")
+    states = [f"tags.`posetune.{name}`" for name in ("state", "epochs")]
+    columns = [best, f"metrics.`{BEST_EPOCH_METRIC}`", *states, *params]
     state = {
         "orderByKey": best,
         "orderByAsc": view.spec.objective.mode == "min",
-        "searchFilter": f"tags.`posetune.sweep` = '{name}'",
+        "searchFilter": f"tags.`posetune.sweep` = '{view.name}'",
         "selectedColumns": columns,
         "columnOrder": columns,
         "columnWidths": {},
     }
     at = int(view.started * 1000)
     saved = {"name": f"sweep {view.name}", "createdAt": at, "updatedAt": at}
-    return {_TAG + sweep_identity(view): json.dumps({**saved, "state": json.dumps(state)})}
+    return json.dumps({**saved, "state": json.dumps(state)})
 
 
 def sweep_links(database: Database, home: Home, address: str, *, most: int) -> list[SweepLinks]:

@@ -235,6 +235,10 @@ for (const table of document.querySelectorAll("table")) {
 
 const before = remembered.get();
 if (before) select(Number(before));
-loadPlotly().then(drawAll).catch(error => console.warn("the charts stay pictures:", error));
+loadPlotly().then(drawAll).catch(error => {
+  console.warn("the charts stay pictures:", error);
+  for (const figure of document.querySelectorAll("figure.drawn"))
+    figure.classList.toggle("drawn", figure.querySelector(".main-svg") !== null);
+});
 if (page.refresh_s) setTimeout(() => location.reload(), 1000 * page.refresh_s);
 })();
