@@ -264,8 +264,12 @@ class StudyController(TuneController):
 
 
 def end_queued_trial(tune_controller: Any, trial: Trial) -> None:
-    """Let Tune forget a trial that it has just queued again: the study has ended it."""
-    tune_controller.stop_trial(trial)
+    """Let Tune forget a trial that it has just queued again: the study has ended it.
+
+    Tune's own `stop_trial` would print the trial's last result.
+    """
+    tune_controller.search_alg.on_trial_complete(trial.trial_id)
+    tune_controller._set_trial_status(trial, Trial.TERMINATED)
 
 
 def ask_for_resources(trial: Trial, request: PlacementGroupFactory) -> None:
