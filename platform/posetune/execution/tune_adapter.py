@@ -365,7 +365,7 @@ def dead_ray_processes() -> list[str]:
 
     On a cluster that was joined there are none: its nodes are not ours to watch.
     """
-    node = ray._private.worker._global_node
+    node: Any = ray._private.worker._global_node
     dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()
     return sorted(dead & {PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET})
 
