@@ -109,7 +109,7 @@ class Round:
             "worker between trials": lambda: [self._worker_of(events(self.home, TrialEnded)[-1])],
             "worker twice within 10 ms": lambda: self._workers()[:2],
         }
-        for pid in victims[kind]():
+        for pid in self.driver.until(victims[kind]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.005)

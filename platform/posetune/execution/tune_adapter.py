@@ -266,8 +266,12 @@ class StudyController(TuneController):
 
 
 def end_queued_trial(tune_controller: Any, trial: Trial) -> None:
-    """Let Tune forget a trial that it has just queued again: the study has ended it."""
-    tune_controller.stop_trial(trial)
+    """Let Tune forget a trial that it has just queued again: the study has ended it.
+
+    Tune's own `stop_trial` would print the trial's last result.
+    """
+    tune_controller.search_alg.on_trial_complete(trial.trial_id)
+    tune_controller._set_trial_status(trial, Trial.TERMINATED)
 
 
 def ask_for_resources(trial: Trial, request: PlacementGroupFactory) -> None:
@@ -363,7 +367,7 @@ def dead_ray_processes() -> list[str]:
 
     On a cluster that was joined there are none: its nodes are not ours to watch.
     """
-    node = ray._private.worker._global_node
+    node: Any = ray._private.worker._global_node
     dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()
     return sorted(dead & {PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET})
 
