@@ -341,6 +341,8 @@ class SweepRun:
                 continue
             self._commit(event, request=request.token)
             self._follow(event)
+            if isinstance(event, act_events.SweepHeld) and self.state.ledger.running:
+                return  # the rest comes once no trial is at work any more
 
     def _follow(self, event: Event) -> None:
         """Do what follows from an act at once."""

@@ -106,6 +106,9 @@ def test_requests_become_events_in_their_order_where_the_driver_stands(database:
         for act in (HoldSweep(), ReleaseSweep(), SetTag(name="a"), AddNote(text="then")):
             want(database, act)
         run.take_up_requests()
+        kinds = [type(event).__name__ for event in happened(database, object)]
+        assert kinds[-1] == "SweepHeld", "a trial is at work until it has saved"
+        run.take_up_requests()
     kinds = [type(event).__name__ for event in happened(database, object)]
     assert kinds[-4:] == ["SweepHeld", "SweepReleased", "TagSet", "NoteAdded"]
 

@@ -83,12 +83,20 @@ def start_of(database: Database, name: str) -> SweepStart:
     )
 
 
+LATER = (
+    *("standing", "stages", "chosen", "improvements", "last_epoch", "parent"),
+    *("chosen_by", "stopped_by", "is_pinned", "remarks", "tags"),
+)
+"""What was said of no trial then."""
+
+
 def as_said(view: SweepView) -> dict[str, Any]:
     """What is read of a sweep, as the code before would have said it."""
     trials = []
     for trial in view.trials:
         said = dataclasses.asdict(trial)
-        del said["standing"], said["stages"], said["chosen"], said["improvements"]
+        for later in LATER:
+            del said[later]
         kept = said.pop("checkpoints")
         said["checkpoint"] = kept[-1] if kept else None
         said["told"] = said.pop("ended")

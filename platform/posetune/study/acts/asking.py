@@ -167,16 +167,20 @@ def _event(request: Request, state: SweepState) -> Event:
 def _write(connection: Connection, look: _Look, request: Request, at_once: Sequence[Event]) -> bool:
     """Write the request and its events; return False where the sweep has gone on since the look.
 
-    Whoever takes the lease at this moment waits: its row refers to the sweep's, which is locked.
+    A driver locks the row of its lease and then, by an event, that of its sweep; so does this. One
+    that has no lease yet waits: the row that it writes refers to the sweep's, which is locked.
     """
     sweep_id, locked = look.sweep_id, schema.sweep.c.id
-    connection.execute(select(locked).where(locked == sweep_id).with_for_update())
+    if at_once:
+        if _is_driven(connection, sweep_id, lock=True):
+            return False
+        connection.execute(select(locked).where(locked == sweep_id).with_for_update())
     if requests.read_request(connection, request.token) is not None:
         return True  # it was committed, and the answer was lost
     if at_once:
         newest = select(func.max(schema.event.c.seq)).where(schema.event.c.sweep_id == sweep_id)
         has_gone_on = connection.execute(newest).scalar() != look.seq
-        if has_gone_on or _is_driven(connection, sweep_id, lock=True):
+        if has_gone_on or _is_driven(connection, sweep_id):
             return False
     requests.write_request(connection, sweep_id, request)
     for seq, event in enumerate(at_once, start=look.seq + 1):
