@@ -35,6 +35,7 @@ from posetune.api import BadInputError
 from posetune.home import Home, sqlite_address
 from posetune.storage.credentials import check_mlflow
 from posetune.storage.whole_files import writing_whole
+from posetune.study.tables.database import may_write, url_for_reading
 
 __all__ = [
     "UI_HOST",
@@ -50,6 +51,7 @@ __all__ = [
     "public_address",
     "reach_tracking",
     "run_page",
+    "store_address",
 ]
 
 UI_HOST = "127.0.0.1"
@@ -98,7 +100,7 @@ def connect(home: Home) -> MlflowClient:
     if url.get_backend_name() == "sqlite" and url.database:
         _make_sqlite_store(Path(url.database), home)
         with _other_tables_refused(home):
-            return MlflowClient(home.tracking)
+            return MlflowClient(store_address(home))
     with (
         _other_tables_refused(home),
         exclusive(home.folder, "mlflow-store"),
@@ -106,6 +108,20 @@ def connect(home: Home) -> MlflowClient:
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
+
+
+def store_address(home: Home) -> str:
+    """Return the tracking URI for MLflow: that of the home, or one for reading only.
+
+    An SQLite store that this user may not write to is a colleague's.
+    """
+    url = None if is_server(home) else make_url(home.tracking)
+    if url is None or url.get_backend_name() != "sqlite" or not url.database:
+        return home.tracking
+    file = Path(url.database)
+    if not file.exists() or may_write(file):
+        return home.tracking
+    return url_for_reading(file).render_as_string(hide_password=False)
 
 
 def reach_tracking(home: Home) -> None:
