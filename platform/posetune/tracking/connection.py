@@ -202,7 +202,8 @@ def _is_known(migration: str) -> bool:
     from alembic.script import ScriptDirectory  # takes a while, and is needed here only
     from alembic.util import CommandError
 
-    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    config = _get_alembic_config(db_url="")  # type: ignore[no-untyped-call]
+    scripts = ScriptDirectory.from_config(config)
     try:
         return scripts.get_revision(migration) is not None
     except CommandError:

@@ -177,7 +177,7 @@ def _is_gone(row: Row[Any]) -> bool:
     """Whether the holder was a process of this host that has ended."""
     if row.host != socket.gethostname() or not row.pid_started:
         return False
-    return _started(row.pid) != row.pid_started
+    return bool(_started(row.pid) != row.pid_started)
 
 
 def _now(connection: Connection) -> float:
