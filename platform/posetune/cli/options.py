@@ -30,12 +30,14 @@ def complete_sweep(incomplete: str) -> list[str]:
     from posetune.home import Home
     from posetune.study.tables.database import open_database
     from posetune.study.view import sweep_names
+    from posetune.visible import visible
 
     try:
         names = sweep_names(open_database(Home.resolve().database, create=False))
     except BadInputError:  # no home yet: nothing to offer, and a prompt is no place to say so
         return []
-    return [name for name in names if name.startswith(incomplete)]
+    # The shell prints them as they are, and a study may be somebody else's.
+    return [name for name in names if name.startswith(incomplete) and visible(name) == name]
 
 
 AddressOption: TypeAlias = Annotated[

@@ -16,7 +16,13 @@ from mlflow.exceptions import MlflowException
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.storage.digest import digest_folder
-from posetune.tracking.connection import connect, explain, mlflow_faults_explained, patiently
+from posetune.tracking.connection import (
+    connect,
+    explain,
+    mlflow_faults_explained,
+    patiently,
+    store_address,
+)
 
 __all__ = [
     "FILES_DIGEST",
@@ -127,7 +133,7 @@ def _download(home: Home, version: Version, part: str, folder: Path) -> Path:
     try:
         copied = patiently(
             lambda: mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, dst_path=str(folder), tracking_uri=home.tracking
+                artifact_uri=uri, dst_path=str(folder), tracking_uri=store_address(home)
             )
         )
     except (OSError, MlflowException) as error:

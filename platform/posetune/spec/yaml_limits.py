@@ -87,14 +87,14 @@ class _Tally:
         """How many nodes the value of each anchor stands for."""
 
     def take(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in {anchor for anchor, _ in self._open}:
                 raise BadInputError(
                     f"{self._source}:{line}: the alias *{event.anchor} lies within what it stands "
                     "for, so it has no end; write the value out"
                 )
-            self._count(self._sizes.get(event.anchor, 1), line)
+            self._count(self._sizes.get(event.anchor or "", 1), line)
         elif isinstance(event, yaml.ScalarEvent):
             self._count(1, line)
             if event.anchor:

@@ -35,6 +35,7 @@ from posetune.api import BadInputError
 from posetune.home import Home, sqlite_address
 from posetune.storage.credentials import check_mlflow
 from posetune.storage.whole_files import writing_whole
+from posetune.study.tables.database import may_write, url_for_reading
 from posetune.tracking.moved_home import follow_move
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "public_address",
     "reach_tracking",
     "run_page",
+    "store_address",
 ]
 
 UI_HOST = "127.0.0.1"
@@ -99,9 +101,10 @@ def connect(home: Home) -> MlflowClient:
     if url.get_backend_name() == "sqlite" and url.database:
         _make_sqlite_store(Path(url.database), home)
         with _other_tables_refused(home):
-            with exclusive(home.folder, "mlflow-store"):
-                follow_move(Path(url.database), home)
-            return MlflowClient(home.tracking)
+            if may_write(Path(url.database)):
+                with exclusive(home.folder, "mlflow-store"):
+                    follow_move(Path(url.database), home)
+            return MlflowClient(store_address(home))
     with (
         _other_tables_refused(home),
         exclusive(home.folder, "mlflow-store"),
@@ -109,6 +112,20 @@ def connect(home: Home) -> MlflowClient:
         client = MlflowClient(home.tracking)
         client.search_experiments(max_results=1)
     return client
+
+
+def store_address(home: Home) -> str:
+    """Return the tracking URI for MLflow: that of the home, or one for reading only.
+
+    An SQLite store that this user may not write to is a colleague's.
+    """
+    url = None if is_server(home) else make_url(home.tracking)
+    if url is None or url.get_backend_name() != "sqlite" or not url.database:
+        return home.tracking
+    file = Path(url.database)
+    if not file.exists() or may_write(file):
+        return home.tracking
+    return url_for_reading(file).render_as_string(hide_password=False)
 
 
 def reach_tracking(home: Home) -> None:
@@ -189,7 +206,8 @@ def _is_known(migration: str) -> bool:
     from alembic.script import ScriptDirectory  # takes a while, and is needed here only
     from alembic.util import CommandError
 
-    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    config = _get_alembic_config(db_url="")  # type: ignore[no-untyped-call]
+    scripts = ScriptDirectory.from_config(config)
     try:
         return scripts.get_revision(migration) is not None
     except CommandError:

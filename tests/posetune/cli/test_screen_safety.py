@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from support.simulated_driver import simulated_start as opening
 
 from posetune.cli import screen
 from posetune.cli.live import SweepBoard
+from posetune.cli.options import complete_sweep
 from posetune.cli.screen import Screen
+from posetune.home import Home
 from posetune.report.tables import sweep_list, sweep_tables
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun
-from posetune.study.tables.database import Database
+from posetune.study.tables.database import Database, open_database
 from posetune.study.view import list_sweeps, read_sweep
 from posetune.visible import visible
 
@@ -89,7 +92,7 @@ def test_progress_shows_a_title_and_a_note_as_they_are(
 def test_a_sweep_over_words_in_brackets_is_shown(database: Database, terminal: Screen) -> None:
     words = {"x": {"choice": ["[/red]", EVIL]}, "depth": {"int": [2, 16], "step": 2}}
     start = opening(search=words, objective={"metric": "loss [/b]", "mode": "min"})
-    start = type(start)(**{**vars(start), "defaults": {"x": EVIL, "depth": 8}})
+    start = replace(start, defaults={"x": EVIL, "depth": 8})
     run = SweepRun(database, start)
     trial = run.next_trial()
     assert trial is not None
@@ -145,7 +148,7 @@ def test_a_page_and_its_charts_hold_no_control_characters(database: Database) ->
 
     words = {"depth": {"choice": ["$x^$", "\x1b[31m<script>"]}, "y": {"float": [0, 1e308]}}
     start = opening(search=words)
-    start = type(start)(**{**vars(start), "defaults": {"depth": "$x^$", "y": 1e308}})
+    start = replace(start, defaults={"depth": "$x^$", "y": 1e308})
     run = SweepRun(database, start)
     for number, value in enumerate((1.0, 1.7e308, -1.7e308, 2.0, 3.0)):
         run.next_trial()
@@ -157,6 +160,18 @@ def test_a_page_and_its_charts_hold_no_control_characters(database: Database) ->
     assert visible(page) == page
     assert "<script>" not in page
     assert "0" * 60 not in page
+
+
+def test_completion_offers_no_name_that_would_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSETUNE_HOME", str(tmp_path))
+    monkeypatch.delenv("POSETUNE_DATABASE", raising=False)
+    database = open_database(Home.resolve().database)
+    for name in ("good", "go\x1b]0;title"):
+        SweepRun(database, replace(opening(), name=name)).lease.release()
+    assert complete_sweep("go") == ["good"]
+    database.close()
 
 
 def test_visible_keeps_the_length_and_the_lines() -> None:

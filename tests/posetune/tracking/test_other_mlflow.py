@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
@@ -46,6 +47,10 @@ def test_a_store_of_another_mlflow_names_the_remedy(
         assert word in str(refused.value)
     assert ("db upgrade" in str(refused.value)) is not is_newer
     assert "\n" not in str(refused.value)
+
+
+def test_a_store_that_we_make_is_its_owners_alone(mlflow_template: Path) -> None:
+    assert stat.S_IMODE(mlflow_template.stat().st_mode) == 0o600
 
 
 @pytest.mark.slow

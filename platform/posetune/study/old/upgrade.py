@@ -95,12 +95,13 @@ def _copy(connection: Connection, version: int) -> Path:
     """Copy the file beside itself; the caller's transaction keeps others from writing to it."""
     file = Path(str(connection.engine.url.database))
     copy = file.with_name(f"{file.name}.v{version}")
-    with (
-        writing_whole(copy) as partial,
-        contextlib.closing(sqlite3.connect(file)) as source,
-        contextlib.closing(sqlite3.connect(partial)) as target,
-    ):
-        source.backup(target)
+    with writing_whole(copy) as partial:
+        partial.touch(mode=0o600)  # its owner's alone, as the study
+        with (
+            contextlib.closing(sqlite3.connect(file)) as source,
+            contextlib.closing(sqlite3.connect(partial)) as target,
+        ):
+            source.backup(target)
     return copy
 
 

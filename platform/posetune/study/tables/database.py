@@ -39,7 +39,7 @@ from sqlalchemy.exc import (
 from posetune.api import BadInputError
 from posetune.study.tables import schema
 
-__all__ = ["Database", "open_database", "reach_database"]
+__all__ = ["Database", "may_write", "open_database", "reach_database", "url_for_reading"]
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ def open_database(address: str, *, create: bool = True, patience_s: float = RETR
     file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     if file is not None and not create and not file.exists():
         raise nothing_yet
-    read_only = shown if file is not None and not create and not _may_write(file) else ""
+    read_only = shown if file is not None and not create and not may_write(file) else ""
     engine = _make_engine(url, file, for_reading=bool(read_only))
     try:
         with _naming_damage(shown):
@@ -181,7 +181,7 @@ def _make_engine(url: URL, file: Path | None, *, for_reading: bool) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     if file is not None and for_reading:
-        return create_engine(_for_reading(file))
+        return create_engine(url_for_reading(file))
     if file is not None:
         _make_private(file, url.render_as_string())
     engine = create_engine(url)
@@ -204,12 +204,12 @@ def _make_private(file: Path, shown: str) -> None:
         ) from error
 
 
-def _may_write(file: Path) -> bool:
+def may_write(file: Path) -> bool:
     """Whether this user may write to an SQLite file, and make the files that it has beside it."""
     return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
 
 
-def _for_reading(file: Path) -> URL:
+def url_for_reading(file: Path) -> URL:
     """Return the URL by which a file is read in a folder that nothing may be written to.
 
     While a driver is at work, its own files beside the database serve the reader too. Where it has
