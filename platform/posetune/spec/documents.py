@@ -108,7 +108,9 @@ def describe_errors(error: ValidationError, document: Document, below: Key = ())
     for fault in error.errors(include_url=False):
         key = (*below, *(part for part in fault["loc"] if not str(part).startswith("kind:")))
         value = fault.get("input")
-        shown = "" if fault["type"] in ("missing", "extra_forbidden") else f", got {value!r}"
+        # A fault of several sections together names them; the whole file says nothing more.
+        is_whole = fault["type"] in ("missing", "extra_forbidden") or not key
+        shown = "" if is_whole else f", got {value!r}"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "no such key"
