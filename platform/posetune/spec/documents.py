@@ -137,8 +137,9 @@ def describe_errors(error: ValidationError, document: Document, below: Key = ())
     for fault in error.errors(include_url=False):
         key = (*below, *(part for part in fault["loc"] if not str(part).startswith("kind:")))
         value = fault.get("input")
-        is_shown = fault["type"] not in ("missing", "extra_forbidden", "hidden_value")
-        shown = f", got {_short(value)}" if is_shown else ""
+        # A fault of several sections together names them; the whole file says nothing more.
+        is_hidden = fault["type"] in ("missing", "extra_forbidden", "hidden_value") or not key
+        shown = "" if is_hidden else f", got {_short(value)}"
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "no such key"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posetune.spec.parameters import Scalar
 from posetune.study.budget_rule import BudgetRule
@@ -29,14 +29,16 @@ from posetune.study.events import (
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.search.contracts import NamedPruner
-from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, RungVerdict
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import prior_trials
-from posetune.study.search.thaw import Selection, Thaw
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord, split_needed
+
+if TYPE_CHECKING:
+    from posetune.study.search.curve_search import CurveSearch
+    from posetune.study.search.thaw import Selection, Thaw
 
 __all__ = ["MAX_CRASHES", "Decider"]
 
@@ -64,8 +66,7 @@ class Decider:
         self.budget = BudgetRule(state, clock)
         self.curves = _curves(state)
         """The model of the sweep's curves; None where its sampler has none."""
-        has_thaw = self.curves is not None and state.spec.pruner.name == "thaw"
-        self._thaw = Thaw(self.curves) if self.curves is not None and has_thaw else None
+        self._thaw = _thaw(state, self.curves)
         is_named = ":" in state.spec.pruner.name
         self._named = NamedPruner(state.spec, state.trials) if is_named else None
 
@@ -330,14 +331,16 @@ class Decider:
         """Whether a paused trial may train on, or is to be cut."""
         return self._thaw is not None and bool(self._resumable(handed_out))
 
-    def choose(self, handed_out: Collection[int] = ()) -> Selection:
+    def choose(self, handed_out: Collection[int] = ()) -> Selection | None:
         """Return whether a paused trial goes on or a new one begins, and which are cut.
+
+        None where no trial is ever paused.
 
         Args:
             handed_out: the trials that are taken up already, though no attempt has begun.
         """
         if self._thaw is None:
-            return Selection()
+            return None
         at_work = sorted({*self._state.ledger.running, *handed_out})
         paused = self._resumable(handed_out)
         return self._thaw.choose(paused, at_work, self._next_number, is_final=self._is_final)
@@ -441,8 +444,19 @@ def _curves(state: SweepState) -> CurveSearch | None:
     """Return the model of a sweep's curves, where its sampler has one."""
     if state.spec.sampler.name != "gp":
         return None
+    from posetune.study.search.curve_search import CurveSearch  # takes SciPy, which takes a second
+
     prior, audited = prior_trials(state.prior), state.rungs.audited
     return CurveSearch(state.spec, state.trials, state.curve_log, prior, audited)
+
+
+def _thaw(state: SweepState, curves: CurveSearch | None) -> Thaw | None:
+    """Return what pauses a sweep's trials, where its pruner does."""
+    if curves is None or state.spec.pruner.name != "thaw":
+        return None
+    from posetune.study.search.thaw import Thaw
+
+    return Thaw(curves)
 
 
 def _folders(checkpoints: list[CheckpointRecord]) -> tuple[str, ...]:

@@ -154,6 +154,8 @@ class SweepRun:
     def _resumed(self) -> TrialRecord | None:
         """Return the paused trial that goes on now, if one does; cut those that cannot win."""
         choice = self._decider.choose(self._handed_out)
+        if choice is None:
+            return None
         for number, why in choice.hopeless.items():
             self._commit(self._decider.cut(number, why))
         return None if choice.resumed is None else self.trials[choice.resumed]

@@ -230,6 +230,28 @@ def test_what_is_registered_must_also_be_there(
         load_sweep(written(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("pruner: {name: asha,", "sampler: {name: tpe}\npruner: {name: thaw,"),
+            "sweep.yaml: pruner: thaw compares trials with new points by its own model: give "
+            "sampler: {name: gp}, or no name",
+        ),
+        (
+            ("budget:", "prior: {speed: 1.0}\nbudget:"),
+            "sweep.yaml: prior: speed is not searched",
+        ),
+    ],
+)
+def test_sections_that_do_not_go_together_are_refused_in_one_line(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(BadInputError) as refusal:
+        load_sweep(written(tmp_path, GOOD.replace(*change)))
+    assert str(refusal.value).removeprefix(f"{tmp_path}/") == message
+
+
 DECAYS = """\
 objective: {metric: val/p_mpjpe_mm, mode: min}
 search: {learning_rate: {float: [1e-4, 1e-2], log: true}}

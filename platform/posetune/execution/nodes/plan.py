@@ -99,7 +99,7 @@ def plan_sweep(
         stages_s=stages_s,
         seconds=wall_s if known else (0.0, 0.0),
         gpu_hours=((gpus * held_s[0] / 3600, gpus * held_s[1] / 3600) if known else (0.0, 0.0)),
-        disk_bytes=disk_bytes(trials, at_once, cost),
+        disk_bytes=disk_bytes(trials, at_once, cost, pauses=spec.pruner.name == "thaw"),
         compared_epochs=tuple(rung_epochs(spec.pruner)),
         rates_decay=rates_decay(spec, trainable),
         warnings=(*(_TOO_MANY if expected is None else ()), *_warnings(spec, stages, cost)),
@@ -160,11 +160,18 @@ def warn_of_no_rungs(spec: SweepSpec) -> Iterator[str]:
         )
 
 
-def disk_bytes(trials: int, at_once: int, cost: Cost) -> int:
-    """Return the most that checkpoints, models and figures of a sweep take at a time."""
+def disk_bytes(trials: int, at_once: int, cost: Cost, *, pauses: bool = False) -> int:
+    """Return the most that checkpoints, models and figures of a sweep take at a time.
+
+    Args:
+        trials: of the sweep.
+        at_once: how many of them run at a time.
+        cost: of one trial.
+        pauses: whether trials are paused; they keep what an open one keeps.
+    """
     # An open trial keeps its newest two checkpoints and its best while it writes the next; all may
     # come to completion, as with a sampler whose every trial is better than the last, and keep two.
-    most = 4 * at_once + 2 * (trials - at_once)
+    most = 4 * at_once + (3 if pauses else 2) * (trials - at_once)
     return most * cost.checkpoint_bytes + trials * cost.model_bytes
 
 

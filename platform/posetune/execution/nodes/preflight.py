@@ -191,7 +191,8 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
     )
     trials = expected.spec.budget.trials
     at_once = min(trials, sum(node.trials for node in fit), resources.concurrent or trials)
-    needed = disk_bytes(trials, at_once, cost)
+    pauses = expected.spec.pruner.name == "thaw"
+    needed = disk_bytes(trials, at_once, cost, pauses=pauses)
     for node, look in looks.items():
         faults += _check_disk(node, look, expected.storage, needed)
     for node, batch in batches.items():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import truncnorm
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
@@ -40,6 +39,8 @@ class Belief:
 
     def draw(self, units_d: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return evenly drawn places as places drawn from the prior."""
+        from scipy.stats import truncnorm  # takes a second, which only a driver has
+
         found = units_d.copy()
         for d in np.flatnonzero(np.isfinite(self._width_d)):
             middle, width = self._middle_d[d], self._width_d[d]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import qmc
-
 from posetune.spec.parameters import Scalar
 from posetune.study.search.belief import Belief
 from posetune.study.search.seeding import seed_for
@@ -29,6 +27,8 @@ def start_values(
         count: how many.
         belief: where the best parameters are believed to be; every second point is drawn there.
     """
+    from scipy.stats import qmc  # takes a second, which only a driver has
+
     scramble = seed_for(seed, 0, "start values")
     sobol = qmc.Sobol(space.dimensions, scramble=True, rng=scramble)
     drawn = sobol.random_base2(max(4, math.ceil(math.log2(max(1, count)))))
