@@ -90,7 +90,7 @@ def _number(name: str, value: Any) -> float:
     # Known by its form, because NumPy and torch take their time to import.
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         plain = value.item()
-    if isinstance(plain, numbers.Real) and not isinstance(plain, bool):
+    if not isinstance(plain, bool) and isinstance(plain, numbers.Real):
         try:
             return float(plain)
         except OverflowError:

@@ -110,7 +110,7 @@ def _mean_of(view: SweepView, trial: TrialView) -> str:
     if found is None:
         return "-"
     error = "" if found.error is None else f" ± {found.error:.2f}"
-    return f"{found.mean:.2f}{error} ({found.count})"
+    return f"{found.mean:.2f}{error} ({found.trials})"
 
 
 def selection_note(view: SweepView) -> str:

@@ -20,7 +20,7 @@ class PointMean(NamedTuple):
     mean: float
     error: float | None
     """Standard error of the mean; None where there is one value alone."""
-    count: int
+    trials: int
     """How many trials have a value."""
 
 

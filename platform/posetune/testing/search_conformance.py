@@ -142,7 +142,9 @@ class PrunerConformance:
         trials: list[TrialRecord] = []
         lived = self.make(spec, trials)
         for number in range(TRIALS):
-            params = {name: generator.uniform(1e-4, 1e-2) for name in spec.search}
+            params: dict[str, Scalar] = {}
+            for name in spec.search:
+                params[name] = generator.uniform(1e-4, 1e-2)
             record = TrialRecord(number, params, seed=number, attempt=1)
             trials.append(record)
             for epoch in range(1, EPOCHS):

@@ -26,7 +26,7 @@ from posetune.testing.search_conformance import PrunerConformance, SamplerConfor
 THEIRS = """
 import random
 
-from posetune.study.search.rungs import Decision, Verdict
+from posetune.study.search.rungs import Decision, RungVerdict
 
 
 class Anywhere:
@@ -50,8 +50,8 @@ class WorseThanTheFirst:
     def decide(self, trial, epoch, value):
         first = self.trials[0].values.get(epoch)
         if trial == 0 or first is None or value is None or value <= first:
-            return Verdict(Decision.CONTINUE)
-        return Verdict(Decision.PRUNE, why="worse than trial 0")
+            return RungVerdict(Decision.CONTINUE)
+        return RungVerdict(Decision.PRUNE, why="worse than trial 0")
 
 
 class Lost:

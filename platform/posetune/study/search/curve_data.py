@@ -130,8 +130,8 @@ class CurveData:
         best = progress.best
         for number, reached in progress.epochs.items():
             curves[number] = self._curve(number, reached)
-        if now is not None and now[2] is not None:
-            number, epoch, value = now
+        number, epoch, value = now or (0, 0, None)
+        if value is not None:
             curves[number] = {**curves.get(number, {}), epoch: self._sign * value}
             best = min(best, self._sign * value)
         if math.isinf(best):

@@ -134,8 +134,8 @@ def _covariance(shape: CurveShape, seen: Observations, like_tt: Floats) -> Float
     same = (rows[:, None] == rows[None, :]).astype(np.float64)
     s = _clock(seen.epochs_n, seen.last_epoch, shape.clock)
     gap = shape.gap**2 + shape.gap_settings**2 * like + shape.gap_own**2 * same
-    found = MEAN_SPREAD**2 + shape.end**2 * like + shape.end_own**2 * same
-    found += np.minimum(s[:, None], s[None, :]) * gap
+    found: Floats = MEAN_SPREAD**2 + shape.end**2 * like + shape.end_own**2 * same
+    found = found + np.minimum(s[:, None], s[None, :]) * gap
     found[np.diag_indices_from(found)] += shape.noise**2 + JITTER
     return found
 

@@ -91,7 +91,7 @@ class _Axis:
             return self.values[min(int(unit * size), size - 1)]
         low, high = self.parameter.bounds
         if self.parameter.log:
-            value = float(low) * (high / low) ** unit
+            value: float = float(low) * (high / low) ** unit
             bounded = min(max(value, float(low)), float(high))
             return round(bounded) if isinstance(self.parameter, IntRange) else bounded
         if size is None:
