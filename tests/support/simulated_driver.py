@@ -147,8 +147,9 @@ def drive(
                 running.remove(trial_under_way)
                 running.append(SimulatedTrial(run, trial_under_way.number, broken=broken))
                 continue
-            trial_under_way.step()
-            if run.trials[trial_under_way.number].state is not None:
+            decision = trial_under_way.step()
+            has_ended = run.trials[trial_under_way.number].state is not None
+            if decision != Decision.CONTINUE or has_ended:
                 running.remove(trial_under_way)
     finally:
         run.lease.release()

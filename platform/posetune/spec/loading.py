@@ -268,9 +268,9 @@ def _check_fields(
         section: the section of the file that the values come from, `fixed` or `search`.
     """
     try:
-        config = configure(model, values, {}).model_dump()
+        config = flatten(configure(model, values, {}).model_dump())
         for name, given in values.items():
-            built = _lookup(config, name)
+            built = config.get(name)  # a field that is gone has no value
             if isinstance(built, float) and not math.isfinite(built):  # of a word: inf, 1e999
                 place = document.at(_key(document, section, name))
                 raise BadInputError(f"{place}: must be a finite number, got {given!r}")

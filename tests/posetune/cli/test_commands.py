@@ -96,7 +96,7 @@ def test_a_shell_asks_a_process_for_completions(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == ["report", "reproduce"]
+    assert done.stdout.split() == ["release", "report", "reproduce"]
 
 
 def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
         return run_here(folder=tmp_path, environment=completion(line)).stdout.split()
 
     home = tmp_path / "home"
-    assert completed("posetune re") == ["report", "reproduce"]
+    assert completed("posetune re") == ["release", "report", "reproduce"]
     assert "--evaluate" in completed("posetune report --ev")
     assert completed("posetune show ") == []
     home.mkdir()
@@ -129,7 +129,7 @@ def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
         (["show", "a"], "nothing has run under this home yet"),
         (["promote", "a", "--model", "m"], "nothing has run under this home yet"),
         (["promote", "a", "--model", "m", "--out", "o"], "give --alias champion without --force"),
-        (["data", "import", "--format", "none", "--out", "s"], "there is"),
+        (["data", "import", "--format", "none", "--out", "s"], "known are"),
         (["data", "import", "--format", "mocap17", "--out", "s"], "needs a file"),
         (["data", "import", "no.h5", "--format", "mocap17", "--out", "s"], "no.h5"),
         (["data", "info", "nowhere"], "nowhere"),

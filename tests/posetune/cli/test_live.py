@@ -91,7 +91,7 @@ def test_a_sweep_that_goes_on_does_not_repeat_what_was_said(tmp_path: Path) -> N
 def test_the_best_so_far_never_goes_back(tmp_path: Path, mode: str) -> None:
     opening = simulated_start(objective={"metric": "loss", "mode": mode})
     run = SweepRun(open_unsynced(tmp_path / "study.db"), opening)
-    board, generator = SweepBoard(run, Forecaster()), random.Random(0)
+    board, generator = SweepBoard(run, Forecaster(), Folder(tmp_path)), random.Random(0)
     running = [start(run) for _ in range(3)]
     said = []
     while running:

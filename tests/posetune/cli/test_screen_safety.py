@@ -21,6 +21,7 @@ from posetune.cli.options import complete_sweep
 from posetune.cli.screen import Screen
 from posetune.home import Home
 from posetune.report.tables import sweep_list, sweep_tables
+from posetune.storage import Folder
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.sweep import SweepRun
 from posetune.study.tables.database import Database, open_database
@@ -89,7 +90,9 @@ def test_progress_shows_a_title_and_a_note_as_they_are(
     assert "\x1b[31m[" not in printed
 
 
-def test_a_sweep_over_words_in_brackets_is_shown(database: Database, terminal: Screen) -> None:
+def test_a_sweep_over_words_in_brackets_is_shown(
+    database: Database, terminal: Screen, tmp_path: Path
+) -> None:
     words = {"x": {"choice": ["[/red]", EVIL]}, "depth": {"int": [2, 16], "step": 2}}
     start = opening(search=words, objective={"metric": "loss [/b]", "mode": "min"})
     start = replace(start, defaults={"x": EVIL, "depth": 8})
@@ -98,7 +101,7 @@ def test_a_sweep_over_words_in_brackets_is_shown(database: Database, terminal: S
     assert trial is not None
     SimulatedTrial(run, 0).step({"loss [/b]": 1.0})
     run.fail(0, f"went wrong: {EVIL}")
-    terminal.print(SweepBoard(run, Forecaster()).render())
+    terminal.print(SweepBoard(run, Forecaster(), Folder(tmp_path)).render())
     run.lease.release()
     terminal.print(sweep_tables(read_sweep(database, "s")))
     terminal.print(sweep_list(list_sweeps(database)))
@@ -106,12 +109,14 @@ def test_a_sweep_over_words_in_brackets_is_shown(database: Database, terminal: S
     assert "\x1b]" not in text_of(terminal)
 
 
-def test_values_near_the_largest_float_are_short(database: Database, terminal: Screen) -> None:
+def test_values_near_the_largest_float_are_short(
+    database: Database, terminal: Screen, tmp_path: Path
+) -> None:
     run = SweepRun(database, opening())
     run.next_trial()
     trial = SimulatedTrial(run, 0)
     trial.step({"loss": 1.7e308})
-    terminal.print(SweepBoard(run, Forecaster()).render())
+    terminal.print(SweepBoard(run, Forecaster(), Folder(tmp_path)).render())
     run.baselines({"mean": -1.7e308})
     run.lease.release()
     terminal.print(sweep_tables(read_sweep(database, "s")))
@@ -146,7 +151,7 @@ def test_a_usage_error_shows_what_it_repeats(
 def test_a_page_and_its_charts_hold_no_control_characters(database: Database) -> None:
     from posetune.report.pages.page import BestTrial, build_page
 
-    words = {"depth": {"choice": ["$x^$", "\x1b[31m<script>"]}, "y": {"float": [0, 1e308]}}
+    words = {"depth": {"choice": ["$x^$", "\x1b[31m<b>bold"]}, "y": {"float": [0, 1e308]}}
     start = opening(search=words)
     start = replace(start, defaults={"depth": "$x^$", "y": 1e308})
     run = SweepRun(database, start)
@@ -158,7 +163,7 @@ def test_a_page_and_its_charts_hold_no_control_characters(database: Database) ->
     run.lease.release()
     page = build_page(read_sweep(database, "s"), BestTrial(), commands=["\x1b"])
     assert visible(page) == page
-    assert "<script>" not in page
+    assert "<b>bold" not in page
     assert "0" * 60 not in page
 
 

@@ -85,7 +85,7 @@ def test_looks_at_the_test_split_are_counted_and_others_not(finished: Any, toy_s
         ("models:/toy", r"write models:/NAME@ALIAS or models:/NAME/NUMBER"),
         ("first/1", r"trial 1: the checkpoint of epoch 1 is gone; none .* best 3, which `keep:"),
         ("first/2", r"the model of epoch 1 has to be made .* needs the sweep's data"),
-        ("first/9", r"sweep first has 4 trials"),
+        ("first/9", r"sweep first has 4, numbered from 0"),
         ("second/0", r"no sweep 'second'"),
         ("nowhere", r"nowhere: no such folder; give a folder"),
     ],

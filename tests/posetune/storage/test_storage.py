@@ -263,7 +263,7 @@ def test_what_is_on_s3_is_fetched_once_and_again_when_it_was_replaced(bucket: st
     assert (first / "x/deep/content").stat().st_ino == inode
     write(storage, "stores/a", x=b"newer")
     assert (open_folder(address) / "x/deep/content").read_bytes() == b"newer"
-    with pytest.raises(BadInputError, match="there is nothing"):
+    with pytest.raises(BadInputError, match="nothing is stored there"):
         open_folder(storage.uri("stores/b"))
 
 

@@ -134,7 +134,7 @@ def _mark_epochs(
 ) -> None:
     """Mark the epoch of each trial that counts, and where it was cut or failed."""
     shown = view.ranked[:_MOST_LINES]
-    chosen = [(t.chosen.epoch, t.chosen.value) for t in shown if t.chosen is not None]
+    chosen = [(t.chosen.epoch, drawable(t.chosen.value)) for t in shown if t.chosen is not None]
     named = [(f"{view.spec.objective.select} epoch", "*", COLOURS[6], chosen)]
     for state, name, mark in ((TrialState.PRUNED, "cut", "x"), (TrialState.FAILED, "failed", "+")):
         last = [curves[t.number][-1] for t in shown if t.state == state]

@@ -323,7 +323,7 @@ class SearchMemory:
         is_too_large = trial.fault is not None and trial.fault.kind == FaultKind.MEMORY
         if state == TrialState.FAILED and is_too_large:
             state = TrialState.PRUNED
-        if trial.number in self._audited:
+        if trial.number in self._audited and trial.taught is None:
             state, last = TrialState.PRUNED, self._audited[trial.number]
         known = {e: value for e, value in trial.values.items() if value is not None and e <= last}
         return state, known

@@ -42,7 +42,8 @@ def test_a_trial_that_is_larger_than_the_gpu_is_refused() -> None:
 
 
 def test_a_driver_that_continues_a_sweep_begins_with_the_highest_peak(database: Database) -> None:
-    run = SweepRun(database, simulated_start())
+    start = simulated_start(resources={"gpu": 1, "share": True})
+    run = SweepRun(database, start)
     trial = run.next_trial()
     assert trial is not None
     run.share(0.125, peak_bytes=5 * GB, context_bytes=GB, total_bytes=80 * GB)
@@ -52,7 +53,7 @@ def test_a_driver_that_continues_a_sweep_begins_with_the_highest_peak(database: 
     assert share_now(run.state) == 0.5
     run.lease.release()
 
-    continued = SweepRun(database, simulated_start())
+    continued = SweepRun(database, start)
     assert continued.state.peak_bytes == 30 * GB
     assert share_now(continued.state) == 0.5
     continued.peaked(trial.number, 79 * GB + 1)
