@@ -275,6 +275,7 @@ def forget_lease(database: Database) -> None:
         connection.execute(text("DELETE FROM lease"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_no_message_is_lost(
     tmp_path: Path, notify_home: Home, http: HttpReceiver, webhook: Destination
 ) -> None:
