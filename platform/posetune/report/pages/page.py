@@ -249,6 +249,7 @@ def _lighter(png: bytes) -> bytes:
     import cv2
 
     decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None, "the trainable drew it"
     _, webp = cv2.imencode(".webp", decoded, [cv2.IMWRITE_WEBP_QUALITY, _SHEET_QUALITY])
     return webp.tobytes()
 
