@@ -197,7 +197,8 @@ def _plain(decision: Promotion) -> dict[str, Any]:
 
 def decision_text(decision: Promotion) -> str:
     """Return a decision in words, with the table of its numbers, as Markdown."""
-    lines = [f"Gate of `{decision.alias}`: **{decision.gate}**: {decision.reason}."]
+    reason = decision.reason or "this alias has no gate"
+    lines = [f"Gate of `{decision.alias}`: **{decision.gate}**: {reason}."]
     if decision.note:
         lines.append(f"Of the choice: {decision.note}.")
     if decision.replaced is not None:

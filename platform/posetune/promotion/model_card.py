@@ -129,7 +129,7 @@ def _made(candidate: Candidate) -> Mapping[str, Any]:
         "epoch": f"{candidate.model.epoch} of {view.spec.pruner.max_epochs}",
         "seed": f"{trial.seed} (of the sweep: {view.spec.sampler.seed})",
         "code": str(view.provenance.get("commit", "not known")),
-        "machine": str(trial.placement.get("device", view.provenance.get("processor", "-"))),
+        "machine": trial.placement.get("device") or view.provenance.get("processor", "not known"),
         "training of this trial": format_seconds(trial.seconds),
         "cost of this trial": f"{trial.held_s * gpus / 3600:.3g} {unit(view.spec)}",
         "cost of the whole sweep": f"{view.gpu_hours:.3g} {unit(view.spec)}",

@@ -49,7 +49,7 @@ def test_a_moved_home_promotes_loads_reports_and_tracks_where_it_lies_now(
     assert logged.read_bytes() == page.read_bytes()
     client = MlflowClient(home.tracking)
     versions = client.search_model_versions("name = 'toy'")
-    assert {version.version for version in versions} == {"1", "2"}
+    assert {int(version.version) for version in versions} == {1, 2}
     for version in versions:
         assert version.source.startswith(home.artifacts.as_uri())
         run = client.get_run(version.run_id)

@@ -226,7 +226,7 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> Figure
     ranked = sorted(values, key=lambda n: -sign * values[n])
     heights = dict(zip(ranked, to_unit([values[n] for n in ranked]), strict=True))
     rows = {n: [*(column[n] for column in columns), heights[n]] for n in ranked}
-    data: list[dict[str, Any]] = []
+    data: list[Figure] = []
     for group in np.array_split(np.array(ranked[:-1], dtype=int), _SHADES):
         if len(group):
             share = len(data) / (_SHADES - 1)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from posetune.api import Evaluation
@@ -45,6 +46,8 @@ __all__ = ["BestTrial", "build_page"]
 
 SHEETS = 2
 """How many pictures of poses are shown at once; the others are folded away."""
+_SHEET_QUALITY = 70
+"""Quality of the pictures of poses as WebP, of 100."""
 MOST_ROWS = 1000
 """How many trials the table has; the others are in the study."""
 
@@ -235,7 +238,9 @@ def _poses(view: SweepView, best: BestTrial) -> list[Block]:
         blocks += _evaluation(view, best, best.evaluation)
     evaluated = best.evaluation.pictures if best.evaluation else {}
     sheets: list[Block] = [
-        Picture(data, "image/png", f"{name}: trial {best.number} on validation", wide=True)
+        Picture(
+            _lighter(data), "image/webp", f"{name}: trial {best.number} on validation", wide=True
+        )
         for name, data in (evaluated or best.figures).items()
         if name.endswith(".png")
     ]
@@ -243,6 +248,16 @@ def _poses(view: SweepView, best: BestTrial) -> list[Block]:
     if sheets[SHEETS:]:
         blocks.append(Folded(f"{len(sheets) - SHEETS} more", sheets[SHEETS:]))
     return blocks
+
+
+def _lighter(png: bytes) -> bytes:
+    """Return a picture as WebP, in which a sheet of poses weighs a fraction."""
+    import cv2
+
+    decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None, "the trainable drew it"
+    _, webp = cv2.imencode(".webp", decoded, [cv2.IMWRITE_WEBP_QUALITY, _SHEET_QUALITY])
+    return webp.tobytes()
 
 
 def _evaluation(view: SweepView, best: BestTrial, found: Evaluation) -> list[Block]:
