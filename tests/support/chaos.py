@@ -182,10 +182,10 @@ def table(kills: Sequence[Kill], faults: Sequence[str], *, seed: int) -> str:
     lines = [
         "# Chaos: what kills cost",
         "",
-        f"`make chaos`, seed {seed}: {len(kills)} kills at seeded moments of toy sweeps with "
-        f"{TRIALS} trials, two at a time, on this machine's own Ray, with MLflow. After each kill "
-        "that ends the driver the same command is given again. In the end every trial and every "
-        "epoch has to be there once, none FAILED, and MLflow complete.",
+        f"`tests/support/chaos.py`, seed {seed}: {len(kills)} kills at seeded moments of toy "
+        f"sweeps with {TRIALS} trials, two at a time, on this machine's own Ray, with MLflow. "
+        "After each kill that ends the driver the same command is given again. In the end every "
+        "trial and every epoch has to be there once, none FAILED, and MLflow complete.",
         "",
         "| what was killed (SIGKILL) | kills | driver went on | driver ended itself | "
         "median s until it was out | most |",

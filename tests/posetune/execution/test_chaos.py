@@ -11,6 +11,8 @@ from support.chaos import KINDS, run_round
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 SEED = 19
+ENDS_WITHIN_S = {"raylet": 60.0, "gcs": 120.0}
+"""The driver sees a dead raylet itself; where the GCS is gone, Ray ends the driver after 60 s."""
 
 
 @pytest.mark.timeout(900)
@@ -21,6 +23,6 @@ def test_whatever_is_killed_nothing_is_lost(tmp_path: Path) -> None:
     assert [kill.kind for kill in kills] == kinds
     assert faults == []
     for kill in kills:
-        if kill.kind in ("raylet", "gcs"):
+        if kill.kind in ENDS_WITHIN_S:
             assert kill.code is not None
-            assert kill.noticed_s < 60
+            assert kill.noticed_s < ENDS_WITHIN_S[kill.kind]
