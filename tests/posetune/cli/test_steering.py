@@ -105,10 +105,12 @@ def test_every_act_on_a_running_sweep(steered: Steered) -> None:
         assert run.trials[1].state == "STOPPED"
         assert steered.done("trial", "retry", "curve", 1)["waits"] is False
         assert run.trials[1].state is None
+        steered.done("trial", "extend", "curve", 0, "--epochs", 12, "--set", "x=0.75")
+        assert [(event.params, event.parent) for event in run.state.queue] == [({"x": 0.75}, 0)]
         steered.done("trial", "extend", "curve", 0, "--epochs", 11)
         assert run.trials[0].extended_to == 11
         steered.done("enqueue", "curve", "--set", "x=0.25", person="bob@pc")
-        assert [(event.params, event.by) for event in run.state.queue] == [({"x": 0.25}, "bob@pc")]
+        assert (run.state.queue[1].params, run.state.queue[1].by) == ({"x": 0.25}, "bob@pc")
         steered.done("hold", "curve")
         assert run.held
         steered.done("release", "curve")
@@ -233,6 +235,28 @@ def test_an_extended_toy_ends_bit_for_bit_where_one_asked_for_as_many_epochs_end
         assert file.read_bytes() == (states[1] / file.name).read_bytes()
     for one in (again, whole):
         one.run.lease.release()
+
+
+def test_a_new_trial_goes_on_from_the_state_of_its_parent(steered: Steered) -> None:
+    steered.done("trial", "extend", "curve", 0, "--epochs", 11, "--set", "x=0.75")
+    sweep = CurveSweep(
+        steered.database,
+        steered.home,
+        steered.store,
+        budget={"trials": 4},
+        pruner={"name": "none", "max_epochs": 9},
+        fixed={"curve": "9,8,7,6,1,2,3,4,5"},
+    )
+    sweep.train(epochs=9)  # trial 1, which was open
+    sweep.run.take_up_requests()
+    parent = sweep.run.trials[0].checkpoints[-1].folder
+    trial = sweep.run.next_trial()
+    assert trial is not None
+    attempt = sweep.run.begin_attempt(trial.number)
+    assert (trial.number, trial.parent, attempt.params) == (2, 0, {"x": 0.75})
+    assert attempt.checkpoints[0].folder == parent
+    assert sweep.run.spec_of(2).pruner.max_epochs == 11
+    sweep.run.lease.release()
 
 
 def test_the_commands_of_the_page_run_in_their_order(steered: Steered, repository: Path) -> None:
