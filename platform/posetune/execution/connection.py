@@ -62,8 +62,9 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
     try:
         if address:
             _reach(address)
-        # Without `local` Ray joins whatever cluster it finds on this machine.
-        ray.init(address=address or "local", **quiet, **options)
+        with contextlib.nullcontext() if address else _kept_to_this_machine():
+            # Without `local` Ray joins whatever cluster it finds on this machine.
+            ray.init(address=address or "local", **quiet, **options)
     except Exception as error:  # Ray raises what it likes, also Exception itself
         with contextlib.suppress(Exception):
             ray.shutdown()
@@ -79,6 +80,27 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
     finally:
         with _nothing_freed_elsewhere():
             ray.shutdown()
+
+
+@contextmanager
+def _kept_to_this_machine() -> Iterator[None]:
+    """Let the Ray that starts in a block leave `uv run` alone.
+
+    Under it Ray packs the working directory and has uv make the environment anew for every worker,
+    though this machine has it already. It has no argument for that, and has read its variable when
+    it was imported.
+    """
+    from ray._private import ray_constants
+
+    names = ("RAY_ENABLE_UV_RUN_RUNTIME_ENV",)
+    before = {name: getattr(ray_constants, name) for name in names}
+    try:
+        for name in names:
+            setattr(ray_constants, name, False)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(ray_constants, name, value)
 
 
 @contextmanager

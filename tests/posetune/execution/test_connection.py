@@ -146,3 +146,27 @@ def test_garbage_that_another_thread_collects_at_the_end_does_not_end_the_proces
     done = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True)
     assert done.stdout == "still here\n", done.stderr
     assert done.returncode == 0
+
+
+UV_CHILD = """
+from ray._private.worker import _maybe_modify_runtime_env
+from posetune.execution.connection import _kept_to_this_machine
+
+with _kept_to_this_machine():
+    ours = _maybe_modify_runtime_env({}, False)
+print(ours, "uv" in str(_maybe_modify_runtime_env({}, False)))
+"""
+
+
+@pytest.mark.slow
+def test_uv_makes_no_environment_for_the_workers_of_a_ray_of_our_own(tmp_path: Path) -> None:
+    """Ray looks for `uv run` among its parents; this one is Python under that name."""
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'p'\nversion = '1'\n")
+    (tmp_path / "child.py").write_text(UV_CHILD)
+    (tmp_path / "run").write_text(
+        f"import subprocess; subprocess.run([{sys.executable!r}, 'child.py'], check=True)"
+    )
+    named = ["bash", "-c", f"exec -a uv {sys.executable} run child.py"]
+    done = subprocess.run(named, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "{} True"  # and Ray itself would have taken it

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.sweeps import until
 
+from posetune.cli.commands.logs import _Tail
 from posetune.storage import open_storage
 from posetune.storage.log_limit import HEAD_BYTES, LOG_BYTES, TAIL_BYTES, cut_log, limited
 
@@ -64,3 +65,19 @@ def test_what_is_printed_within_an_epoch_is_cut_while_it_is_printed(tmp_path: Pa
     assert kept.startswith(lines(0, 10))
     assert kept.endswith(lines(799_999, 1) + b"its last words\n")
     assert SAID.search(kept)
+
+
+def test_who_follows_a_log_that_is_cut_sees_what_comes_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = open_storage(tmp_path)
+    tail, file = _Tail(storage, "0.log"), tmp_path / "0.log"
+    file.write_bytes(lines(0, 220_000))
+    tail.show()
+    cut_log(file)
+    tail.show()
+    capsys.readouterr()
+    with file.open("ab") as log:
+        log.write(b"its last words\n")
+    tail.show()
+    assert capsys.readouterr().err == "its last words\n"

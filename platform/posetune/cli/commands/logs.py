@@ -95,6 +95,9 @@ class _Tail:
         if self._log is None:
             return
         new = self._storage.read_log(self._log, self._shown)
+        if not new and self._shown and not self._storage.read_log(self._log, self._shown - 1):
+            # It is shorter than what was shown: its middle was cut out. Go on from its end of now.
+            self._shown = len(self._storage.read_log(self._log))
         self._shown += len(new)
         if new:
             console.out(new.decode(errors="replace").rstrip(), highlight=False)
