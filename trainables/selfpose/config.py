@@ -40,11 +40,11 @@ def _say_once(line: str) -> None:
     logging.getLogger(__name__).warning(line)
 
 
-class _Part(BaseModel):
+class _ConfigPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Weights(_Part):
+class _Weights(_ConfigPart):
     """Factor of each term in the sum that Phi, Omega and Lambda minimise; 0 leaves a term out."""
 
     def by_name(self) -> dict[str, float]:
@@ -72,7 +72,7 @@ else:
     )
 
 
-class FlowConfig(_Part):
+class FlowConfig(_ConfigPart):
     """The prior of 2D poses: principal components, and a normalising flow of coupling blocks."""
 
     depth: int = Field(8, ge=1, le=32, description="Number of affine coupling blocks of the flow.")
@@ -117,7 +117,7 @@ class FlowConfig(_Part):
     )
 
 
-class KeypointConfig(_Part):
+class KeypointConfig(_ConfigPart):
     """Omega, which reads joints in skeleton images, and its loss of two parts."""
 
     redrawing_share: float = Field(
@@ -142,7 +142,7 @@ class KeypointConfig(_Part):
     )
 
 
-class DiscriminatorConfig(_Part):
+class DiscriminatorConfig(_ConfigPart):
     """D, which judges skeleton images, and how strong it is."""
 
     width: int = Field(64, ge=4, le=256, description="Number of channels of D's first layer.")
@@ -164,7 +164,7 @@ class DiscriminatorConfig(_Part):
     )
 
 
-class LiftingConfig(_Part):
+class LiftingConfig(_ConfigPart):
     """Lambda, which lifts 2D poses, and the virtual cameras of its losses."""
 
     width: int = Field(
@@ -194,7 +194,7 @@ class LiftingConfig(_Part):
     )
 
 
-class RendererConfig(_Part):
+class RendererConfig(_ConfigPart):
     """How skeletons are rendered."""
 
     sigma: float = Field(
@@ -223,7 +223,7 @@ class RendererConfig(_Part):
     )
 
 
-class SelfPoseConfig(_Part):
+class SelfPoseConfig(_ConfigPart):
     """Everything that can be set about one trial."""
 
     mode: Literal["complete", "lifting", "supervised"] = Field(

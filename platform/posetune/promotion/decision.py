@@ -103,8 +103,8 @@ def promote(
             return _without_gate(candidate, version, registry)
         result: Evaluation | None = None
         if request.force is None:
-            court = _Court(database, registry, trainable, progress)
-            decision, result = court.decide(candidate, version)
+            gate = _TestSplitGate(database, registry, trainable, progress)
+            decision, result = gate.decide(candidate, version)
         else:
             decided = {"gate": "forced", "reason": request.force, "replaced": number_of(champion)}
             decision = _promotion(candidate, version, request, **decided)
@@ -207,7 +207,7 @@ def _without_gate(candidate: Candidate, version: Version, registry: AliasMove) -
 
 
 @dataclass(frozen=True)
-class _Court:
+class _TestSplitGate:
     """Opens the test split and lets the gate decide."""
 
     database: Database

@@ -10,11 +10,11 @@ from posetune.study import events
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 
-__all__ = ["Happening", "read_history"]
+__all__ = ["HistoryEntry", "read_history"]
 
 
 @dataclass(frozen=True)
-class Happening:
+class HistoryEntry:
     """Describes one event of a sweep in a line of text."""
 
     seq: int
@@ -28,11 +28,11 @@ class Happening:
 
 def read_history(
     database: Database, sweep_id: int, *, trial: int | None = None, after: int = 0
-) -> list[Happening]:
+) -> list[HistoryEntry]:
     """Return the events of a sweep, or of a trial, later than number `after`, in order."""
     with database.reading() as connection:
         found = [
-            Happening(seq, event.at, _trial_of(event), text)
+            HistoryEntry(seq, event.at, _trial_of(event), text)
             for seq, event in enumerate(
                 journal.read_events(connection, sweep_id, after=after), start=after + 1
             )

@@ -87,7 +87,7 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
     poses = _subjects_of(read_object(folder / POSES_FILE, "positions_3d"), folder / POSES_FILE)
     truth = _read_2d(folder / TRUE_2D_FILE)
     given = truth if file_2d.name == TRUE_2D_FILE else _read_2d(file_2d)
-    collected = _Collected(options, detected=given is not truth)
+    collected = _CollectedPoses(options, detected=given is not truth)
     unit_mm = UNITS_MM[options.unit or "m"]
     for i, subject in enumerate(name for name in SUBJECTS if name in poses):
         progress(i, len(poses), f"reading {subject}")
@@ -103,7 +103,7 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
         ]
         for action, world_fj3 in in_mm.items():
             pixels = given.get(subject, {}).get(action)
-            sequence = _Sequence(f"{subject}/{action}", world_fj3, pixels, true_2d.get(action))
+            sequence = _PoseSequence(f"{subject}/{action}", world_fj3, pixels, true_2d.get(action))
             collected.add(sequence, cameras)
     collected.checks.finish(folder)
     rows = {
@@ -134,7 +134,7 @@ def read_videopose3d(path: Path, options: Human36MOptions, progress: Progress = 
 
 
 @dataclass(frozen=True)
-class _Sequence:
+class _PoseSequence:
     """Holds the poses of one sequence."""
 
     name: str
@@ -148,7 +148,7 @@ class _Sequence:
     """The true 2D joints in the same form, without those of another form."""
 
 
-class _Collected:
+class _CollectedPoses:
     """Collects the rows of all sequences, and what is left out of them."""
 
     def __init__(self, options: Human36MOptions, *, detected: bool):
@@ -178,7 +178,7 @@ class _Collected:
             return "test"
         return "val" if subject == self._options.val else "train"
 
-    def add(self, sequence: _Sequence, cameras: Sequence[PoseCamera]) -> None:
+    def add(self, sequence: _PoseSequence, cameras: Sequence[PoseCamera]) -> None:
         """Add the rows of a sequence, as the subject's four cameras see them."""
         name, number = sequence.name, len(self.motions)
         self.motions.append(name)
@@ -203,7 +203,9 @@ class _Collected:
                 words = f"{item} (3D {len(joints_fj3)}, 2D {len(pixels_fj2)} frames)"
                 self.skipped.append(Skip(split, words, "wrong count: arrays of unequal length"))
             frame_f = self._frames(joints_fj3[:frames], frozen_f, subject)
-            rows = _Rows(name, number, camera).of(frame_f, model.to_camera(joints_fj3), pixels_fj2)
+            rows = _CameraRows(name, number, camera).of(
+                frame_f, model.to_camera(joints_fj3), pixels_fj2
+            )
             chosen = split_frames(subject, frame_f, self._options)
             used_n = np.any(list(chosen.values()), axis=0)
             used_n[used_n] = self._sound(rows.pick(np.flatnonzero(used_n)), sequence, split, model)
@@ -230,7 +232,7 @@ class _Collected:
         return frames + 1
 
     def _sound(
-        self, rows: Photographs, sequence: _Sequence, split: str, model: PoseCamera
+        self, rows: Photographs, sequence: _PoseSequence, split: str, model: PoseCamera
     ) -> NDArray[np.bool_]:
         """Return which rows of one camera the checks accept, (n,)."""
         if not len(rows):
@@ -256,7 +258,7 @@ class _Collected:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _CameraRows:
     """Makes the rows of one sequence in one camera."""
 
     name: str
