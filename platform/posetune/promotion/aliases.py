@@ -166,10 +166,10 @@ def _text(decision: Promotion) -> str:
         lines.append(f"Of the choice: {decision.note}.")
     if decision.replaced is not None:
         lines.append(f"It replaces version {decision.replaced}.")
-    if decision.openings is not None:
+    if decision.test_looks is not None:
         lines.append(
             f"Looks at this test split (data {decision.data_digest[:12]}) so far: "
-            f"{decision.openings}."
+            f"{decision.test_looks}."
         )
     if decision.measured:
         shown = "; ".join(

@@ -21,7 +21,7 @@ from posetune.promotion.gate import Finalist, judge
 from posetune.promotion.models import Version, fetch_model, find_alias
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
-from posetune.promotion.test_looks import record_opening
+from posetune.promotion.test_looks import record_test_look
 from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.report.leaderboard import candidate_note
@@ -124,7 +124,7 @@ def _write(result: Evaluation, out: Path, *, candidate: Candidate, decision: Pro
         store_digest=decision.data_digest,
         split="test",
     )
-    write_evaluation(result, out, {**facts, "test_split_opened": decision.openings})
+    write_evaluation(result, out, {**facts, "test_split_opened": decision.test_looks})
 
 
 def _choose(view: SweepView, request: Request) -> TrialView:
@@ -226,7 +226,7 @@ class _TestSplitGate:
             # look at the test split would be wasted.
             if champion is not None:
                 present = fetch_model(self.registry.home, champion, Path(scratch))
-            openings = record_opening(
+            test_looks = record_test_look(
                 self.database,
                 view.store_digest,
                 why=f"promote to {request.alias}"[:64],
@@ -245,7 +245,7 @@ class _TestSplitGate:
             gate="passed" if verdict.passed else "refused",
             reason=verdict.reason,
             replaced=number_of(champion) if verdict.passed else None,
-            openings=openings,
+            test_looks=test_looks,
             verdict=verdict,
         )
         return decision, result

@@ -77,7 +77,7 @@ class Promotion:
     """Why it was decided so, in words."""
     replaced: int | None = None
     """Number of the version that the alias pointed at before; None if it is new or did not move."""
-    openings: int | None = None
+    test_looks: int | None = None
     """How often this test split was opened, this time included; None if it was not opened."""
     verdict: Verdict | None = None
     """The gate's numbers; None if the gate was not asked."""

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, func, insert, inspect, select
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 
-__all__ = ["count_openings", "record_opening"]
+__all__ = ["count_test_looks", "record_test_look"]
 
 
-def record_opening(database: Database, store_digest: str, *, why: str, model: str) -> int:
+def record_test_look(database: Database, store_digest: str, *, why: str, model: str) -> int:
     """Record that the test split of a store will be opened; call it before the split is read.
 
     Args:
@@ -39,7 +39,7 @@ def record_opening(database: Database, store_digest: str, *, why: str, model: st
     return database.write(write)
 
 
-def count_openings(database: Database, store_digest: str) -> int:
+def count_test_looks(database: Database, store_digest: str) -> int:
     """Return how often the test split of a store was opened."""
     with database.reading() as connection:
         if not inspect(connection).has_table(schema.opening.name):

@@ -22,7 +22,7 @@ from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
 from posetune.promotion.finalists import retrain_finalists
 from posetune.promotion.request import Promotion, Request
-from posetune.promotion.test_looks import count_openings
+from posetune.promotion.test_looks import count_test_looks
 from posetune.study.tables import journal
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
@@ -96,7 +96,7 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
 
     version = MlflowClient(graded.home.tracking).get_model_version_by_alias("toy", "champion")
     decision = json.loads(version.tags["posetune.decision"])
-    assert (promotion.gate, promotion.openings, promotion.replaced) == ("passed", 1, None)
+    assert (promotion.gate, promotion.test_looks, promotion.replaced) == ("passed", 1, None)
     assert version.tags["posetune.gate"] == "passed"
     assert decision == written(graded, promotion, tmp_path)
     (comparison,) = decision["verdict"]["comparisons"]
@@ -157,7 +157,7 @@ def test_an_equal_or_worse_candidate_leaves_the_champion_and_each_look_is_counte
     looks = [ask(graded) for _ in range(2)]
 
     assert [look.gate for look in looks] == ["refused", "refused"]
-    assert [look.openings for look in looks] == [2, 3]
+    assert [look.test_looks for look in looks] == [2, 3]
     assert holder(graded) == 1
 
 
@@ -172,9 +172,9 @@ def test_the_champion_itself_is_kept_and_candidates_are_not_gated_without_a_look
     train(graded, BAD)
     promotion = ask(graded, "candidate")
 
-    assert (promotion.gate, promotion.openings) == ("ungated", None)
+    assert (promotion.gate, promotion.test_looks) == ("ungated", None)
     assert (holder(graded, "candidate"), holder(graded)) == (2, 1)
-    assert count_openings(graded.database, DIGEST) == 1
+    assert count_test_looks(graded.database, DIGEST) == 1
 
 
 @pytest.mark.slow
@@ -186,7 +186,7 @@ def test_force_moves_the_alias_unseen_and_says_why(graded: Any, tmp_path: Path) 
     promotion = ask(graded, force="the old one reads no PNG")
 
     assert (promotion.gate, promotion.replaced, holder(graded)) == ("forced", 1, 2)
-    assert count_openings(graded.database, DIGEST) == 1
+    assert count_test_looks(graded.database, DIGEST) == 1
     assert written(graded, promotion, tmp_path)["reason"] == "the old one reads no PNG"
     assert roll_back(graded.home, model="toy", alias="champion") == (2, 1)
 
@@ -205,7 +205,7 @@ def test_other_test_data_is_refused_before_it_is_opened(graded: Any) -> None:
     with pytest.raises(BadInputError, match="present champion was made from other data"):
         ask(graded)
 
-    assert count_openings(graded.database, DIGEST) == 1
+    assert count_test_looks(graded.database, DIGEST) == 1
     assert holder(graded) == 1
 
 
@@ -219,7 +219,7 @@ def test_a_champion_without_files_is_refused_before_the_data_is_opened(graded: A
 
     with pytest.raises(BadInputError, match="models:/toy/1: its files cannot be read"):
         ask(graded)
-    assert count_openings(graded.database, DIGEST) == 1
+    assert count_test_looks(graded.database, DIGEST) == 1
 
 
 @pytest.mark.slow

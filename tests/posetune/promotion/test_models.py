@@ -14,7 +14,7 @@ from posetune.api import BadInputError
 from posetune.cli.app import app
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
-from posetune.promotion.test_looks import count_openings
+from posetune.promotion.test_looks import count_test_looks
 from posetune.testing.toy import Toy
 from posetune.workflow.models import open_model
 
@@ -72,8 +72,8 @@ def test_looks_at_the_test_split_are_counted_and_others_not(finished: Any, toy_s
 
     assert counts == [1, 2]
     digest = Toy.describe_store(toy_store).digest
-    assert count_openings(finished.database, digest) == 2
-    assert count_openings(finished.database, "other") == 0
+    assert count_test_looks(finished.database, digest) == 2
+    assert count_test_looks(finished.database, "other") == 0
 
 
 @pytest.mark.parametrize(

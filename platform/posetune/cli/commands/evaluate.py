@@ -11,7 +11,7 @@ from posetune.api import BadInputError, StoreSummary
 from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
-from posetune.promotion.test_looks import record_opening
+from posetune.promotion.test_looks import record_test_look
 from posetune.report.evaluation import evaluation_facts, evaluation_table, write_evaluation
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.storage import open_folder, open_storage
@@ -79,4 +79,4 @@ def _count_look(home: Home, summary: StoreSummary, model: str) -> int | None:
     except BadInputError as error:
         console.print(f"this look at the test split is not counted: {error}")
         return None
-    return record_opening(database, summary.digest, why="evaluate", model=model)
+    return record_test_look(database, summary.digest, why="evaluate", model=model)

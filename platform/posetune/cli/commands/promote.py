@@ -101,7 +101,7 @@ def promote(
     else:
         _show(promotion, home)
         if out is not None:
-            wrote = promotion.openings is not None
+            wrote = promotion.test_looks is not None
             console.print(
                 f"{out}: tables and pictures of the test split"
                 if wrote
@@ -122,8 +122,8 @@ def _show(promotion: Promotion, home: Path | None) -> None:
         console.print(promotion.note, markup=False)
     if promotion.verdict is not None:
         console.print(verdict_table(promotion.verdict))
-    if promotion.openings is not None:
-        console.print(f"looks at this test split so far: {promotion.openings}")
+    if promotion.test_looks is not None:
+        console.print(f"looks at this test split so far: {promotion.test_looks}")
     where = f"{promotion.model} version {promotion.version}"
     for one in promotion.measured:
         then, whole = (_number(value) for value in (one.value, one.whole_value))
