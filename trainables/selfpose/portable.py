@@ -25,10 +25,10 @@ from selfpose.whole_files import writing_whole
 __all__ = ["Portable", "export_graph"]
 
 LARGEST_DIFFERENCE = 1e-4
-"""Of a mean limb's length: 0.025 mm for a person whose mean limb has 250 mm. The same operations in
-another order differ by 1e-6."""
+"""Largest difference, in mean limb lengths, that is accepted: 0.025 mm for a person whose mean limb
+has 250 mm. The same operations in another order differ by 1e-6."""
 _CHECKED = (1, 7, 64)
-"""Numbers of images that the program is compared on."""
+"""Numbers of images on which the program is compared with the model."""
 
 Run: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Gives the poses (N, J, 3) of images (N, S, S, 3), as a program that was read back from a file."""

@@ -79,7 +79,7 @@ class SweepBoard:
         self._stage_news = StageNews(storage, run.name)
         self.started = time.monotonic()
         self._left = ""
-        """Between what and what, with 80 %; set now and then by a thread of its own."""
+        """Time left, as an interval of 80 %; a thread of its own renews it."""
         self._stages: list[str] = []
         """How far the shared stages are that trials build now; set by the same thread."""
         # What the lines say already; what an earlier driver saw is no news.

@@ -53,15 +53,15 @@ class FieldDescription:
     """Describes one field of a sweep file or of a trainable's configuration."""
 
     name: str
-    """Its name, with the sections that it stands in, joined by dots."""
+    """Name of the field, with the sections that it stands in, joined by dots."""
     schema: Schema
-    """The JSON schema of its values."""
+    """JSON schema of the field's values."""
     required: bool
-    """Whether it has no default."""
+    """Whether the field must be given, because it has no default."""
     default: Any
-    """Its default as a JSON value; None if it has none, or if that is `null`."""
+    """Default of the field as a JSON value; None if it has none, or if that is `null`."""
     help: str
-    """What it is, in sentences."""
+    """Description of the field, in sentences."""
 
     @property
     def values(self) -> str:

@@ -20,9 +20,9 @@ from posetune.storage import Storage
 __all__ = ["WORK", "KeptWork"]
 
 WORK = ".work"
-"""What the name of a product's work ends with."""
+"""Ending of the name under which the state of an unfinished product is kept."""
 EVERY_S = 30.0
-"""Seconds between two states: what a killed builder has lost at most."""
+"""Seconds between two saved states: the most work that a killed builder loses."""
 
 _log = logging.getLogger(__name__)
 

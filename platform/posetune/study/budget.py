@@ -32,20 +32,20 @@ class BudgetLedger:
     """Counts the time that a sweep has used; `SweepState` alone changes it."""
 
     held_s: float = 0.0
-    """For how long attempts have held their resources."""
+    """Seconds for which attempts have held their resources."""
     trained_s: float = 0.0
-    """What the reported epochs took."""
+    """Seconds that the reported epochs took."""
     epochs: int = 0
-    """How many were reported."""
+    """Number of epochs that were reported."""
     attempts: int = 0
     open: set[int] = field(default_factory=set)
     """The trials that have not ended."""
     running: set[int] = field(default_factory=set)
     """The trials with an attempt under way."""
     squares: float = 0.0
-    """Of the logarithms of the lengths of neighbouring epochs: squared differences, halved."""
+    """Half the sum of squared differences of the log lengths of neighbouring epochs."""
     pairs: int = 0
-    """How many neighbouring epochs were compared for that."""
+    """Number of pairs of neighbouring epochs that `squares` sums."""
     best_complete: dict[int, float] = field(default_factory=dict)
     """The best value of complete trials, at each epoch where trials are compared."""
 

@@ -68,13 +68,13 @@ class SweepStarted:
     """A sweep begins; always the first event."""
 
     at: float
-    """When it happened, in seconds since the epoch; so in every event."""
+    """Time of the event, in seconds since the epoch; every event has it."""
     semantics: int
-    """Which rules it keeps to its end."""
+    """Number of the rules that the sweep keeps to its end; see `SEMANTICS`."""
     prior: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """The trials of other sweeps that its sampler knows: `start_from.PriorTrial`, as JSON."""
     notes: list[str] = dataclasses.field(default_factory=list)
-    """What to say of them."""
+    """Notes for people on which trials of other sweeps were left out, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ class DriverOpened:
 
     at: float
     budget: dict[str, Any]
-    """The limits from now on; they may have grown."""
+    """Limits of the budget from now on; they may have grown."""
     commit: dict[str, Any]
     """The code of this driver: the commit, and the digest of what differs from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriverClosed:
-    """The driver stops of itself."""
+    """The driver stops by itself, and says why."""
 
     at: float
     reason: str
@@ -98,7 +98,7 @@ class DriverClosed:
 
 @dataclass(frozen=True, slots=True)
 class ShareMeasured:
-    """A probe found how much of a GPU a trial takes; so much each trial gets from now on."""
+    """A probe found how much of a GPU a trial takes; each trial gets that share from now on."""
 
     at: float
     gpu: float
@@ -144,34 +144,34 @@ class AttemptBegun:
     trial: int
     attempt: int
     from_epoch: int
-    """Epochs that were reported before."""
+    """Number of epochs that were reported before the attempt."""
     follows_death: bool = False
-    """Whether the attempt before ended with its worker, under the same driver."""
+    """Whether the attempt before ended because its worker died under the same driver."""
     is_crash: bool = False
-    """Whether that counts against the trial."""
+    """Whether the end of the attempt before counts as a crash of the trial."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptPlaced:
-    """An attempt begins to train: its worker stands on a node, with its stages."""
+    """An attempt begins to train: its worker runs on a node and has its stages."""
 
     at: float
     trial: int
     attempt: int
     facts: dict[str, Any]
-    """Node, device, threads, and `setup_s`, the seconds that it took to stand."""
+    """Node, device, threads, and `setup_s`, the seconds that stages and start took."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageUsed:
-    """A trial stands on the product of a shared stage."""
+    """A trial uses the product of a shared stage."""
 
     at: float
     trial: int
     stage: str
     key: str
     trained: bool
-    """Whether it was trained for this trial, or found."""
+    """Whether the stage was trained for this trial; otherwise its product was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Reported:
     attempt: int
     epoch: int
     value: float | None
-    """The objective; None where it was not a number."""
+    """Value of the objective; None where it was not a number."""
     decision: Decision
     seconds: float
     is_audited: bool = False
@@ -195,7 +195,7 @@ class Reported:
     """The ended trials that are not among the sweep's best any more, since this one is: nothing
     needs their checkpoints from now on."""
     metrics: Mapping[str, float | None] | None = None
-    """All that was reported; None where it was not asked for in reading."""
+    """All metrics of the report; None where events are read without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class AttemptExcused:
     attempt: int
     why: str
     takes_back: bool = False
-    """Whether it had been counted as a crash already."""
+    """Whether the end of the attempt had been counted as a crash before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ Event: TypeAlias = (
 # -- as rows ---------------------------------------------------------------------------------------
 
 COLUMNS = ("at", "trial", "epoch", "metrics")
-"""The fields that have a column of their own."""
+"""Fields of events that have a column of their own in the table."""
 
 
 def kind_of(cls: type[Event]) -> str:

@@ -48,9 +48,9 @@ class SweepState:
         self.prior: list[dict[str, Any]] = []
         """The trials of other sweeps that its sampler knows."""
         self.notes: list[str] = []
-        """What to say of them."""
+        """Notes for people on which trials of other sweeps were left out, and why."""
         self.trials: list[TrialRecord] = []
-        """By number."""
+        """Trials of the sweep, by number."""
         self.leading: list[int] = []
         """The trials with the best values, at whichever epochs: as many as the sweep keeps."""
         self.bests: list[SweepBest] = []
@@ -76,9 +76,9 @@ class SweepState:
         self.opened_at = 0.0
         """When the newest driver opened the sweep; seconds since the epoch."""
         self.driven_before_s = 0.0
-        """For how long the drivers before were at work, from their starts to their last events."""
+        """Seconds for which earlier drivers were at work, from start to last event."""
         self._last_at = 0.0
-        """The last event of the newest driver."""
+        """Time of the newest driver's last event; seconds since the epoch."""
         self._compared = compared_epochs(spec.pruner)
 
     @property

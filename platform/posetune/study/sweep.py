@@ -74,7 +74,7 @@ class SweepRun:
         """
         self.name = start.name
         self.notice = ""
-        """What trials wait for, but for a place on the cluster; for whoever watches."""
+        """What trials wait for besides a place on the cluster, as a sentence for people."""
         self._database, self._clock = database, clock
         self._defaults = dict(start.defaults)
         upgrade_before_driving(database)

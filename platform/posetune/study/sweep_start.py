@@ -23,7 +23,7 @@ from posetune.study.tables.database import Database
 __all__ = ["SweepStart", "check_unchanged", "create_once"]
 
 DIFF_LINES = 40
-"""Lines of the difference shown when a sweep file has changed."""
+"""Number of lines of the difference that are shown when a sweep file has changed."""
 
 
 @dataclass(frozen=True)

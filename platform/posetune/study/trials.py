@@ -27,7 +27,7 @@ class Holding:
 
     seconds: float = 0.0
     since: float | None = None
-    """Up to when it is counted, while an attempt holds them; seconds since the epoch."""
+    """Time up to which an attempt under way is counted; seconds since the epoch."""
 
     def begin(self, at: float, *, follows_death: bool) -> float:
         """Begin an attempt; if the one before died under the same driver, it did so about now."""
@@ -83,7 +83,7 @@ class TrialRecord:
     handed_over: int = 0
     """The newest attempt that ended with a checkpoint because it was told to; 0 where none did."""
     epoch: int = 0
-    """Epochs reported."""
+    """Number of epochs that were reported."""
     value: float | None = None
     """The objective at the last report."""
     values: dict[int, float | None] = field(default_factory=dict)
@@ -91,20 +91,20 @@ class TrialRecord:
     improvements: list[EpochValue] = field(default_factory=list)
     """The epochs at which it stood better than ever before; the last of them is its best."""
     decision: Decision = Decision.CONTINUE
-    """What the rungs said of the last report."""
+    """What the rungs decided after the last report."""
     standing: Standing | None = None
     """Where it is compared with others; None before the first rung."""
     seconds: float = 0.0
-    """What its reported epochs took."""
+    """Seconds that the reported epochs took."""
     last_s: float = 0.0
-    """What the last of them took."""
+    """Seconds that the last reported epoch took."""
     state: TrialState | None = None
     """COMPLETE, PRUNED or FAILED once it has ended."""
     reason: str = ""
     ended: float | None = None
     """When it ended; seconds since the epoch."""
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
-    """Those that are kept, in the order in which they were committed."""
+    """Checkpoints that are kept, in the order in which they were committed."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
     stages: dict[str, str] = field(default_factory=dict)

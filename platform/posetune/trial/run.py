@@ -73,7 +73,7 @@ class Assignment:
     checkpoints: tuple[CheckpointRecord, ...]
     """Committed checkpoints that the attempt may continue from, newest first."""
     checkpoints_in: Storage | None = None
-    """Where they lie; None if they are in `storage`, as everything else."""
+    """Storage of the checkpoints; None if they are in `storage`, as everything else."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Keys of the stage products that the sweep used before its present driver, by stage."""
 
@@ -93,7 +93,7 @@ class Started:
     """Where a trial that is about to train runs, and which stages it stands on."""
 
     stages: Mapping[str, StageProduct]
-    """The shared stages that the trial stands on."""
+    """Shared stages whose products the trial uses."""
     placement: Mapping[str, Any]
     """Node, device, threads and process, and `setup_s`: the seconds that stages and start took."""
 

@@ -16,7 +16,7 @@ __all__ = ["StageLines", "StageNews"]
 
 EVERY_S = 10.0
 _BEGINS = "stage "
-"""What the note of a stage's progress begins with, and so does its line in the log."""
+"""Beginning of the note on a stage's progress, and so of its line in the log."""
 
 
 class StageLines:

@@ -35,7 +35,7 @@ class Training:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """For each epoch that was trained now: its number, its seconds and its metrics."""
     baselines: dict[str, float] = field(default_factory=dict)
-    """What the trivial answers come to, in the objective."""
+    """Values of the trivial baselines, in the objective."""
 
 
 def train(

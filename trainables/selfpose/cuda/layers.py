@@ -22,7 +22,7 @@ __all__ = ["FusedLayers", "fuse", "run_fused"]
 
 _CHANNELS = 8
 _THIN = 4
-"""Up to so many channels are few."""
+"""Largest number of channels of an image that counts as thin."""
 
 
 class FusedLayers(nn.Sequential):

@@ -12,7 +12,7 @@ from selfpose.method.renderer import Profile, SkeletonRenderer, draw_skeletons
 __all__ = ["draw_by_kernels", "fuse_renderer"]
 
 _MOST_LIMBS = 32
-"""The kernels keep those of a tile as the bits of a word."""
+"""Largest number of limbs: the kernels keep those of a tile as the bits of a word."""
 
 
 def fuse_renderer(renderer: SkeletonRenderer) -> None:

@@ -337,7 +337,7 @@ LOSS_TERMS: tuple[LossTerm, ...] = (
         largest_weight=1000.0,
     ),
 )
-"""In the order in which a step adds them up: another one rounds otherwise."""
+"""All loss terms, in the order in which a step adds them up; another rounds differently."""
 
 TRAINING_METRICS: Mapping[str, Metric] = {
     **{term.name: term.metric for term in LOSS_TERMS},

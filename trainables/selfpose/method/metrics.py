@@ -66,34 +66,43 @@ METRICS: Mapping[str, Metric] = {
     "val/p_mpjpe_mm": Metric(
         "mm", "min", "Mean joint distance after a similarity fit without mirror; mean of activities"
     ),
-    "val/p_mpjpe_frame_mm": Metric("mm", "min", "The same, plain mean over frames"),
+    "val/p_mpjpe_frame_mm": Metric(
+        "mm", "min", "Mean joint distance after a similarity fit without mirror; mean of frames"
+    ),
     "val/p_mpjpe_mirrored_mm": Metric(
-        "mm", "min", "The same as the frame mean, but a mirror image may be taken"
+        "mm", "min", "Mean joint distance after a similarity fit that may mirror; mean of frames"
     ),
     "val/p_mpjpe_side_swap_mm": Metric(
-        "mm", "min", "The same as the frame mean, the better of the pose and its left/right swap"
+        "mm",
+        "min",
+        "Mean joint distance after a similarity fit, of the pose or of its left/right swap, the "
+        "smaller one; mean of frames",
     ),
     "val/n_mpjpe_mm": Metric(
         "mm", "min", "Mean joint distance, root at 0, after the least-squares scale (0 or more)"
     ),
     "val/pck_150": Metric(
-        "share", "max", "Joints closer than 150 mm, root at 0, after the least-squares scale"
+        "share",
+        "max",
+        "Share of joints closer than 150 mm, root at 0, after the least-squares scale",
     ),
-    "val/auc": Metric("share", "max", "The same, mean over the thresholds 0, 5, ..., 150 mm"),
+    "val/auc": Metric(
+        "share", "max", "Mean share of joints closer than 0, 5, ..., 150 mm; else as val/pck_150"
+    ),
     "val/error_2d_px": Metric("px", "min", "Mean distance of 2D joints, pixels of the input image"),
     "val/error_2d_side_swap_px": Metric(
-        "px", "min", "The same, the better of the pose and its left/right swap"
+        "px", "min", "Mean distance of 2D joints, of the pose or its left/right swap if smaller"
     ),
     "val/flat_predicted_mm": Metric(
-        "mm", "min", "Baseline: the predicted 2D pose with depth 0; as val/p_mpjpe_mm"
+        "mm", "min", "Baseline: val/p_mpjpe_mm of the predicted 2D pose with depth 0"
     ),
     "val/lifted_true_mm": Metric(
-        "mm", "min", "Reference: the lifted true 2D pose; as val/p_mpjpe_mm"
+        "mm", "min", "Reference: val/p_mpjpe_mm of the true 2D pose, lifted"
     ),
 }
 
 METRICS_2D = ("val/error_2d_px",)
-"""Those that need no true 3D poses."""
+"""Metrics that need no true 3D poses."""
 
 
 class ValidationArrays(TypedDict):
@@ -111,7 +120,7 @@ class ValidationArrays(TypedDict):
     """Motion that each frame belongs to, (N,), integers."""
     layout: Layout
     image_size: int
-    """S, pixels."""
+    """Side S of the crop, pixels."""
 
 
 def validation_metrics(

@@ -31,9 +31,10 @@ Reflection = Literal["never", "best"]
 _BLOCK = 8192
 
 _NEWTON_STEPS = 30
-"""At most; 5 to 8 suffice but where the largest two roots are one."""
+"""Largest number of Newton steps; 5 to 8 suffice unless the two largest roots are equal."""
 _LEAST_UNIQUE = 3e-3
-"""Of (s1 + s2) (s2 + s3) (s3 + s1) over (s1 + s2 + s3)^3, 0.3 at most; keeps 1e-10 precise."""
+"""Least ratio of (s1 + s2) (s2 + s3) (s3 + s1) to (s1 + s2 + s3)^3, which is 0.3 at most, for which
+a rotation is computed without a singular value decomposition; it keeps errors below 1e-10."""
 
 
 def procrustes_align(

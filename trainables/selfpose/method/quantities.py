@@ -38,7 +38,7 @@ class Quantities(TypedDict, total=False):
     masks_b1ss: Annotated[Tensor, _IMAGES, _MASKS]
     """Foreground masks of the images (B, 1, S, S): 1 on the person, -1 elsewhere."""
     mask_joints_bj2: Annotated[Tensor, _IMAGES, _BODIES]
-    """Joints (B, J, 2), crop coordinates, that a reader of bodies saw in the images' masks."""
+    """Joints (B, J, 2), crop coordinates, that were read in the images' masks."""
     mask_skeletons_b1ss: Annotated[Tensor, _IMAGES, _BODIES]
     """Skeleton images (B, 1, S, S) in [-1, 1], rendered from `mask_joints_bj2`."""
     prior_bj2: Annotated[Tensor, _IMAGES]

@@ -43,7 +43,7 @@ Profile = Literal["distance", "squared"]
 """Whether brightness falls with the distance (public code) or its square (printed form)."""
 
 SIDE_BRIGHTNESS = 0.5
-"""Of left limbs that are told from right ones: as far from the right as from the background."""
+"""Brightness of left limbs that are told from right ones: half-way to the background."""
 
 _MINIMUM_SQUARE = 1e-6
 _AT_ONCE = 2**20

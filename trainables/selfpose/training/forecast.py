@@ -22,8 +22,10 @@ from selfpose.training.trial import Trial
 
 __all__ = ["forecast_cost"]
 
-_FEW, _MORE = 1, 11
-"""Steps of the two measurements whose difference is the cost of a step."""
+_FEW = 1
+"""Steps of the shorter of two measurements, whose difference is the cost of ten steps."""
+_MORE = 11
+"""Steps of the longer of two measurements."""
 
 
 def forecast_cost(config: SelfPoseConfig, context: TrialContext) -> Cost:

@@ -18,8 +18,8 @@ from posetune.api import TrialFailedError
 __all__ = ["check_discriminator", "check_finite", "check_spread"]
 
 _DEAD_DISCRIMINATOR_LOSS = 0.01
-"""Of LSGAN, .25 when it only guesses; here its answers are off by .1. No trial that had come so
-low was seen to recover, and none that learned was seen below .2."""
+"""Loss of D (LSGAN) below which D teaches nothing: it is .25 where D guesses, and here D's answers
+are off by .1. No trial that came so low recovered, and none that learned fell below .2."""
 _SMALLEST_SHARE = 0.02
 """Spread over frames, as a share of the spread there should be, below which all frames agree."""
 

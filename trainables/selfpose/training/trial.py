@@ -45,16 +45,25 @@ from selfpose.whole_files import write_whole
 __all__ = ["Mode", "Trial"]
 
 _REPORTED = tuple(TRAINING_METRICS)
-"""What training reports, the epoch's means before weighing; 0 where a term is left out."""
+"""Names of what training reports: means over an epoch before weighing, 0 for terms left out."""
 
 _REPORTED_BEFORE = (
-    *("adversarial", "keypoint", "flow", "reprojection_2d", "consistency_3d", "deformation"),
-    *("bone", "silhouette", "total", "discriminator", "elevation_spread"),
+    "adversarial",
+    "keypoint",
+    "flow",
+    "reprojection_2d",
+    "consistency_3d",
+    "deformation",
+    "bone",
+    "silhouette",
+    "total",
+    "discriminator",
+    "elevation_spread",
 )
-"""The order in which checkpoints have their sums that were written before sums had names."""
+"""Names of the sums in older checkpoints, which hold them without names, in that order."""
 
 _COLLAPSE_AFTER_STEPS = 200
-"""Before, a constant output only means that training has not begun to show."""
+"""Number of steps before which a constant output does not yet mean a collapse."""
 
 _ROWS_AT_ONCE = 256
 _DRAWN_FRAMES = 8
@@ -110,9 +119,9 @@ class Trial:
         self.mode = self._make_mode(judge, store)
         self.steps = self.epochs = 0
         self.position = 0
-        """Steps done of the epoch under way."""
+        """Number of steps done of the epoch under way."""
         self.sums = torch.zeros(len(_REPORTED), device=self.device)
-        """Of everything reported over these steps."""
+        """Sums of all reported quantities over these steps."""
 
     def train(self, progress: Progress) -> dict[str, float]:
         """Run what is left of `steps_per_epoch` steps and return the mean of all they report.

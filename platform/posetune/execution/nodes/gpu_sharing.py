@@ -21,10 +21,10 @@ from posetune.trial.run import require_device
 __all__ = ["MARGIN", "Need", "largest_params", "measure_need", "share_now", "share_of"]
 
 MARGIN = 0.2
-"""Part of its measured peak that a trial gets on top: later steps may fragment the memory."""
+"""Share of its measured peak that a trial gets on top: later steps may fragment the memory."""
 
 _GRAIN = 10_000
-"""Ray counts resources in parts of one over this number."""
+"""Number of parts of one in which Ray counts resources."""
 
 
 @dataclass(frozen=True)

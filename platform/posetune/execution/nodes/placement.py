@@ -64,7 +64,7 @@ class ClusterWatch:
         self._looked = time.monotonic()
         self._waits_since: float | None = None
         self._said = ""
-        """What the study was last told that a trial waits for."""
+        """What a trial waits for, as it was last recorded in the study."""
         self._said_at = 0.0
         self._outgrown: dict[int, float] = {}
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}

@@ -46,15 +46,15 @@ MOST_ROWS = 50
 
 @dataclass(frozen=True)
 class BestTrial:
-    """What is known of the best trial beyond the study."""
+    """Holds what is known of the best trial beyond the study."""
 
     number: int | None = None
     evaluation: Evaluation | None = None
-    """On the whole validation split."""
+    """Evaluation of the trial's model on the whole validation split; None without one."""
     figures: Mapping[str, bytes] = field(default_factory=dict)
     """PNG files by name, as the trial drew them."""
     missing: str = ""
-    """Why there is no evaluation."""
+    """Why there is no evaluation; empty where there is one."""
 
 
 def build_page(view: SweepView, best: BestTrial, *, commands: Sequence[str]) -> str:

@@ -40,13 +40,17 @@ __all__ = [
 
 REPLICATIONS = 40
 WIDENING = 1.25
-"""Of intervals on the way: without it they covered 0.70 on 60 recorded sweeps (other seeds than
-those of docs/results/forecast.md), because a sweep has more surprises than the model."""
+"""Factor on the intervals of a sweep under way: without it they covered 0.70 on 60 recorded sweeps
+(other seeds than those of docs/results/forecast.md), because a sweep has more surprises than the
+model."""
 HAND_OVER_S = 3.0
-"""How long the trials have to save when a limit is reached (see `execution.preemption`)."""
-FIRST_S, EVERY_S, SHARE = 5.0, 20.0, 50
-"""Before the first forecast of a sweep under way; between two at least, and at least so many times
-what one takes."""
+"""Seconds that the trials have to save when a limit is reached (see `execution.preemption`)."""
+FIRST_S = 5.0
+"""Seconds before the first forecast of a sweep under way."""
+EVERY_S = 20.0
+"""Shortest time between two forecasts of a sweep, in seconds."""
+SHARE = 50
+"""Shortest time between two forecasts of a sweep, as a multiple of the time that one takes."""
 
 
 class Interval(NamedTuple):
@@ -59,19 +63,19 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """Totals of a sweep, with what is behind it."""
+    """Holds the totals of a sweep at its end, what is done already included."""
 
     epochs: Interval
     held_s: Interval
-    """For how long attempts hold their resources: GPU-hours, but for the factor."""
+    """Seconds for which attempts hold their resources; GPU-hours follow from them."""
     wall_s: Interval
-    """With a driver at work."""
+    """Seconds for which a driver is at work."""
     ends_by: dict[str, float]
     """The share of replications that each limit ended: trials, gpu_hours, wall_hours."""
     reports: int
-    """How many reports it rests on."""
+    """Number of reports on which the forecast rests."""
     driven_s: float
-    """For how long drivers had been at work when it was made."""
+    """Seconds for which drivers had been at work when the forecast was made."""
 
 
 def forecast_sweep(view: SweepView) -> Forecast | None:
@@ -186,7 +190,7 @@ class _Rest:
         self._spec = situation.spec.model_copy(update={"objective": latent})
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
-        """When which trial ends its epoch."""
+        """Times at which trials end their epochs, each with its trial."""
         self._state = SweepState(self._spec)
         for event in _recorded(situation, draw.recorded):
             self._state.apply(event)

@@ -32,8 +32,9 @@ CANDIDATES = 400
 """Draws of the sampler's gain among which those that fit the reports are found."""
 STARTUP = 10
 """Trials that TPE draws at random (Optuna's n_startup_trials)."""
-GAIN, GAIN_SPREAD = 0.8, 0.25
-"""By how much TPE improves: see `worth`. Mean and spread over 30 made-up objectives of one to six
+GAIN = 0.8
+GAIN_SPREAD = 0.25
+"""How much TPE improves (see `worth`): mean and spread over 30 made-up objectives of one to six
 parameters, 60 trials each."""
 SHRINKAGE = 0.35
 CROSSING = (0.03, 0.6)

@@ -105,7 +105,7 @@ class SearchMemory:
         self._known = 0
         """How many of the trials Optuna has heard of."""
         self._open: dict[int, int] = {}
-        """Of these the ones whose end it has not heard of, and after which epoch it knows them."""
+        """Trials whose end Optuna has not heard of, with the last epoch that it knows."""
         self._drawn: tuple[int, dict[str, Scalar]] | None = None
         """The trial that was drawn last, and its parameters."""
         for trial in prior:

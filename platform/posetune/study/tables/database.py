@@ -45,10 +45,10 @@ CREATE_ATTEMPTS = 5
 _FULL = ("disk is full", "No space left")
 
 REACH_S = 10
-"""For a server to answer `reach_database`."""
+"""Seconds that a server has to answer `reach_database`."""
 
 RETRY_S = 60.0
-"""How long a transaction is tried again while the database is busy or away."""
+"""Seconds for which a transaction is tried again while the database is busy or away."""
 
 
 class Database:
@@ -57,9 +57,9 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.notice = ""
-        """What a transaction is waiting for, for whoever watches; empty while none waits."""
+        """What a transaction is waiting for, as a sentence for people; empty while none waits."""
         self.give_up = threading.Event()
-        """Set it to end the waiting."""
+        """Event that ends the waiting for the database once it is set."""
 
     @property
     def address(self) -> str:

@@ -41,17 +41,17 @@ class Run(NamedTuple):
     """The MLflow run that shows a trial."""
 
     trial: int | None
-    """Its number; None for the sweep's own run."""
+    """Number of the trial; None for the sweep's own run."""
     tracking: str
     """The address of the tracking store."""
     run_id: str
 
 
 _EVENT = [schema.event.c[name] for name in ("kind", "at", "trial", "epoch", "data")]
-"""What `decode` takes; the metrics are left out, because a fold has no need of them."""
+"""Columns that `decode` takes; the metrics are left out, because a fold has no need of them."""
 
 _APPEND = insert(schema.event)
-"""Built once: building it for each event would take as long as executing it."""
+"""Statement that appends an event; building it takes as long as executing it."""
 
 
 def append_event(connection: Connection, sweep_id: int, seq: int, event: Event) -> None:

@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 VERSION = 3
-"""Raised when the tables change; a database of a newer version is refused, not guessed at."""
+"""Version of the tables, raised when they change; a database of a newer version is refused."""
 
 OLD_VERSION = 2
-"""The version before, which is read as it is; the first driver that continues it upgrades it."""
+"""Version of the tables before, which are read as they are; the first driver upgrades them."""
 
 metadata = MetaData()
 

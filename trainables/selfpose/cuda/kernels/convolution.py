@@ -39,7 +39,7 @@ _PIXELS = 64
 _VALUES = 1024
 """Thin values that a program adds up."""
 _PROGRAMS = 528
-"""So many share the sums over all pixels: four for each multiprocessor."""
+"""Number of programs that share the sums over all pixels: four for each multiprocessor."""
 
 
 def convolve_from_thin(

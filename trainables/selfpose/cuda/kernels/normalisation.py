@@ -31,13 +31,13 @@ __all__ = ["WholeBatch", "normalise_and_activate"]
 _TILE = 4096
 """Values that a program holds at a time."""
 _PROGRAMS = 528
-"""At least so many share the sums, if there are pixels enough: four for each multiprocessor."""
+"""Least number of programs that share the sums, if the pixels suffice: four a multiprocessor."""
 _HELD = 16_384
 """Values of an image that a program holds at once, if they are all of a block of channels."""
 _WARPS = 8
 _SPLITS_AT_ONCE = 32
 _FOLDED = 16
-"""So few parts are added up by whoever needs the sum."""
+"""Number of parts up to which the program that needs their sum adds them up itself."""
 
 
 class WholeBatch(NamedTuple):

@@ -14,8 +14,12 @@ from torch.nn import functional
 
 __all__ = ["Distortion", "draw_distortions"]
 
-_SHIFT, _SCALE, _TURN = 0.1, 0.12, 0.15
-"""The largest shift along each axis, logarithm of a scale, and turn in radians."""
+_SHIFT = 0.1
+"""Largest shift along each axis, in crop coordinates."""
+_SCALE = 0.12
+"""Largest logarithm of a scale."""
+_TURN = 0.15
+"""Largest turn, in radians."""
 
 
 class Distortion(NamedTuple):

@@ -22,15 +22,24 @@ from selfpose.training.bodies.shapes import BodyShape, Part, Tip
 
 __all__ = ["BodyRenderer", "cover_layers", "stack_layers"]
 
-_STOUTEST, _THINNEST, _UNEVEN = 1.35, 0.75, 0.075
-"""Factors on all widths of a body, and how much each part differs from the others."""
-_BRIGHT, _MIDDLE = (0.9, 1.0), (0.55, 0.95)
+_STOUTEST = 1.35
+"""Largest factor on all widths of a body."""
+_THINNEST = 0.75
+"""Smallest factor on all widths of a body."""
+_UNEVEN = 0.075
+"""Largest difference of a part's width from the others, as a share."""
+_BRIGHT = (0.9, 1.0)
+"""Least and highest brightness of right parts, where sides show."""
+_MIDDLE = (0.55, 0.95)
+"""Least and highest brightness of middle parts, where sides show."""
 _DIM = (SIDE_BRIGHTNESS, 1.1 * SIDE_BRIGHTNESS)
-"""From the least to the highest brightness of right, middle and left parts, where sides show."""
-_BLUR, _NOISE = 0.6, 0.03
-"""The largest share of the smoothed picture, and standard deviation of the noise."""
+"""Least and highest brightness of left parts, where sides show."""
+_BLUR = 0.6
+"""Largest share of the smoothed picture in a drawing."""
+_NOISE = 0.03
+"""Largest standard deviation of the noise, for images in [-1, 1]."""
 _AT_ONCE = 16
-"""Bodies that a CPU draws together, so that what is written is still in its cache when read."""
+"""Number of bodies that a CPU draws together: few enough that its cache still holds them."""
 _LONG = 0.9
 """Usual length, in mean limb lengths, from which a limb tells the size of a pose."""
 

@@ -22,7 +22,7 @@ class Part:
     start: str
     end: str
     radius: float
-    """Half its width, in mean limb lengths."""
+    """Half the width of the part, in mean limb lengths."""
     layer: str
     """Parts of one layer are drawn as one shape, before or behind the other layers."""
     side: str = ""
@@ -72,7 +72,9 @@ _RADII = {
     "hip": 0.25,
     "shoulder": 0.22,
 }
-_FLANK_RADIUS, _FOOT_RADIUS, _HAND_RADIUS = 0.36, 0.15, 0.14
+_FLANK_RADIUS = 0.36
+_FOOT_RADIUS = 0.15
+_HAND_RADIUS = 0.14
 _FINGER_RADII = {"thumb": 0.25, "index": 0.21, "middle": 0.21, "ring": 0.20, "little": 0.18}
 _PALM_RADIUS = 0.30
 

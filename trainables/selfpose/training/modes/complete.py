@@ -48,9 +48,9 @@ class CompleteBatch(NamedTuple):
     prior_bj2: Tensor
     """2D poses of the prior, crop coordinates, unpaired with the images."""
     lifted_prior_aj2: Tensor | None
-    """More of them, to be lifted as if Omega had read them: of all processes."""
+    """Further 2D poses of the prior, crop coordinates, lifted too: those of all processes."""
     mask_joints_bj2: Tensor | None = None
-    """2D poses that a reader of bodies saw in the masks, crop coordinates."""
+    """2D poses that were read in the masks, crop coordinates."""
     matrix_b22: Tensor | None = None
     shift_b2: Tensor | None = None
     """How images, masks and their poses are distorted (`bodies.distortion.Distortion`)."""

@@ -50,8 +50,10 @@ READS = (
     "renderer.profile",
     "renderer.side_coding",
 )
-OMEGA_FILE, PHI_FILE = "omega.safetensors", "phi.safetensors"
-_POSES_FILE, _POSES = "poses.safetensors", "joints_2d"
+OMEGA_FILE = "omega.safetensors"
+PHI_FILE = "phi.safetensors"
+_POSES_FILE = "poses.safetensors"
+_POSES = "joints_2d"
 _BODIES_PER_IMAGE = 4
 """Bodies in a step of the reader, over images in a step of the pairs: a body is cheap."""
 
