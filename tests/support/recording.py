@@ -48,7 +48,7 @@ class Behaviour(Protocol):
 
     @property
     def setup_s(self) -> float:
-        """From an attempt to its first epoch."""
+        """Seconds from the beginning of an attempt to its first epoch."""
 
     @property
     def failing(self) -> float:
@@ -92,7 +92,7 @@ class World:
     jitter: float
     """How much epochs of one trial differ in length, in logarithms."""
     setup_s: float
-    """From an attempt to its first epoch."""
+    """Seconds from the beginning of an attempt to its first epoch."""
     failing: float = 0.0
     """Share of the trials that fail in their first epoch."""
     dying: float = 0.0

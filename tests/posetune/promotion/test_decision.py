@@ -321,7 +321,9 @@ def test_a_finalist_whose_mean_is_no_number_ranks_last_and_is_named(
     assert promotion.note == "the mean over seeds of trial 0 is not finite and ranks last"
     assert [(m.trial, m.whole_value is None) for m in promotion.measured][-1] == (0, True)
     monkeypatch.setattr(Lost, "everywhere", True)
-    with pytest.raises(BadInputError, match="gave values that are not finite, so none is chosen"):
+    with pytest.raises(
+        BadInputError, match="reported values that are not finite, so none is chosen"
+    ):
         retrain_finalists(view, graded.home, seeds=2, **given)
 
 

@@ -197,7 +197,7 @@ def test_a_damaged_model_is_refused(finished: Any) -> None:
 
 def test_a_missing_model_is_refused(finished: Any) -> None:
     shutil.rmtree(finished.home.storage.root)
-    with pytest.raises(BadInputError, match="is not there; is the storage folder"):
+    with pytest.raises(BadInputError, match="is not there; give the storage"):
         promoted(finished)
 
 

@@ -244,7 +244,7 @@ def test_the_first_driver_upgrades_a_sqlite_study_after_a_copy_of_it(
     with sqlite3.connect(copy) as connected:
         assert connected.execute("SELECT version FROM posetune").fetchone() == (2,)
         assert connected.execute("SELECT count(*) FROM tracked_run").fetchone() == (2,)
-    assert upgrade(old) is None, "again does nothing"
+    assert upgrade(old) is None, "a second call changes nothing"
     copied = open_database(f"sqlite:///{copy}")
     assert everything(copied)[1] == before[1]
     driven = [view for view in everything(old)[0] if view["trials"]]

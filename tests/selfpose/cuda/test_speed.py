@@ -86,5 +86,5 @@ def test_a_node_that_cannot_build_the_kernels_for_its_gpu_is_named_before_a_swee
     config, context = given()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
-    with pytest.raises(BadInputError, match=r"replay: true, but on .* set replay: false"):
+    with pytest.raises(BadInputError, match=r"replay: true needs GPU kernels.* set replay: false"):
         forecast_cost(config, replace(context, device="cuda"))

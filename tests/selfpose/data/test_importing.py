@@ -319,7 +319,7 @@ def _all_end(pids: list[int]) -> bool:
 def test_two_imports_do_not_work_in_one_folder(tmp_path: Path) -> None:
     with (
         importing._exclusive(tmp_path / "store.partial"),
-        pytest.raises(BadInputError, match="another import is at work"),
+        pytest.raises(BadInputError, match="another import writes to this folder"),
     ):
         _import(tmp_path / "store")
 

@@ -177,7 +177,7 @@ def test_an_import_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
 def test_a_split_without_rows_is_refused(tmp_path: Path) -> None:
     rows = {**dict.fromkeys(SPLITS, ROWS), "test": 0}
 
-    with pytest.raises(BadInputError, match="nothing falls into the split test"):
+    with pytest.raises(BadInputError, match="no row belongs to split test"):
         run_import(_source(rows=rows), tmp_path / "store", _options(), silent)
 
 

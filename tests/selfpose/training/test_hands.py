@@ -139,7 +139,7 @@ def test_what_needs_no_3d_truth_works_without(hand_store: Path, tmp_path: Path) 
 def test_a_mode_that_needs_3d_truth_is_refused_without(hand_store: Path, mode: str) -> None:
     config = SelfPoseConfig.model_validate({**CONFIG, "mode": mode})
 
-    with pytest.raises(BadInputError, match=f"{mode} is taught or scored in 3D"):
+    with pytest.raises(BadInputError, match=f"{mode} needs true 3D poses"):
         SelfPose.stages(config, hand_store)
 
 

@@ -227,7 +227,7 @@ def _no_table(files: dict[str, Any]) -> str:
 
 def _no_array(files: dict[str, Any]) -> str:
     files["data_2d_h36m_gt.npz"].pop("positions_2d")
-    return "there is no array positions_2d"
+    return "array positions_2d is missing"
 
 
 @pytest.mark.parametrize(

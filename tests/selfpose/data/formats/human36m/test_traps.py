@@ -236,7 +236,7 @@ def _empty(folder: Path) -> str:
 
 def _no_test(folder: Path) -> str:
     shutil.rmtree(folder / "S9")
-    return "nothing falls into the split test"
+    return "no row belongs to split test"
 
 
 @pytest.mark.parametrize(

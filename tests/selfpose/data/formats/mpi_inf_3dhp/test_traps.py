@@ -247,7 +247,7 @@ def _all_truncated(folder: Path) -> str:
 
 def _no_test(folder: Path) -> str:
     shutil.rmtree(folder / "mpi_inf_3dhp_test_set")
-    return "nothing falls into the split test"
+    return "no row belongs to split test"
 
 
 def _empty(folder: Path) -> str:
