@@ -65,7 +65,7 @@ class FieldDescription:
 
     @property
     def values(self) -> str:
-        """The kind of its values and their bounds, in words."""
+        """Kind and bounds of the field's values, in words."""
         return _words(self.schema)
 
     @property
@@ -86,7 +86,7 @@ class FieldDescription:
         return counted[1] if counted and self.help.startswith(("Number of", "Highest")) else "1"
 
     def mentions(self, word: str) -> bool:
-        """Whether a word stands in its name or help, in upper or lower case."""
+        """Return whether a word stands in the field's name or help, whatever its case."""
         return word.casefold() in f"{self.name} {self.help}".casefold()
 
     def as_json(self) -> dict[str, Any]:

@@ -110,19 +110,19 @@ class BudgetRule:
         return best is None or self._state.spec.objective.better(value, best)
 
     def _under_way_s(self, *but: TrialRecord | None) -> float:
-        """Return what the reports under way will take, of all running trials but these."""
+        """Return the seconds that the next reports take, of all running trials but these."""
         trials = self._state.trials
         left_out = {trial.number for trial in but if trial is not None}
         running = self._state.ledger.running - left_out
         return sum(self._report_s(trials[number]) for number in running)
 
     def _missing_s(self, trial: TrialRecord) -> float:
-        """Return what a trial needs to run to its last epoch."""
+        """Return the seconds that a trial needs to run to its last epoch."""
         missing = self._state.spec.pruner.max_epochs - trial.epoch
         return missing * self._report_s(trial) + self._restart_s(trial)
 
     def _margin_s(self, trial: TrialRecord) -> float:
-        """Return what it may need beyond that.
+        """Return the seconds that a trial may need beyond those of `_missing_s`.
 
         Two standard deviations of the sum of the missing epochs, whose mean is known from those
         that it has; and at least one report.
@@ -133,14 +133,14 @@ class BudgetRule:
         return reports * self._report_s(trial)
 
     def _report_s(self, trial: TrialRecord | None) -> float:
-        """Return how long a trial's next report may take: as its others, or as everybody's."""
+        """Return the seconds of a trial's next report: the mean of its own, or else of all."""
         if trial is not None and trial.epoch:
             return trial.seconds / trial.epoch
         ledger = self._state.ledger
         return ledger.trained_s / ledger.epochs if ledger.epochs else 0.0
 
     def _restart_s(self, trial: TrialRecord | None) -> float:
-        """Return what an attempt holds beside its epochs; nothing for one that runs."""
+        """Return the seconds of an attempt beside its epochs; 0 for a trial that runs."""
         ledger = self._state.ledger
         if trial is not None and trial.number in ledger.running:
             return 0.0

@@ -1,4 +1,4 @@
-"""What a driver does next with a sweep, as events that have not happened yet.
+"""Decides what a driver does next with a sweep, as events that have not happened yet.
 
 `Decider` changes nothing: it looks at a `SweepState` and returns the event that says what is
 decided. A driver commits that event and applies it; the forecast's simulation applies it only. So

@@ -1,4 +1,4 @@
-"""The events of a sweep: what can happen, as one frozen class each, with what was decided.
+"""Defines the events of a sweep, as one frozen class each, with all that was decided.
 
 A sweep is the list of its events in one total order. `state.SweepState.apply` alone says what they
 mean; `decisions.Decider` makes those that a driver decides, `journal` writes and reads them. What

@@ -1,4 +1,4 @@
-"""What a sweep's events mean: the one fold.
+"""Says what a sweep's events mean: the one fold.
 
 `SweepState.apply` is the only code that says what an event means. A driver appends an event and
 applies it; a resume, a reader, the forecast's simulation and the tests' drivers apply the same

@@ -1,4 +1,4 @@
-"""The states of a trial and of a sweep, by name."""
+"""Names the states of a trial and of a sweep."""
 
 from __future__ import annotations
 

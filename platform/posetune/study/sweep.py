@@ -1,4 +1,4 @@
-"""The sweep as its driver sees it: asks, reports, decisions and reconciliation, without Ray.
+"""Runs a sweep for its driver: asks, reports, decisions and reconciliation, without Ray.
 
 `SweepRun` commits one event in one transaction, and only then applies it to its `SweepState`; the
 caller acts on what is returned. What an event says is decided by `decisions.Decider`, what it means
@@ -120,7 +120,7 @@ class SweepRun:
 
     @property
     def left(self) -> int:
-        """Trials still to be handed out."""
+        """Number of trials that are still to be started or continued."""
         waiting = [n for n in self.state.waiting if n not in self._handed_out]
         return len(waiting) + self.spec.budget.trials - len(self.trials)
 

@@ -1,4 +1,4 @@
-"""A trial as the events tell it: where it stands, what it holds, which checkpoints it keeps.
+"""Holds a trial as its events tell it: its state, its resources and its checkpoints.
 
 `SweepState` alone changes a `TrialRecord`; everybody else reads it.
 """

@@ -1,4 +1,4 @@
-"""The sweep as a reader sees it: the fold of its events, with its trials ranked.
+"""Shows a sweep to readers: the fold of its events, with its trials ranked.
 
 A trial without an end is RUNNING while its sweep has a live driver and INTERRUPTED, that is
 resumable, when it has none; so no state has to be written when a driver dies.
@@ -76,7 +76,7 @@ class TrialView:
 
     @property
     def checkpoint(self) -> CheckpointRecord | None:
-        """The newest that is kept."""
+        """The newest checkpoint that is kept."""
         return self.checkpoints[-1] if self.checkpoints else None
 
     @property
@@ -191,7 +191,7 @@ class SweepView:
 
     @property
     def best(self) -> TrialView | None:
-        """The first in the ranking."""
+        """The best trial, which is the first in the ranking."""
         return next(iter(self.ranked), None)
 
     @property

@@ -1,4 +1,4 @@
-"""A complete trainable that finishes in milliseconds, for tests and as an example to start from.
+"""Defines a complete trainable that finishes in milliseconds, for tests and as an example.
 
 It descends a noisy bowl: `x` is the learning rate, `depth` selects a shared stage (the bowl's
 floor). Its model answers every image with one constant pose.

@@ -1,4 +1,4 @@
-"""The skeleton renderers of a configuration, as fast as its device has them."""
+"""Makes the skeleton renderers of a configuration, as fast as the device allows."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Mode(Protocol):
 
 
 class Trial:
-    """A training under way."""
+    """Trains and validates the networks of one trial."""
 
     def __init__(self, config: SelfPoseConfig, context: TrialContext) -> None:
         """Build everything; nothing is trained yet.

@@ -1,4 +1,4 @@
-"""Where trials find room on a cluster: arithmetic over its nodes, without Ray."""
+"""Computes where trials find room on a cluster, from its nodes alone, without Ray."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HeldResources:
 
 
 def accepts(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether a node's labels are as wanted: `value`, `!value`, `in(a, b)` or `!in(a, b)` each."""
+    """Return whether labels are as wanted, each `value`, `!value`, `in(a, b)` or `!in(a, b)`."""
     for name, condition in wanted.items():
         listed = condition.removeprefix("!")
         inside = re.fullmatch(r"in\((.*)\)", listed)

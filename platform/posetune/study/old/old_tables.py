@@ -1,4 +1,4 @@
-"""The tables of a study of version 2, and what is read of them beside events.
+"""Defines the tables of a study of version 2, and reads what is no event from them.
 
 Its events lay in a table for each kind; `old_events` reads them. Nothing is written, but for which
 MLflow run shows a trial. `upgrade` moves a study to the tables of today.

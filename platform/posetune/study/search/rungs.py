@@ -1,4 +1,4 @@
-"""ASHA's rungs as a pure function of the reports in their order of arrival.
+"""Cuts trials by ASHA's rungs, a pure function of the reports in their order of arrival.
 
 Ray Tune keeps its rungs in memory and loses them with the driver. Here `Rungs.decide` changes
 nothing: what it says becomes part of a `Reported` event, and `Rungs.record` takes that in, live as

@@ -1,4 +1,4 @@
-"""Optuna's sampler over the trials of a sweep's state.
+"""Draws parameters with Optuna's sampler, from the trials of a sweep's state.
 
 Optuna's own study is a cache: before each draw it is brought up to the trials as the events have
 left them. A sampler reopened with the same seed would repeat its first draws, so every draw has a

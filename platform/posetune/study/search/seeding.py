@@ -1,4 +1,4 @@
-"""Seeds that follow from the sweep, the trial and the purpose, so that a resume repeats them."""
+"""Derives seeds from the sweep, the trial and the purpose, so that a resume repeats them."""
 
 from __future__ import annotations
 

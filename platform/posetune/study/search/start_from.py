@@ -1,4 +1,4 @@
-"""What a new sweep may learn from others: their finished trials that lie in its space.
+"""Finds what a new sweep may learn from others: finished trials that lie in its space.
 
 The trials are copied into the new sweep's first event, so a resume sees the same ones whatever has
 become of the other sweeps. They inform the sampler; the rungs and the ranking are the sweep's own.

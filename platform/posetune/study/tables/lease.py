@@ -1,4 +1,4 @@
-"""One driver per sweep: a lease that its holder renews, and that others may take when it is dead.
+"""Lets one driver at a time run a sweep: it renews a lease, which others take when it is dead.
 
 A lease is dead when it has expired, or at once when its holder was a process of this host that is
 gone (the start time of the pid is compared too, since pids are used again). Every event that a

@@ -1,4 +1,4 @@
-"""The tables of a study: the same on SQLite and PostgreSQL.
+"""Defines the tables of a study, the same on SQLite and PostgreSQL.
 
 `event` holds the truth: every event of every sweep, append-only, each with its place in the one
 order of its sweep. `state` says what the events mean; no state is stored. `lease` says who drives a
