@@ -68,8 +68,11 @@ def test_the_defaults_are_the_papers() -> None:
         ({"keypoint": {"map_px": 5}}, "map_px"),
         ({"loss_weights": {"floww": 1}}, "floww"),
         ({"flow": {"depth": 0}}, "depth"),
-        ({"loss_weights": {"read": 1}}, "give pretrain_bodies, or loss_weights.read: 0"),
-        ({"pretrain_pairs": 9}, "give pretrain_bodies, or pretrain_pairs: 0"),
+        (
+            {"loss_weights": {"read": 1}},
+            "set pretrain_bodies above 0, or give loss_weights.read: 0",
+        ),
+        ({"pretrain_pairs": 9}, "set pretrain_bodies above 0, or give pretrain_pairs: 0"),
         (
             {"pretrain_bodies": 9, "pretrain_pairs": 9, "pretrain_keypoints": 9},
             "give the same network its first weights",
