@@ -56,13 +56,15 @@ def promote(
         BadInputError: there is no such sweep, trial or epoch, or its checkpoint is not kept.
     """
     if seeds and trial is not None:
-        raise BadInputError("--trial and --seeds: the seeds choose the trial; give one of the two")
+        raise BadInputError(
+            "--trial and --seeds exclude each other: the seeds choose the trial; give one of them"
+        )
     if force_reason is not None and not force_reason.strip():
         raise BadInputError("--force and --reason TEXT go together: say why the gate is not asked")
     if out is not None and (alias == "candidate" or force_reason is not None):
         raise BadInputError(
-            "--out takes what the gate sees of the test split, and none is asked here; give "
-            "--alias champion without --force, or use posetune evaluate"
+            "--out writes what the gate reads of the test split, but this promotion asks no gate; "
+            "give --alias champion without --force, or use posetune evaluate"
         )
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)

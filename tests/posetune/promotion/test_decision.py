@@ -378,4 +378,4 @@ def test_a_trial_and_seeds_do_not_go_together(graded: Any) -> None:
     words = ("promote", "first", "--model", "toy", "--trial", "0", "--seeds", "1")
     result = command(graded, *words)
     assert isinstance(result.exception, BadInputError)
-    assert "--trial and --seeds: the seeds choose the trial" in str(result.exception)
+    assert "the seeds choose the trial" in str(result.exception)

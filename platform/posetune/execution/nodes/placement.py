@@ -171,7 +171,7 @@ def measure_share(context: DriverContext) -> None:
             ray.cancel(call, force=True)
             return
         if not said and time.monotonic() - begun > WAIT_S:
-            run.wait_for_room("measuring what a trial takes of a GPU, on one that nobody uses")
+            run.wait_for_room("measuring how much of a GPU a trial takes, on a GPU that is free")
             said = True
     if said:
         run.wait_for_room("")
