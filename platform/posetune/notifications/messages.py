@@ -7,7 +7,6 @@ same event gives the same message, with the same id, in every process.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any
 
 from posetune.spec.notify import EVENTS
 from posetune.spec.sweep import SweepSpec
-from posetune.study import events
+from posetune.study import act_events, events
 from posetune.study.forecasting.forecast import Forecast
 from posetune.study.history import describe
 from posetune.study.state import SweepState
@@ -26,9 +25,7 @@ __all__ = [
     "WAITING_S",
     "Message",
     "Narrator",
-    "breaker_of",
     "message_id",
-    "name_of",
     "sample_message",
 ]
 
@@ -36,8 +33,6 @@ WAITING_S = 600.0
 """Seconds for which a trial waits for a place before anybody is told."""
 BUDGET_SHARE = 0.8
 """Share of a limit of hours that a forecast must reach before anybody is told."""
-_NAMED = ("breaker", "held", "promoted", "rolled_back")
-"""The events that are told in their own words: an event whose kind holds one of these words."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +154,13 @@ class Narrator:
             text = f"trial {event.trial} failed at epoch {event.epoch}: {event.reason}"
             facts = {"trial": event.trial, "epoch": event.epoch, "reason": event.reason}
             found.append(self._message("failed", event.at, text, facts))
-            if why := breaker_of(event):
-                text = f"it stopped itself: {why}"
+            if event.stops_sweep:
+                text = f"it stopped itself: {event.stops_sweep}"
                 found.append(self._message("breaker", event.at, text, {"trial": event.trial}))
         elif isinstance(event, events.DriverClosed):
             found += self._ended(event)
-        elif name := name_of(event):
-            trial = getattr(event, "trial", None)
-            facts = {} if trial is None else {"trial": trial}
-            found.append(self._message(name, event.at, describe(event), facts))
+        elif isinstance(event, act_events.SweepHeld):
+            found.append(self._message("held", event.at, describe(event), {"by": event.by}))
         return found
 
     def overdue(self, now: float) -> list[Message]:
@@ -275,17 +268,3 @@ class Narrator:
             text=f"sweep {self.name}: {text}",
             data=data,
         )
-
-
-def breaker_of(event: events.Event) -> str:
-    """Return why a sweep ends itself with the failure of a trial; empty where it goes on."""
-    return str(getattr(event, "stops_sweep", ""))
-
-
-def name_of(event: events.Event) -> str:
-    """Return the name of an event that is told in its own words; empty for any other.
-
-    It is found in the kind of the event: `breaker` in `breaker_tripped`, `held` in `sweep_held`.
-    """
-    kind = events.kind_of(type(event))
-    return next((name for name in _NAMED if re.search(rf"(^|_){name}(_|$)", kind)), "")

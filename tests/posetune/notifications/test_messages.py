@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from support.simulated_driver import simulated_start
 
-from posetune.notifications.messages import Message, Narrator, breaker_of, name_of
+from posetune.notifications.messages import Message, Narrator
+from posetune.study.act_events import SweepHeld
 from posetune.study.events import (
     AttemptBegun,
     DriverClosed,
@@ -143,37 +143,12 @@ def test_a_forecast_of_four_fifths_of_a_limit_is_told() -> None:
     assert message.id.endswith("/gpu_hours/budget")
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerTripped:
-    """An event that does not exist yet."""
+def test_a_sweep_that_stops_itself_or_is_held_is_told() -> None:
+    why = "the first 3 trials to fail have failed alike"
+    end = TrialEnded(1.0, 0, TrialState.FAILED, 0, None, "a NameError", stops_sweep=why)
+    asked = TrialAsked(0.5, 0, {"x": 1.0, "depth": 8}, 0)
+    failed, breaker, held = told(narrator(), asked, end, SweepHeld(2.0, "ana@lab"))
 
-    at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SweepHeld:
-    """Another one."""
-
-    at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class TrialThatBreaks:
-    """A trial with whose failure the sweep ends itself, as no event says yet."""
-
-    at: float = 0.0
-    stops_sweep: str = "three failed alike"
-
-
-def test_a_failure_may_say_that_the_sweep_ends_with_it() -> None:
-    future: Any = TrialThatBreaks()
-
-    assert breaker_of(future) == "three failed alike"
-    assert breaker_of(TrialEnded(1.0, 0, TrialState.FAILED, 0, None, "diverged")) == ""
-
-
-def test_events_that_are_told_in_their_own_words_are_found_by_their_kind() -> None:
-    future: list[Any] = [BreakerTripped(), SweepHeld()]
-
-    assert [name_of(event) for event in future] == ["breaker", "held"]
-    assert name_of(RoomAwaited(1.0, "breaker held")) == ""
+    assert (failed.event, breaker.event, held.event) == ("failed", "breaker", "held")
+    assert breaker.text == f"sweep s: it stopped itself: {why}"
+    assert held.data["by"] == "ana@lab"

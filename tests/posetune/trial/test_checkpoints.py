@@ -22,7 +22,7 @@ from posetune.study.search.rungs import Decision
 from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, read_sweep
-from posetune.testing.toy import Toy, ToyConfig
+from posetune.testing.toy import STEPS, Toy, ToyConfig
 from posetune.trial.checkpoints import (
     drop_checkpoints,
     drop_orphans,
@@ -150,7 +150,8 @@ class Driver:
     def hand_over(self, number: int, generator: random.Random) -> None:
         """A worker is taken away within an epoch."""
         slot = self.slots[number]
-        self.steps_until_told = generator.randint(1, 10)
+        left = STEPS - slot.trainable.steps % STEPS  # of the epoch under way
+        self.steps_until_told = generator.randint(1, left)
         with pytest.raises(HandOver):
             slot.next_epoch()
         self.steps_until_told = None
@@ -196,7 +197,8 @@ class Driver:
                 needed += [c for c in standing(committed) if c.progress == (best[number], False)]
             whole = [self.is_whole(c) for c in needed]
             assert all(w or c.folder in self.broken for w, c in zip(whole, needed, strict=True))
-            assert any(whole) or not needed
+            # Of a trial that has ended nothing goes on: the last of it may be what was damaged.
+            assert any(whole) or not needed or states[number] != "RUNNING"
 
     def committed(self) -> dict[int, list[CheckpointRecord]]:
         found: dict[int, list[CheckpointRecord]] = {}

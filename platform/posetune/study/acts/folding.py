@@ -47,7 +47,10 @@ def _trial_pinned(state: SweepState, event: act_events.TrialPinned) -> None:
 
 def _trial_retried(state: SweepState, event: act_events.TrialRetried) -> None:
     trial = state.trials[event.trial]
-    trial.crashes = trial.blamed = 0
+    trial.crashes = trial.blamed = trial.failed = trial.full_gpus = trial.stalls = 0
+    trial.fault = None
+    if trial.number in state.failures:
+        state.failures.remove(trial.number)
     _open_again(state, trial)
 
 
@@ -104,8 +107,9 @@ def _sweep_edited(state: SweepState, event: act_events.SweepEdited) -> None:
 
 def _compare_anew(state: SweepState) -> None:
     """Put the values that were reported into the rungs of an edited sweep."""
-    spec, audited = state.spec, state.rungs.audited
+    spec, audited, cuts_nan = state.spec, state.rungs.audited, state.rungs.cuts_nan
     state.rungs = Rungs(spec.pruner, spec.objective, spec.sampler.seed)
+    state.rungs.cuts_nan = cuts_nan
     state.compared = compared_epochs(spec.pruner)
     state.ledger.best_complete.clear()
     for trial in state.trials:
