@@ -84,15 +84,16 @@ def connected(address: str | None, **options: Any) -> Iterator[None]:
 
 @contextmanager
 def _kept_to_this_machine() -> Iterator[None]:
-    """Let the Ray that starts in a block leave `uv run` alone.
+    """Let the Ray that starts in a block listen on loopback only, and leave `uv run` alone.
 
-    Under it Ray packs the working directory and has uv make the environment anew for every worker,
-    though this machine has it already. It has no argument for that, and has read its variable when
-    it was imported.
+    Ray takes a machine's public address for its own, also where it is told 127.0.0.1, unless it
+    takes clusters for impossible. Under `uv run` it packs the working directory and has uv make the
+    environment anew for every worker, though this machine has it already. Neither has an argument,
+    and Ray has read the variables for them when it was imported.
     """
     from ray._private import ray_constants
 
-    names = ("RAY_ENABLE_UV_RUN_RUNTIME_ENV",)
+    names = ("ENABLE_RAY_CLUSTER", "RAY_ENABLE_UV_RUN_RUNTIME_ENV")
     before = {name: getattr(ray_constants, name) for name in names}
     try:
         for name in names:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from support.commands import Posetune
 from support.sweeps import view
@@ -170,3 +171,23 @@ def test_uv_makes_no_environment_for_the_workers_of_a_ray_of_our_own(tmp_path: P
     done = subprocess.run(named, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "{} True"  # and Ray itself would have taken it
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_ray_of_our_own_listens_on_loopback_only(tmp_path: Path) -> None:
+    def ask() -> int:
+        return os.getpid()
+
+    with connected(None, include_dashboard=False, num_cpus=1):
+        import ray
+
+        ray.get(ray.remote(ask).remote())  # a worker listens, too
+        ours = psutil.Process()
+        open_to = {
+            connection.laddr.ip.removeprefix("::ffff:")
+            for process in [ours, *ours.children(recursive=True)]
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert open_to == {"127.0.0.1"}
