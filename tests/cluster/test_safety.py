@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from posetune.cli.commands.ui import ui
+from posetune.cli.commands.results.ui import ui
 
 FILES = [p for p in sorted((Path(__file__).parents[2] / "cluster").rglob("*")) if p.is_file()]
 INSIDE_A_CONTAINER = {"compose.yaml", "raycluster.yaml", "rayjob.yaml"}

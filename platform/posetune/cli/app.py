@@ -9,44 +9,73 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-__all__ = ["COMMANDS", "app"]
+__all__ = ["COMMANDS", "ROOMS", "app"]
 
-COMMANDS = {
-    "data": "Make stores and look at them.",
-    "train": "Train one trial in this process, without Ray.",
-    "evaluate": "Evaluate a model on a split, with tables and pictures.",
-    "fields": "List every field that a sweep file can set, or print a file to start from.",
-    "schema": "Print the JSON schema of a sweep file, for editors.",
-    "check": "Check a sweep file and print its plan, without spending anything.",
-    "sweep": "Run the trials of one sweep until its budget is spent.",
-    "submit": "Send a sweep to a Ray cluster as a job.",
-    "show": "Show all sweeps, or one with its trials, baselines and shared stages.",
-    "compare": "Compare sweeps (by their best trials) or trials.",
-    "logs": "Say what happened to a sweep, event by event, from its study.",
-    "stop": "Ask a running sweep to stop; it can be continued.",
-    "list": "Find sweeps by tag, owner and state.",
-    "note": "Write a note about a sweep or a trial.",
-    "tag": "Give a sweep or a trial a tag.",
-    "trial": "Stop, pin, retry or extend one trial.",
-    "enqueue": "Choose the parameters of the next trial.",
-    "hold": "Let the trials of a sweep save and wait.",
-    "release": "Let a sweep go on that was held.",
-    "edit": "Give a sweep another budget, other bounds or other rungs.",
-    "report": "Write one self-contained page about a sweep.",
-    "reproduce": "Train a trial again from its record, and say whether the result agrees.",
-    "export-study": "Write a sweep as an Optuna storage, for optuna-dashboard.",
-    "track": "Bring MLflow up to date with a sweep; a second call changes nothing.",
-    "notify": "Say which messages wait, send them, or try a destination.",
-    "stages": "List the shared stage products, and prune them.",
-    "promote": "Register the best trial of a sweep and point an alias at it.",
-    "rollback": "Point an alias at the version that it pointed at before.",
-    "predict": "Estimate the pose of the person in each picture.",
-    "export": "Write a model as one torch.export program, or as ONNX.",
-    "benchmark": "Measure how fast a model predicts on this machine.",
-    "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
-    "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
+ROOMS: dict[str, tuple[str, dict[str, str]]] = {
+    "setup": (
+        "Data and sweep files",
+        {
+            "data": "Make stores and look at them.",
+            "fields": "List every field that a sweep file can set, or print a file to start from.",
+            "schema": "Print the JSON schema of a sweep file, for editors.",
+            "check": "Check a sweep file and print its plan, without spending anything.",
+            "train": "Train one trial in this process, without Ray.",
+        },
+    ),
+    "sweeps": (
+        "Run and steer sweeps",
+        {
+            "sweep": "Run the trials of one sweep until its budget is spent.",
+            "submit": "Send a sweep to a Ray cluster as a job.",
+            "stop": "Ask a running sweep to stop; it can be continued.",
+            "hold": "Let the trials of a sweep save and wait.",
+            "release": "Let a sweep go on that was held.",
+            "edit": "Give a sweep another budget, other bounds or other rungs.",
+            "enqueue": "Choose the parameters of the next trial.",
+            "trial": "Stop, pin, retry or extend one trial.",
+            "note": "Write a note about a sweep or a trial.",
+            "tag": "Give a sweep or a trial a tag.",
+        },
+    ),
+    "results": (
+        "Look at results",
+        {
+            "show": "Show all sweeps, or one with its trials, baselines and shared stages.",
+            "list": "Find sweeps by tag, owner and state.",
+            "logs": "Say what happened to a sweep, event by event, from its study.",
+            "compare": "Compare sweeps (by their best trials) or trials.",
+            "report": "Write one self-contained page about a sweep.",
+            "ui": "Open the MLflow UI on this home; Ctrl-C ends it.",
+            "track": "Bring MLflow up to date with a sweep; a second call changes nothing.",
+            "notify": "Say which messages wait, send them, or try a destination.",
+            "export-study": "Write a sweep as an Optuna storage, for optuna-dashboard.",
+        },
+    ),
+    "models": (
+        "Models",
+        {
+            "evaluate": "Evaluate a model on a split, with tables and pictures.",
+            "promote": "Register the best trial of a sweep and point an alias at it.",
+            "rollback": "Point an alias at the version that it pointed at before.",
+            "predict": "Estimate the pose of the person in each picture.",
+            "export": "Write a model as one torch.export program, or as ONNX.",
+            "benchmark": "Measure how fast a model predicts on this machine.",
+            "reproduce": "Train a trial again from its record, and say whether the result agrees.",
+        },
+    ),
+    "upkeep": (
+        "Keep a home in order",
+        {
+            "stages": "List the shared stage products, and prune them.",
+            "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
+        },
+    ),
 }
-"""Each command and its line in `posetune --help`, so that help imports no command."""
+"""The packages of commands in their order: the title of each in `posetune --help`, and the line of
+each of its commands, so that help imports no command."""
+
+COMMANDS = {name: line for _, commands in ROOMS.values() for name, line in commands.items()}
+"""The line of each command."""
 
 
 class LazyCommands(TyperGroup):
@@ -62,8 +91,10 @@ class LazyCommands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command that knows its line of help and nothing else."""
-        line = COMMANDS.get(cmd_name)
-        return None if line is None else TyperCommand(cmd_name, help=line)
+        for title, commands in ROOMS.values():
+            if cmd_name in commands:
+                return TyperCommand(cmd_name, help=commands[cmd_name], rich_help_panel=title)
+        return None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that was called, whole."""
@@ -73,7 +104,9 @@ class LazyCommands(TyperGroup):
 
 def _load(name: str) -> Any:
     """Import a command's module and return the command."""
-    module: Any = importlib.import_module(f"posetune.cli.commands.{name.replace('-', '_')}")
+    room = next(room for room, (_, commands) in ROOMS.items() if name in commands)
+    place = f"posetune.cli.commands.{room}.{name.replace('-', '_')}"
+    module: Any = importlib.import_module(place)
     group = getattr(module, "app", None)
     if group is None:
         group = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

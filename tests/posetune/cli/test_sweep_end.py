@@ -9,7 +9,7 @@ import pytest
 import typer
 from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
-from posetune.cli.commands.sweep import _say_how_it_ended
+from posetune.cli.commands.sweeps.sweep import _say_how_it_ended
 from posetune.cli.screen import console
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.sweep import SweepRun

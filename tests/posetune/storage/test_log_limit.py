@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.sweeps import until
 
-from posetune.cli.commands.logs import _Tail
+from posetune.cli.commands.results.logs import _Tail
 from posetune.storage import open_storage
 from posetune.storage.log_limit import HEAD_BYTES, LOG_BYTES, TAIL_BYTES, cut_log, limited
 

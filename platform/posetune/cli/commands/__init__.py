@@ -1,5 +1,4 @@
 """What does each command take and print? One module a command or group, named after it.
 
-There are as many modules as commands: whoever knows a command knows its file, and none needs
-another.
+The rooms are the sections of `posetune --help`, and `cli.app` lists what is in each.
 """

@@ -1,0 +1,1 @@
+"""How good is a model, which one counts, and how do I use it?"""

@@ -1,0 +1,1 @@
+"""What does a sweep do, what has it found, and who is told of it?"""

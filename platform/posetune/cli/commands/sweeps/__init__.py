@@ -1,0 +1,1 @@
+"""How do I start a sweep, steer it and end it?"""

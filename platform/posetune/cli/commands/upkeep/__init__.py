@@ -1,0 +1,1 @@
+"""What does a home need now and then?"""
