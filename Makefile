@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHES := pieces platform study importing figures report
+BENCHES := pieces platform study importing figures report thaw
 TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.

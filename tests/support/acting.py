@@ -28,10 +28,10 @@ def _epochs(run: SweepRun, number: int) -> int:
 
 ACTS: list[tuple[str, Callable[[SweepRun], bool], Act]] = [
     ("enqueue", lambda run: len(run.trials) == 2, Enqueue(params={"x": 0.5, "depth": 8})),
-    ("note", lambda run: len(run.trials) == 3, AddNote(text="so so", trial=1)),
-    ("stop", lambda run: _epochs(run, 1) == 1, StopTrial(trial=1)),
+    ("note", lambda run: len(run.trials) == 3, AddNote(text="so so", trial=2)),
+    ("stop", lambda run: _epochs(run, 2) == 1, StopTrial(trial=2)),
     ("pin", lambda run: len(run.trials) == 5, PinTrial(trial=4)),
-    ("retry", lambda run: len(run.trials) == 6, RetryTrial(trial=1)),
+    ("retry", lambda run: len(run.trials) == 6, RetryTrial(trial=2)),
     ("extend", lambda run: len(run.trials) == 8, ExtendTrial(trial=0, epochs=11)),
 ]
 """The name of each act, where the sweep stands when it is asked for, and what it is."""

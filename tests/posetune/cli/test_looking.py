@@ -73,7 +73,7 @@ def test_reproduce_gives_every_trial_to_the_last_bit(run: Posetune, folder: Path
     assert found["epochs"] == pruned["epochs"]
     assert [p.name for p in (folder / "home/storage/checkpoints").iterdir()] == ["toy"]
     missing = run("reproduce", "toy/99")
-    assert (missing.returncode, "has 6 trials" in missing.stderr) == (2, True)
+    assert (missing.returncode, "sweep toy has 6, numbered from 0" in missing.stderr) == (2, True)
     unknown = run("reproduce", "f" * 32)
     assert (unknown.returncode, "neither SWEEP/TRIAL nor" in unknown.stderr) == (2, True)
 
@@ -83,13 +83,16 @@ def test_reproduce_says_where_a_record_is_not_what_training_gives(
 ) -> None:
     other = folder / "falsified"
     shutil.copytree(folder / "home", other)
+    shown = json.loads(run("show", "toy", "--json").stdout)
+    number = shown["best"]["number"]
     with contextlib.closing(sqlite3.connect(other / "study.db")) as study:
         study.execute(
             "UPDATE event SET metrics = json_set(metrics, '$.\"val/error_mm\"', 0.5) "
-            "WHERE epoch = 2 AND trial = 0 AND kind = 'reported'"
+            "WHERE epoch = 2 AND trial = ? AND kind = 'reported'",
+            (number,),
         )
         study.commit()
-    result = run("reproduce", "toy/0", "--home", other)
+    result = run("reproduce", f"toy/{number}", "--home", other)
     assert result.returncode == 1, result.stderr
     said = " ".join(result.stderr.split())
     assert "does NOT agree: recorded" in said

@@ -143,7 +143,9 @@ def test_another_trial_or_epoch_is_promoted_on_request_and_one_that_is_gone_name
     with pytest.raises(BadInputError, match="has no epoch 10; it has reported 9"):
         ask(sweep, epoch=10)
     for number in (4, -1):
-        with pytest.raises(BadInputError, match=f"--trial {number}: sweep curve has 1 trials"):
+        with pytest.raises(
+            BadInputError, match=rf"--trial {number}: there is no such trial; sweep curve has 1,"
+        ):
             ask(sweep, trial=number)
 
 

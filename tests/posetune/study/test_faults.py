@@ -247,4 +247,4 @@ def test_killed_after_any_event_a_sweep_with_faults_ends_the_same(
             drive(SweepRun(study, opening()), plan)
         assert outcome(study) == expected, at
         study.close()
-    assert at > 60
+    assert at > 40

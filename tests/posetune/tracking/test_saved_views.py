@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.simulated_driver import open_unsynced, simulated_opening
+from support.simulated_driver import open_unsynced, simulated_start
 
 from posetune.study.sweep import SweepRun
 from posetune.study.view import read_sweep
@@ -17,7 +17,7 @@ from posetune.tracking.saved_views import saved_view
 def test_the_best_and_the_searched_parameters_are_columns(tmp_path: Path, fields: int) -> None:
     database = open_unsynced(tmp_path / "study.db")
     search = {f"a_part.of_the_model.weight_{i}": {"float": [0.1, 1]} for i in range(fields)}
-    SweepRun(database, simulated_opening(search=search)).lease.release()
+    SweepRun(database, simulated_start(search=search)).lease.release()
 
     ((key, value),) = saved_view(read_sweep(database, "s")).items()
     state = json.loads(json.loads(value)["state"])

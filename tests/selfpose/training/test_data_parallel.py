@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -80,8 +80,10 @@ def assign(tiny_store: Path, tmp_path: Path) -> Any:
 
 
 class WithoutValidation(SelfPose):
+    metrics: ClassVar = {"val/p_mpjpe_mm": SelfPose.metrics["val/p_mpjpe_mm"]}
+
     def epoch(self) -> dict[str, float]:
-        return self._trial.train(self._trial.context.progress)
+        return {"val/p_mpjpe_mm": 0.0, **self._trial.train(self._trial.context.progress)}
 
     def draw(self, folder: Path) -> None:
         pass

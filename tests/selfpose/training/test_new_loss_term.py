@@ -36,7 +36,7 @@ def test_the_page_adds_a_term_that_is_trained_and_reported(
     text = table.read_text()
     for before, new in (
         ("@dataclass(frozen=True)\nclass LossTerm", function),
-        (')\n"""In', f"{entry.rstrip()},\n"),
+        (')\n"""All loss terms,', f"{entry.rstrip()},\n"),
     ):
         assert text.count(before) == 1
         text = text.replace(before, f"{new}{before}")

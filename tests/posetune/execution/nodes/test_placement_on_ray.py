@@ -19,11 +19,11 @@ from support.sweeps import Driver, Script, events, view
 from posetune.study.events import (
     AttemptExcused,
     AttemptPlaced,
+    HandedOver,
     MemoryPeaked,
     RoomAwaited,
     ShareMeasured,
     TrialEnded,
-    TrialHandedOver,
 )
 from posetune.study.view import SweepView
 
@@ -170,7 +170,7 @@ def test_nodes_that_are_drained_or_die_hand_their_trials_over(
     used = [node.node_id for node in (leaving, dying, last)]
     found = found_of(home, "spot")
     assert (found.state, found.trials[0].epochs) == ("COMPLETE", 4)
-    assert len(events(home, TrialHandedOver, "spot")) == 1
+    assert len(events(home, HandedOver, "spot")) == 1
     assert [event.facts["ray_node"] for event in events(home, AttemptPlaced, "spot")] == used
     assert (excused.attempt, excused.why) == (2, f"its node {used[1][:8]} left")
     assert events(home, AttemptExcused, "spot") == [excused]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.paused_trials import many_trials
 from support.recording import draw_start, draw_world, record
 from support.simulated_driver import (
     SimulatedTrial,
@@ -23,10 +23,8 @@ from support.simulated_driver import (
 from posetune.study import events
 from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, rung_epochs
-from posetune.study.search.thaw import Thaw
 from posetune.study.states import TrialState
 from posetune.study.sweep import SweepRun, SweepStart
-from posetune.study.trials import TrialRecord
 from posetune.study.view import read_sweep
 
 SEARCH = {"x": {"choice": [0.1, 0.3, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], "step": 2}}
@@ -162,52 +160,6 @@ def test_where_gpu_hours_end_a_sweep_the_leader_has_run_to_its_end(
     assert {trial.state for trial in view.trials} - {TrialState.COMPLETE} <= {
         TrialState.PAUSED, TrialState.INTERRUPTED,
     }  # fmt: skip
-
-
-def many_trials(count: int) -> tuple[SweepStart, list[TrialRecord], list[tuple[int, int]]]:
-    """A sweep with many trials in eight parameters, most of them paused."""
-    search = {f"p{i}": {"float": [0.0, 1.0]} for i in range(8)}
-    start = simulated_start(
-        search=search, pruner={"name": "thaw", "max_epochs": 27}, budget={"trials": 2 * count}
-    )
-    generator = random.Random(0)
-    trials, log = [], []
-    for number in range(count):
-        params = {name: generator.random() for name in search}
-        epochs = generator.choice([3, 3, 3, 6, 12, 27])
-        end = sum(abs(value - 0.5) for value in params.values())
-        record = TrialRecord(number, params, 0, attempt=1, epoch=epochs, paused=1)
-        record.values = {e: end + 3 / e + generator.gauss(0, 0.05) for e in range(1, epochs + 1)}
-        record.value = record.values[epochs]
-        if epochs == 27:
-            record.state = TrialState.COMPLETE
-        trials.append(record)
-        log += [(number, epoch) for epoch in record.values]
-    return start, trials, log
-
-
-@pytest.mark.slow
-def test_a_decision_takes_less_than_50_ms_of_the_loop_at_a_thousand_trials() -> None:
-    start, trials, log = many_trials(1000)
-    search = CurveSearch(start.spec, trials, log)
-    thaw = Thaw(search)
-    paused = [trial.number for trial in trials if trial.is_paused]
-    asked = {"paused": paused[:-1], "at_work": [paused[-1]], "next_number": len(trials)}
-    asked["is_final"] = False
-    report = (paused[-1], trials[paused[-1]].epoch, trials[paused[-1]].value)
-    thaw.decide(*report, **asked)  # waits for the fit that is in force
-    taken = []
-    for _ in range(7):
-        begun = time.thread_time()
-        thaw.decide(*report, **asked)
-        taken.append(time.thread_time() - begun)
-    asks = []
-    for _ in range(7):
-        begun = time.thread_time()
-        search.ask(len(trials))
-        asks.append(time.thread_time() - begun)
-    assert sorted(taken)[3] < 0.05
-    assert sorted(asks)[3] < 0.05
 
 
 def test_a_search_that_begins_here_proposes_what_one_proposes_that_was_there_all_along() -> None:
