@@ -47,6 +47,7 @@ def test_a_worker_trains_one_trial_after_another(tmp_path: Path) -> None:
     assert found.workers <= 4, "none is killed for another while it starts; Ray has two in hand"
 
 
+@pytest.mark.long
 def test_the_driver_keeps_no_answer_of_a_worker(
     toy_sweep: Callable[..., Path], ray_head: str, tmp_path: Path
 ) -> None:

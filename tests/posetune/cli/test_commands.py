@@ -246,6 +246,7 @@ def test_a_home_that_cannot_be_made_is_named(
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_spent_budget_of_hours_says_what_to_raise(

@@ -62,6 +62,7 @@ def ended(view: SweepView) -> dict[int, tuple[object, ...]]:
     }
 
 
+@pytest.mark.long
 def test_hours_that_are_spent_may_be_raised_and_only_the_rest_is_spent(
     sweep: Continue, shown: Callable[[str], dict]
 ) -> None:
@@ -86,6 +87,7 @@ def test_hours_that_are_spent_may_be_raised_and_only_the_rest_is_spent(
     assert ended(raised).items() >= ended(capped).items()
 
 
+@pytest.mark.long
 def test_hours_by_the_clock_and_trials_may_be_raised(sweep: Continue) -> None:
     # Less than a worker's start takes: there is no result, so it is no success.
     spent, said = sweep("trials: 1, wall_hours: 0.0001", code=1)

@@ -142,6 +142,7 @@ print("still here")
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_garbage_that_another_thread_collects_at_the_end_does_not_end_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True)

@@ -50,6 +50,7 @@ def check_outcome(home: Path, undisturbed: str, *, disturbances: int) -> None:
     assert epochs_begun(home) == len(found.reports) + disturbances
 
 
+@pytest.mark.long
 def test_workers_killed_out_of_memory_or_told_to_stop_lose_at_most_an_epoch(
     posetune: Posetune,
     ray_head: str,
@@ -107,6 +108,7 @@ def test_a_driver_interrupted_by_the_user_saves_the_epoch_under_way(
     check_outcome(home, undisturbed, disturbances=1)
 
 
+@pytest.mark.long
 def test_a_driver_with_a_ray_of_its_own_saves_the_epoch_under_way_on_sigterm(
     posetune: Posetune,
     ray_head: str,
@@ -127,6 +129,7 @@ def test_a_driver_with_a_ray_of_its_own_saves_the_epoch_under_way_on_sigterm(
     check_outcome(home, undisturbed, disturbances=1)
 
 
+@pytest.mark.long
 def test_the_driver_is_out_though_neither_mlflow_nor_the_worker_answers(
     toy_sweep: Write, ray_head: str, home: Path, tmp_path: Path
 ) -> None:

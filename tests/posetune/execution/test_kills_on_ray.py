@@ -84,6 +84,7 @@ def test_killed_within_an_epoch_and_between_trials_a_sweep_ends_the_same(
     assert mlflow_children(migrated_home) == {str(number): ["FINISHED"] for number in range(3)}
 
 
+@pytest.mark.long
 def test_a_driver_killed_with_several_trials_under_way_continues(
     posetune: Posetune, ray_head: str, toy_sweep: Write, tmp_path: Path
 ) -> None:

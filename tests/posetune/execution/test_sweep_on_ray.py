@@ -50,6 +50,7 @@ def test_a_sweep_runs_to_its_end_and_is_shown(
     assert shown("first")["trials"] == view["trials"]
 
 
+@pytest.mark.long
 def test_a_diverging_trial_fails_and_the_sweep_goes_on(
     posetune: Posetune, shown: Show, toy_sweep: Write, ray_head: str
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_diverging_trial_fails_and_the_sweep_goes_on(
     assert all(trial["params"]["x"] > 0.2 for trial in failed)
 
 
+@pytest.mark.long
 def test_a_trial_that_kills_every_worker_fails_and_says_so(
     posetune: Posetune, shown: Show, toy_sweep: Write, ray_head: str
 ) -> None:
@@ -84,6 +86,7 @@ def test_a_trial_larger_than_the_machine_is_refused(posetune: Posetune, toy_swee
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 def test_a_full_disk_pauses_the_sweep_until_there_is_space(
     shown: Show, toy_sweep: Write, ray_head: str, tmp_path: Path, small_disk: Path
 ) -> None:

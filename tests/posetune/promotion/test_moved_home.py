@@ -20,6 +20,7 @@ from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_moved_home_promotes_loads_reports_and_tracks_where_it_lies_now(
     tmp_path: Path, mlflow_template: Path

@@ -167,6 +167,7 @@ def test_passwords_are_not_in_a_study_on_sqlite(scene: Any, shown: Read, tmp_pat
         assert not file.is_file() or TRACKING_SECRET.encode() not in file.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_study_and_mlflow_on_postgresql_end_as_on_sqlite(
     scene: Any,

@@ -226,6 +226,7 @@ def mixed(trial: int, epoch: int) -> Fault | None:
     return found.get((trial, epoch))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "plan", [mixed, lambda trial, epoch: NAME if epoch == 3 else None], ids=["mixed", "alike"]

@@ -180,6 +180,7 @@ def test_killed_here_and_there_a_search_that_pauses_trials_ends_the_same(tmp_pat
         assert outcome(database) == expected, (at, after)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: Path) -> None:
     for _, database in resume_from_every_copy(tmp_path, slots=2, broken=True):

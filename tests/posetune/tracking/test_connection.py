@@ -77,6 +77,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_again_and_again_while_the_store_is_made_the_next_ship_works(
     scene: Any, contents: Read, other_home: Callable[[str], Home], processes: ForkServerContext

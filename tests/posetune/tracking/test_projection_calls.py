@@ -76,6 +76,7 @@ def test_a_pass_makes_one_call_per_run_with_news(scene: Any) -> None:
     assert calls == ["log_batch"] * 2, "the trial's, and the sweep's, whose best has improved"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_dying_at_any_write_leaves_nothing_twice_and_nothing_out(
     scene: Any, contents: Read, other_home: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch
