@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
-import yaml
 
 from posetune.api import BadInputError
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.provenance import this_person
+from posetune.spec.documents import read_value
 from posetune.study.acts.act import Act
 from posetune.study.acts.asking import Asked, ask
 from posetune.study.tables.database import Database, open_database
@@ -102,8 +104,14 @@ def read_settings(given: list[str] | None) -> dict[str, Any]:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise BadInputError(f"--set {text}: must be KEY=VALUE, e.g. --set flow.depth=8")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise BadInputError(f"--set {text}: the value is not valid YAML") from error
+        settings[key] = _number(read_value(value, f"--set {key}"))
     return settings
+
+
+def _number(value: Any) -> Any:
+    """Return a number that YAML takes for text, such as 1e-5, as a number; all else as it is."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            return number if math.isfinite(number) else value
+    return value

@@ -16,6 +16,7 @@ from posetune.study.records import CheckpointRecord
 from posetune.trial.run import Assignment, EpochResult, Started
 
 __all__ = [
+    "UNSAVED",
     "Message",
     "Trained",
     "TrialFailed",
@@ -31,6 +32,9 @@ __all__ = [
     "suggested_config",
     "unpack",
 ]
+
+UNSAVED = "told to stop where nothing could be saved"
+"""What is said of an attempt that was told to stop and leaves no checkpoint."""
 
 _NUMBER = "posetune_trial"
 _ASSIGNMENT = "posetune_assignment"
@@ -68,7 +72,7 @@ class TrialHandedOver:
 
     checkpoint: CheckpointRecord | None
     """The checkpoint of the epoch under way; None where nothing could be saved."""
-    why: str = "told to stop where nothing could be saved"
+    why: str = UNSAVED
     """Why there is none, for the record of an attempt that is excused."""
     reached: int = 0
     """How far the epoch was, in the trainable's own count of its steps."""

@@ -17,6 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.messages import (
+    UNSAVED,
     Trained,
     TrialFailed,
     TrialHandedOver,
@@ -54,9 +55,6 @@ DIED = "died"
 
 STUCK = "an epoch without any progress for too long; the trial's log shows where it was"
 """What is said of a worker that was killed because its epoch was stuck."""
-
-UNSAVED = "told to stop where nothing could be saved"
-"""What is said of an attempt that was told to stop and leaves no checkpoint."""
 
 
 class StudyScheduler(StatelessScheduler):

@@ -214,7 +214,7 @@ class Narrator:
         return self._message("new_best", event.at, text, best or {})
 
     def _ended(self, event: events.DriverClosed) -> list[Message]:
-        state, trials = self._state, self._state.spec.budget.trials
+        state, trials = self._state, self._state.most_trials
         ends = [state.trials[number].state for number in state.ended]
         counts = f"{len(ends)} of {trials} trials ended"
         if len(ends) < trials:

@@ -113,7 +113,7 @@ def forecast_line(view: SweepView) -> str:
     expected = forecast_sweep(view)
     if expected is None:
         ended = sum(trial.state.is_end for trial in view.trials)
-        goes_on = bool(view.reports) and ended < view.spec.budget.trials
+        goes_on = bool(view.reports) and ended < view.most_trials
         return no_forecast(view.spec) if goes_on else ""
     low, _, high = (format_seconds(seconds) for seconds in expected.wall_s)
     hours = [s * view.spec.resources.gpus_or_one / 3600 for s in expected.held_s]

@@ -25,7 +25,7 @@ __all__ = [
 MACHINE_FIELDS = ("concurrent", "share")
 """The fields of `resources` that are no part of a sweep's identity: they belong to the machine."""
 
-MACHINE_SECTIONS = ("notify", "priority")
+MACHINE_SECTIONS = ("notify",)
 """Sections of a sweep file that are no part of a sweep's identity, either."""
 
 
@@ -354,7 +354,8 @@ class Keep(Frozen):
         ge=0,
         strict=True,
         description="Number of best trials of which the best and the last checkpoint are kept "
-        "though they were cut or failed. Trials that are open or complete keep theirs anyway.",
+        "though they were cut or failed. Trials that are open, complete or stopped keep theirs "
+        "anyway.",
     )
 
 

@@ -193,6 +193,9 @@ class Decider:
         verdict = self._judge(trial.number, epoch, value)
         if verdict.decision in (Decision.PRUNE, Decision.PAUSE) and trial.is_pinned:
             return RungVerdict(Decision.CONTINUE, is_audited=True)
+        is_stopped = trial.stop_after is not None and epoch >= trial.stop_after
+        if verdict.decision == Decision.PAUSE and is_stopped:
+            return RungVerdict(Decision.CONTINUE)  # it ends where a person wants it to
         return verdict
 
     def hand_over(
@@ -273,7 +276,7 @@ class Decider:
             begun = "was extended" if trial.parent is None else f"went on from trial {trial.parent}"
             return self._end(trial, state, f"{begun} to {trial.epoch} epochs")
         cut = self._state.rungs.audited.get(number)
-        audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
+        audit = f"; the pruner would have ended it at epoch {cut}" if cut else ""
         return self._end(trial, TrialState.COMPLETE, f"ran its {trial.epoch} epochs{audit}")
 
     def fail(self, number: int, reason: str) -> TrialEnded:

@@ -26,7 +26,7 @@ class TrialState(enum.StrEnum):
     @property
     def is_end(self) -> bool:
         """Whether nothing can happen to the trial any more."""
-        return self not in (TrialState.RUNNING, TrialState.INTERRUPTED)
+        return self not in (TrialState.PAUSED, TrialState.RUNNING, TrialState.INTERRUPTED)
 
     @property
     def has_value(self) -> bool:

@@ -354,7 +354,10 @@ class SweepRun:
             case act_events.SweepReleased():
                 self._handed_out.clear()
                 self._end_decided()
-            case act_events.TrialRetried() | act_events.SweepEdited():
+            case act_events.SweepEdited():
+                self._decider = Decider(self.state, self._clock)
+                self._memory = self._sampler()
+            case act_events.TrialRetried():
                 self._memory = self._sampler()
 
     def spec_of(self, number: int) -> SweepSpec:

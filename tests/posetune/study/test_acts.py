@@ -592,3 +592,38 @@ def test_every_act_says_who() -> None:
     for cls in _act_kinds():
         assert "by" in cls.__dataclass_fields__, cls
     assert "by" in events.DriverOpened.__dataclass_fields__
+
+
+# -- trials that are paused ---------------------------------------------------------------------
+
+
+def until_paused(run: SweepRun) -> int:
+    """Train until the pruner has paused a trial, and return its number."""
+    while not run.state.paused:
+        at_work = begin(run)
+        while at_work.step() == Decision.CONTINUE:
+            pass
+    return run.state.paused[0]
+
+
+def test_a_paused_trial_is_stopped_taken_up_again_and_pinned(database: Database) -> None:
+    start = opening(pruner={"name": "thaw", "max_epochs": 9}, budget={"trials": 14})
+    with driver(database, start) as run:
+        number = until_paused(run)
+        want(database, StopTrial(trial=number))
+        run.take_up_requests()
+        assert trial(database, number).state == "STOPPED"
+
+        want(database, RetryTrial(trial=number))
+        run.take_up_requests()
+        assert number in run.state.waiting
+        assert number not in run.state.paused
+
+        pinned = until_paused(run)
+        want(database, PinTrial(trial=pinned))
+        run.take_up_requests()
+        assert pinned in run.state.waiting
+        assert pinned not in run.state.paused
+    drive(database, start)
+    assert trial(database, pinned).state == "COMPLETE"
+    assert trial(database, number).state in ("COMPLETE", "PRUNED")

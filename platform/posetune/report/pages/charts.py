@@ -108,7 +108,9 @@ def learning_curves(view: SweepView) -> str:
         labelled: set[int] = set()
         for trial in reversed(view.ranked[:_MOST_LINES]):
             points = curves[trial.number]
-            rung = next((i for i, epoch in enumerate(ends) if points[-1][0] <= epoch), 0)
+            rung = next(
+                (i for i, epoch in enumerate(ends) if points[-1][0] <= epoch), len(ends) - 1
+            )
             is_best = view.best is not None and trial.number == view.best.number
             axes.plot(
                 *zip(*points, strict=True),

@@ -94,7 +94,9 @@ def learning_curves(view: SweepView) -> Figure:
             curves.setdefault(report.trial, []).append((report.epoch, report.value))
     groups: list[list[int]] = [[] for _ in ends]
     for number, points in curves.items():
-        groups[next((i for i, end in enumerate(ends) if points[-1][0] <= end), 0)].append(number)
+        groups[
+            next((i for i, end in enumerate(ends) if points[-1][0] <= end), len(ends) - 1)
+        ].append(number)
     data = [
         _lines(
             f"to epoch {ends[rung]}",

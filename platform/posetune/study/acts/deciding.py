@@ -172,7 +172,7 @@ def _checked(state: SweepState, params: dict[str, Scalar]) -> dict[str, Scalar]:
         raise ActRefusedError(
             "sampler.name one_by_one: an ablation has the trials that its file says, no others"
         )
-    room = spec.budget.trials - len(state.trials) - len(state.queue)
+    room = state.most_trials - len(state.trials) - len(state.queue) * spec.sampler.repeats
     if room <= 0:
         raise ActRefusedError(
             f"budget.trials {spec.budget.trials}: the sweep has no trial left; raise it in the "

@@ -42,7 +42,11 @@ def _trial_enqueued(state: SweepState, event: act_events.TrialEnqueued) -> None:
 
 
 def _trial_pinned(state: SweepState, event: act_events.TrialPinned) -> None:
-    state.trials[event.trial].is_pinned = True
+    trial = state.trials[event.trial]
+    trial.is_pinned = True
+    if trial.is_paused:  # it goes on
+        trial.paused = 0
+        state.waiting.append(trial.number)
 
 
 def _trial_retried(state: SweepState, event: act_events.TrialRetried) -> None:
@@ -67,7 +71,7 @@ def _trial_extended(state: SweepState, event: act_events.TrialExtended) -> None:
 def _open_again(state: SweepState, trial: TrialRecord) -> None:
     """Let a trial that has ended wait for its next attempt."""
     trial.state, trial.reason, trial.ended = None, "", None
-    trial.decision = Decision.CONTINUE
+    trial.decision, trial.paused = Decision.CONTINUE, 0
     trial.stop_after, trial.stopped_by = None, ""
     state.ended.remove(trial.number)
     state.ledger.open.add(trial.number)
@@ -115,6 +119,8 @@ def _compare_anew(state: SweepState) -> None:
     for trial in state.trials:
         left_out_at = audited.get(trial.number)
         trial.standing = None
+        if trial.parent is not None and left_out_at is not None:
+            state.rungs.audited[trial.number] = left_out_at
         for epoch, value in sorted(trial.values.items()):
             state.rungs.record(trial.number, epoch, value, is_audited=epoch == left_out_at)
             if value is not None and epoch in state.compared:

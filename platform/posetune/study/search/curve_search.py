@@ -172,6 +172,7 @@ class CurveSearch:
             if epoch == 0:
                 self._progress.failed.add(number)
                 continue
+            self._progress.failed.discard(number)  # a person has taken it up again
             if epoch <= self._audited.get(number, epoch):
                 self._progress.epochs[number] = epoch
                 self.data.note_best(self._progress, number, epoch)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from posetune.api import BadInputError, TrialFailedError
+from posetune.api import TrialFailedError
+from posetune.cli.acting import read_settings
 from posetune.cli.options import HomeOption, JsonOption, StoreOption, SweepFile
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.report.wording import format_measure
-from posetune.spec.documents import read_value
 from posetune.workflow.train import Training
 from posetune.workflow.train import train as train_trial
 
@@ -53,7 +53,7 @@ def train(
 
       posetune train search_spaces/selfpose/quickstart.yaml --set flow.depth=8 --epochs 3
     """
-    settings = _settings(set_ or [])
+    settings = read_settings(set_ or [])
     try:
         with interruptible(), progress_bar("train", quiet=as_json) as progress:
             training = train_trial(
@@ -106,13 +106,3 @@ def _say_epoch(training: Training) -> None:
         f"epoch {newest['epoch']}/{training.max_epochs}: {training.objective} "
         f"{format_measure(newest[training.objective])} ({newest['seconds']:.1f} s)"
     )
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for text in given:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise BadInputError(f"--set {text}: must be KEY=VALUE, e.g. --set flow.depth=8")
-        settings[key] = read_value(value, f"--set {key}")
-    return settings
