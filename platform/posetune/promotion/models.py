@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mlflow.artifacts
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from posetune.api import BadInputError
 from posetune.home import Home
@@ -128,20 +128,28 @@ def check_files(home: Home, version: Version) -> None:
 
 
 def _download(home: Home, version: Version, part: str, folder: Path) -> Path:
-    """Copy a version's files, or a folder of them, below `folder` and return the copy."""
-    uri = f"{version.source.rstrip('/')}/{part}"
+    """Copy a version's files, or a folder of them, below `folder` and return the copy.
+
+    They are copied one by one, so that a fault of the server repeats one request and not all.
+    """
+    files = get_artifact_repository(version.source, tracking_uri=store_address(home))
+
+    def copy(path: str | None) -> None:
+        for entry in patiently(lambda: files.list_artifacts(path)):
+            if entry.is_dir:
+                copy(entry.path)
+            else:
+                (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+                patiently(lambda e=entry: files.download_artifacts(e.path, str(folder)))  # type: ignore[misc, no-untyped-call]
+
     try:
-        copied = patiently(
-            lambda: mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, dst_path=str(folder), tracking_uri=store_address(home)
-            )
-        )
+        copy(part or None)
     except (OSError, MlflowException) as error:
         raise BadInputError(
             f"{version.uri}: its files cannot be read ({explain(error)}); if {version.source} is "
             "gone, restore it from a backup or promote another version"
         ) from error
-    return Path(copied)
+    return folder / part
 
 
 def _compare(version: Version, found: str, registered: str | None) -> None:

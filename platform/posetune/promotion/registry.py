@@ -234,7 +234,8 @@ def _log_model(
         folder = Path(scratch) / "model"
         _save(folder, candidate, logged, trainable)
         digest = {FILES_DIGEST: digest_folder(folder)}
-        patiently(lambda: client.set_logged_model_tags(model_id, digest))
+        # MLflow reads the model before it sets its tags.
+        patiently(lambda: client.set_logged_model_tags(model_id, digest), requests=2)
         _upload(client, model_id, folder)
     patiently(lambda: client.finalize_logged_model(model_id, "READY"))
     _link_to_run(client, candidate, model_id)

@@ -276,7 +276,7 @@ class Decider:
             begun = "was extended" if trial.parent is None else f"went on from trial {trial.parent}"
             return self._end(trial, state, f"{begun} to {trial.epoch} epochs")
         cut = self._state.rungs.audited.get(number)
-        audit = f"; the pruner would have ended it at epoch {cut}" if cut else ""
+        audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
         return self._end(trial, TrialState.COMPLETE, f"ran its {trial.epoch} epochs{audit}")
 
     def fail(self, number: int, reason: str) -> TrialEnded:

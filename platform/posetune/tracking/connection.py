@@ -249,9 +249,14 @@ def open_experiment(
     return str(found.experiment_id)
 
 
-def patiently(call: Callable[[], T]) -> T:
-    """Make a call that may be repeated; repeat it, up to twice, after a fault that may pass."""
-    for pause in _PAUSES_S:
+def patiently(call: Callable[[], T], *, requests: int = 1) -> T:
+    """Make a call that may be repeated; repeat it, up to twice, after a fault that may pass.
+
+    Args:
+        call: makes the call.
+        requests: how many requests MLflow makes of it; each of them may meet as many faults.
+    """
+    for pause in _PAUSES_S * requests:
         try:
             return call()
         except _TRANSIENT as error:
@@ -285,7 +290,12 @@ def make_once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Return whether a fault may pass: no connection, a stumbling or an overloaded server."""
+    """Return whether a fault may pass: no connection, a stumbling or an overloaded server.
+
+    Some of MLflow's methods report such a fault as a wrong argument, with the fault as its cause.
+    """
+    if isinstance(error.__cause__, _TRANSIENT):
+        return _is_passing(error.__cause__)
     if not isinstance(error, MlflowException):
         return True
     status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
