@@ -144,6 +144,8 @@ def _download(home: Home, version: Version, part: str, folder: Path) -> Path:
 
     try:
         copy(part or None)
+        if not any(folder.iterdir()):
+            raise FileNotFoundError("no file is there")
     except (OSError, MlflowException) as error:
         raise BadInputError(
             f"{version.uri}: its files cannot be read ({explain(error)}); if {version.source} is "
