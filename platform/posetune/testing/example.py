@@ -44,9 +44,7 @@ class OnePose(api.Trainable):
         try:
             rows = {split: len(np.load(store / f"{split}.npy")) for split in SPLITS}
         except (OSError, ValueError) as error:
-            raise api.BadInputError(
-                f"{store}: {SPLITS} must be there as .npy files ({error})"
-            ) from error
+            raise api.BadInputError(f"{store}: {SPLITS} must be .npy files ({error})") from error
         digest = hashlib.sha256(b"".join((store / f"{s}.npy").read_bytes() for s in rows))
         return api.StoreSummary(digest.hexdigest(), rows, {"format": "npy"})
 

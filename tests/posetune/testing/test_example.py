@@ -33,7 +33,7 @@ class TestOnePose(TrainableConformance):
 
 def test_it_is_as_short_as_the_readme_says() -> None:
     lines = Path(posetune.testing.example.__file__).read_text().splitlines()
-    assert sum(bool(line.strip()) for line in lines) <= 81
+    assert sum(bool(line.strip()) for line in lines) < 80
 
 
 @pytest.mark.ray

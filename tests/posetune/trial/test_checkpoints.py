@@ -197,8 +197,8 @@ class Driver:
                 needed += [c for c in standing(committed) if c.progress == (best[number], False)]
             whole = [self.is_whole(c) for c in needed]
             assert all(w or c.folder in self.broken for w, c in zip(whole, needed, strict=True))
-            # Of a trial that has ended nothing goes on: the last of it may be what was damaged.
-            assert any(whole) or not needed or states[number] != "RUNNING"
+            # A trial that fails right after its newest checkpoint was damaged has no other left.
+            assert any(whole) or not needed or states[number] == "FAILED"
 
     def committed(self) -> dict[int, list[CheckpointRecord]]:
         found: dict[int, list[CheckpointRecord]] = {}
