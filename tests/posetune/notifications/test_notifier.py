@@ -91,8 +91,8 @@ def test_servers_that_are_away_get_every_message_when_they_are_back(
     assert expected[-1].endswith("/ended")
 
     http.start()
-    wait_until(lambda: len(http.taken) == len(expected), "the webhook's messages")
-    assert [*notifier.waiting] == [mail.key]
+    wait_until(lambda: [*notifier.waiting] == [mail.key], "the webhook's messages")
+    assert http.ids == expected
     smtp.start()
     assert notifier.stop(300.0)
     assert http.ids == expected
