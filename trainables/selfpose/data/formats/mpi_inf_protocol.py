@@ -29,6 +29,7 @@ __all__ = [
     "TEST_JOINTS",
     "TEST_SLACK",
     "TRAIN_JOINTS",
+    "TRAIN_SLACK",
     "TRAIN_STRIDE",
     "TRAIN_SUBJECTS",
     "USABLE_FRAMES",
@@ -67,6 +68,9 @@ TRAIN_STRIDE = 10
 """Distance in frames between the training frames that are used."""
 VALID_FRAMES = 2929
 """Number of valid frames in the whole test set."""
+TRAIN_SLACK = 0.5
+"""How far outside the frame a joint of a training frame may lie, as a share of the frame's side.
+People walk out of the picture, and pictures are cropped; a joint farther out is no part of it."""
 TEST_SLACK = 0.25
 """How far outside the frame a joint of a test frame may lie, as a share of the frame's side. Joints
 of valid test frames can be outside the picture; a joint farther out is a fault."""
@@ -119,6 +123,11 @@ class MpiInf3dhpOptions(PhotoOptions):
         "universal",
         description="Scale of the 3D poses: at one body height for all subjects (`universal`), as "
         "published results are measured, or as they were measured (`real`).",
+    )
+    whole_people: bool = Field(
+        False,
+        description="Whether training frames are left out in which a joint lies outside the "
+        "picture, as SPIN does.",
     )
 
 

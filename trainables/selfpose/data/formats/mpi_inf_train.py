@@ -30,6 +30,7 @@ from selfpose.data.formats.mpi_inf_protocol import (
     SUBJECTS,
     TEST_ACTIVITIES,
     TRAIN_JOINTS,
+    TRAIN_SLACK,
     TRAIN_STRIDE,
     USABLE_FRAMES,
     Gathered,
@@ -104,7 +105,8 @@ def read_train_sequence(
         take = _take(
             annotations, rows, item, chosen=chosen, lens=lenses.get(camera, _NO_LENS), split=split
         )
-        rows = _leave_out(rows, take, gathered=gathered, checks=checks)
+        slack = 0.0 if options.whole_people else TRAIN_SLACK
+        rows = _leave_out(rows, take, slack=slack, gathered=gathered, checks=checks)
         rows = replace(rows, root=str(folder))
         rows = replace(rows, masks=_place_masks(folder / name / "FGmasks", camera, rows))
         for part, chosen_n in _split_rows(rows, split, cut=cut, options=options).items():
@@ -222,6 +224,7 @@ def _rows(
         },
         frame_size_n2=np.tile(np.asarray(STUDIO_SIZE, np.int32), (len(frames), 1)),
         root=None,
+        slack=TRAIN_SLACK,
     )
 
 
@@ -296,15 +299,20 @@ def _take(
     )
 
 
-def _leave_out(rows: Photographs, take: Take, *, gathered: Gathered, checks: Checks) -> Photographs:
+def _leave_out(
+    rows: Photographs, take: Take, *, slack: float, gathered: Gathered, checks: Checks
+) -> Photographs:
     """Return the good rows and write down the others.
 
-    A row with a joint outside the picture is excluded, because people walk out of the picture, but
-    not out of every picture of a camera. The others are held against what a person can be.
+    A row is excluded if all its joints are outside the picture, or if one is outside by more than
+    `slack` of the picture's side, because people walk out of the picture, but not out of every
+    picture of a camera. The others are held against what a person can be.
     """
     size_2 = np.asarray(STUDIO_SIZE)
-    outside_nj2 = (rows.joints_2d_nj2 < 0) | (rows.joints_2d_nj2 > size_2 - 1)
-    outside_n = outside_nj2.any(axis=(1, 2))  # NaN is not outside; the checks find it
+    below_nj2, above_nj2 = -rows.joints_2d_nj2, rows.joints_2d_nj2 - (size_2 - 1)
+    beyond_nj2 = np.maximum(below_nj2, above_nj2) / size_2
+    beyond_nj = beyond_nj2.max(axis=2)  # NaN is not outside; the checks find it
+    outside_n = (beyond_nj > 0).all(axis=1) | (beyond_nj > slack).any(axis=1)
     reason = "joints outside the picture"
     if len(rows) and outside_n.all():
         item = f"{take.name} ({len(rows)} rows)"

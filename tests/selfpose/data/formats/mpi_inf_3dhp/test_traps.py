@@ -70,7 +70,7 @@ def _nan(folder: Path) -> tuple[str, str]:
 
 def _outside(folder: Path) -> tuple[str, str]:
     with _training(folder) as found:
-        found["annot2"][0, 0][0, ANKLE * 2] = 2048.0
+        found["annot2"][0, 0][0, ANKLE * 2] = 2048 * 1.6
     return FIRST, "joints outside the picture"
 
 
@@ -143,6 +143,19 @@ def test_a_test_joint_a_little_outside_the_picture_counts(
         h5["annot2"][0, 0, 5, 0] = 2048 * 1.1
 
     assert len(import_folder(folder, tmp_path / "store").split("test")) == 2 * 6
+
+
+def test_a_training_joint_a_little_outside_the_picture_counts_unless_people_must_be_whole(
+    folder: Path,
+) -> None:
+    with _training(folder) as found:
+        found["annot2"][0, 0][0, ANKLE * 2] = 2048 + 60
+    for whole_people in (False, True):
+        options = IMPORTER.options(whole_people=whole_people)
+        checks = Checks(H36M_17)
+        gathered = read_train_sequence(folder, "S1/Seq1", motion=0, options=options, checks=checks)
+        left_out = [skip.item for skip in gathered.excluded if "outside" in skip.reason]
+        assert left_out == [FIRST] * whole_people
 
 
 def test_no_frame_is_in_both_halves_though_cameras_lose_different_frames(folder: Path) -> None:
