@@ -3,8 +3,8 @@
     python tests/benchmarks/record_curves.py search_spaces/selfpose/lifting_grid.yaml \
         --store data/lifting --work runs/curves --out tests/benchmarks/curves/lifting.json
 
-One training after another, each with a seed of its own; stages are shared. The file is written
-after each, and the same command goes on where it ended.
+One training after another, each with a seed of its own, from `--first-seed` on; stages are shared.
+The file is written after each, and the same command goes on where it ended.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     for name in ("store", "work", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first training")
     given = parser.parse_args()
     spec, trainable, _ = load_sweep(given.file)
     digest = trainable.describe_store(given.store).digest
@@ -100,20 +101,21 @@ def main() -> None:
         "identity": identity,
         "space": {name: list(choice.corners) for name, choice in spec.search.items()},
         "fixed": spec.fixed,
+        "first_seed": given.first_seed,
         "store_digest": digest,
         **{key: where[key] for key in ("commit", "dirty", "processor", "versions")},
         "trainings": [],
     }
     if given.out.exists():
         found = json.loads(given.out.read_text(encoding="utf-8"))
-        if found["identity"] != identity:
-            parser.error(f"{given.out} holds curves of another space or store; give another --out")
-    for seed in range(len(found["trainings"]), len(points)):
-        training = recorder.train(points[seed], seed)
+        if (found["identity"], found.get("first_seed", 0)) != (identity, given.first_seed):
+            parser.error(f"{given.out} holds curves of other trainings; give another --out")
+    for done in range(len(found["trainings"]), len(points)):
+        training = recorder.train(points[done], given.first_seed + done)
         found["trainings"].append(training)
         write(given.out, found)
         last = training["failed"] or f"{training['values'][-1]:.1f}"
-        print(f"{seed + 1}/{len(points)} {training['processor_s']:.0f} s {last}", flush=True)
+        print(f"{done + 1}/{len(points)} {training['processor_s']:.0f} s {last}", flush=True)
 
 
 def write(out: Path, found: dict[str, Any]) -> None:
