@@ -9,7 +9,7 @@ BENCHES := pieces platform study importing figures report thaw
 TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
-WORKERS := -n 3 --dist worksteal
+WORKERS := -n 3
 # One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 

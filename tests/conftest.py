@@ -23,7 +23,7 @@ from support.ray_nodes import start_head
 from posetune.study.tables.database import Database, open_database
 from posetune.testing.toy import Toy
 
-pytest_plugins = ["support.processor_time"]
+pytest_plugins = ["support.one_process", "support.processor_time"]
 
 ROOT = Path(__file__).parents[1]
 

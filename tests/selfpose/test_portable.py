@@ -25,6 +25,7 @@ def exported(folder: Path, **fields: object) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_program_runs_without_our_code_and_gives_the_models_poses(tmp_path: Path) -> None:
     model = exported(tmp_path / "model", keypoint={"map_px": 8})

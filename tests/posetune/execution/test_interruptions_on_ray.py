@@ -146,6 +146,7 @@ def test_the_driver_is_out_though_neither_mlflow_nor_the_worker_answers(
     assert "MLflow is behind" in driver.output
 
 
+@pytest.mark.long
 def test_a_store_that_changes_under_a_running_sweep_stops_it_with_nothing_lost(
     posetune: Posetune,
     compared_sweep: Write,

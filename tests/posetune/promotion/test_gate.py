@@ -47,6 +47,7 @@ def promoted(gain: float | np.ndarray, times: int, seed: int) -> float:
     return sum(verdict.passed for verdict in verdicts) / times
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_equal_models_are_promoted_at_most_five_times_in_a_hundred() -> None:
     assert promoted(0.0, 300, seed=0) <= 0.05

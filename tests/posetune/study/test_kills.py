@@ -116,16 +116,20 @@ def modelled_opening(pruner: str) -> SweepStart:
     return opening(search=search, sampler={"name": "gp"}, pruner=pruning, budget={"trials": 8})
 
 
-def resume_from_every_copy(
-    tmp_path: Path, start: SweepStart | None = None, **how: Any
+EVERY = pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
+"""Of the moments at which a driver is killed: one in four, or each."""
+
+
+def resume_from_copies(
+    tmp_path: Path, start: SweepStart | None = None, *, step: int = 1, **how: Any
 ) -> Iterator[tuple[int, Database]]:
-    """Drive a sweep, and continue every state it was ever in, with one more kill on the way."""
+    """Drive a sweep, and continue the states it was ever in, with one more kill on the way."""
     start = start or opening()
     recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
     drive(recorder, start, order=random.Random(1), **{**how, "broken": False})
     yield 0, recorder
     assert recorder.copies > 80
-    for at in range(1, recorder.copies + 1):
+    for at in range(1, recorder.copies + 1, step):
         database = open_unsynced(tmp_path / f"{at}.db")
         _forget_lease(database)
         left = recorder.copies - at
@@ -139,8 +143,9 @@ def resume_from_every_copy(
 
 
 @pytest.mark.slow
-def test_killed_around_any_write_the_sweep_ends_the_same(tmp_path: Path) -> None:
-    resumed = resume_from_every_copy(tmp_path)
+@EVERY
+def test_killed_around_any_write_the_sweep_ends_the_same(tmp_path: Path, step: int) -> None:
+    resumed = resume_from_copies(tmp_path, step=step)
     _, undisturbed = next(resumed)
     expected = outcome(undisturbed)
     check_consistent(undisturbed)
@@ -154,7 +159,7 @@ def test_killed_around_any_write_the_sweep_ends_the_same(tmp_path: Path) -> None
 def test_killed_around_any_write_a_search_that_models_curves_ends_the_same(
     tmp_path: Path, pruner: str
 ) -> None:
-    resumed = resume_from_every_copy(tmp_path, modelled_opening(pruner))
+    resumed = resume_from_copies(tmp_path, modelled_opening(pruner))
     _, undisturbed = next(resumed)
     expected = outcome(undisturbed)
     trials = read_sweep(undisturbed, "s").trials
@@ -183,12 +188,13 @@ def test_killed_here_and_there_a_search_that_pauses_trials_ends_the_same(tmp_pat
 @pytest.mark.long
 @pytest.mark.slow
 def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: Path) -> None:
-    for _, database in resume_from_every_copy(tmp_path, slots=2, broken=True):
+    for _, database in resume_from_copies(tmp_path, slots=2, broken=True):
         check_consistent(database)
 
 
 @pytest.mark.slow
-def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path) -> None:
+@EVERY
+def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path, step: int) -> None:
     start = opening(budget={"trials": 10})
     recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
     drive(recorder, start, order=random.Random(1), between=act_on)
@@ -201,8 +207,8 @@ def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path) -
         TrialPinned,
         TrialRetried,
     }
-    compared = 0
-    for at in range(1, recorder.copies + 1):
+    compared, moments = 0, range(1, recorder.copies + 1, step)
+    for at in moments:
         database = open_unsynced(tmp_path / f"{at}.db")
         _forget_lease(database)
         waited = waits(database)
@@ -217,7 +223,7 @@ def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path) -
             assert outcome(database) == expected, at
             compared += 1
         database.close()
-    assert compared > 0.8 * recorder.copies
+    assert compared > 0.8 * len(moments)
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def reopen(database: Database, start: SweepStart) -> tuple[SweepRun, float]:
     return opened[0], made / opened[0].state.seq
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_event_costs_the_same_after_a_thousand_trials_as_after_a_hundred(
     tmp_path: Path,

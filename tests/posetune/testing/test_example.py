@@ -36,6 +36,7 @@ def test_it_is_as_short_as_the_readme_says() -> None:
     assert sum(bool(line.strip()) for line in lines) < 80
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_runs_on_it(posetune: Posetune, ray_head: str, tmp_path: Path) -> None:

@@ -308,6 +308,7 @@ def test_the_disk_stays_under_what_check_forecasts(tmp_path: Path, toy_store: Pa
     assert 0 < driver.most_bytes <= plan.disk_bytes
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_disk_stays_under_what_check_forecasts_for_the_model(
     tmp_path: Path, tiny_store: Path

@@ -33,7 +33,7 @@ def umask() -> int:
 
 
 def flushes() -> bool:
-    return bool((torch.tensor([1e-40]) * 1)[0] == 0)
+    return bool((torch.tensor([1e-40], dtype=torch.float32) * 1)[0] == 0)
 
 
 def double() -> None:
@@ -47,45 +47,46 @@ def forget_home() -> None:
 Act = Callable[[], Any]
 
 
-@pytest.mark.parametrize(
-    ("leak", "look"),
-    [
-        (double, torch.get_default_dtype),
-        (lambda: torch.set_num_threads(torch.get_num_threads() + 1), torch.get_num_threads),
-        (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled),
-        (
-            lambda: torch.use_deterministic_algorithms(True),
-            torch.are_deterministic_algorithms_enabled,
-        ),
-        (lambda: torch.set_flush_denormal(True), flushes),
-        (lambda: torch.set_default_device("meta"), torch.get_default_device),
-        (
-            lambda: torch.set_float32_matmul_precision("medium"),
-            torch.get_float32_matmul_precision,
-        ),
-        (
-            lambda: setattr(torch.backends.cudnn, "benchmark", True),
-            lambda: torch.backends.cudnn.benchmark,
-        ),
-        (lambda: np.seterr(all="raise"), np.geterr),
-        (lambda: os.environ.update(LEAKED="x"), lambda: os.environ.get("LEAKED")),
-        (forget_home, lambda: os.environ.get("HOME")),
-        (lambda: os.chdir("/"), Path.cwd),
-        (lambda: os.umask(0o007), umask),
-        (lambda: sys.path.insert(0, "/leak"), lambda: list(sys.path)),
-    ],
-)
+LEAKS: list[tuple[Act, Act]] = [
+    (double, torch.get_default_dtype),
+    (lambda: torch.set_num_threads(torch.get_num_threads() + 1), torch.get_num_threads),
+    (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled),
+    (
+        lambda: torch.use_deterministic_algorithms(True),
+        torch.are_deterministic_algorithms_enabled,
+    ),
+    (lambda: torch.set_flush_denormal(True), flushes),
+    (lambda: torch.set_default_device("meta"), torch.get_default_device),
+    (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        torch.get_float32_matmul_precision,
+    ),
+    (
+        lambda: setattr(torch.backends.cudnn, "benchmark", True),
+        lambda: torch.backends.cudnn.benchmark,
+    ),
+    (lambda: np.seterr(all="raise"), np.geterr),
+    (lambda: os.environ.update(LEAKED="x"), lambda: os.environ.get("LEAKED")),
+    (forget_home, lambda: os.environ.get("HOME")),
+    (lambda: os.chdir("/"), Path.cwd),
+    (lambda: os.umask(0o007), umask),
+    (lambda: sys.path.insert(0, "/leak"), lambda: list(sys.path)),
+]
+"""What a trial may do to its process, and what shows it."""
+
+
 def test_what_a_trial_changed_is_put_back(
-    before: ProcessState, leak: Act, look: Act, monkeypatch: pytest.MonkeyPatch
+    before: ProcessState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", os.environ.get("HOME", "/"))
     state = ProcessState()
-    was = look()
-    leak()
-    assert look() != was
+    found = [look() for _, look in LEAKS]
+    for (leak, look), was in zip(LEAKS, found, strict=True):
+        leak()
+        assert look() != was
 
     assert state.restore() == []
-    assert look() == was
+    assert [look() for _, look in LEAKS] == found
 
 
 def test_a_thread_that_is_left_is_named(before: ProcessState) -> None:

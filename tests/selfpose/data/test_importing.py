@@ -77,7 +77,7 @@ def motions_made_once() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", ["plain", "rooms"])
+@pytest.mark.parametrize("level", ["plain", pytest.param("rooms", marks=pytest.mark.long)])
 def test_the_same_seed_gives_the_same_store_whatever_the_workers(
     tmp_path: Path, make_store: MakeStore, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

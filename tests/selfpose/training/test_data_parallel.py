@@ -115,8 +115,11 @@ def train(assignment: Assignment, epochs: int, *, told: Iterator[bool]) -> list[
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(
     ("fixed", "stop_at"),
-    [(COMPLETE, 5), (READ, None), (LIFTING, None)],
-    ids=["complete", "read", "lifting"],
+    [
+        pytest.param(COMPLETE, 5, id="complete"),
+        pytest.param(READ, None, id="read", marks=pytest.mark.long),
+        pytest.param(LIFTING, None, id="lifting", marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_learn_what_one_learns(
     fixed: dict[str, Any], stop_at: int | None, assign: Any

@@ -70,6 +70,7 @@ def test_the_whole_model_trains_on_hands(hand_store: Path, tmp_path: Path, mode:
         assert predictor(images).shape == (3, 21, 3)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_hands_are_evaluated_and_drawn(hand_store: Path, tmp_path: Path) -> None:
     trial = started(SelfPoseConfig.model_validate(CONFIG), hand_store, tmp_path)
