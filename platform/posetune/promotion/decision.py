@@ -24,8 +24,8 @@ from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
 from posetune.promotion.test_looks import record_test_look
 from posetune.promotion.validation import Measured, Validation, choose_epoch
-from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.report.leaderboard import candidate_note
+from posetune.report.models.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
