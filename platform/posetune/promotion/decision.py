@@ -30,13 +30,13 @@ from posetune.storage import open_folder
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, TrialView, read_sweep
-from posetune.tracking.connection import (
+from posetune.tracking.projection import ship
+from posetune.tracking.server.connection import (
     connect,
     exclusive,
     mlflow_faults_explained,
     public_address,
 )
-from posetune.tracking.projection import ship
 
 __all__ = ["promote"]
 

@@ -1,6 +1,6 @@
 """MLflow's UI and optuna-dashboard, opened in a real browser, show what we wrote for them.
 
-That `posetune ui` serves a home's runs and files is in `test_server`.
+That `posetune ui` serves a home's runs and files is in `server/test_server`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 from posetune.home import Home
-from posetune.tracking import connection, projection
+from posetune.tracking import projection
 from posetune.tracking.projection import Projection, ship
+from posetune.tracking.server import connection
 
 Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]

@@ -22,8 +22,8 @@ from posetune.promotion.request import Request
 from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
+from posetune.tracking.server.ui import serve_ui
 from posetune.tracking.tracker import Tracker
-from posetune.tracking.ui import serve_ui
 
 Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]
