@@ -1,7 +1,7 @@
 """Runs a sweep for its driver: asks, reports, decisions and reconciliation, without Ray.
 
 `SweepRun` commits one event in one transaction, and only then applies it to its `SweepState`; the
-caller acts on what is returned. What an event says is decided by `decisions.Decider`, what it means
+caller acts on what is returned. What an event says is decided by `decider.Decider`, what it means
 by `state.SweepState.apply`. So a driver may be killed between any two lines: the next one, started
 by the same command, folds the committed events and stands where the last commit left it.
 """
@@ -22,9 +22,9 @@ from posetune.study import act_events
 from posetune.study.acts import requests
 from posetune.study.acts.act import EditSweep
 from posetune.study.acts.deciding import ActRefusedError, event_of
-from posetune.study.budget_rule import BudgetRule
 from posetune.study.clock import life_clock
-from posetune.study.decisions import Decider
+from posetune.study.decisions.budget_rule import BudgetRule
+from posetune.study.decisions.decider import Decider
 from posetune.study.events import (
     SEMANTICS,
     BaselinesMeasured,

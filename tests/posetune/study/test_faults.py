@@ -16,7 +16,7 @@ from support.simulated_driver import (
     simulated_start,
 )
 
-from posetune.study.decisions import MAX_CRASHES
+from posetune.study.decisions.decider import MAX_CRASHES
 from posetune.study.events import AttemptFailed, DriverClosed, TrialEnded
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.search.rungs import Decision

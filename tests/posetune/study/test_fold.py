@@ -28,7 +28,7 @@ from posetune.study.acts.act import (
 )
 from posetune.study.acts.asking import ask
 from posetune.study.acts.deciding import ActRefusedError
-from posetune.study.decisions import Decider
+from posetune.study.decisions.decider import Decider
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord

@@ -34,7 +34,7 @@ from posetune.study.acts.act import (
 )
 from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.acts.requests import Request
-from posetune.study.decisions import Decider
+from posetune.study.decisions.decider import Decider
 from posetune.study.events import Event
 from posetune.study.state import SweepState
 from posetune.study.tables import journal, schema

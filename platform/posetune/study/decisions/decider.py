@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from posetune.spec.parameters import Scalar
-from posetune.study.budget_rule import BudgetRule
+from posetune.study.decisions.budget_rule import BudgetRule
 from posetune.study.events import (
     AttemptBegun,
     AttemptExcused,
