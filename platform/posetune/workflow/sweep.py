@@ -23,8 +23,8 @@ from posetune.provenance import collect, this_person
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.notify import read_home_destinations
 from posetune.storage import Storage
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.forecasting.forecast import Forecaster
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database, open_database
 from posetune.study.view import SweepView, read_sweep
 from posetune.tracking.tracker import Tracker

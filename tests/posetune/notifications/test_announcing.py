@@ -20,7 +20,7 @@ from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
 from posetune.spec.notify import Destination
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import Database, open_database
 from posetune.testing.toy import Toy
 

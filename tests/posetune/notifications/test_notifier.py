@@ -29,9 +29,9 @@ from posetune.notifications.notifier import (
 )
 from posetune.spec.notify import Destination
 from posetune.spec.sweep import SweepSpec
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 

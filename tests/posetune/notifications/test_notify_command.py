@@ -20,7 +20,7 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_st
 from posetune.home import Home
 from posetune.notifications.notifier import record_destinations
 from posetune.spec.notify import Destination
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -18,10 +18,10 @@ from support.simulated_driver import simulated_start as sweep_start
 from posetune.report.importance import param_importance
 from posetune.report.sweep_json import as_json
 from posetune.report.tables import sweep_tables
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.records import Report
 from posetune.study.search.rungs import Standing, compared_epochs
 from posetune.study.states import SweepStatus, TrialState
-from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView, TrialView, read_sweep
 
 

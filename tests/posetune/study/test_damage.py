@@ -10,7 +10,7 @@ from support.simulated_driver import drive, open_unsynced, outcome
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 

@@ -29,13 +29,13 @@ from posetune.study.acts.act import (
 from posetune.study.acts.asking import ask
 from posetune.study.acts.deciding import ActRefusedError
 from posetune.study.decisions.decider import Decider
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import LeaseLostError

@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 from support.simulated_driver import simulated_start
 
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.records import CheckpointRecord
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 from posetune.study.view import read_sweep
 

@@ -16,7 +16,7 @@ from support.simulated_driver import drive
 from support.simulated_driver import simulated_start as opening
 
 from posetune.home import Home, sqlite_address
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import open_database
 from posetune.study.view import read_sweep
 
@@ -46,7 +46,7 @@ except BadInputError as error:
 WRITE_AND_DIE = """
 import os, signal, sys
 from support.simulated_driver import simulated_start
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import open_database
 run = SweepRun(open_database(sys.argv[1]), simulated_start())
 run.next_trial()

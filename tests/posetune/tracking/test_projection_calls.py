@@ -152,7 +152,7 @@ _DRIVER = """
 import json, sys, time
 from posetune.spec.sweep import SweepSpec
 from posetune.study.tables.database import open_database
-from posetune.study.sweep import SweepStart, SweepRun
+from posetune.study.driving.sweep import SweepStart, SweepRun
 address, spec = sys.argv[1], json.loads(sys.argv[2])
 sweep_start = SweepStart(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
                   store_digest="d" * 64, provenance={}, defaults={"x": 0.3, "depth": 4})

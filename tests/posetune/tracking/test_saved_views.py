@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.simulated_driver import open_unsynced, simulated_start
 
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.view import read_sweep
 from posetune.tracking.saved_views import saved_view
 

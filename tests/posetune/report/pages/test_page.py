@@ -22,7 +22,7 @@ from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pages.script import packed_plotly
 from posetune.report.pages.watching import watch_sweep
 from posetune.report.pruning import pruning_balance
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import Database
 from posetune.study.view import SweepView, read_sweep
 

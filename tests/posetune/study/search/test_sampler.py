@@ -19,13 +19,14 @@ from support.simulated_driver import (
     simulated_start,
 )
 
-from posetune.study import events, sweep_start
+from posetune.study import events
+from posetune.study.driving import sweep_start
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.search.space import Space
 from posetune.study.search.startup import start_values
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 from posetune.study.trials import TrialRecord
 from posetune.study.view import SweepView, read_sweep

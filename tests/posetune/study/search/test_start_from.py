@@ -11,8 +11,8 @@ from support.simulated_driver import SPEC, SimulatedTrial, drive, open_unsynced,
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
-from posetune.study.sweep import SweepRun
-from posetune.study.sweep_start import SweepStart
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.driving.sweep_start import SweepStart
 from posetune.study.tables.database import Database
 from posetune.study.view import list_sweeps
 

@@ -16,9 +16,9 @@ from support.simulated_driver import SimulatedTrial, drive, outcome
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
+from posetune.study.driving.sweep import StaleAttemptError, SweepRun, SweepStart
 from posetune.study.history import read_history
 from posetune.study.records import CheckpointRecord
-from posetune.study.sweep import StaleAttemptError, SweepRun, SweepStart
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database, open_database
 from posetune.study.view import read_sweep

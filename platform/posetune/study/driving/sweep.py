@@ -22,9 +22,10 @@ from posetune.study import act_events
 from posetune.study.acts import requests
 from posetune.study.acts.act import EditSweep
 from posetune.study.acts.deciding import ActRefusedError, event_of
-from posetune.study.clock import life_clock
 from posetune.study.decisions.budget_rule import BudgetRule
 from posetune.study.decisions.decider import Decider
+from posetune.study.driving.clock import life_clock
+from posetune.study.driving.sweep_start import SweepStart, check_unchanged, create_once
 from posetune.study.events import (
     SEMANTICS,
     BaselinesMeasured,
@@ -49,7 +50,6 @@ from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
-from posetune.study.sweep_start import SweepStart, check_unchanged, create_once
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
