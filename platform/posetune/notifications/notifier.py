@@ -27,10 +27,10 @@ from posetune.notifications.senders import NotSentError, check_secrets, send
 from posetune.spec.notify import Destination, read_home_destinations
 from posetune.spec.sweep import SweepSpec
 from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.reading import read_sweep
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_live
-from posetune.study.view import read_sweep
 
 __all__ = [
     "Notifier",

@@ -27,9 +27,10 @@ from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.leaderboard import candidate_note
 from posetune.report.models.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder
+from posetune.study.reading import read_sweep
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, TrialView, read_sweep
+from posetune.study.view import SweepView, TrialView
 from posetune.tracking.projection import ship
 from posetune.tracking.server.connection import (
     connect,

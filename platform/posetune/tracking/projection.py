@@ -18,10 +18,11 @@ from sqlalchemy import Connection
 from posetune.home import Home, check_name
 from posetune.study.events import Reported
 from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.reading import read_sweep
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, TrialView, read_sweep
+from posetune.study.view import SweepView, TrialView
 from posetune.tracking import artifacts, content
 from posetune.tracking.runs import HeldRun, SweepRuns
 from posetune.tracking.saved_views import saved_view

@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.spec.sweep import Objective
+from posetune.study.reading import list_sweeps
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, list_sweeps
+from posetune.study.view import SweepView
 from posetune.tracking.content import (
     BEST_EPOCH_METRIC,
     best_metric,

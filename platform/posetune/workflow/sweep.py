@@ -25,8 +25,9 @@ from posetune.spec.notify import read_home_destinations
 from posetune.storage import Storage
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 from posetune.tracking.tracker import Tracker
 from posetune.workflow.stores import find_store
 

@@ -29,9 +29,10 @@ from posetune.study.events import SEMANTICS, DriverOpened, Reported, SweepStarte
 from posetune.study.history import read_history
 from posetune.study.old import old_events, old_tables
 from posetune.study.old.upgrade import needs_upgrade, upgrade
+from posetune.study.reading import list_sweeps, read_sweep
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, list_sweeps, read_sweep
+from posetune.study.view import SweepView
 
 BEFORE = Path(__file__).parent / "before"
 RECORDED = json.loads((BEFORE / "study_v2.json").read_text(encoding="utf-8"))

@@ -12,8 +12,8 @@ from sqlalchemy import select
 
 from posetune.home import Home
 from posetune.study.forecasting.forecast import Forecaster, forecast_sweep
+from posetune.study.reading import read_sweep
 from posetune.study.tables import schema
-from posetune.study.view import read_sweep
 from posetune.testing.toy import ToyConfig
 from posetune.tracking.projection import Projection, ship
 from posetune.tracking.server import connection

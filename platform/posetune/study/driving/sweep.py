@@ -43,6 +43,7 @@ from posetune.study.events import (
 )
 from posetune.study.faults import Fault
 from posetune.study.old.upgrade import upgrade_before_driving
+from posetune.study.reading import read_sweep
 from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.repeats import rank_trials
 from posetune.study.search.contracts import NamedSampler, Sampler
@@ -54,7 +55,7 @@ from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
 from posetune.study.trials import TrialRecord
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 __all__ = ["Attempt", "StaleAttemptError", "SweepRun", "SweepStart"]
 

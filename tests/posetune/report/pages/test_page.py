@@ -23,8 +23,9 @@ from posetune.report.pages.script import packed_plotly
 from posetune.report.pages.watching import watch_sweep
 from posetune.report.pruning import pruning_balance
 from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 VOID = {"meta", "link", "img", "br"}
 

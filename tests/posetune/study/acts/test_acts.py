@@ -42,10 +42,11 @@ from posetune.study.driving.sweep import SweepRun
 from posetune.study.driving.sweep_start import SweepStart
 from posetune.study.history import read_history
 from posetune.study.old.upgrade import needs_upgrade, upgrade
+from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Decision
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, TrialView, read_sweep
+from posetune.study.view import SweepView, TrialView
 
 ANA = "ana@laptop"
 

@@ -26,10 +26,11 @@ from posetune.study.act_events import (
     TrialRetried,
 )
 from posetune.study.driving.sweep_start import SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Rungs
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 
 class Killed(BaseException):
