@@ -298,7 +298,7 @@ def next_decisions(
     if draw and state.trials:
         memory = decider.curves or search_memory(state)
         found.append(memory.ask(len(state.trials)))
-        found.append(decider.choose())
+        found.append(decider.pruner.choose())
     return found
 
 

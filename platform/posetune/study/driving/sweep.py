@@ -149,7 +149,7 @@ class SweepRun:
 
     def _resumed(self) -> TrialRecord | None:
         """Return the paused trial that goes on now, if one does; cut those that cannot win."""
-        choice = self._decider.choose(self._handed_out)
+        choice = self._decider.pruner.choose(self._handed_out)
         if choice is None:
             return None
         for number, why in choice.hopeless.items():
@@ -177,7 +177,7 @@ class SweepRun:
         return (
             has_open
             or self._decider.may_ask(self._handed_out)
-            or self._decider.may_resume(self._handed_out)
+            or self._decider.pruner.may_resume(self._handed_out)
         )
 
     def begin_attempt(self, number: int) -> Attempt:
