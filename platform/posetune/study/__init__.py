@@ -1,4 +1,6 @@
-"""The durable truth of a sweep: every event in one relational database, everything else derived.
+"""What has happened to a sweep, and what does it mean?
+
+Every event stands in one relational database, and everything else is derived from them.
 
 Main path: `events` are what can happen, `state` alone says what they mean, `decisions` makes the
 next one; `driving.sweep.SweepRun` is the sweep as its driver sees it: it commits one event per
