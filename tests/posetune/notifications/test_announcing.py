@@ -15,7 +15,7 @@ from support.simulated_driver import simulated_start
 
 from posetune.home import Home
 from posetune.notifications.announcing import announcing
-from posetune.notifications.notifier import record_destinations, send_waiting
+from posetune.notifications.delivery import record_destinations, send_waiting
 from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
