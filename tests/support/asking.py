@@ -5,14 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from support.simulated_driver import (
-    SimulatedTrial,
-    simulated_start,
-)
+from support.simulated_driver import SimulatedTrial, simulated_start
 
-from posetune.study.acts.act import (
-    Act,
-)
+from posetune.study.acts.act import Act
 from posetune.study.acts.asking import Asked, ask
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.driving.sweep_start import SweepStart

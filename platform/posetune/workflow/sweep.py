@@ -12,11 +12,7 @@ from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
 from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.home import Home, check_name
-from posetune.notifications.delivery import (
-    check_destinations,
-    count_waiting,
-    merged,
-)
+from posetune.notifications.delivery import check_destinations, count_waiting, merged
 from posetune.notifications.notifier import Notifier
 from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect, this_person

@@ -19,12 +19,7 @@ from support.waiting import wait_until
 from posetune.home import Home
 from posetune.notifications import delivery, outbox
 from posetune.notifications import notifier as notifier_module
-from posetune.notifications.delivery import (
-    Sender,
-    count_waiting,
-    record_destinations,
-    send_waiting,
-)
+from posetune.notifications.delivery import Sender, count_waiting, record_destinations, send_waiting
 from posetune.notifications.messages import Narrator
 from posetune.notifications.notifier import Notifier
 from posetune.spec.notify import Destination

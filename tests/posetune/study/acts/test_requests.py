@@ -8,12 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from support.asking import ANA, begin, driver, opening, trial, want, without_pruner
-from support.simulated_driver import (
-    drive,
-    happened,
-    open_unsynced,
-    outcome,
-)
+from support.simulated_driver import drive, happened, open_unsynced, outcome
 
 from posetune.api import BadInputError
 from posetune.study import act_events, events

@@ -6,23 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.asking import ANA, begin, driver, opening, want
-from support.simulated_driver import (
-    drive,
-    happened,
-    open_unsynced,
-    simulated_start,
-)
+from support.simulated_driver import drive, happened, open_unsynced, simulated_start
 
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
 from posetune.study import act_events
-from posetune.study.acts.act import (
-    AddNote,
-    EditSweep,
-    HoldSweep,
-    ReleaseSweep,
-    SetTag,
-)
+from posetune.study.acts.act import AddNote, EditSweep, HoldSweep, ReleaseSweep, SetTag
 from posetune.study.acts.deciding import ActRefusedError
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.driving.sweep_start import SweepStart

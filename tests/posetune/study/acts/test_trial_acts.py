@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.asking import ANA, begin, driver, opening, trial, want, without_pruner
-from support.simulated_driver import (
-    SimulatedTrial,
-    drive,
-    open_unsynced,
-    simulated_start,
-)
+from support.simulated_driver import SimulatedTrial, drive, open_unsynced, simulated_start
 
 from posetune.study.acts.act import (
     BranchTrial,
