@@ -175,7 +175,7 @@ def ray_head() -> Iterator[str]:
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow store with its tables, to be copied: making them takes seconds."""
     from posetune.home import Home
-    from posetune.tracking.connection import connect
+    from posetune.tracking.server.connection import connect
 
     folder = tmp_path_factory.mktemp("mlflow-template")
     connect(Home.resolve(folder).prepare())

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from support.simulated_driver import happened, simulated_start
 
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.events import Reported
-from posetune.study.sweep import SweepRun
 from posetune.study.tables.database import open_database
 from posetune.testing.toy import Toy
 

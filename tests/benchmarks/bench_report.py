@@ -18,7 +18,7 @@ from support.simulated_driver import drive, open_unsynced, simulated_start
 
 from posetune.provenance import collect
 from posetune.report.pages.page import BestTrial, build_page
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 
 OUT = Path(__file__).parents[2] / "runs" / "bench" / "report.json"
 SEARCH = {

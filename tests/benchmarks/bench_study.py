@@ -26,7 +26,7 @@ from rich.table import Table
 from support.simulated_driver import fill, open_unsynced
 from support.simulated_driver import simulated_start as sweep_start
 
-from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database, open_database
 
 TRIALS = 10_000

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from posetune.provenance import collect
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "sweep.json"

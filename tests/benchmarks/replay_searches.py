@@ -29,7 +29,7 @@ from support.made_curves import made_curves
 from support.simulated_driver import open_unsynced
 
 from posetune.provenance import collect
-from posetune.study import sweep_start
+from posetune.study.driving import sweep_start
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "search.json"

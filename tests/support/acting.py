@@ -14,7 +14,7 @@ from posetune.study.acts.act import (
     RetryTrial,
     StopTrial,
 )
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import Database
 
 __all__ = ["ACTS", "PERSON", "act_on", "waits"]

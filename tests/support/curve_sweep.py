@@ -11,8 +11,8 @@ from typing import Any
 
 from posetune.home import Home
 from posetune.spec.sweep import SweepSpec
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 from posetune.testing.toy import Toy
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans

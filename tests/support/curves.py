@@ -18,7 +18,7 @@ from support.recording import Recording, record
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
-from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 
 __all__ = ["Curves", "Search", "epochs_until", "read_curves"]

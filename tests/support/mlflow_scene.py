@@ -15,9 +15,9 @@ from posetune.home import Home
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database, open_database
 from posetune.testing.toy import Toy
 

@@ -6,8 +6,8 @@ import random
 
 from support.simulated_driver import simulated_start
 
+from posetune.study.driving.sweep import SweepStart
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepStart
 from posetune.study.trials import TrialRecord
 
 __all__ = ["many_trials"]

@@ -18,11 +18,12 @@ import numpy as np
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 __all__ = [
     "Behaviour",

@@ -17,12 +17,13 @@ from sqlalchemy import event
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import list_sweeps
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, list_sweeps
+from posetune.study.view import SweepView
 
 __all__ = [
     "SimulatedTrial",

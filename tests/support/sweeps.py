@@ -22,8 +22,9 @@ from support.simulated_driver import happened
 
 from posetune.api import BadInputError
 from posetune.study.events import HandedOver
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 __all__ = ["Driver", "Script", "beside", "events", "open_study", "partial_seconds", "until", "view"]
 

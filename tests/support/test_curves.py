@@ -11,8 +11,8 @@ import pytest
 from support.curves import Curves, Search, epochs_until
 from support.simulated_driver import open_unsynced
 
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database
-from posetune.study.view import read_sweep
 
 EPOCHS = 3
 SPACE = {"x": (1, 2, 3), "y": (0.0, 0.5)}

@@ -1,4 +1,6 @@
-"""Reads a command's arguments, calls the package that does the work, and prints the outcome.
+"""What does a person type, and what do they read?
+
+A command reads its arguments, calls the package that does the work, and prints the outcome.
 
 `main` is the entry point; `app` lists the commands. Nothing heavy is imported before a command
 needs it.

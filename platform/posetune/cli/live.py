@@ -19,9 +19,9 @@ from posetune.cli.screen import LINE_EVERY_S, console
 from posetune.report.wording import broken, format_measure, format_params, format_seconds
 from posetune.spec.sweep import Objective
 from posetune.storage import Storage
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepRun
 from posetune.study.trials import TrialRecord
 from posetune.trial.stage_lines import StageNews
 

@@ -28,8 +28,8 @@ def complete_sweep(incomplete: str) -> list[str]:
     """Return the sweeps of the default home whose names begin so, for the shell's completion."""
     from posetune.api import BadInputError
     from posetune.home import Home
+    from posetune.study.reading import sweep_names
     from posetune.study.tables.database import open_database
-    from posetune.study.view import sweep_names
     from posetune.visible import visible
 
     try:

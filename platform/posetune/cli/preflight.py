@@ -28,7 +28,7 @@ def check_here(
     """Check the cluster that this machine belongs to."""
     from posetune.execution.nodes.preflight import DRIVER, preflight
     from posetune.study.tables.database import reach_database
-    from posetune.tracking.connection import reach_tracking
+    from posetune.tracking.server.connection import reach_tracking
 
     def refused(reach: Callable[[], None], check: str) -> list[dict[str, str]]:
         try:

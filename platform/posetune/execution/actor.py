@@ -39,10 +39,10 @@ from posetune.storage.log_limit import limited
 from posetune.study.faults import FaultKind
 from posetune.trial.checkpoints import StorageFullError, log_file, stuck_file
 from posetune.trial.errors import read_error, say_memory
-from posetune.trial.process_state import ProcessState
 from posetune.trial.run import Assignment, HandOver, StoreChangedError, TrialRun
 from posetune.trial.stage_lines import StageLines
-from posetune.trial.stuck import StuckWatch
+from posetune.trial.worker.process_state import ProcessState
+from posetune.trial.worker.stuck import StuckWatch
 
 __all__ = ["TrialActor"]
 

@@ -18,7 +18,7 @@ from posetune.api import BadInputError, Trainable, is_reusable
 from posetune.execution.driver_context import REQUESTS_S, Data, DriverContext, StopRequest
 from posetune.home import Home
 from posetune.spec.sweep import Resources
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.lease import LeaseLostError
 from posetune.trial.checkpoints import drop_orphans
 

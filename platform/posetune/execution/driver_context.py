@@ -17,7 +17,7 @@ from posetune.execution.preemption import Preemption
 from posetune.home import Home
 from posetune.signals import take_signals
 from posetune.storage import StorageError
-from posetune.study.sweep import Attempt, SweepRun
+from posetune.study.driving.sweep import Attempt, SweepRun
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
 from posetune.trial.run import Assignment
 

@@ -42,9 +42,9 @@ from posetune.execution.tune_adapter import (
 )
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
+from posetune.study.driving.sweep import StaleAttemptError
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import StaleAttemptError
 from posetune.trial.baselines import ask_baselines
 from posetune.trial.checkpoints import stuck_file
 from posetune.trial.run import EpochResult, Started

@@ -18,8 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.notifications import outbox
+from posetune.notifications.delivery import merged
 from posetune.notifications.messages import Message
-from posetune.notifications.notifier import merged, sending
+from posetune.notifications.notifier import sending
 from posetune.spec.notify import Destination, read_home_destinations
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database, open_database

@@ -21,8 +21,13 @@ from posetune.promotion.models import Version, check_files, find_alias, find_num
 from posetune.promotion.registry import check_names
 from posetune.promotion.request import Promotion, Request
 from posetune.tracking.artifacts import upload
-from posetune.tracking.connection import connect, exclusive, mlflow_faults_explained, patiently
 from posetune.tracking.naming import tag_value
+from posetune.tracking.server.connection import (
+    connect,
+    exclusive,
+    mlflow_faults_explained,
+    patiently,
+)
 
 __all__ = ["AliasMove", "decision_text", "for_registry", "number_of", "roll_back"]
 

@@ -24,19 +24,20 @@ from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
 from posetune.promotion.test_looks import record_test_look
 from posetune.promotion.validation import Measured, Validation, choose_epoch
-from posetune.report.evaluation import evaluation_facts, write_evaluation
 from posetune.report.leaderboard import candidate_note
+from posetune.report.models.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder
+from posetune.study.reading import read_sweep
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, TrialView, read_sweep
-from posetune.tracking.connection import (
+from posetune.study.view import SweepView, TrialView
+from posetune.tracking.projection import ship
+from posetune.tracking.server.connection import (
     connect,
     exclusive,
     mlflow_faults_explained,
     public_address,
 )
-from posetune.tracking.projection import ship
 
 __all__ = ["promote"]
 

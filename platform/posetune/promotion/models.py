@@ -16,7 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.storage.digest import digest_folder
-from posetune.tracking.connection import (
+from posetune.tracking.server.connection import (
     connect,
     explain,
     mlflow_faults_explained,

@@ -30,8 +30,8 @@ from posetune.promotion.models import FILES_DIGEST, Version, to_version
 from posetune.promotion.validation import Measured
 from posetune.storage.digest import digest_folder
 from posetune.study.view import SweepView, TrialView
-from posetune.tracking.connection import make_once, patiently
 from posetune.tracking.naming import tag_value
+from posetune.tracking.server.connection import make_once, patiently
 from posetune.trial.exported import ExportedModel
 
 __all__ = ["Candidate", "check_names", "register"]

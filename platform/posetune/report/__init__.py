@@ -3,6 +3,6 @@
 `tables` makes what `posetune show` prints, with the `leaderboard`; `sweep_json` is the same for
 machines. `pages` puts charts, `pruning` and the results of `best` about the best trial into one
 HTML file. `comparison` sets sweeps side by side, and `handle` gives a sweep to Python.
-`evaluation` prints and writes what a model comes to on a split, `speed` how fast it is. `wording`
-says names, numbers and durations for all of them.
+`models` is about one model instead of a sweep. `wording` says names, numbers and durations for all
+of them.
 """

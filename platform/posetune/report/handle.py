@@ -20,9 +20,10 @@ from posetune.study.acts.act import (
     StopTrial,
 )
 from posetune.study.acts.asking import Asked, ask, branch_of, edit_of, enqueue_of
+from posetune.study.reading import read_sweep
 from posetune.study.tables import journal
 from posetune.study.tables.database import open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 if TYPE_CHECKING:
     import pyarrow as pa

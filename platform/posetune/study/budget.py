@@ -6,7 +6,7 @@ last committed event. A worker that died is counted until its death was noticed;
 after its driver died, or before it stood if it never did, is not known and not counted. A sweep
 without GPUs (`gpu: 0`) counts the same seconds once, as trial-hours.
 
-`budget_rule.BudgetRule` decides by these counts who may train on.
+`decisions.budget_rule.BudgetRule` decides by these counts who may train on.
 """
 
 from __future__ import annotations

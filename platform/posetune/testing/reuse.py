@@ -25,7 +25,7 @@ from posetune.metrics import read_metrics
 from posetune.spec.loading import configure
 from posetune.spec.registration import import_trainable
 from posetune.storage.digest import digest_folder
-from posetune.trial.process_state import ProcessState, seed_process
+from posetune.trial.worker.process_state import ProcessState, seed_process
 
 __all__ = ["LEFT_FILE", "LEFT_THREAD", "Outcome", "Request", "run_request"]
 

@@ -18,7 +18,7 @@ from posetune.spec.sweep import Objective
 from posetune.storage.digest import digest_json
 from posetune.study.events import Reported
 from posetune.study.view import SweepView, TrialView
-from posetune.tracking.connection import patiently
+from posetune.tracking.server.connection import patiently
 
 __all__ = ["ABSENT", "draw_learning_curve", "sweep_files", "trial_parts", "upload"]
 

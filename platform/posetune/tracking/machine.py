@@ -35,7 +35,7 @@ from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 from posetune.home import Home
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
-from posetune.tracking.connection import connect, explain, public_address
+from posetune.tracking.server.connection import connect, explain, public_address
 
 __all__ = ["MachineReader", "system_metrics"]
 

@@ -18,12 +18,15 @@ from sqlalchemy import Connection
 from posetune.home import Home, check_name
 from posetune.study.events import Reported
 from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.reading import read_sweep
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, TrialView, read_sweep
+from posetune.study.view import SweepView, TrialView
 from posetune.tracking import artifacts, content
-from posetune.tracking.connection import (
+from posetune.tracking.runs import HeldRun, SweepRuns
+from posetune.tracking.saved_views import saved_view
+from posetune.tracking.server.connection import (
     connect,
     exclusive,
     mlflow_faults_explained,
@@ -31,8 +34,6 @@ from posetune.tracking.connection import (
     public_address,
     run_page,
 )
-from posetune.tracking.runs import HeldRun, SweepRuns
-from posetune.tracking.saved_views import saved_view
 from posetune.tracking.stop_tags import take_stops
 
 __all__ = ["Projection", "ShipReport", "ship"]

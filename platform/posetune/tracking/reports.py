@@ -9,8 +9,8 @@ from pathlib import Path
 from posetune.home import Home
 from posetune.study.tables.database import Database
 from posetune.tracking.artifacts import upload
-from posetune.tracking.connection import connect, mlflow_faults_explained
 from posetune.tracking.projection import ship
+from posetune.tracking.server.connection import connect, mlflow_faults_explained
 
 __all__ = ["log_report"]
 

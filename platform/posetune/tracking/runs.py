@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from posetune.tracking.connection import make_once, patiently
 from posetune.tracking.content import SECONDS_METRIC, SWEEP_TAG, TRIAL_TAG
+from posetune.tracking.server.connection import make_once, patiently
 
 __all__ = ["HeldRun", "SweepRuns"]
 

@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.spec.sweep import Objective
+from posetune.study.reading import list_sweeps
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, list_sweeps
-from posetune.tracking.connection import connect, mlflow_faults_explained
+from posetune.study.view import SweepView
 from posetune.tracking.content import (
     BEST_EPOCH_METRIC,
     best_metric,
@@ -27,6 +27,7 @@ from posetune.tracking.content import (
     sweep_identity,
 )
 from posetune.tracking.naming import entity_key
+from posetune.tracking.server.connection import connect, mlflow_faults_explained
 
 __all__ = ["SweepLinks", "saved_view", "sweep_links"]
 

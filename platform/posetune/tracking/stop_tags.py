@@ -11,8 +11,8 @@ from posetune.study.acts.act import StopTrial
 from posetune.study.acts.asking import ask
 from posetune.study.tables.database import Database
 from posetune.study.view import SweepView
-from posetune.tracking.connection import patiently
 from posetune.tracking.runs import SweepRuns
+from posetune.tracking.server.connection import patiently
 
 __all__ = ["STOP_TAG", "take_stops"]
 

@@ -99,8 +99,8 @@ class Tracker:
     def _run(self) -> None:
         pause = PERIOD_S
         self._stopping.wait(HEAD_START_S)
-        from posetune.tracking.connection import explain, public_address
         from posetune.tracking.projection import Projection
+        from posetune.tracking.server.connection import explain, public_address
 
         projection: Projection | None = None
         while not self._abandoned.is_set():

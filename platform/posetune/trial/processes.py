@@ -24,8 +24,8 @@ from posetune.spec.loading import configure
 from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
-from posetune.trial.foreign_mlflow import mlflow_refused
-from posetune.trial.process_state import seed_process
+from posetune.trial.worker.foreign_mlflow import mlflow_refused
+from posetune.trial.worker.process_state import seed_process
 
 __all__ = ["TrialProcesses", "main"]
 

@@ -41,9 +41,9 @@ from posetune.trial.checkpoints import (
     trial_folder,
     write_checkpoint,
 )
-from posetune.trial.foreign_mlflow import mlflow_refused
-from posetune.trial.process_state import seed_process
 from posetune.trial.processes import TrialProcesses
+from posetune.trial.worker.foreign_mlflow import mlflow_refused
+from posetune.trial.worker.process_state import seed_process
 
 __all__ = [
     "Assignment",

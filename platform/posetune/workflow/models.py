@@ -81,8 +81,8 @@ def open_model(
 def _open_trial(
     home: Home, sweep: str, number: int, *, store: str | None, progress: Progress
 ) -> Iterator[FoundModel]:
+    from posetune.study.reading import read_sweep
     from posetune.study.tables.database import open_database
-    from posetune.study.view import read_sweep
     from posetune.trial.exported import verified_model
 
     view = read_sweep(open_database(home.database, create=False), sweep)

@@ -10,8 +10,8 @@ from posetune.home import Home
 from posetune.promotion.finalists import retrain_finalists
 from posetune.spec.notify import read_home_destinations
 from posetune.spec.registration import load_trainable
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 
 if TYPE_CHECKING:
     from posetune.promotion.request import Promotion

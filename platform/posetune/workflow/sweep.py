@@ -12,21 +12,18 @@ from posetune.execution.driver import run_sweep as run_trials
 from posetune.execution.driver_context import Data, StopRequest
 from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.home import Home, check_name
-from posetune.notifications.notifier import (
-    Notifier,
-    check_destinations,
-    count_waiting,
-    merged,
-)
+from posetune.notifications.delivery import check_destinations, count_waiting, merged
+from posetune.notifications.notifier import Notifier
 from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect, this_person
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.notify import read_home_destinations
 from posetune.storage import Storage
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.forecasting.forecast import Forecaster
-from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 from posetune.tracking.tracker import Tracker
 from posetune.workflow.stores import find_store
 

@@ -14,9 +14,9 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_st
 from posetune.cli.live import SweepBoard
 from posetune.cli.screen import LINE_EVERY_S
 from posetune.storage import Folder
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun
 from posetune.trial.checkpoints import log_file
 
 

@@ -22,10 +22,10 @@ from posetune.cli.screen import Screen
 from posetune.home import Home
 from posetune.report.tables import sweep_list, sweep_tables
 from posetune.storage import Folder
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.forecasting.forecast import Forecaster
-from posetune.study.sweep import SweepRun
+from posetune.study.reading import list_sweeps, read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import list_sweeps, read_sweep
 from posetune.visible import visible
 
 EVIL = "[/red] [link=x]a :skull: \x1b]0;title\x07\x1b[31mred\x9b2J \u202egnp.exe"

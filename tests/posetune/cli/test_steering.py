@@ -21,8 +21,9 @@ from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.study.acts import asking
 from posetune.study.acts.act import ExtendTrial
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 FILE = """\
 trainable: posetune.testing.toy:Toy

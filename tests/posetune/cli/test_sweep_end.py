@@ -11,10 +11,10 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_st
 
 from posetune.cli.commands.sweeps.sweep import _say_how_it_ended
 from posetune.cli.screen import console
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.faults import Fault, FaultKind
-from posetune.study.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database
-from posetune.study.view import read_sweep
 from posetune.workflow.sweep import SweepEnd
 
 TRACE = "Traceback (most recent call last):\n  [red]\nNameError: no such name"

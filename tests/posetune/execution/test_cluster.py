@@ -20,9 +20,9 @@ from sqlalchemy import select
 from support.simulated_driver import happened
 
 from posetune.study.events import Reported
+from posetune.study.reading import read_sweep
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import read_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 

@@ -14,8 +14,8 @@ from support.processes import in_session
 from support.simulated_driver import outcome
 from support.sweeps import Driver, Script, events, open_study, view
 
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.events import AttemptBegun, AttemptFailed, AttemptPlaced, TrialEnded
-from posetune.study.sweep import SweepRun
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 

@@ -12,8 +12,8 @@ from support.sweeps import Script
 
 from posetune.home import Home
 from posetune.provenance import collect, this_person
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 

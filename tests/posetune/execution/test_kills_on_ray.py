@@ -1,7 +1,7 @@
 """Sweeps killed with SIGKILL, through real Ray, end as undisturbed ones do.
 
-That a kill around any event loses nothing is shown without Ray, in `study/test_kills.py`. Here are
-as few as show that Ray adds no loss of its own: with Ray and workers, or the driver alone.
+That a kill around any event loses nothing is shown without Ray, in `study/driving/test_kills.py`.
+Here are as few as show that Ray adds no loss of its own: with Ray and workers, or the driver alone.
 """
 
 from __future__ import annotations

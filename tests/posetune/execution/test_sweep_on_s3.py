@@ -18,7 +18,7 @@ from support.sweeps import Driver, Script, beside, open_study, partial_seconds, 
 from posetune.execution import preemption
 from posetune.storage import open_storage
 from posetune.study.events import StageUsed, TrialEnded
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 
 Write = Callable[..., Path]
 

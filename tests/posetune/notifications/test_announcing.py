@@ -15,12 +15,12 @@ from support.simulated_driver import simulated_start
 
 from posetune.home import Home
 from posetune.notifications.announcing import announcing
-from posetune.notifications.notifier import record_destinations, send_waiting
+from posetune.notifications.delivery import record_destinations, send_waiting
 from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
 from posetune.spec.notify import Destination
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import Database, open_database
 from posetune.testing.toy import Toy
 

@@ -17,21 +17,16 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_st
 from support.waiting import wait_until
 
 from posetune.home import Home
+from posetune.notifications import delivery, outbox
 from posetune.notifications import notifier as notifier_module
-from posetune.notifications import outbox
+from posetune.notifications.delivery import Sender, count_waiting, record_destinations, send_waiting
 from posetune.notifications.messages import Narrator
-from posetune.notifications.notifier import (
-    Notifier,
-    Sender,
-    count_waiting,
-    record_destinations,
-    send_waiting,
-)
+from posetune.notifications.notifier import Notifier
 from posetune.spec.notify import Destination
 from posetune.spec.sweep import SweepSpec
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 
@@ -40,8 +35,9 @@ SMALL = {"pruner": {"max_epochs": 3, "reduction_factor": 2}, "budget": {"trials"
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PERIOD_S", "FIRST_PAUSE_S", "LONGEST_PAUSE_S"):
-        monkeypatch.setattr(notifier_module, name, 0.02)
+    monkeypatch.setattr(notifier_module, "PERIOD_S", 0.02)
+    for name in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S"):
+        monkeypatch.setattr(delivery, name, 0.02)
 
 
 def run_on(run: SweepRun, after_step: Callable[[], Any] = lambda: None) -> None:
@@ -339,7 +335,7 @@ def test_one_process_sends_at_a_time(
     run = SweepRun(database, simulated_start(**SMALL))
     record_destinations(database, notify_home, run.id, [webhook])
     run.lease.release()
-    with notifier_module._turn(notify_home) as is_ours:
+    with delivery._turn(notify_home) as is_ours:
         assert is_ours
         assert Sender(database, notify_home).advance() is None
     assert Sender(database, notify_home).advance() is not None

@@ -18,9 +18,9 @@ from support.receivers import HttpReceiver, SmtpReceiver
 from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
 from posetune.home import Home
-from posetune.notifications.notifier import record_destinations
+from posetune.notifications.delivery import record_destinations
 from posetune.spec.notify import Destination
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -21,8 +21,8 @@ from posetune.promotion.decision import promote
 from posetune.promotion.models import fetch_uri
 from posetune.promotion.request import Promotion, Request
 from posetune.storage import open_storage
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 from posetune.workflow.models import open_model
 

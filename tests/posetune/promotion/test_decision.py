@@ -23,8 +23,8 @@ from posetune.promotion.decision import promote
 from posetune.promotion.finalists import retrain_finalists
 from posetune.promotion.request import Promotion, Request
 from posetune.promotion.test_looks import count_test_looks
+from posetune.study.reading import read_sweep
 from posetune.study.tables import journal
-from posetune.study.view import read_sweep
 from posetune.testing.toy import Toy
 
 DIGEST = "d" * 64

@@ -15,7 +15,8 @@ from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import Evaluation
 from posetune.report.comparison import Compared, compare, comparison_json
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.reading import read_sweep
+from posetune.study.view import SweepView
 
 MOTIONS = np.repeat(np.arange(12), 5)
 GROUPS = MOTIONS % 3

@@ -12,7 +12,7 @@ from support.simulated_driver import simulated_start as sweep_start
 
 import posetune
 from posetune.api import BadInputError
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 
 
 def test_the_table_has_every_trial_best_first_with_its_parameters(tmp_path: Path) -> None:

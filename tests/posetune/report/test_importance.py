@@ -18,11 +18,12 @@ from support.simulated_driver import simulated_start as sweep_start
 from posetune.report.importance import param_importance
 from posetune.report.sweep_json import as_json
 from posetune.report.tables import sweep_tables
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.records import Report
 from posetune.study.search.rungs import Standing, compared_epochs
 from posetune.study.states import SweepStatus, TrialState
-from posetune.study.sweep import SweepRun
-from posetune.study.view import SweepView, TrialView, read_sweep
+from posetune.study.view import SweepView, TrialView
 
 
 def state_of(values: list[float | None], *, is_open: bool) -> TrialState:
@@ -179,7 +180,7 @@ def test_a_sweep_without_importance_is_shown_without_optuna(tmp_path: Path) -> N
     run.lease.release()
     code = (
         "import sys; from posetune.study.tables.database import open_database; "
-        "from posetune.study.view import read_sweep; "
+        "from posetune.study.reading import read_sweep; "
         "from posetune.report.sweep_json import as_json; "
         "from posetune.report.tables import sweep_tables; "
         f"view = read_sweep(open_database('sqlite:///{tmp_path / 'study.db'}'), 's'); "

@@ -11,7 +11,8 @@ from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
 from posetune.report.optuna_storage import export_study
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.reading import read_sweep
+from posetune.study.view import SweepView
 
 
 @pytest.fixture

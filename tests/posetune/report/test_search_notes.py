@@ -12,10 +12,11 @@ import pytest
 from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
 from posetune.report.search_notes import health_lines, pause_lines
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 FULL = {"name": "none", "max_epochs": 4}
 

@@ -14,9 +14,10 @@ from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.report.sweep_json import as_json
 from posetune.report.tables import sweep_tables
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 
 def printed(view: SweepView, width: int) -> str:

@@ -16,15 +16,15 @@ from support.simulated_driver import simulated_start as sweep_start
 from posetune.home import Home
 from posetune.report.leaderboard import candidate_note, selection_note
 from posetune.storage import open_storage
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.events import Event, Reported, SweepStarted
+from posetune.study.reading import read_sweep
 from posetune.study.records import CheckpointRecord, EpochValue
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepRun
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 from posetune.study.trials import split_needed
-from posetune.study.view import read_sweep
 
 ENDS = {"complete": [5, 9], "killed": [5, 7, 8], "budget": [5, 7, 8], "running": [5, 7, 8]}
 """How a sweep ends, and of which epochs its one trial then keeps the checkpoints."""

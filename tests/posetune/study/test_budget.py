@@ -13,11 +13,11 @@ import pytest
 from support.recording import Recording, World, draw_start, draw_world, record
 from support.simulated_driver import open_unsynced, simulated_start
 
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.history import read_history
+from posetune.study.reading import list_sweeps, read_sweep
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
-from posetune.study.view import list_sweeps, read_sweep
 
 SWEEPS = 24
 

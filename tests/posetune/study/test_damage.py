@@ -10,9 +10,9 @@ from support.simulated_driver import drive, open_unsynced, outcome
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 
 
 def test_a_damaged_database_is_named(tmp_path: Path) -> None:

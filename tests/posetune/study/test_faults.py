@@ -16,12 +16,12 @@ from support.simulated_driver import (
     simulated_start,
 )
 
-from posetune.study.decisions import MAX_CRASHES
+from posetune.study.decisions.decider import MAX_CRASHES
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.events import AttemptFailed, DriverClosed, TrialEnded
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import SearchMemory
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 

@@ -28,14 +28,14 @@ from posetune.study.acts.act import (
 )
 from posetune.study.acts.asking import ask
 from posetune.study.acts.deciding import ActRefusedError
-from posetune.study.decisions import Decider
+from posetune.study.decisions.decider import Decider
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import LeaseLostError
@@ -298,7 +298,7 @@ def next_decisions(
     if draw and state.trials:
         memory = decider.curves or search_memory(state)
         found.append(memory.ask(len(state.trials)))
-        found.append(decider.choose())
+        found.append(decider.pruner.choose())
     return found
 
 

@@ -24,14 +24,15 @@ from support.simulated_driver import drive, open_unsynced
 
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.events import SEMANTICS, DriverOpened, Reported, SweepStarted
 from posetune.study.history import read_history
 from posetune.study.old import old_events, old_tables
 from posetune.study.old.upgrade import needs_upgrade, upgrade
-from posetune.study.sweep import SweepRun, SweepStart
+from posetune.study.reading import list_sweeps, read_sweep
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, list_sweeps, read_sweep
+from posetune.study.view import SweepView
 
 BEFORE = Path(__file__).parent / "before"
 RECORDED = json.loads((BEFORE / "study_v2.json").read_text(encoding="utf-8"))

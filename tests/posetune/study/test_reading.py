@@ -8,10 +8,10 @@ import tracemalloc
 import pytest
 from support.simulated_driver import simulated_start
 
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.records import CheckpointRecord
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
-from posetune.study.view import read_sweep
 
 EPOCHS = 100
 EPOCH_S = 300.0

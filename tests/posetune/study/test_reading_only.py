@@ -16,9 +16,9 @@ from support.simulated_driver import drive
 from support.simulated_driver import simulated_start as opening
 
 from posetune.home import Home, sqlite_address
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 
 NOBODY = 65534
 
@@ -27,7 +27,7 @@ import encodings.ascii, os, sys
 from posetune.api import BadInputError
 from posetune.home import sqlite_address
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 from pathlib import Path
 from sqlalchemy import create_engine
 create_engine("sqlite://").connect().close()  # nobody may not read what Python still imports
@@ -46,7 +46,7 @@ except BadInputError as error:
 WRITE_AND_DIE = """
 import os, signal, sys
 from support.simulated_driver import simulated_start
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import open_database
 run = SweepRun(open_database(sys.argv[1]), simulated_start())
 run.next_trial()

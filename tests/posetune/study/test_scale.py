@@ -15,9 +15,9 @@ from optuna.samplers import RandomSampler
 from support.simulated_driver import SimulatedTrial, fill, open_unsynced
 from support.simulated_driver import simulated_start as sweep_start
 
+from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 from posetune.study.trials import TrialRecord
 

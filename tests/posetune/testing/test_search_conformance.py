@@ -16,11 +16,11 @@ from posetune.api import BadInputError
 from posetune.spec.loading import load_sweep
 from posetune.spec.registration import TRAINABLES_VARIABLE
 from posetune.spec.sweep import SweepSpec
+from posetune.study.reading import read_sweep
 from posetune.study.search.contracts import NamedPruner, NamedSampler, Pruner, Sampler
 from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.trials import TrialRecord
-from posetune.study.view import read_sweep
 from posetune.testing.search_conformance import PrunerConformance, SamplerConformance
 
 THEIRS = """

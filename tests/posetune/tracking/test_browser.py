@@ -1,6 +1,6 @@
 """MLflow's UI and optuna-dashboard, opened in a real browser, show what we wrote for them.
 
-That `posetune ui` serves a home's runs and files is in `test_server`.
+That `posetune ui` serves a home's runs and files is in `server/test_server`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from support.waiting import wait_until
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
 from posetune.report.optuna_storage import export_study
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
 from posetune.tracking.saved_views import sweep_links

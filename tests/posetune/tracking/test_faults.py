@@ -26,9 +26,10 @@ from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
 from posetune.storage.digest import digest_folder
 from posetune.testing.toy import Toy
-from posetune.tracking import connection, machine
+from posetune.tracking import machine
 from posetune.tracking.machine import system_metrics
 from posetune.tracking.projection import ship
+from posetune.tracking.server import connection
 from posetune.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from mlflow.store.db.utils import _get_alembic_config
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.tracking.connection import connect
+from posetune.tracking.server.connection import connect
 
 
 def write_migration(home: Path, migration: str) -> None:

@@ -12,11 +12,11 @@ from sqlalchemy import select
 
 from posetune.home import Home
 from posetune.study.forecasting.forecast import Forecaster, forecast_sweep
+from posetune.study.reading import read_sweep
 from posetune.study.tables import schema
-from posetune.study.view import read_sweep
 from posetune.testing.toy import ToyConfig
-from posetune.tracking import connection
 from posetune.tracking.projection import Projection, ship
+from posetune.tracking.server import connection
 
 Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]

@@ -15,8 +15,9 @@ import pytest
 from mlflow import MlflowClient
 
 from posetune.home import Home
-from posetune.tracking import connection, projection
+from posetune.tracking import projection
 from posetune.tracking.projection import Projection, ship
+from posetune.tracking.server import connection
 
 Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]
@@ -151,7 +152,7 @@ _DRIVER = """
 import json, sys, time
 from posetune.spec.sweep import SweepSpec
 from posetune.study.tables.database import open_database
-from posetune.study.sweep import SweepStart, SweepRun
+from posetune.study.driving.sweep import SweepStart, SweepRun
 address, spec = sys.argv[1], json.loads(sys.argv[2])
 sweep_start = SweepStart(name="first", spec=SweepSpec.model_validate(spec), source="", store="/s",
                   store_digest="d" * 64, provenance={}, defaults={"x": 0.3, "depth": 4})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from posetune.home import Home
-from posetune.tracking.connection import connect
+from posetune.tracking.server.connection import connect
 
 
 @pytest.fixture

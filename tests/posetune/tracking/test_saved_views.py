@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.simulated_driver import open_unsynced, simulated_start
 
-from posetune.study.sweep import SweepRun
-from posetune.study.view import read_sweep
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.tracking.saved_views import saved_view
 
 

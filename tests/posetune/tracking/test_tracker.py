@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 from posetune.tracking import tracker as tracker_module
 from posetune.tracking.projection import ship
 from posetune.tracking.tracker import Tracker

@@ -17,11 +17,12 @@ from posetune.spec.loading import default_params
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 from posetune.testing.toy import STEPS, Toy, ToyConfig
 from posetune.trial.checkpoints import (
     drop_checkpoints,

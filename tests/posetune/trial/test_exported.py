@@ -17,8 +17,9 @@ from support.curve_sweep import CurveSweep
 from posetune.api import BadInputError, TrialContext
 from posetune.home import Home
 from posetune.storage import Folder, Storage, open_storage
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 from posetune.testing.toy import Toy
 from posetune.trial.exported import verified_model
 

@@ -1,4 +1,4 @@
-"""The four networks: Phi draws a skeleton, Omega reads its joints, Lambda lifts, D judges.
+"""What are the four networks? Phi draws a skeleton, Omega reads its joints, Lambda lifts, D judges.
 
     image -> Phi -> skeleton image -> Omega -> 2D pose -> Lambda -> depths and elevation
                          |

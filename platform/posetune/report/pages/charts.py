@@ -24,14 +24,13 @@ from posetune.report.pages.scales import (
     best_values,
     drawable,
     numeric,
-    parameter_ends,
     spans_a_plane,
     to_unit,
     unlog,
 )
+from posetune.report.pages.series import curves_of, parallel_lines
 from posetune.report.wording import HUGE, broken, format_measure, short_names
 from posetune.spec.parameters import Choice
-from posetune.study.search.rungs import rung_epochs
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 from posetune.visible import visible
@@ -96,34 +95,28 @@ def learning_curves(view: SweepView) -> str:
 
     Colour and dashes show the rung at which a trial ended.
     """
-    ends = sorted({*rung_epochs(view.spec.pruner), view.spec.pruner.max_epochs})
-    curves: dict[int, list[tuple[int, float]]] = {}
-    for report in view.reports:
-        if report.value is not None:
-            curves.setdefault(report.trial, []).append((report.epoch, drawable(report.value)))
+    curves = curves_of(view, drawable)
 
     def draw(axes: Axes) -> None:
-        for epoch in ends[:-1]:
+        for epoch in curves.ends[:-1]:
             axes.axvline(epoch, color="#bbbbbb", linewidth=0.8, zorder=0)
         labelled: set[int] = set()
         for trial in reversed(view.ranked[:_MOST_LINES]):
-            points = curves[trial.number]
-            rung = next(
-                (i for i, epoch in enumerate(ends) if points[-1][0] <= epoch), len(ends) - 1
-            )
+            rung = curves.rung_of(trial.number)
+            before = len(curves.ends) - 1 - rung
             is_best = view.best is not None and trial.number == view.best.number
             axes.plot(
-                *zip(*points, strict=True),
-                color=COLOURS[(len(ends) - 1 - rung) % len(COLOURS)],
-                linestyle=_DASHES[(len(ends) - 1 - rung) % len(_DASHES)],
+                *zip(*curves.points[trial.number], strict=True),
+                color=COLOURS[before % len(COLOURS)],
+                linestyle=_DASHES[before % len(_DASHES)],
                 linewidth=2.4 if is_best else 1.0,
                 marker=_MARKERS[rung % len(_MARKERS)],
                 markersize=4 if is_best else 3,
                 alpha=1.0 if is_best else 0.8,
-                label=None if rung in labelled else f"to epoch {ends[rung]}",
+                label=None if rung in labelled else f"to epoch {curves.ends[rung]}",
             )
             labelled.add(rung)
-        _mark_epochs(axes, view, curves)
+        _mark_epochs(axes, view, curves.points)
         _draw_baselines(axes, view)
         _name_objective(axes, view)
         axes.set_xlabel("epoch (bold: the best trial)")
@@ -266,38 +259,28 @@ def parallel_coordinates(view: SweepView, values: Mapping[int, float]) -> str:
         view: the sweep.
         values: value of each trial to draw, by the trial's number.
     """
-    names = list(view.spec.search)
-    columns = [
-        to_unit(unlog(view, n, numeric(view, n, [t.params[n] for t in view.trials]))) for n in names
-    ]
-    sign = view.spec.objective.sign
-    ranked = sorted(values, key=lambda n: -sign * values[n])[-_MOST_LINES:]
-    heights = dict(zip(ranked, to_unit([drawable(values[n]) for n in ranked]), strict=True))
+    lines = parallel_lines(view, values, most=_MOST_LINES)
     shades = mpl.colormaps["cividis_r"]
 
     def draw(axes: Axes) -> None:
-        for place, number in enumerate(ranked):
-            row = [column[number] for column in columns]
-            share = place / max(len(ranked) - 1, 1)
-            best = place == len(ranked) - 1
+        for place, heights in enumerate(lines.heights.values()):
+            share = place / max(len(lines.heights) - 1, 1)
+            best = place == len(lines.heights) - 1
             axes.plot(
-                range(len(names) + 1),
-                [*row, heights[number]],
+                range(len(lines.axes)),
+                heights,
                 color=COLOURS[4] if best else shades(share),
                 linewidth=2.6 if best else 0.8 + share,
                 marker="o",
                 markersize=3,
                 zorder=3 if best else 2,
             )
-        short = [*short_names(names), view.spec.objective.metric.rpartition("/")[2]]
-        axes.set_xticks(range(len(names) + 1), [broken(s) for s in short])
+        axes.set_xticks(range(len(lines.axes)), [broken(name) for name in lines.axes])
         axes.set_yticks([])
         axes.grid(axis="x", color="#888888")
         for spine in axes.spines.values():
             spine.set_visible(False)
-        ends = [parameter_ends(view, name) for name in names]
-        ends.append((f"{min(values.values()):.4g}", f"{max(values.values()):.4g}"))
-        for i, (low, high) in enumerate(ends):
+        for i, (low, high) in enumerate(lines.ends):
             axes.annotate(low, (i, -0.03), ha="center", va="top", fontsize=8)
             axes.annotate(high, (i, 1.03), ha="center", va="bottom", fontsize=8)
         axes.set_ylim(-0.12, 1.12)

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from posetune.api import Evaluation
 from posetune.report.importance import matched_values, param_importance
 from posetune.report.leaderboard import selection_note
-from posetune.report.pages import charts, interactive
+from posetune.report.pages import charts, interactive, interactive_search
 from posetune.report.pages.blocks import (
     Block,
     Code,
@@ -179,17 +179,17 @@ def _parameters(view: SweepView, epoch: int, values: Mapping[int, float]) -> lis
         "Each line is a trial from parameter to parameter to its value; the more a line stands "
         "out from the page, the better, and the thick one is the best."
     )
-    lines = interactive.parallel_coordinates(view, values)
+    lines = interactive_search.parallel_coordinates(view, values)
     svg = charts.parallel_coordinates(view, values)
     blocks.append(Picture.of_svg(svg, across, wide=True, figure=lines))
     objective = view.spec.objective.metric
-    figures = interactive.slices(view, values)
+    figures = interactive_search.slices(view, values)
     pictures = [
         Picture.of_svg(svg, f"{objective} against {name}.", figure=figures[name])
         for name, svg in charts.slices(view, values)
     ]
     for x, y in _pairs(view, list(param_importance(view).params)):
-        surface = interactive.contour(view, values, x, y)
+        surface = interactive_search.contour(view, values, x, y)
         svg = charts.contour(view, values, x, y)
         pictures.append(Picture.of_svg(svg, f"{objective} over {x} and {y}.", figure=surface))
     blocks.append(Grid([[picture] for picture in pictures]))
@@ -213,7 +213,7 @@ def _importance(view: SweepView) -> list[Block]:
         f"explains (PED-ANOVA): {found.trials} trials, all compared after "
         f"{count_epochs(found.epoch)}."
     )
-    bars = interactive.importance_bars(found)
+    bars = interactive_search.importance_bars(found)
     return [Grid([changes, [Picture.of_svg(charts.importance_bars(found), text, figure=bars)]])]
 
 

@@ -34,13 +34,13 @@ from posetune.study.acts.act import (
 )
 from posetune.study.acts.deciding import ActRefusedError, event_of
 from posetune.study.acts.requests import Request
-from posetune.study.decisions import Decider
+from posetune.study.decisions.decider import Decider
 from posetune.study.events import Event
+from posetune.study.reading import find_sweep_row
 from posetune.study.state import SweepState
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_live
-from posetune.study.view import find_sweep_row
 
 __all__ = ["Asked", "ask", "branch_of", "edit_of", "enqueue_of", "note_of_extension"]
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from posetune.spec.sweep import SweepSpec
 from posetune.study import events
-from posetune.study.decisions import Decider
+from posetune.study.decisions.decider import Decider
 from posetune.study.forecasting.forecast_model import Draw, ForecastInput, ForecastModel
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision

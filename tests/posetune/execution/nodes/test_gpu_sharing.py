@@ -8,7 +8,7 @@ from support.simulated_driver import simulated_start
 from posetune.api import BadInputError
 from posetune.execution.nodes.gpu_sharing import MARGIN, Need, largest_params, share_now, share_of
 from posetune.spec.sweep import SweepSpec
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables.database import Database
 
 GB = 10**9

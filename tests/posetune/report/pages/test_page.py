@@ -22,9 +22,10 @@ from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pages.script import packed_plotly
 from posetune.report.pages.watching import watch_sweep
 from posetune.report.pruning import pruning_balance
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 VOID = {"meta", "link", "img", "br"}
 

@@ -19,16 +19,18 @@ from support.simulated_driver import (
     simulated_start,
 )
 
-from posetune.study import events, sweep_start
+from posetune.study import events
+from posetune.study.driving import sweep_start
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Decision
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.search.space import Space
 from posetune.study.search.startup import start_values
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 from posetune.study.trials import TrialRecord
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 GRID = {"x": {"choice": [0.01, 0.1, 0.7, 10.0]}, "depth": {"int": [2, 16], "step": 2}}
 

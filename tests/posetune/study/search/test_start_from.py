@@ -11,10 +11,10 @@ from support.simulated_driver import SPEC, SimulatedTrial, drive, open_unsynced,
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
-from posetune.study.sweep import SweepRun
-from posetune.study.sweep_start import SweepStart
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.driving.sweep_start import SweepStart
+from posetune.study.reading import list_sweeps
 from posetune.study.tables.database import Database
-from posetune.study.view import list_sweeps
 
 
 def named(name: str, **changes: Any) -> SweepStart:

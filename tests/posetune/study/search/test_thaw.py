@@ -21,11 +21,11 @@ from support.simulated_driver import (
 )
 
 from posetune.study import events
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.search.curve_search import CurveSearch
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.states import TrialState
-from posetune.study.sweep import SweepRun, SweepStart
-from posetune.study.view import read_sweep
 
 SEARCH = {"x": {"choice": [0.1, 0.3, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], "step": 2}}
 

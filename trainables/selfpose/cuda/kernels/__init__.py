@@ -1,4 +1,4 @@
-"""What a step on CUDA spends its time in besides matrices, as Triton kernels.
+"""What does a step on CUDA spend its time in besides matrices? That, as Triton kernels.
 
 Each module has one operation with its gradient, `programs` what runs on the GPU itself. torch's own
 operations stay the form for all else, and what the kernels are tested against. Triton comes with

@@ -12,7 +12,7 @@ from posetune.cli.options import HomeOption, JsonOption, ModelArgument, Trainabl
 from posetune.cli.screen import console, print_json, progress_bar
 from posetune.home import Home
 from posetune.provenance import describe_machine
-from posetune.report.speed import measure_speed, speed_table
+from posetune.report.models.speed import measure_speed, speed_table
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.workflow.models import open_model
 

@@ -12,7 +12,7 @@ from posetune.cli.options import HomeOption, JsonOption, ModelArgument, Trainabl
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
 from posetune.promotion.test_looks import record_test_look
-from posetune.report.evaluation import evaluation_facts, evaluation_table, write_evaluation
+from posetune.report.models.evaluation import evaluation_facts, evaluation_table, write_evaluation
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.storage import open_folder, open_storage
 from posetune.study.tables.database import open_database

@@ -10,8 +10,8 @@ import typer
 from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.home import Home
-from posetune.report.frames import read_boxes
-from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
+from posetune.report.models.frames import read_boxes
+from posetune.report.models.prediction import PictureCrop, find_pictures, predict_pictures
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.workflow.models import open_model
 

@@ -114,7 +114,7 @@ def promote(
 
 def _show(promotion: Promotion, home: Path | None) -> None:
     """Print a decision."""
-    from posetune.tracking.connection import public_address  # imports MLflow
+    from posetune.tracking.server.connection import public_address  # imports MLflow
 
     for finalist in promotion.finalists:
         values = ", ".join(f"{value:.4g}" for value in finalist.values)

@@ -17,9 +17,9 @@ from posetune.home import Home
 from posetune.provenance import collect
 from posetune.spec.registration import load_trainable
 from posetune.storage import open_folder, open_storage
+from posetune.study.reading import find_run, read_sweep
 from posetune.study.tables import journal
 from posetune.study.tables.database import open_database
-from posetune.study.view import find_run, read_sweep
 from posetune.trial.reproduce import Recorded, Reproduction, changed_environment
 from posetune.trial.reproduce import reproduce as train_again
 

@@ -18,8 +18,8 @@ from posetune.report.comparison import (
     evaluate_for_comparison,
 )
 from posetune.report.comparison import compare as side_by_side
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import read_sweep
 
 __all__ = ["compare"]
 

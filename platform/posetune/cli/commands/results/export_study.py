@@ -10,8 +10,8 @@ from posetune.cli.options import HomeOption, JsonOption, SweepArgument
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.report.optuna_storage import export_study as write
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 
 __all__ = ["export_study"]
 

@@ -15,8 +15,9 @@ from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.report.leaderboard import STATE_STYLES
 from posetune.report.steering import shown_tags
+from posetune.study.reading import list_sweeps
 from posetune.study.states import SweepStatus
-from posetune.study.view import SweepView, list_sweeps
+from posetune.study.view import SweepView
 
 __all__ = ["list"]
 

@@ -17,9 +17,9 @@ from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.storage import Storage
 from posetune.study.history import read_history
+from posetune.study.reading import read_sweep
 from posetune.study.states import SweepStatus
 from posetune.study.tables.database import open_database
-from posetune.study.view import read_sweep
 from posetune.trial.checkpoints import log_file
 
 __all__ = ["logs"]

@@ -12,8 +12,8 @@ from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
+from posetune.notifications.delivery import count_waiting, merged, send_waiting
 from posetune.notifications.messages import sample_message
-from posetune.notifications.notifier import count_waiting, merged, send_waiting
 from posetune.notifications.senders import NotSentError, send
 from posetune.notifications.wording import notification_line, waiting_json
 from posetune.spec.loading import load_sweep

@@ -17,8 +17,9 @@ from posetune.report.best import look_at_best
 from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pages.watching import watch_sweep
 from posetune.storage.whole_files import write_whole
+from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 __all__ = ["report"]
 

@@ -15,12 +15,12 @@ from posetune.cli.options import (
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
-from posetune.notifications.notifier import count_waiting
+from posetune.notifications.delivery import count_waiting
 from posetune.notifications.wording import notification_line, waiting_json
 from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import next_steps, sweep_list, sweep_tables
+from posetune.study.reading import list_sweeps, read_sweep
 from posetune.study.tables.database import open_database
-from posetune.study.view import list_sweeps, read_sweep
 
 __all__ = ["show"]
 

@@ -24,8 +24,10 @@ def track(name: SweepArgument, home: HomeOption = None, as_json: JsonOption = Fa
     resolved = Home.resolve(home)
     database = open_database(resolved.database, create=False)
 
-    from posetune.tracking.connection import public_address  # imports MLflow, which takes seconds
     from posetune.tracking.projection import ship
+
+    # Imports MLflow, which takes seconds.
+    from posetune.tracking.server.connection import public_address
 
     report = ship(database, name, resolved)
     if as_json:

@@ -47,7 +47,7 @@ def ui(
     posetune ui --port 5001
     """
     from posetune.tracking.saved_views import sweep_links
-    from posetune.tracking.ui import serve_ui
+    from posetune.tracking.server.ui import serve_ui
 
     resolved = Home.resolve(home)
     if not resolved.folder.is_dir():

@@ -87,7 +87,8 @@ def _tracking_faults(home: Home) -> list[str]:
         and not (home.folder / "mlflow.db").exists()
     ):
         return []  # the sweep will make it
-    from posetune.tracking.connection import reach_tracking  # imports MLflow, which takes seconds
+    # Imports MLflow, which takes seconds.
+    from posetune.tracking.server.connection import reach_tracking
 
     try:
         reach_tracking(home)

@@ -11,10 +11,10 @@ from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.provenance import this_person
+from posetune.study.reading import read_sweep
 from posetune.study.states import SweepStatus
 from posetune.study.tables.database import open_database
 from posetune.study.tables.lease import ask_to_stop
-from posetune.study.view import read_sweep
 
 __all__ = ["stop"]
 

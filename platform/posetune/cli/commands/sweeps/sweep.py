@@ -19,10 +19,10 @@ from posetune.notifications.wording import notification_line
 from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import forecast_line, next_steps, no_forecast, sweep_tables
 from posetune.storage import Storage
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.forecasting.forecast import Forecaster, forecast
 from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.study.states import SweepStatus
-from posetune.study.sweep import SweepRun
 from posetune.study.view import SweepView
 from posetune.workflow.sweep import SweepEnd, run_sweep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,11 +30,10 @@ def stop(
 
     posetune trial stop first 3
     """
-    if address is not None:
-        arguments = ("trial", "stop", name, str(trial))
-        raise relay(*arguments, address=address, home=home, as_json=as_json)
     done = f"trial {trial} ends after its epoch; posetune trial retry takes it up again"
-    act_on(name, StopTrial(trial=trial), home=home, as_json=as_json, done=done)
+    _steer(
+        "stop", name, StopTrial(trial=trial), home=home, address=address, as_json=as_json, done=done
+    )
 
 
 @app.command()
@@ -50,11 +50,10 @@ def pin(
 
       posetune trial pin first 3
     """
-    if address is not None:
-        arguments = ("trial", "pin", name, str(trial))
-        raise relay(*arguments, address=address, home=home, as_json=as_json)
     done = f"trial {trial} runs to its last epoch"
-    act_on(name, PinTrial(trial=trial), home=home, as_json=as_json, done=done)
+    _steer(
+        "pin", name, PinTrial(trial=trial), home=home, address=address, as_json=as_json, done=done
+    )
 
 
 @app.command()
@@ -69,11 +68,16 @@ def retry(
 
     posetune trial retry first 3
     """
-    if address is not None:
-        arguments = ("trial", "retry", name, str(trial))
-        raise relay(*arguments, address=address, home=home, as_json=as_json)
     done = f"trial {trial} is taken up again"
-    act_on(name, RetryTrial(trial=trial), home=home, as_json=as_json, done=done)
+    _steer(
+        "retry",
+        name,
+        RetryTrial(trial=trial),
+        home=home,
+        address=address,
+        as_json=as_json,
+        done=done,
+    )
 
 
 @app.command()
@@ -110,3 +114,30 @@ def extend(
     done = f"trial {trial} trains up to epoch {epochs}"
     notes = (note,) if note else ()
     act_on(name, act, home=home, as_json=as_json, done=done, notes=notes)
+
+
+def _steer(
+    verb: str,
+    name: str,
+    act: StopTrial | PinTrial | RetryTrial,
+    *,
+    home: Path | None,
+    address: str | None,
+    as_json: bool,
+    done: str,
+) -> None:
+    """Ask for an act on a trial: here, or on a cluster's head.
+
+    Args:
+        verb: the command's name, behind `posetune trial`.
+        name: the sweep.
+        act: what is wanted of which trial.
+        home: the home folder, here or on the head.
+        address: the head's job server; None where the study can be reached from here.
+        as_json: print one JSON object instead of a line.
+        done: what has happened once the act was taken up, in words.
+    """
+    if address is not None:
+        arguments = ("trial", verb, name, str(act.trial))
+        raise relay(*arguments, address=address, home=home, as_json=as_json)
+    act_on(name, act, home=home, as_json=as_json, done=done)

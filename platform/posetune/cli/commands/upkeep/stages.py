@@ -16,8 +16,8 @@ from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.report.wording import format_params, format_seconds
 from posetune.stages.cache import StageCache
+from posetune.study.reading import needed_stages
 from posetune.study.tables.database import open_database
-from posetune.study.view import needed_stages
 
 __all__ = ["stages"]
 

@@ -17,8 +17,8 @@ from support.browser import Browser
 from support.page_checks import faint_texts, nameless_controls
 
 from posetune.api import BadInputError
-from posetune.report.frames import read_boxes
-from posetune.report.prediction import PictureCrop, find_pictures, predict_pictures
+from posetune.report.models.frames import read_boxes
+from posetune.report.models.prediction import PictureCrop, find_pictures, predict_pictures
 
 
 class Seeing:

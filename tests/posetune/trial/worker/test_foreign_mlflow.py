@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow import log_metric as imported_by_name
 
 from posetune.api import TrialFailedError
-from posetune.trial.foreign_mlflow import mlflow_refused
+from posetune.trial.worker.foreign_mlflow import mlflow_refused
 
 CALLS: dict[str, Callable[[], Any]] = {
     "log_metric": lambda: mlflow.log_metric("mine", 1.0),
@@ -57,7 +57,7 @@ def test_mlflow_works_again_behind_the_block(migrated_home: Path) -> None:
 
 
 _TRAINED = """
-from posetune.trial.foreign_mlflow import mlflow_refused
+from posetune.trial.worker.foreign_mlflow import mlflow_refused
 from posetune.api import TrialFailedError
 
 with mlflow_refused():

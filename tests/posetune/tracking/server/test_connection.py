@@ -20,9 +20,9 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.storage import open_storage
-from posetune.tracking import connection
-from posetune.tracking.connection import public_address, reach_tracking
 from posetune.tracking.projection import ship
+from posetune.tracking.server import connection
+from posetune.tracking.server.connection import public_address, reach_tracking
 
 Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posetune.trial.imports import after_import
-from posetune.trial.torch_state import TorchState, device_bytes
+from posetune.trial.worker.imports import after_import
+from posetune.trial.worker.torch_state import TorchState, device_bytes
 
 __all__ = ["ProcessState", "seed_process"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from posetune.trial.process_state import ProcessState, seed_process
+from posetune.trial.worker.process_state import ProcessState, seed_process
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_all_shared_generators_are_seeded() -> None:
 
 _LATE = """
 import sys
-from posetune.trial.process_state import ProcessState, seed_process
+from posetune.trial.worker.process_state import ProcessState, seed_process
 state = ProcessState()
 seed_process(1)
 seed_process(3)

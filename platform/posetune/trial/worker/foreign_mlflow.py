@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from posetune.api import TrialFailedError
-from posetune.trial.imports import after_import, forget_import
+from posetune.trial.worker.imports import after_import, forget_import
 
 __all__ = ["mlflow_refused"]
 

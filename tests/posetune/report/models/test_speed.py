@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from support.commands import Posetune
 
 from posetune.api import BadInputError
-from posetune.report.speed import FEWEST_CALLS, measure_speed
+from posetune.report.models.speed import FEWEST_CALLS, measure_speed
 from posetune.testing.toy import ToyPredictor
 
 POSE = np.zeros((3, 3), np.float32)

@@ -36,7 +36,7 @@ from posetune.home import Home, sqlite_address
 from posetune.storage.credentials import check_mlflow
 from posetune.storage.whole_files import writing_whole
 from posetune.study.tables.database import may_write, url_for_reading
-from posetune.tracking.moved_home import follow_move
+from posetune.tracking.server.moved_home import follow_move
 
 __all__ = [
     "UI_HOST",

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.signals import take_signals
-from posetune.tracking.connection import UI_HOST, UI_PORT, connect, is_server, public_address
+from posetune.tracking.server.connection import UI_HOST, UI_PORT, connect, is_server, public_address
 
 __all__ = ["serve_ui"]
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from posetune.spec.parameters import Scalar
-from posetune.study.budget_rule import BudgetRule
+from posetune.study.decisions import letting_go
+from posetune.study.decisions.budget_rule import BudgetRule
+from posetune.study.decisions.pruner_rule import PrunerRule
 from posetune.study.events import (
     AttemptBegun,
     AttemptExcused,
@@ -27,18 +29,16 @@ from posetune.study.events import (
     TrialEnded,
 )
 from posetune.study.faults import Fault, FaultKind
-from posetune.study.records import CheckpointRecord, EpochValue
-from posetune.study.search.contracts import NamedPruner
-from posetune.study.search.rungs import Decision, RungVerdict
+from posetune.study.records import CheckpointRecord
+from posetune.study.search.rungs import Decision
 from posetune.study.search.seeding import seed_for
 from posetune.study.search.start_from import prior_trials
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
-from posetune.study.trials import TrialRecord, split_needed
+from posetune.study.trials import TrialRecord
 
 if TYPE_CHECKING:
     from posetune.study.search.curve_search import CurveSearch
-    from posetune.study.search.thaw import Selection, Thaw
 
 __all__ = ["MAX_CRASHES", "Decider"]
 
@@ -47,9 +47,6 @@ MAX_CRASHES = 4
 
 FREE_STALLS = 2
 """How often in a row a trial may be told to stop and have come no further, before that counts."""
-
-_UNFINISHED = (TrialState.PRUNED, TrialState.FAILED)
-"""How a trial ends whose checkpoints are kept only while it is among the best."""
 
 
 class Decider:
@@ -66,9 +63,7 @@ class Decider:
         self.budget = BudgetRule(state, clock)
         self.curves = _curves(state)
         """The model of the sweep's curves; None where its sampler has none."""
-        self._thaw = _thaw(state, self.curves)
-        is_named = ":" in state.spec.pruner.name
-        self._named = NamedPruner(state.spec, state.trials) if is_named else None
+        self.pruner = PrunerRule(state, self.budget, self.curves)
 
     # -- which trial runs next ---------------------------------------------------------------------
 
@@ -159,12 +154,12 @@ class Decider:
         """Return the event of an epoch of a trial's newest attempt, with what the rungs decide."""
         trial, at = self._state.trials[number], self._clock()
         if epoch in trial.values:
-            released = self._released(trial, checkpoint, trial.best)
+            released = letting_go.after(self._state, trial, checkpoint, trial.best)
             return EpochRepeated(at, number, trial.attempt, epoch, checkpoint, released)
         value = metrics.get(self._state.spec.objective.metric, math.nan)
         objective = float(value) if math.isfinite(value) else None
-        best = self._best_with(trial, epoch, objective)
-        verdict = self._verdict(trial, epoch, objective)
+        best = letting_go.best_with(self._state, trial, epoch, objective)
+        verdict = self.pruner.verdict(trial, epoch, objective)
         return Reported(
             at=at,
             trial=number,
@@ -176,27 +171,10 @@ class Decider:
             why=verdict.why,
             is_audited=verdict.is_audited,
             checkpoint=checkpoint,
-            released=self._released(trial, checkpoint, best),
-            displaced=self._displaced(trial, best),
+            released=letting_go.after(self._state, trial, checkpoint, best),
+            displaced=letting_go.displaced(self._state, trial, best),
             metrics={k: (v if math.isfinite(v) else None) for k, v in metrics.items()},
         )
-
-    def _verdict(self, trial: TrialRecord, epoch: int, value: float | None) -> RungVerdict:
-        """Return what the rungs say of a report, unless a person has chosen otherwise.
-
-        A pinned trial runs on where it would have been cut, and from there on it is compared with
-        nobody; an extended one ends at the epoch that was chosen, and is compared with nobody.
-        """
-        if trial.extended_to is not None:
-            is_last = epoch >= trial.extended_to
-            return RungVerdict(Decision.COMPLETE if is_last else Decision.CONTINUE)
-        verdict = self._judge(trial.number, epoch, value)
-        if verdict.decision in (Decision.PRUNE, Decision.PAUSE) and trial.is_pinned:
-            return RungVerdict(Decision.CONTINUE, is_audited=True)
-        is_stopped = trial.stop_after is not None and epoch >= trial.stop_after
-        if verdict.decision == Decision.PAUSE and is_stopped:
-            return RungVerdict(Decision.CONTINUE)  # it ends where a person wants it to
-        return verdict
 
     def hand_over(
         self, number: int, checkpoint: CheckpointRecord, *, reached: int = 0, is_asked: bool = True
@@ -217,7 +195,7 @@ class Decider:
             trial=number,
             attempt=trial.attempt,
             checkpoint=checkpoint,
-            released=self._released(trial, checkpoint, trial.best),
+            released=letting_go.after(self._state, trial, checkpoint, trial.best),
             reached=reached,
             is_stalled=is_stalled,
             is_crash=is_stalled and trial.stalls >= FREE_STALLS,
@@ -328,109 +306,15 @@ class Decider:
     def _is_decided(self, number: int) -> bool:
         return self._state.trials[number].decision.is_end or self.is_to_stop(number)
 
-    # -- trials that are paused --------------------------------------------------------------------
-
-    def may_resume(self, handed_out: Collection[int] = ()) -> bool:
-        """Whether a paused trial may train on, or is to be cut."""
-        return self._thaw is not None and bool(self._resumable(handed_out))
-
-    def choose(self, handed_out: Collection[int] = ()) -> Selection | None:
-        """Return whether a paused trial goes on or a new one begins, and which are cut.
-
-        None where no trial is ever paused.
-
-        Args:
-            handed_out: the trials that are taken up already, though no attempt has begun.
-        """
-        if self._thaw is None:
-            return None
-        at_work = sorted({*self._state.ledger.running, *handed_out})
-        paused = self._resumable(handed_out)
-        return self._thaw.choose(paused, at_work, self._next_number, is_final=self._is_final)
-
     def cut(self, number: int, why: str) -> TrialEnded:
         """Return the end of a paused trial that is not resumed."""
         trial = self._state.trials[number]
         reason = f"paused after epoch {trial.epoch} and cut: {why}"
         return self._end(trial, TrialState.PRUNED, reason)
 
-    def _judge(self, number: int, epoch: int, value: float | None) -> RungVerdict:
-        """Return what the pruner says of a report."""
-        if self._named is not None:
-            return self._named.decide(number, epoch, value)
-        if self._thaw is None:
-            return self._state.rungs.decide(number, epoch, value)
-        paused = [n for n in self._state.paused if n != number]
-        at_work = sorted(self._state.ledger.running - {number, *paused})
-        return self._thaw.decide(
-            number,
-            epoch,
-            value,
-            paused=paused,
-            at_work=at_work,
-            next_number=self._next_number,
-            is_final=self._is_final,
-        )
-
-    @property
-    def _is_final(self) -> bool:
-        """Whether the sweep has all its trials."""
-        return len(self._state.trials) >= self._state.most_trials
-
-    @property
-    def _next_number(self) -> int | None:
-        """The number of the next new trial; None where the budget has no room for one."""
-        may_begin = not self._is_final and self.budget.may_train(None)
-        return len(self._state.trials) if may_begin else None
-
-    def _resumable(self, handed_out: Collection[int]) -> list[int]:
-        trials, may_train = self._state.trials, self.budget.may_train
-        paused = (number for number in self._state.paused if number not in handed_out)
-        return [number for number in paused if may_train(trials[number])]
-
-    # -- which checkpoints are let go --------------------------------------------------------------
-
-    def _best_with(self, trial: TrialRecord, epoch: int, value: float | None) -> EpochValue | None:
-        """Return a trial's best epoch once it has reported another value."""
-        best, better = trial.best, self._state.spec.objective.better
-        if value is None or (best is not None and not better(value, best.value)):
-            return best
-        return EpochValue(epoch, value)
-
-    def _released(
-        self,
-        trial: TrialRecord,
-        checkpoint: CheckpointRecord | None,
-        best: EpochValue | None,
-    ) -> tuple[str, ...]:
-        """Return the folders that an open trial does not need once it has another checkpoint."""
-        if checkpoint is None:
-            return ()
-        every = [*trial.checkpoints, checkpoint]
-        return _folders(split_needed(every, None, best=self._kept_epoch(best))[1])
-
-    def _displaced(self, trial: TrialRecord, best: EpochValue | None) -> tuple[int, ...]:
-        """Return the ended trials that are not among the best once a trial has a new best."""
-        state = self._state
-        if best is None or best == trial.best or not state.keeps_best:
-            return ()
-        staying = state.leading_with(trial.number, best.value)
-        left = [state.trials[number] for number in state.leading if number not in staying]
-        return tuple(one.number for one in left if one.state in _UNFINISHED and one.checkpoints)
-
-    def _kept_epoch(self, best: EpochValue | None) -> int | None:
-        """Return the epoch whose checkpoint is kept because it is a trial's best."""
-        return best.epoch if best is not None and self._state.keeps_best else None
-
     def _end(
         self, trial: TrialRecord, state: TrialState, reason: str, *, at_rest: bool = False
     ) -> TrialEnded:
-        _, gone = split_needed(
-            trial.checkpoints,
-            state,
-            best=self._kept_epoch(trial.best),
-            is_among_best=self._state.keeps_best and self._state.is_among_best(trial.number),
-        )
         return TrialEnded(
             at=self._clock(),
             trial=trial.number,
@@ -438,7 +322,7 @@ class Decider:
             epoch=trial.epoch,
             value=trial.value,
             reason=reason,
-            released=_folders(gone),
+            released=letting_go.at_end(self._state, trial, state),
             at_rest=at_rest,
         )
 
@@ -451,16 +335,3 @@ def _curves(state: SweepState) -> CurveSearch | None:
 
     prior, audited = prior_trials(state.prior), state.rungs.audited
     return CurveSearch(state.spec, state.trials, state.curve_log, prior, audited)
-
-
-def _thaw(state: SweepState, curves: CurveSearch | None) -> Thaw | None:
-    """Return what pauses a sweep's trials, where its pruner does."""
-    if curves is None or state.spec.pruner.name != "thaw":
-        return None
-    from posetune.study.search.thaw import Thaw
-
-    return Thaw(curves)
-
-
-def _folders(checkpoints: list[CheckpointRecord]) -> tuple[str, ...]:
-    return tuple(checkpoint.folder for checkpoint in checkpoints)

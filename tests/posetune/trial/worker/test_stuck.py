@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from posetune.trial.stuck import FIRST_S, LEAST_S, MEDIANS, StuckWatch
+from posetune.trial.worker.stuck import FIRST_S, LEAST_S, MEDIANS, StuckWatch
 
 HANGS = """
 import sys, time
 from pathlib import Path
-from posetune.trial.stuck import StuckWatch
+from posetune.trial.worker.stuck import StuckWatch
 
 watch = StuckWatch(limit_s=3, median_s=0, leave_mark=Path(sys.argv[1]).touch)
 time.sleep(3.5)  # between epochs nothing is watched

@@ -1,7 +1,7 @@
 """Reads the settings that torch keeps for a whole process, and puts them back.
 
 torch takes seconds to import, and a trainable may import it late or never. So the functions here
-are called when somebody else has imported it, see `posetune.trial.imports`.
+are called when somebody else has imported it, see `posetune.trial.worker.imports`.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from support.simulated_driver import SimulatedTrial, drive, outcome
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import BadInputError
+from posetune.study.driving.sweep import StaleAttemptError, SweepRun, SweepStart
 from posetune.study.history import read_history
+from posetune.study.reading import read_sweep
 from posetune.study.records import CheckpointRecord
-from posetune.study.sweep import StaleAttemptError, SweepRun, SweepStart
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database, open_database
-from posetune.study.view import read_sweep
 
 
 def test_a_sweep_on_either_database_ends_the_same(database: Database, tmp_path: Path) -> None:

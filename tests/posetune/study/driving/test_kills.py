@@ -25,11 +25,12 @@ from posetune.study.act_events import (
     TrialPinned,
     TrialRetried,
 )
+from posetune.study.driving.sweep_start import SweepStart
+from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Rungs
-from posetune.study.sweep_start import SweepStart
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 
 class Killed(BaseException):

@@ -19,11 +19,11 @@ from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
-from posetune.study.view import read_sweep
+from posetune.study.reading import read_sweep
 from posetune.testing.toy import Toy
 from posetune.tracking.projection import ship
+from posetune.tracking.server.ui import serve_ui
 from posetune.tracking.tracker import Tracker
-from posetune.tracking.ui import serve_ui
 
 Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]

@@ -21,7 +21,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, Predictor, Progress, silent
-from posetune.report.frames import VIDEO_SUFFIXES, Boxes, check_pixels, count_frames, frames_of
+from posetune.report.models.frames import (
+    VIDEO_SUFFIXES,
+    Boxes,
+    check_pixels,
+    count_frames,
+    frames_of,
+)
 from posetune.report.pages.viewer import PoseSample, ViewedPose, build_viewer
 from posetune.storage.whole_files import write_whole
 

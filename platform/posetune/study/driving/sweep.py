@@ -1,60 +1,57 @@
 """Runs a sweep for its driver: asks, reports, decisions and reconciliation, without Ray.
 
 `SweepRun` commits one event in one transaction, and only then applies it to its `SweepState`; the
-caller acts on what is returned. What an event says is decided by `decisions.Decider`, what it means
+caller acts on what is returned. What an event says is decided by `decider.Decider`, what it means
 by `state.SweepState.apply`. So a driver may be killed between any two lines: the next one, started
 by the same command, folds the committed events and stands where the last commit left it.
+
+The module is long because it is the one door to a sweep, with a method for each thing that its
+searcher, its scheduler, people and the cluster tell or ask; what a method decides lies elsewhere.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
 from posetune.study import act_events
 from posetune.study.acts import requests
-from posetune.study.acts.act import EditSweep
 from posetune.study.acts.deciding import ActRefusedError, event_of
-from posetune.study.budget_rule import BudgetRule
-from posetune.study.clock import life_clock
-from posetune.study.decisions import Decider
+from posetune.study.decisions.budget_rule import BudgetRule
+from posetune.study.decisions.decider import Decider
+from posetune.study.driving.best_trial import best_trial
+from posetune.study.driving.clock import life_clock
+from posetune.study.driving.continuing import read_continued
+from posetune.study.driving.released import ReleasedCheckpoints
+from posetune.study.driving.sweep_start import SweepStart, create_once
 from posetune.study.events import (
-    SEMANTICS,
     BaselinesMeasured,
     DriverClosed,
     DriverOpened,
-    EpochRepeated,
     Event,
-    HandedOver,
     MemoryPeaked,
     Reported,
     RoomAwaited,
     ShareMeasured,
     StageUsed,
-    TrialEnded,
 )
 from posetune.study.faults import Fault
 from posetune.study.old.upgrade import upgrade_before_driving
+from posetune.study.reading import read_sweep
 from posetune.study.records import Attempt, CheckpointRecord
-from posetune.study.repeats import rank_trials
 from posetune.study.search.contracts import NamedSampler, Sampler
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.search.sampler import search_memory
-from posetune.study.state import SweepState
-from posetune.study.states import TrialState
-from posetune.study.sweep_start import SweepStart, check_unchanged, create_once
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
 from posetune.study.trials import TrialRecord
-from posetune.study.view import SweepView, read_sweep
+from posetune.study.view import SweepView
 
 __all__ = ["Attempt", "StaleAttemptError", "SweepRun", "SweepStart"]
 
@@ -96,7 +93,7 @@ class SweepRun:
         self.id = create_once(database, start, clock()) if row is None else int(row["id"])
         self.lease = Lease(database, self.id, self.name)
         try:
-            self.state = self._read(start)
+            self.state = read_continued(database, start, clock)
         except BaseException:
             self.lease.release()
             raise
@@ -104,8 +101,7 @@ class SweepRun:
         """Keys of the stage products that trials used before this driver, by stage."""
         self._handed_out: set[int] = set()
         """Open trials that the caller was given, and has not begun an attempt at."""
-        self._released: dict[int, list[CheckpointRecord]] = {}
-        """The checkpoints of each trial that nothing needs any more, until they are deleted."""
+        self._released = ReleasedCheckpoints()
         budget, machine = start.spec.budget.model_dump(), start.spec.machine
         self._commit(DriverOpened(clock(), budget, start.commit, by=start.by, machine=machine))
         self._decider = Decider(self.state, clock)
@@ -153,7 +149,7 @@ class SweepRun:
 
     def _resumed(self) -> TrialRecord | None:
         """Return the paused trial that goes on now, if one does; cut those that cannot win."""
-        choice = self._decider.choose(self._handed_out)
+        choice = self._decider.pruner.choose(self._handed_out)
         if choice is None:
             return None
         for number, why in choice.hopeless.items():
@@ -181,7 +177,7 @@ class SweepRun:
         return (
             has_open
             or self._decider.may_ask(self._handed_out)
-            or self._decider.may_resume(self._handed_out)
+            or self._decider.pruner.may_resume(self._handed_out)
         )
 
     def begin_attempt(self, number: int) -> Attempt:
@@ -319,7 +315,7 @@ class SweepRun:
 
     def release_checkpoints(self, number: int) -> list[CheckpointRecord]:
         """Return the checkpoints of a trial that nothing needs any more, once."""
-        return self._released.pop(number, [])
+        return self._released.take(number)
 
     # -- what people want ------------------------------------------------------------------
 
@@ -368,7 +364,7 @@ class SweepRun:
     @property
     def releasing(self) -> list[int]:
         """The trials that have checkpoints which nothing needs any more."""
-        return list(self._released)
+        return self._released.trials
 
     def check_lease(self) -> None:
         """Make sure that no other driver has taken the sweep over.
@@ -465,25 +461,7 @@ class SweepRun:
     @property
     def best(self) -> TrialRecord | None:
         """The best trial so far, ranked as the finished sweep will be."""
-        objective = self.spec.objective
-        if objective.select == "best":
-            if self.spec.sampler.repeats > 1:
-                return self._best_point()
-            return self.trials[self.state.leading[0]] if self.state.leading else None
-        judged = [
-            trial
-            for trial in list(self.trials)
-            if trial.value is not None and trial.state != TrialState.FAILED
-        ]
-        return min(judged, key=lambda trial: trial.place(objective), default=None)
-
-    def _best_point(self) -> TrialRecord | None:
-        """Return the best trial of the point with the best mean."""
-        trials, spec = list(self.trials), self.spec
-        values = {trial.number: trial.best.value for trial in trials if trial.best is not None}
-        ended = {trial.number for trial in trials if trial.state is not None}
-        order = rank_trials(values, ended, sign=spec.objective.sign, repeats=spec.sampler.repeats)
-        return self.trials[order[0]] if order else None
+        return best_trial(self.state)
 
     def view(self) -> SweepView:
         """Read the sweep as everybody sees it; from any thread."""
@@ -499,42 +477,6 @@ class SweepRun:
         self.lease.release()
 
     # -- inside ----------------------------------------------------------------------------
-
-    def _read(self, start: SweepStart) -> SweepState:
-        """Return where the committed events end, if that can be continued with `start`."""
-        with self._database.reading() as connection:
-            row = journal.find_sweep(connection, self.name)
-            if row is None:
-                raise BadInputError(
-                    f"sweep {self.name}: was deleted from the study while it was opened; give the "
-                    "command again to start it anew"
-                )
-            state = journal.fold_sweep(connection, row)
-            expected = self._after_edits(connection, row) or state
-        if state.semantics > SEMANTICS:
-            raise BadInputError(
-                f"sweep {self.name}: was begun by a newer posetune, with rules "
-                f"{state.semantics}; this one knows them up to {SEMANTICS}. Continue it with that "
-                "posetune, or give another --name."
-            )
-        edited = {} if expected.edited is None else _file_of(expected.edited)
-        check_unchanged({**row, **edited}, expected.spec.budget.model_dump(), start)
-        return state
-
-    def _after_edits(self, connection: Connection, row: RowMapping) -> SweepState | None:
-        """Return where the sweep will stand once the edits that wait are taken up; None if none do.
-
-        It is continued with the file that it was edited to, though no driver has taken that up.
-        """
-        pending = requests.read_pending(connection, self.id)
-        if not any(isinstance(request.act, EditSweep) for request in pending):
-            return None
-        state = journal.fold_sweep(connection, row)
-        for request in pending:
-            with contextlib.suppress(ActRefusedError):
-                at = self._clock()
-                state.apply(event_of(request.act, by=request.by, at=at, state=state))
-        return state
 
     def _give_up(self, number: int) -> bool:
         """Commit the end of a trial that its last fault means, and return whether it has one."""
@@ -572,26 +514,8 @@ class SweepRun:
             with self._database.reading() as connection:
                 if not journal.has_event(connection, self.id, seq, event):
                     raise
-        self._note_released(event)
+        self._released.note(event, self.trials)
         self.state.apply(event)
-
-    def _note_released(self, event: Event) -> None:
-        """Remember the checkpoints that an event lets go, for whoever deletes them."""
-        if not isinstance(event, Reported | EpochRepeated | HandedOver | TrialEnded):
-            return
-        saved = list(self.trials[event.trial].checkpoints)
-        if not isinstance(event, TrialEnded) and event.checkpoint is not None:
-            saved.append(event.checkpoint)
-        gone = [checkpoint for checkpoint in saved if checkpoint.folder in event.released]
-        if isinstance(event, Reported):
-            gone += [c for number in event.displaced for c in self.trials[number].checkpoints]
-        if gone:
-            self._released.setdefault(event.trial, []).extend(gone)
-
-
-def _file_of(edited: act_events.SweepEdited) -> dict[str, Any]:
-    """Return what a sweep is continued with since it was edited."""
-    return {"spec": edited.spec, "source": edited.source}
 
 
 def _by_stage(trials: Iterable[TrialRecord]) -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ import pytest
 from support.simulated_driver import simulated_start as opening
 
 from posetune.api import BadInputError
-from posetune.study.sweep import SweepRun
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.tables import lease, schema
 from posetune.study.tables.database import Database
 
