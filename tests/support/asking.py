@@ -15,10 +15,13 @@ from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database
 from posetune.study.view import TrialView
 
+__all__ = ["ANA", "begin", "driver", "opening", "trial", "want", "without_pruner"]
+
 ANA = "ana@laptop"
 
 
 def want(database: Database, act: Act, by: str = ANA) -> Asked:
+    """Ask for an act, and do not wait for the driver."""
     return ask(database, "s", act, by=by, wait_s=0.0)
 
 
@@ -46,6 +49,7 @@ def driver(database: Database, start: SweepStart | None = None) -> Iterator[Swee
 
 
 def begin(run: SweepRun) -> SimulatedTrial:
+    """Begin an attempt at the next trial."""
     trial = run.next_trial()
     assert trial is not None
     return SimulatedTrial(run, trial.number)
