@@ -158,6 +158,12 @@ def next_steps(view: SweepView, home_flag: str = "") -> str:
     name = view.name
     if view.state == SweepStatus.RUNNING:
         return f"posetune show {name}{home_flag} again, or posetune ui{home_flag}"
+    if view.state == SweepStatus.INTERRUPTED and view.target_reached:
+        harder = "lower" if view.spec.objective.mode == "min" else "higher"
+        return (
+            f"posetune promote {name}{home_flag} --model MODEL; or, to search on, give "
+            f"budget.target a {harder} value in the file, or none, and then the same command again"
+        )
     if view.state == SweepStatus.INTERRUPTED:
         grow = " (raise its budget in the file first)" if "budget" in view.stopped else ""
         return f"the command that started it, again: it continues{grow}"

@@ -19,6 +19,7 @@ from posetune.api import BadInputError
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Objective, SweepSpec
 from posetune.study.acts.requests import Request, read_pending
+from posetune.study.budget import target_reached
 from posetune.study.events import Reported
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, Report, SweepBest
 from posetune.study.repeats import PointMean, point_means, rank_trials
@@ -252,6 +253,11 @@ class SweepView:
         """GPU-hours as the budget counts them; trial-hours where trials have no GPU."""
         held_s = sum(trial.held_s for trial in self.trials)
         return held_s * self.spec.resources.gpus_or_one / 3600
+
+    @property
+    def target_reached(self) -> str:
+        """By whom the target of its budget is reached, in words; empty where there is none."""
+        return target_reached(self.spec, self.bests)
 
     @property
     def left_out(self) -> LeftOut:

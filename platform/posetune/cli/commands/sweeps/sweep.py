@@ -148,6 +148,9 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
     if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
         first = _GROW if is_spent else ""
+        if is_spent and view.target_reached:
+            console.print(f"{view.stopped}. Next: {next_steps(view, home_flag)}", soft_wrap=True)
+            raise typer.Exit(0)
         console.print(f"{view.stopped}; {first}the same command again continues it")
         raise typer.Exit(130 if end.stopped_by_user else 2 if end.refused else 0)
     if view.state == SweepStatus.FAILED:
