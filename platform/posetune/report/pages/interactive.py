@@ -54,6 +54,8 @@ _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "hexa
 _END_SYMBOLS = {
     TrialState.PRUNED: "x-thin-open",
     TrialState.FAILED: "asterisk-open",
+    TrialState.STOPPED: "square-x-open",
+    TrialState.PAUSED: "hourglass-open",
     TrialState.INTERRUPTED: "line-ew-open",
     TrialState.RUNNING: "circle-open",
 }
