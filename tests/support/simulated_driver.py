@@ -72,10 +72,12 @@ class SimulatedTrial:
         self.run, self.number = run, number
         attempt = run.begin_attempt(number)
         self.attempt, self.params = attempt.number, attempt.params
-        run.started(number, self.attempt, facts={"node": "here", "device": "cpu", "threads": 1})
         run.stage_used(number, "flow", key=str(attempt.params["depth"]), trained=True)
         run.baselines({"mean": 5.0})
         whole = attempt.checkpoints[1:] if broken else attempt.checkpoints
+        facts = {"node": "here", "device": "cpu", "threads": 1}
+        begun_at = whole[0].folder if whole else ""
+        run.started(number, self.attempt, facts={**facts, "checkpoint": begun_at})
         self.epoch = whole[0].epoch if whole else 0
 
     def hand_over(self) -> None:
@@ -103,7 +105,7 @@ class SimulatedTrial:
         return decision
 
     def _checkpoint(self, epoch: int, partial_s: float | None = None) -> CheckpointRecord:
-        folder = f"checkpoints/s/{self.number}/{epoch}"
+        folder = f"checkpoints/s/{self.number}/{epoch}" + ("" if partial_s is None else "-partial")
         return CheckpointRecord(self.attempt, epoch, folder, "d" * 64, 1, partial_s)
 
 

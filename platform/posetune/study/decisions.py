@@ -138,9 +138,19 @@ class Decider:
         )
 
     def place(self, number: int, facts: Mapping[str, Any]) -> AttemptPlaced:
-        """Return the event that the newest attempt of a trial begins to train."""
-        attempt = self._state.trials[number].attempt
-        return AttemptPlaced(self._clock(), number, attempt, dict(facts))
+        """Return the event that the newest attempt of a trial begins to train.
+
+        Args:
+            number: the trial.
+            facts: of the attempt, as `trial.run.Started.placement` has them.
+        """
+        trial, told = self._state.trials[number], dict(facts)
+        begun_at = told.pop("checkpoint", None)
+        folders = _folders(trial.checkpoints)
+        passed_over = () if begun_at is None else folders
+        if begun_at in folders:
+            passed_over = folders[folders.index(begun_at) + 1 :]
+        return AttemptPlaced(self._clock(), number, trial.attempt, told, passed_over)
 
     def excuse(self, number: int, attempt: int, why: str) -> AttemptExcused:
         """Return the event that an attempt, perhaps an older one, was not ended by its trial."""
@@ -425,8 +435,9 @@ class Decider:
     def _end(
         self, trial: TrialRecord, state: TrialState, reason: str, *, at_rest: bool = False
     ) -> TrialEnded:
-        _, gone = split_needed(
-            trial.checkpoints,
+        whole = [saved for saved in trial.checkpoints if saved.folder not in trial.passed_over]
+        needed, _ = split_needed(
+            whole,
             state,
             best=self._kept_epoch(trial.best),
             is_among_best=self._state.keeps_best and self._state.is_among_best(trial.number),
@@ -446,6 +457,7 @@ class Decider:
 def _curves(state: SweepState) -> CurveSearch | None:
     """Return the model of a sweep's curves, where its sampler has one."""
     if state.spec.sampler.name != "gp":
+        gone = [saved for saved in trial.checkpoints if saved not in needed]
         return None
     from posetune.study.search.curve_search import CurveSearch  # takes SciPy, which takes a second
 

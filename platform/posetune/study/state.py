@@ -250,7 +250,7 @@ class SweepState:
 
     def _attempt_placed(self, event: events.AttemptPlaced) -> None:
         trial = self.trials[event.trial]
-        trial.placement = event.facts
+        trial.placement, trial.passed_over = event.facts, event.passed_over
         setup_s = float(event.facts.get("setup_s", 0.0))
         self.ledger.held_s += trial.holding.placed(event.at, setup_s)
 

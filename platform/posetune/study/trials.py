@@ -122,6 +122,8 @@ class TrialRecord:
     """Checkpoints that are kept, in the order in which they were committed."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
+    passed_over: tuple[str, ...] = ()
+    """Folders of the checkpoints that this attempt found damaged, or gone."""
     stages: dict[str, str] = field(default_factory=dict)
     """The key of each shared stage product that it used."""
     holding: Holding = field(default_factory=Holding)
