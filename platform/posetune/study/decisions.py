@@ -109,6 +109,21 @@ class Decider:
             epochs=chosen.epochs,
         )
 
+    def ask_again(self, first: TrialRecord) -> TrialAsked:
+        """Return the event of a trial that repeats another one, also where that has a parent.
+
+        It has a seed of its own.
+        """
+        event = self.ask(first.params)
+        if first.parent is None:
+            return event
+        return dataclasses.replace(
+            event,
+            parent=first.parent,
+            parent_epoch=first.parent_epoch,
+            epochs=first.extended_to,
+        )
+
     def ask(self, params: Mapping[str, Scalar]) -> TrialAsked:
         """Return the event of a new trial with the parameters that were drawn for it."""
         number, sampler = len(self._state.trials), self._state.spec.sampler
@@ -442,6 +457,7 @@ class Decider:
             best=self._kept_epoch(trial.best),
             is_among_best=self._state.keeps_best and self._state.is_among_best(trial.number),
         )
+        gone = [saved for saved in trial.checkpoints if saved not in needed]
         return TrialEnded(
             at=self._clock(),
             trial=trial.number,
@@ -457,7 +473,6 @@ class Decider:
 def _curves(state: SweepState) -> CurveSearch | None:
     """Return the model of a sweep's curves, where its sampler has one."""
     if state.spec.sampler.name != "gp":
-        gone = [saved for saved in trial.checkpoints if saved not in needed]
         return None
     from posetune.study.search.curve_search import CurveSearch  # takes SciPy, which takes a second
 

@@ -138,6 +138,8 @@ class TrialRecord:
     """Whether a person lets it run to its last epoch, whatever the pruner says."""
     parent: int | None = None
     """The trial from whose checkpoint it goes on; None where it began anew."""
+    parent_epoch: int = 0
+    """The epoch of its parent that it goes on from; 0 where it has none."""
     extended_to: int | None = None
     """Its last epoch, where a person chose another than the sweep's."""
     taught: tuple[TrialState, int] | None = None
