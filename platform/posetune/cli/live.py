@@ -131,7 +131,7 @@ class SweepBoard:
         # Where last epochs count, the first of now may stand worse than the first of before.
         word = "best so far" if run.spec.objective.select == "best" else "first now"
         return (
-            f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, {word} "
+            f"{run.name}: {len(ended)} of {run.state.most_trials} trials ended, {word} "
             f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 

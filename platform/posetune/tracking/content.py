@@ -365,7 +365,7 @@ def describe_sweep(view: SweepView, home: Home) -> str:
     parts = [
         f"| | {metric} ({'lower' if mode == 'min' else 'higher'} is better) |\n|---|---:|\n"
         + "\n".join(rows or ["| there is no value yet | |"]),
-        f"{len(view.trials)} of {view.spec.budget.trials} trials: {counts or 'none yet'}.",
+        f"{len(view.trials)} of {view.most_trials} trials: {counts or 'none yet'}.",
     ]
     if best is not None:
         shown = ", ".join(f"`{name}` = {value}" for name, value in best.params.items())
