@@ -181,5 +181,5 @@ class SweepBoard:
         open_state = TrialState.RUNNING if trial.epoch else "STARTING"
         state = TrialState.PAUSED if trial.is_paused else trial.state or open_state
         value = "-" if trial.value is None else format_measure(trial.value)
-        epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
+        epoch = f"{trial.epoch}/{self._run.state.last_epoch(trial)}"
         return str(trial.number), state, epoch, value, format_params(trial.params)

@@ -80,7 +80,7 @@ def _facts(view: SweepView, trial: TrialView) -> dict[str, Any]:
     facts = {
         "number": trial.number,
         "state": trial.state.lower(),
-        "epochs": f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+        "epochs": f"{trial.epochs}/{trial.last_epoch}",
         "value": "" if at is None else f"{at.value:.4g} at epoch {at.epoch}",
         "params": {name: format_value(value) for name, value in trial.params.items()},
     }
