@@ -128,16 +128,20 @@ def drive(
         broken: whether the newest checkpoint of each continued trial turns out to be broken.
         between: is called between any two steps, as where a real driver takes up requests.
 
-    Some workers are taken away within an epoch, and hand over.
+    Some workers are taken away within an epoch, and hand over. So do all once the sweep is held:
+    then the driver waits, and `between` has to release it.
     """
     order = order or random.Random(0)
     run = SweepRun(database, sweep_start)
     running: list[SimulatedTrial] = []
     try:
         while True:
-            while len(running) < slots and (trial := run.next_trial()) is not None:
+            while len(running) < slots and not run.held and (trial := run.next_trial()) is not None:
                 running.append(SimulatedTrial(run, trial.number, broken=broken))
             between(run)
+            if run.held:
+                _let_go(running)
+                continue
             running = [trial for trial in running if run.trials[trial.number].state is None]
             if not running and run.may_start:
                 continue
@@ -155,6 +159,14 @@ def drive(
                 running.remove(trial_under_way)
     finally:
         run.lease.release()
+
+
+def _let_go(running: list[SimulatedTrial]) -> None:
+    """Let every trial at work save and give its slot back, because the sweep is held."""
+    for trial in running:
+        if trial.run.trials[trial.number].state is None:
+            trial.hand_over()
+    running.clear()
 
 
 def fill(run: SweepRun, trials: int, generator: random.Random) -> None:
