@@ -28,6 +28,7 @@ __all__ = [
     "collect",
     "describe_machine",
     "this_person",
+    "user_name",
     "versions",
 ]
 
@@ -99,7 +100,15 @@ def collect(source: Path = Path(__file__)) -> dict[str, Any]:
 
 def this_person() -> str:
     """Return who gave this command and on which machine, as person@host."""
-    return os.environ.get(PERSON_VARIABLE) or f"{getpass.getuser()}@{socket.gethostname()}"
+    return os.environ.get(PERSON_VARIABLE) or f"{user_name()}@{socket.gethostname()}"
+
+
+def user_name() -> str:
+    """Return the name of this process's user, or its number where the machine knows no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # as in many containers
+        return str(os.getuid())
 
 
 def describe_machine() -> dict[str, Any]:

@@ -73,10 +73,12 @@ class SimulatedTrial:
         self.run, self.number = run, number
         attempt = run.begin_attempt(number)
         self.attempt, self.params = attempt.number, attempt.params
-        run.started(number, self.attempt, facts={"node": "here", "device": "cpu", "threads": 1})
         run.stage_used(number, "flow", key=str(attempt.params["depth"]), trained=True)
         run.baselines({"mean": 5.0})
         whole = attempt.checkpoints[1:] if broken else attempt.checkpoints
+        facts = {"node": "here", "device": "cpu", "threads": 1}
+        begun_at = whole[0].folder if whole else ""
+        run.started(number, self.attempt, facts={**facts, "checkpoint": begun_at})
         self.epoch = whole[0].epoch if whole else 0
 
     def hand_over(self) -> None:
@@ -104,7 +106,7 @@ class SimulatedTrial:
         return decision
 
     def _checkpoint(self, epoch: int, partial_s: float | None = None) -> CheckpointRecord:
-        folder = f"checkpoints/s/{self.number}/{epoch}"
+        folder = f"checkpoints/s/{self.number}/{epoch}" + ("" if partial_s is None else "-partial")
         return CheckpointRecord(self.attempt, epoch, folder, "d" * 64, 1, partial_s)
 
 
@@ -127,16 +129,20 @@ def drive(
         broken: whether the newest checkpoint of each continued trial turns out to be broken.
         between: is called between any two steps, as where a real driver takes up requests.
 
-    Some workers are taken away within an epoch, and hand over.
+    Some workers are taken away within an epoch, and hand over. So do all once the sweep is held:
+    then the driver waits, and `between` has to release it.
     """
     order = order or random.Random(0)
     run = SweepRun(database, sweep_start)
     running: list[SimulatedTrial] = []
     try:
         while True:
-            while len(running) < slots and (trial := run.next_trial()) is not None:
+            while len(running) < slots and not run.held and (trial := run.next_trial()) is not None:
                 running.append(SimulatedTrial(run, trial.number, broken=broken))
             between(run)
+            if run.held:
+                _let_go(running)
+                continue
             running = [trial for trial in running if run.trials[trial.number].state is None]
             if not running and run.may_start:
                 continue
@@ -154,6 +160,14 @@ def drive(
                 running.remove(trial_under_way)
     finally:
         run.lease.release()
+
+
+def _let_go(running: list[SimulatedTrial]) -> None:
+    """Let every trial at work save and give its slot back, because the sweep is held."""
+    for trial in running:
+        if trial.run.trials[trial.number].state is None:
+            trial.hand_over()
+    running.clear()
 
 
 def fill(run: SweepRun, trials: int, generator: random.Random) -> None:

@@ -131,7 +131,7 @@ class SweepBoard:
         # Where last epochs count, the first of now may stand worse than the first of before.
         word = "best so far" if run.spec.objective.select == "best" else "first now"
         return (
-            f"{run.name}: {len(ended)} of {run.spec.budget.trials} trials ended, {word} "
+            f"{run.name}: {len(ended)} of {run.state.most_trials} trials ended, {word} "
             f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
         )
 
@@ -181,5 +181,5 @@ class SweepBoard:
         open_state = TrialState.RUNNING if trial.epoch else "STARTING"
         state = TrialState.PAUSED if trial.is_paused else trial.state or open_state
         value = "-" if trial.value is None else format_measure(trial.value)
-        epoch = f"{trial.epoch}/{self._run.spec.pruner.max_epochs}"
+        epoch = f"{trial.epoch}/{self._run.state.last_epoch(trial)}"
         return str(trial.number), state, epoch, value, format_params(trial.params)

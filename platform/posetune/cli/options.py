@@ -14,6 +14,7 @@ __all__ = [
     "JsonOption",
     "ModelArgument",
     "ModelNameOption",
+    "MovedStoreOption",
     "NameOption",
     "OptionalSweepArgument",
     "StoreOption",
@@ -76,6 +77,15 @@ StoreOption: TypeAlias = Annotated[
     typer.Option(
         "--store",
         help="Use this store instead of the sweep file's: a folder or s3://...",
+        show_default=False,
+    ),
+]
+MovedStoreOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Address of the sweep's store, if it has moved: a trial's model may have to be made "
+        "with it.",
         show_default=False,
     ),
 ]

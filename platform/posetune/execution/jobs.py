@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import getpass
 import importlib.util
 import json
 import logging
@@ -32,7 +31,7 @@ from sqlalchemy import make_url
 
 from posetune.api import BadInputError
 from posetune.home import Home
-from posetune.provenance import CODE_FILE, PERSON_VARIABLE, code_of, this_person
+from posetune.provenance import CODE_FILE, PERSON_VARIABLE, code_of, this_person, user_name
 from posetune.spec.registration import SHIPPED_TRAINABLES, TRAINABLES_VARIABLE
 from posetune.storage.credentials import check_ray
 
@@ -292,18 +291,11 @@ def _submit(client: JobSubmissionClient, shipment: Shipment) -> ClusterJob:
 def _identity(shipment: Shipment) -> dict[str, str]:
     """Return what a job runs and for whom, as its metadata say."""
     return {
-        f"{SWEEP}.person": _person(),
+        f"{SWEEP}.person": user_name(),
         f"{SWEEP}.home": str(shipment.parcel.home.folder),
         f"{SWEEP}.store": shipment.store,
         f"{SWEEP}.file": shipment.parcel.source[:FILE_CHARACTERS],
     }
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container may know no name of its user
-        return str(os.getuid())
 
 
 def _refuse_another(job_id: str, there: Mapping[str, str], shipment: Shipment) -> None:

@@ -126,7 +126,7 @@ def _made(candidate: Candidate) -> Mapping[str, Any]:
     return {
         "trainable": view.spec.trainable,
         "parameters": ", ".join(f"{name} {value}" for name, value in trial.params.items()),
-        "epoch": f"{candidate.model.epoch} of {view.spec.pruner.max_epochs}",
+        "epoch": f"{candidate.model.epoch} of {trial.last_epoch}",
         "seed": f"{trial.seed} (of the sweep: {view.spec.sampler.seed})",
         "code": str(view.provenance.get("commit", "not known")),
         "machine": trial.placement.get("device") or view.provenance.get("processor", "not known"),

@@ -214,7 +214,7 @@ def _outcome(column: Compared) -> dict[str, Any]:
         facts |= {
             "trial": trial.number,
             "trial's state": trial.state,
-            "epochs": f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+            "epochs": f"{trial.epochs}/{trial.last_epoch}",
         }
         if trial.chosen is not None:
             facts["counted epoch"] = f"{trial.chosen.epoch} ({view.spec.objective.select})"

@@ -26,6 +26,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
         "waits_for": view.waits_for,
         "objective": view.spec.objective.model_dump(),
         "budget": view.spec.budget.model_dump(),
+        "most_trials": view.most_trials,
         "trials": [_trial_json(trial) for trial in view.trials],
         "best": {**_trial_json(best), "metrics": view.best_metrics} if best else None,
         "means": {str(first): mean._asdict() for first, mean in view.means.items()},

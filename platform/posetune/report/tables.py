@@ -54,7 +54,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         f"sweep {view.name}: ",
         (view.state, STATE_STYLES.get(view.state, "")),
         f" ({view.stopped})" if view.stopped and view.state != SweepStatus.COMPLETE else "",
-        f"; {len(view.trials)} of {view.spec.budget.trials} trials: {states or 'none yet'}",
+        f"; {len(view.trials)} of {view.most_trials} trials: {states or 'none yet'}",
         f"; {view.used_up}" if view.used_up else "",
     )
     parts: list[RenderableType] = [
@@ -99,7 +99,7 @@ def budget_used(view: SweepView) -> str:
     """Return how much of each limit of the budget is used, in words."""
     budget = view.spec.budget
     ended = sum(trial.state.is_end for trial in view.trials)
-    parts = [f"{ended} of {budget.trials} trials", f"training {format_seconds(view.trained_s)}"]
+    parts = [f"{ended} of {view.most_trials} trials", f"training {format_seconds(view.trained_s)}"]
     if view.spec.resources.gpu or budget.gpu_hours:
         limit = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
         parts.append(f"{view.gpu_hours:.3g}{limit} {unit(view.spec)}")
@@ -114,7 +114,7 @@ def forecast_line(view: SweepView) -> str:
     if expected is None:
         ended = sum(trial.state.is_end for trial in view.trials)
         goes_on = bool(view.reports) and ended < view.most_trials
-        return no_forecast(view.spec) if goes_on else ""
+        return no_forecast(view.spec.with_trials(view.most_trials)) if goes_on else ""
     low, _, high = (format_seconds(seconds) for seconds in expected.wall_s)
     hours = [s * view.spec.resources.gpus_or_one / 3600 for s in expected.held_s]
     ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
@@ -158,6 +158,12 @@ def next_steps(view: SweepView, home_flag: str = "") -> str:
     name = view.name
     if view.state == SweepStatus.RUNNING:
         return f"posetune show {name}{home_flag} again, or posetune ui{home_flag}"
+    if view.state == SweepStatus.INTERRUPTED and view.target_reached:
+        harder = "lower" if view.spec.objective.mode == "min" else "higher"
+        return (
+            f"posetune promote {name}{home_flag} --model MODEL; or, to search on, give "
+            f"budget.target a {harder} value in the file, or none, and then the same command again"
+        )
     if view.state == SweepStatus.INTERRUPTED:
         grow = " (raise its budget in the file first)" if "budget" in view.stopped else ""
         return f"the command that started it, again: it continues{grow}"
@@ -197,7 +203,7 @@ def sweep_list(views: list[SweepView]) -> Table:
         table.add_row(
             view.name,
             Text(view.state, STATE_STYLES.get(view.state, "")),
-            f"{sum(t.state.is_end for t in view.trials)}/{view.spec.budget.trials}",
+            f"{sum(t.state.is_end for t in view.trials)}/{view.most_trials}",
             _best_of(view),
             view.spec.objective.metric,
             view.store,

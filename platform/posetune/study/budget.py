@@ -12,19 +12,35 @@ without GPUs (`gpu: 0`) counts the same seconds once, as trial-hours.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from posetune.spec.sweep import Objective, SweepSpec
+from posetune.study.records import SweepBest
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
-__all__ = ["BudgetLedger", "unit"]
+__all__ = ["BudgetLedger", "target_reached", "unit"]
 
 
 def unit(spec: SweepSpec) -> str:
     """Return what `budget.gpu_hours` counts in this sweep."""
     return "GPU-hours" if spec.resources.gpu else "trial-hours"
+
+
+def target_reached(spec: SweepSpec, bests: Sequence[SweepBest]) -> str:
+    """Return by whom a sweep's target is reached, in words; empty while nobody has.
+
+    Args:
+        spec: the sweep.
+        bests: its best values so far, the newest last.
+    """
+    target = spec.budget.target
+    if target is None or not bests or spec.objective.better(target, bests[-1].value):
+        return ""
+    best = bests[-1]
+    by = f"trial {best.trial} with {best.value:.4g} after epoch {best.epoch}"
+    return f"the target of {target:g} is reached by {by}"
 
 
 @dataclass

@@ -187,6 +187,9 @@ class AttemptPlaced:
     attempt: int
     facts: dict[str, Any]
     """Node, device, threads, and `setup_s`, the seconds that stages and start took."""
+    passed_over: tuple[str, ...] = ()
+    """Folders of the trial's checkpoints that are newer than the one that the attempt goes on from:
+    they were found damaged, or are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +357,9 @@ _KINDS = {cls: kind for kind, cls in _CLASSES.items()}
 _DATA = {cls: [(f.name, f.default) for f in fields(cls) if f.name not in COLUMNS] for cls in _KINDS}
 _HAS = {cls: [f.name for f in fields(cls) if f.name in COLUMNS] for cls in _KINDS}
 
+_TUPLES = frozenset({"released", "displaced", "passed_over"})
+"""Fields that are lists in the data of a row."""
+
 
 def encode(event: Event) -> dict[str, Any]:
     """Return an event as a row: its kind, its columns and its data without what is the default."""
@@ -365,9 +371,8 @@ def encode(event: Event) -> dict[str, Any]:
         data["checkpoint"] = dataclasses.asdict(data["checkpoint"])
     if "fault" in data:
         data["fault"] = dataclasses.asdict(data["fault"])
-    for name in ("released", "displaced"):
-        if name in data:
-            data[name] = list(data[name])
+    for name in _TUPLES & data.keys():
+        data[name] = list(data[name])
     row = {name: getattr(event, name) for name in _HAS[cls]}
     return {"kind": _KINDS[cls], **dict.fromkeys(COLUMNS), **row, "data": data}
 
@@ -394,10 +399,8 @@ def decode(
     if "fault" in data:
         fault = data["fault"]
         data["fault"] = Fault(**{**fault, "kind": FaultKind(fault["kind"])})
-    if "released" in data:
-        data["released"] = tuple(data["released"])
-    if "displaced" in data:
-        data["displaced"] = tuple(data["displaced"])
+    for name in _TUPLES & data.keys():
+        data[name] = tuple(data[name])
     if "decision" in data:
         data["decision"] = Decision(data["decision"])
     elif "state" in data:

@@ -118,14 +118,23 @@ class SweepState:
 
     @property
     def most_trials(self) -> int:
-        """How many trials the sweep can have: those of its budget, or of its whole space."""
+        """How many trials the sweep can have: those of its budget, or of its whole space.
+
+        They are not fewer than it has, also where an edit lowers the budget or narrows the bounds.
+        """
+        return max(self._allowed_trials, len(self.trials))
+
+    @property
+    def _allowed_trials(self) -> int:
+        """How many trials the file allows, whatever trials there are."""
         is_today = self.semantics >= events.POINTS_ONCE_SINCE
         return most_trials(self.spec) if is_today else self.spec.budget.trials
 
     @property
     def used_up(self) -> str:
         """Why the sweep has fewer trials than its budget, once it has them all; or empty."""
-        if len(self.trials) < self.most_trials or self.most_trials == self.spec.budget.trials:
+        is_full = len(self.trials) >= self.most_trials
+        if not is_full or self._allowed_trials == self.spec.budget.trials:
             return ""
         return f"all {Space(self.spec.search).count} points of the search space were tried"
 
@@ -250,7 +259,7 @@ class SweepState:
 
     def _attempt_placed(self, event: events.AttemptPlaced) -> None:
         trial = self.trials[event.trial]
-        trial.placement = event.facts
+        trial.placement, trial.passed_over = event.facts, event.passed_over
         setup_s = float(event.facts.get("setup_s", 0.0))
         self.ledger.held_s += trial.holding.placed(event.at, setup_s)
 

@@ -122,6 +122,8 @@ class TrialRecord:
     """Checkpoints that are kept, in the order in which they were committed."""
     placement: dict[str, Any] = field(default_factory=dict)
     """Node, device and threads of the newest attempt that began to train."""
+    passed_over: tuple[str, ...] = ()
+    """Folders of the checkpoints that this attempt found damaged, or gone."""
     stages: dict[str, str] = field(default_factory=dict)
     """The key of each shared stage product that it used."""
     holding: Holding = field(default_factory=Holding)
@@ -136,6 +138,8 @@ class TrialRecord:
     """Whether a person lets it run to its last epoch, whatever the pruner says."""
     parent: int | None = None
     """The trial from whose checkpoint it goes on; None where it began anew."""
+    parent_epoch: int = 0
+    """The epoch of its parent that it goes on from; 0 where it has none."""
     extended_to: int | None = None
     """Its last epoch, where a person chose another than the sweep's."""
     taught: tuple[TrialState, int] | None = None

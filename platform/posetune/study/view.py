@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.acts.requests import Request
+from posetune.study.budget import target_reached
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, Report, SweepBest
 from posetune.study.repeats import PointMean, point_means, rank_trials
 from posetune.study.search.rungs import Standing, place
@@ -229,6 +230,11 @@ class SweepView:
         """GPU-hours as the budget counts them; trial-hours where trials have no GPU."""
         held_s = sum(trial.held_s for trial in self.trials)
         return held_s * self.spec.resources.gpus_or_one / 3600
+
+    @property
+    def target_reached(self) -> str:
+        """By whom the target of its budget is reached, in words; empty where there is none."""
+        return target_reached(self.spec, self.bests)
 
     @property
     def left_out(self) -> LeftOut:

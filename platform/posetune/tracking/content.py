@@ -340,7 +340,7 @@ def describe_trial(view: SweepView, trial: TrialView, home: Home) -> str:
     objective = view.spec.objective
     rows = [f"| baseline: {name} | {value:.4g} |" for name, value in view.baselines.items()]
     if trial.chosen is not None:
-        after = f"after {trial.chosen.epoch} of {view.spec.pruner.max_epochs} epochs"
+        after = f"after {trial.chosen.epoch} of {trial.last_epoch} epochs"
         rows.insert(0, f"| **trial {trial.number}, {after}** | **{trial.chosen.value:.4g}** |")
     command = ["posetune", "reproduce", f"{view.name}/{trial.number}", "--home", str(home.folder)]
     return (
@@ -365,7 +365,7 @@ def describe_sweep(view: SweepView, home: Home) -> str:
     parts = [
         f"| | {metric} ({'lower' if mode == 'min' else 'higher'} is better) |\n|---|---:|\n"
         + "\n".join(rows or ["| there is no value yet | |"]),
-        f"{len(view.trials)} of {view.spec.budget.trials} trials: {counts or 'none yet'}.",
+        f"{len(view.trials)} of {view.most_trials} trials: {counts or 'none yet'}.",
     ]
     if best is not None:
         shown = ", ".join(f"`{name}` = {value}" for name, value in best.params.items())

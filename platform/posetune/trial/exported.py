@@ -205,7 +205,7 @@ def _export(
         raise BadInputError(
             f"{said}: the model of epoch {record.epoch} has to be made of its checkpoint, which "
             f"needs the sweep's data (digest {assignment.store_digest[:12]}), and that is not at "
-            f"{assignment.store}; name where it is with --store (of promote and evaluate)"
+            f"{assignment.store}; name where it is with --store"
         ) from error
     try:
         if run.epoch != record.epoch:  # it would be a model of other weights

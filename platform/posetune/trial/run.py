@@ -109,7 +109,8 @@ class Started:
     stages: Mapping[str, StageProduct]
     """Shared stages whose products the trial uses."""
     placement: Mapping[str, Any]
-    """Node, device, threads and process, and `setup_s`: the seconds that stages and start took."""
+    """Node, device, threads and process; `setup_s`, the seconds that stages and start took; and
+    `checkpoint`, the folder of the checkpoint that it goes on from, empty where it begins anew."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class TrialRun:
             raise
         setup_s = round(time.monotonic() - begun, 3)
         facts = _placement(context, self._device)
-        self.started = Started(stages, {**facts, "setup_s": setup_s})
+        self.started = Started(stages, {**facts, "setup_s": setup_s, "checkpoint": self._begun_at})
         self._begun = time.monotonic()
 
     def _start_processes(self, context: TrialContext, progress: Progress) -> TrialContext:
@@ -236,6 +237,8 @@ class TrialRun:
     def _continue(self) -> None:
         """Load the newest whole checkpoint, if there is one."""
         self.epoch = 0
+        self._begun_at = ""
+        """Folder of the checkpoint that this attempt goes on from; empty where it begins anew."""
         self._partial_s = 0.0
         """Seconds of the epoch under way that earlier attempts have trained."""
         self._unwritten: dict[str, float] | None = None
@@ -252,7 +255,7 @@ class TrialRun:
                     self._processes.between_steps(
                         lambda: False
                     )  # returns once the others have loaded it, too
-                self.epoch = record.epoch
+                self.epoch, self._begun_at = record.epoch, record.folder
                 self._partial_s = record.partial_s or 0.0
 
     @property

@@ -36,6 +36,7 @@ def open_model(
     trainable: str,
     *,
     store: str | None = None,
+    is_moved: bool = False,
     progress: Progress = silent,
 ) -> Iterator[FoundModel]:
     """Find a model; a folder that holds a copy is removed at the end.
@@ -47,6 +48,8 @@ def open_model(
         trainable: whose model it is, where that is not known from a sweep.
         store: address of the data at hand. If it is the sweep's, the model of a trial is made with
             it, where it has to be made; otherwise with the data where the sweep had it.
+        is_moved: whether `store` is where a person says that the sweep's data are now: then they
+            are looked for nowhere else.
         progress: hears how far stages are that have to be built again for that.
 
     Raises:
@@ -71,15 +74,22 @@ def open_model(
             f"{given}: no such folder; give a folder that holds an exported model, SWEEP/TRIAL, "
             "models:/NAME@ALIAS or models:/NAME/NUMBER"
         )
+    sweep, number = trial["sweep"], int(trial["trial"])
     with _open_trial(
-        home, trial["sweep"], int(trial["trial"]), store=store, progress=progress
+        home, sweep, number, store=store, is_moved=is_moved, progress=progress
     ) as found:
         yield found
 
 
 @contextmanager
 def _open_trial(
-    home: Home, sweep: str, number: int, *, store: str | None, progress: Progress
+    home: Home,
+    sweep: str,
+    number: int,
+    *,
+    store: str | None,
+    is_moved: bool,
+    progress: Progress,
 ) -> Iterator[FoundModel]:
     from posetune.study.reading import read_sweep
     from posetune.study.tables.database import open_database
@@ -93,7 +103,7 @@ def _open_trial(
             f"numbered from 0 (posetune show {sweep})"
         )
     of_sweep = load_trainable(view.spec.trainable)
-    if store is not None:
+    if store is not None and not is_moved:
         is_of_sweep = of_sweep.describe_store(open_folder(store)).digest == view.store_digest
         store = store if is_of_sweep else None
     with verified_model(

@@ -2,85 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import shlex
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.commands import run_here
 from support.curve_sweep import CurveSweep
+from support.steered import SWEEP_FILE, Steered
 
 import posetune
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.study.acts import asking
 from posetune.study.acts.act import ExtendTrial
-from posetune.study.reading import read_sweep
-from posetune.study.tables.database import Database, open_database
-from posetune.study.view import SweepView
-
-FILE = """\
-trainable: posetune.testing.toy:Toy
-store: {store}
-objective: {{metric: val/error_mm, mode: min}}
-search: {{x: {{float: [0.01, 1]}}}}
-fixed: {{curve: "9,8,7,6,1,2,3,4,5"}}
-sampler: {{name: random}}
-pruner: {{name: none, max_epochs: 9}}
-budget: {{trials: {trials}}}
-"""
-
-
-class Steered:
-    """A sweep `curve` with two trials, the first complete, and the commands beside it."""
-
-    def __init__(self, folder: Path, store: Path, address: str) -> None:
-        self.folder, self.store, self.address = folder, store, address
-        self.home = Home.resolve(folder / "home").prepare()
-        self.database: Database = open_database(address)
-        self.file = folder / "curve.yaml"
-        self.file.write_text(FILE.format(store=store, trials=4))
-
-    def drive(self) -> CurveSweep:
-        changes = {"budget": {"trials": 4}, "pruner": {"name": "none", "max_epochs": 9}}
-        return CurveSweep(self.database, self.home, self.store, **changes)
-
-    def command(self, *words: object, person: str = "ana@laptop") -> Any:
-        environment = {"POSETUNE_DATABASE": self.address, "POSETUNE_PERSON": person}
-        return run_here(*words, folder=self.folder, environment=environment)
-
-    def done(self, *words: object, person: str = "ana@laptop") -> dict[str, Any]:
-        result = self.command(*words, "--json", person=person)
-        assert result.returncode == 0, result.stderr
-        said: dict[str, Any] = json.loads(result.stdout)
-        return said
-
-    def view(self) -> SweepView:
-        return read_sweep(self.database, "curve")
-
-    @contextlib.contextmanager
-    def driver_at_work(self) -> Iterator[CurveSweep]:
-        """A driver that takes requests up in a thread, as its loop does, while the block runs."""
-        sweep, over = self.drive(), threading.Event()
-
-        def look() -> None:
-            while not over.wait(0.02):
-                sweep.run.take_up_requests()
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        try:
-            yield sweep
-        finally:
-            over.set()
-            thread.join()
-            sweep.run.lease.release()
+from posetune.study.tables.database import open_database
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -118,7 +55,8 @@ def test_every_act_on_a_running_sweep(steered: Steered) -> None:
         assert not run.held
         steered.done("note", "curve/1", "flat from epoch 5 on")
         steered.done("tag", "curve", "paper=figure-3")
-        steered.file.write_text(FILE.format(store=steered.store, trials=7).replace("0.01", "0.2"))
+        text = SWEEP_FILE.format(store=steered.store, trials=7).replace("0.01", "0.2")
+        steered.file.write_text(text)
         steered.done("edit", "curve", steered.file)
         assert run.spec.budget.trials == 7
     view = steered.view()
@@ -270,7 +208,7 @@ def test_the_commands_of_the_page_run_in_their_order(steered: Steered, repositor
             words = shlex.split(line, comments=True)
             assert words[0] == "posetune", line
             if words[1] == "edit":
-                text = FILE.format(store=steered.store, trials=7)
+                text = SWEEP_FILE.format(store=steered.store, trials=7)
                 (steered.folder / words[3]).write_text(text)
             result: subprocess.CompletedProcess[str] = steered.command(*words[1:])
             assert result.returncode == 0, (line, result.stderr)

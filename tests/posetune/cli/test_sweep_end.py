@@ -11,6 +11,7 @@ from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_st
 
 from posetune.cli.commands.sweeps.sweep import _say_how_it_ended
 from posetune.cli.screen import console
+from posetune.report.tables import next_steps
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.reading import read_sweep
@@ -82,3 +83,39 @@ def test_where_trials_failed_alike_the_traceback_is_shown_once(study: Database) 
     assert line.count("Traceback") == line.count("[red]") == 1
     assert "the first 3 trials to fail have failed alike" in line
     assert line.endswith("mend the cause; then the same command again continues the sweep")
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "harder"), [("min", 3.0, "lower"), ("max", 1.0, "higher")]
+)
+def test_a_target_that_is_reached_is_no_budget_to_raise(
+    study: Database, mode: str, target: float, harder: str
+) -> None:
+    start = simulated_start(
+        objective={"metric": "loss", "mode": mode}, budget={"trials": 14, "target": target}
+    )
+    run = SweepRun(study, start)
+    trial = run.next_trial()
+    assert trial is not None
+    SimulatedTrial(run, trial.number).step({"loss": 2.0})
+    end = ended(run, study, run.spent)
+    code, line = said(end)
+    assert code == 0
+    assert f"the target of {target:g} is reached by trial 0 with 2 after epoch 1. Next: " in line
+    assert "posetune promote s --model MODEL" in line
+    assert f"give budget.target a {harder} value in the file" in line
+    assert "raise the budget" not in line
+    assert next_steps(end.view) in line
+    assert said(replace(end, stopped_by_user=True))[0] == 130
+
+
+def test_after_its_target_was_made_harder_a_sweep_goes_on(study: Database) -> None:
+    run = SweepRun(study, simulated_start(budget={"trials": 14, "target": 3.0}))
+    trial = run.next_trial()
+    assert trial is not None
+    SimulatedTrial(run, trial.number).step({"loss": 2.0})
+    run.close(run.spent)
+    again = SweepRun(study, simulated_start(budget={"trials": 14, "target": 1.0}))
+    assert not again.spent
+    assert again.may_start
+    again.lease.release()

@@ -117,11 +117,13 @@ class History:
             self.attempt(trial.number)
 
     def attempt(self, number: int) -> None:
-        attempt = self.run.begin_attempt(number).number
-        self.at_work[number] = attempt
+        begun = self.run.begin_attempt(number)
+        attempt = self.at_work[number] = begun.number
         if self.random.random() < 0.8:
             self.now += 3.0
             facts = {"node": "here", "setup_s": self.random.uniform(1, 3)}
+            if begun.checkpoints and attempt % 2:  # the newer ones are damaged
+                facts["checkpoint"] = begun.checkpoints[-1].folder
             self.run.started(number, attempt, facts=facts)
             self.run.stage_used(number, "flow", key="k", trained=number == 0)
 
@@ -375,6 +377,7 @@ def test_the_histories_hold_every_kind_of_event(database: Database) -> None:
 @pytest.mark.parametrize("event", [
     events.SweepStarted(1.0, 1, [{"params": {"x": 1}}], ["note"]),
     events.TrialAsked(1.0, 0, {"x": 0.1, "name": "a", "on": True}, 7),
+    events.AttemptPlaced(1.0, 3, 2, {"node": "here"}, passed_over=("a", "b")),
     events.AttemptBegun(1.0, 3, 2, 5, follows_death=True, is_crash=True),
     events.AttemptFailed(1.0, 3, 2, FAULT, is_crash=True),
     events.Reported(1.0, 3, 2, 5, None, Decision.CONTINUE, 2.0, is_audited=True),

@@ -17,6 +17,8 @@ from posetune.spec.loading import default_params
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
+from posetune.study.acts.act import RetryTrial, StopTrial
+from posetune.study.acts.asking import ask
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.reading import read_sweep
 from posetune.study.records import CheckpointRecord
@@ -111,7 +113,9 @@ class Driver:
             storage=self.storage,
             checkpoints=attempt.checkpoints,
         )
-        self.slots[number] = TrialRun(self.trainable(), assignment, told_to_stop=self.told_to_stop)
+        slot = TrialRun(self.trainable(), assignment, told_to_stop=self.told_to_stop)
+        self.run.started(number, attempt.number, facts=slot.started.placement)
+        self.slots[number] = slot
 
     def told_to_stop(self) -> bool:
         if self.steps_until_told is not None:
@@ -190,6 +194,8 @@ class Driver:
         kept = list(best)[: self.spec.keep.best]
         for number, committed in self.committed().items():
             newest = committed[-1]
+            if states[number] == "FAILED":  # it ended without another: the newest that is whole
+                newest = [c for c in committed if c.folder not in self.broken][-1]
             is_kept = states[number] in ("RUNNING", "COMPLETE") or number in kept
             needed = [newest] if is_kept else []
             if states[number] == "RUNNING":  # and the newest of those that are less far
@@ -198,8 +204,7 @@ class Driver:
                 needed += [c for c in standing(committed) if c.progress == (best[number], False)]
             whole = [self.is_whole(c) for c in needed]
             assert all(w or c.folder in self.broken for w, c in zip(whole, needed, strict=True))
-            # A trial that fails right after its newest checkpoint was damaged has no other left.
-            assert any(whole) or not needed or states[number] == "FAILED"
+            assert any(whole) or not needed
 
     def committed(self) -> dict[int, list[CheckpointRecord]]:
         found: dict[int, list[CheckpointRecord]] = {}
@@ -355,6 +360,52 @@ def spec_of_model(trials: int) -> SweepSpec:
     )
 
 
+def damage_newest(driver: Driver, damage: str) -> None:
+    """Damage or lose the newest checkpoint of trial 0."""
+    newest = driver.folder / driver.run.trials[0].checkpoints[-1].folder
+    if damage == "missing":
+        shutil.rmtree(newest)
+        return
+    file = newest / "state" / "toy.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("end", ["fails", "is stopped at rest"])
+@pytest.mark.parametrize("damage", ["corrupt", "missing"])
+def test_a_trial_that_ends_after_its_newest_checkpoint_was_damaged_keeps_the_whole_one(
+    tmp_path: Path, toy_store: Path, damage: str, end: str
+) -> None:
+    driver = Driver(open_unsynced(tmp_path / "study.db"), tmp_path, toy_store, spec_of(trials=1))
+    driver.fill_slots()
+    for _ in range(4):
+        driver.step(0)
+    damage_newest(driver, damage)
+    driver.die()
+    driver.fill_slots()
+    assert driver.slots[0].epoch == 3
+    if end == "fails":
+        driver.run.fail(0, "diverged")
+        drop_checkpoints(driver.storage, driver.run.release_checkpoints(0))
+        driver.kill_worker(0)
+        driver.run.lease.release()
+    else:
+        driver.kill_worker(0)
+        driver.run.lease.release()
+        ask(driver.database, "s", StopTrial(trial=0), by="ana@laptop")
+    (trial,) = read_sweep(driver.database, "s").trials
+    assert trial.state in ("FAILED", "STOPPED")
+    assert [saved.epoch for saved in trial.checkpoints] == [3]
+    assert all(driver.is_whole(saved) for saved in trial.checkpoints)
+    ask(driver.database, "s", RetryTrial(trial=0), by="ana@laptop")
+    driver.start()
+    driver.fill_slots()
+    assert driver.slots[0].epoch == 3, "it goes on, and does not begin anew"
+    driver.kill_worker(0)
+    driver.run.lease.release()
+
+
 @pytest.mark.parametrize("damage", ["corrupt", "missing"])
 def test_a_trial_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
     tmp_path: Path, toy_store: Path, damage: str
@@ -364,14 +415,7 @@ def test_a_trial_whose_newest_checkpoint_is_broken_goes_on_from_the_one_before(
     for _ in range(4):
         driver.step(0)
     before = read_sweep(driver.database, "s").reports
-    newest = driver.folder / driver.run.trials[0].checkpoints[-1].folder
-    if damage == "missing":
-        shutil.rmtree(newest)
-    else:
-        file = newest / "state" / "toy.safetensors"
-        content = bytearray(file.read_bytes())
-        content[-1] ^= 1
-        file.write_bytes(content)
+    damage_newest(driver, damage)
     driver.die()
     driver.fill_slots()
     assert driver.slots[0].epoch == 3

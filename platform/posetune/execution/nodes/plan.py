@@ -79,12 +79,15 @@ def plan_sweep(
         cost = measure(spec, trainable, defaults, store=store, device=device)
     stages_s = sum(cost.stages_s.get(name, 0.0) * count for name, count in stages.items())
     trials = most_trials(spec)
+    whole = spec.with_trials(trials)
     at_once = min(slots, trials)
-    expected = forecast(ForecastInput(spec, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s))
+    expected = forecast(
+        ForecastInput(whole, slots=at_once, epoch_s=cost.epoch_s, stages_s=stages_s)
+    )
     known = bool(cost.epoch_s)
     gpus = spec.resources.gpus_or_one
     epochs, wall_s, held_s = (
-        _bounds(spec, cost.epoch_s, stages_s, slots=at_once)
+        _bounds(whole, cost.epoch_s, stages_s, slots=at_once)
         if expected is None
         else [(each.low, each.high) for each in (expected.epochs, expected.wall_s, expected.held_s)]
     )

@@ -37,6 +37,7 @@ from posetune.execution.nodes.probe import (
 from posetune.home import Home
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.storage import Storage, StorageError, open_folder
+from posetune.study.search.space import most_trials
 
 __all__ = ["DRIVER", "Fault", "NodeReport", "Preflight", "preflight"]
 
@@ -189,7 +190,7 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
         max((b.cost.checkpoint_bytes for b in tried), default=0),
         max((b.cost.model_bytes for b in tried), default=0),
     )
-    trials = expected.spec.budget.trials
+    trials = most_trials(expected.spec)
     at_once = min(trials, sum(node.trials for node in fit), resources.concurrent or trials)
     pauses = expected.spec.pruner.name == "thaw"
     needed = disk_bytes(trials, at_once, cost, pauses=pauses)

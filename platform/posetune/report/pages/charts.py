@@ -90,6 +90,15 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float] = _SMALL) -> st
     return visible(_LONG_NUMBER.sub(r"\1", out.getvalue()))
 
 
+_END_MARKS = {
+    TrialState.PRUNED: ("cut", "x"),
+    TrialState.FAILED: ("failed", "+"),
+    TrialState.STOPPED: ("stopped", "s"),
+    TrialState.PAUSED: ("paused", "|"),
+}
+"""How the legend names an end of a curve, and Matplotlib's marker for it."""
+
+
 def learning_curves(view: SweepView) -> str:
     """Draw every trial's objective over its epochs, with its best epoch and whether it was cut.
 
@@ -127,11 +136,11 @@ def learning_curves(view: SweepView) -> str:
 def _mark_epochs(
     axes: Axes, view: SweepView, curves: Mapping[int, Sequence[tuple[int, float]]]
 ) -> None:
-    """Mark the epoch of each trial that counts, and where it was cut or failed."""
+    """Mark the epoch of each trial that counts, and where and how its curve ended."""
     shown = view.ranked[:_MOST_LINES]
     chosen = [(t.chosen.epoch, drawable(t.chosen.value)) for t in shown if t.chosen is not None]
     named = [(f"{view.spec.objective.select} epoch", "*", COLOURS[6], chosen)]
-    for state, name, mark in ((TrialState.PRUNED, "cut", "x"), (TrialState.FAILED, "failed", "+")):
+    for state, (name, mark) in _END_MARKS.items():
         last = [curves[t.number][-1] for t in shown if t.state == state]
         named.append((name, mark, COLOURS[4], last))
     for name, mark, colour, points in named:

@@ -29,6 +29,8 @@ _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "hexa
 _END_SYMBOLS = {
     TrialState.PRUNED: "x-thin-open",
     TrialState.FAILED: "asterisk-open",
+    TrialState.STOPPED: "square-x-open",
+    TrialState.PAUSED: "hourglass-open",
     TrialState.INTERRUPTED: "line-ew-open",
     TrialState.RUNNING: "circle-open",
 }
@@ -49,7 +51,7 @@ def _facts(view: SweepView, trial: TrialView) -> dict[str, Any]:
     facts = {
         "number": trial.number,
         "state": trial.state.lower(),
-        "epochs": f"{trial.epochs}/{view.spec.pruner.max_epochs}",
+        "epochs": f"{trial.epochs}/{trial.last_epoch}",
         "value": "" if at is None else f"{at.value:.4g} at epoch {at.epoch}",
         "params": {name: format_value(value) for name, value in trial.params.items()},
     }

@@ -128,7 +128,7 @@ def _facts(view: SweepView) -> dict[str, str]:
         return facts
     value = (
         f"{view.best.chosen.value:.4g}, trial {view.best.number} after {view.best.chosen.epoch} of "
-        f"{view.spec.pruner.max_epochs} epochs"
+        f"{view.best.last_epoch} epochs"
     )
     return {f"best {objective.metric} ({objective.better_word} is better)": value, **facts}
 

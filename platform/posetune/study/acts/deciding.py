@@ -174,6 +174,11 @@ def _checked(state: SweepState, params: dict[str, Scalar]) -> dict[str, Scalar]:
         )
     room = state.most_trials - len(state.trials) - len(state.queue) * spec.sampler.repeats
     if room <= 0:
+        if state.most_trials < spec.budget.trials:
+            raise ActRefusedError(
+                f"the search space has room for {state.most_trials} trials, and the sweep has no "
+                "trial left; give it other bounds first (posetune edit)"
+            )
         raise ActRefusedError(
             f"budget.trials {spec.budget.trials}: the sweep has no trial left; raise it in the "
             "file first (posetune edit, or the command that continues it)"

@@ -87,6 +87,7 @@ def begin_from_parent(state: SweepState, trial: TrialRecord, event: TrialAsked) 
     It has other parameters from there on, so what it reports is compared with nobody's.
     """
     trial.parent, trial.epoch, trial.extended_to = event.parent, event.parent_epoch, event.epochs
+    trial.parent_epoch = event.parent_epoch
     trial.taught = (TrialState.STOPPED, 0)
     state.rungs.audited[trial.number] = event.parent_epoch
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from posetune.study.budget import unit
+from posetune.study.budget import target_reached, unit
 from posetune.study.state import SweepState
 from posetune.study.trials import TrialRecord
 
@@ -61,19 +61,7 @@ class BudgetRule:
             return f"{self.limit} is spent"
         if not self._state.held_by and self._clock() >= self.ends_at:
             return f"the budget of {self._state.spec.budget.wall_hours:g} hours is spent"
-        return self._target_reached
-
-    @property
-    def _target_reached(self) -> str:
-        """By whom the target is reached; empty while nobody has."""
-        target, bests = self._state.spec.budget.target, self._state.bests
-        if target is None or not bests:
-            return ""
-        best = bests[-1]
-        if self._state.spec.objective.better(target, best.value):
-            return ""
-        by = f"trial {best.trial} with {best.value:.4g} after epoch {best.epoch}"
-        return f"the target of {target:g} is reached by {by}"
+        return target_reached(self._state.spec, self._state.bests)
 
     def may_train(self, trial: TrialRecord | None) -> bool:
         """Whether an open trial, or a new one (None), may hold its resources for a report more."""

@@ -104,6 +104,21 @@ class Decider:
             epochs=chosen.epochs,
         )
 
+    def ask_again(self, first: TrialRecord) -> TrialAsked:
+        """Return the event of a trial that repeats another one, also where that has a parent.
+
+        It has a seed of its own.
+        """
+        event = self.ask(first.params)
+        if first.parent is None:
+            return event
+        return dataclasses.replace(
+            event,
+            parent=first.parent,
+            parent_epoch=first.parent_epoch,
+            epochs=first.extended_to,
+        )
+
     def ask(self, params: Mapping[str, Scalar]) -> TrialAsked:
         """Return the event of a new trial with the parameters that were drawn for it."""
         number, sampler = len(self._state.trials), self._state.spec.sampler
@@ -133,9 +148,19 @@ class Decider:
         )
 
     def place(self, number: int, facts: Mapping[str, Any]) -> AttemptPlaced:
-        """Return the event that the newest attempt of a trial begins to train."""
-        attempt = self._state.trials[number].attempt
-        return AttemptPlaced(self._clock(), number, attempt, dict(facts))
+        """Return the event that the newest attempt of a trial begins to train.
+
+        Args:
+            number: the trial.
+            facts: of the attempt, as `trial.run.Started.placement` has them.
+        """
+        trial, told = self._state.trials[number], dict(facts)
+        begun_at = told.pop("checkpoint", None)
+        folders = tuple(saved.folder for saved in trial.checkpoints)
+        passed_over = () if begun_at is None else folders
+        if begun_at in folders:
+            passed_over = folders[folders.index(begun_at) + 1 :]
+        return AttemptPlaced(self._clock(), number, trial.attempt, told, passed_over)
 
     def excuse(self, number: int, attempt: int, why: str) -> AttemptExcused:
         """Return the event that an attempt, perhaps an older one, was not ended by its trial."""

@@ -58,13 +58,14 @@ def displaced(state: SweepState, trial: TrialRecord, best: EpochValue | None) ->
 
 def at_end(state: SweepState, trial: TrialRecord, ending: TrialState) -> tuple[str, ...]:
     """Return the folders that a trial does not need once it has ended in a state."""
-    _, gone = split_needed(
-        trial.checkpoints,
+    whole = [saved for saved in trial.checkpoints if saved.folder not in trial.passed_over]
+    needed, _ = split_needed(
+        whole,
         ending,
         best=_kept_epoch(state, trial.best),
         is_among_best=state.keeps_best and state.is_among_best(trial.number),
     )
-    return _folders(gone)
+    return _folders([saved for saved in trial.checkpoints if saved not in needed])
 
 
 def _kept_epoch(state: SweepState, best: EpochValue | None) -> int | None:

@@ -133,9 +133,9 @@ class SweepRun:
             self._commit(self._decider.ask_enqueued())
             return self.trials[number]
         if repeated:
-            params = self.trials[number - repeated].params
-        else:
-            params = self._memory.ask(number) if number else self._defaults
+            self._commit(self._decider.ask_again(self.trials[number - repeated]))
+            return self.trials[number]
+        params = self._memory.ask(number) if number else self._defaults
         self._commit(self._decider.ask(params))
         return self.trials[number]
 
@@ -186,7 +186,8 @@ class SweepRun:
         self._handed_out.discard(number)
         trial = self.trials[number]
         parents = [] if trial.parent is None else self.trials[trial.parent].checkpoints
-        whole = (saved for saved in reversed(parents) if saved.is_whole)
+        # The parent may have trained on since.
+        whole = (s for s in reversed(parents) if s.is_whole and s.epoch <= trial.parent_epoch)
         return Attempt(
             trial=number,
             number=trial.attempt,

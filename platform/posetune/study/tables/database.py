@@ -149,6 +149,8 @@ def open_database(address: str, *, create: bool = True, patience_s: float = RETR
         "(posetune sweep FILE --name NAME starts one)"
     )
     file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    if file is not None:
+        _check_readable(file, shown)
     if file is not None and not create and not file.exists():
         raise nothing_yet
     read_only = shown if file is not None and not create and not may_write(file) else ""
@@ -204,6 +206,25 @@ def _make_private(file: Path, shown: str) -> None:
         ) from error
 
 
+def _check_readable(file: Path, shown: str) -> None:
+    """Refuse an SQLite file that another user keeps to themselves, or a folder above it.
+
+    Raises:
+        BadInputError: says where this user may not go.
+    """
+    closed = None
+    try:
+        if file.exists() and not os.access(file, os.R_OK):
+            closed = file
+    except PermissionError:
+        closed = next(p for p in reversed(file.parents) if not os.access(p, os.X_OK))
+    if closed is not None:
+        raise BadInputError(
+            f"study database {shown}: you may not read {closed}; ask its owner to open it to you "
+            "(chmod), or use a home of your own (--home)"
+        )
+
+
 def may_write(file: Path) -> bool:
     """Whether this user may write to an SQLite file, and make the files that it has beside it."""
     return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
@@ -243,6 +264,7 @@ def reach_database(address: str) -> None:
     shown = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite":
         file = Path(url.database or "")
+        _check_readable(file, shown)
         if file.exists():
             open_database(address).close()
             return

@@ -12,19 +12,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from support.acting import act_on, waits
+from support.acting import act_on, check_folds, start_now, steered_start, waits
 from support.simulated_driver import drive, happened, open_unsynced, outcome
 from support.simulated_driver import simulated_start as opening
 
-from posetune.study.act_events import (
-    ActEvent,
-    NoteAdded,
-    StopAsked,
-    TrialEnqueued,
-    TrialExtended,
-    TrialPinned,
-    TrialRetried,
-)
+from posetune.study.act_events import ActEvent
+from posetune.study.driving.sweep import SweepRun
 from posetune.study.driving.sweep_start import SweepStart
 from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Rungs
@@ -196,18 +189,15 @@ def test_killed_around_any_write_two_trials_at_a_time_end_consistent(tmp_path: P
 @pytest.mark.slow
 @EVERY
 def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path, step: int) -> None:
-    start = opening(budget={"trials": 10})
+    def steer(run: SweepRun) -> None:
+        act_on(run)
+        if run.state.seq % 40 == 0:
+            check_folds(run)
+
     recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
-    drive(recorder, start, order=random.Random(1), between=act_on)
+    drive(recorder, steered_start(), order=random.Random(1), between=steer)
     expected = outcome(recorder)
-    assert {type(event) for event in happened(recorder, ActEvent)} == {
-        NoteAdded,
-        StopAsked,
-        TrialEnqueued,
-        TrialExtended,
-        TrialPinned,
-        TrialRetried,
-    }
+    assert {type(event) for event in happened(recorder, ActEvent)} == set(ActEvent.__args__)
     compared, moments = 0, range(1, recorder.copies + 1, step)
     for at in moments:
         database = open_unsynced(tmp_path / f"{at}.db")
@@ -215,11 +205,12 @@ def test_killed_around_any_write_a_steered_sweep_ends_the_same(tmp_path: Path, s
         waited = waits(database)
         again = KillSwitch(database, 1 + at * 7 % 23, after=at % 2 == 0)
         with contextlib.suppress(Killed):
-            drive(again, start, order=random.Random(at), between=act_on)
+            drive(again, start_now(database), order=random.Random(at), between=steer)
         _forget_lease(database)
         waited = waited or waits(database)
-        drive(database, start, order=random.Random(-at), between=act_on)
-        assert read_sweep(database, "s").state == "COMPLETE"
+        drive(database, start_now(database), order=random.Random(-at), between=steer)
+        view = read_sweep(database, "s")
+        assert (view.state, view.source) == ("COMPLETE", "the edited text")
         if not waited:  # else an act was taken up elsewhere: where the next driver began
             assert outcome(database) == expected, at
             compared += 1

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
+from posetune.cli.options import (
+    HomeOption,
+    JsonOption,
+    ModelArgument,
+    MovedStoreOption,
+    TrainableOption,
+)
 from posetune.cli.screen import console, print_json, progress_bar
 from posetune.home import Home
 from posetune.provenance import describe_machine
@@ -27,6 +33,7 @@ def benchmark(
     seconds: Annotated[
         float, typer.Option(help="Least number of seconds for which each batch is measured.")
     ] = 2.0,
+    store: MovedStoreOption = None,
     home: HomeOption = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
@@ -43,7 +50,7 @@ def benchmark(
         raise BadInputError(
             f"--batch {batch}: must be whole numbers separated by commas, such as 1,8,64"
         ) from None
-    with open_model(model, Home.resolve(home), trainable) as found:
+    with open_model(model, Home.resolve(home), trainable, store=store, is_moved=True) as found:
         predictor = found.trainable.load_model(found.folder)
         with progress_bar("benchmark", quiet=as_json) as progress:
             speeds = measure_speed(predictor, batches, seconds=seconds, progress=progress)

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from posetune.api import BadInputError
-from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
+from posetune.cli.options import (
+    HomeOption,
+    JsonOption,
+    ModelArgument,
+    MovedStoreOption,
+    TrainableOption,
+)
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.spec.registration import DEFAULT_TRAINABLE
@@ -26,6 +32,7 @@ HOW_TO_RUN = {
 def export(
     model: ModelArgument,
     to: Annotated[Path, typer.Option("--to", help="The file to write, NAME.pt2 or NAME.onnx.")],
+    store: MovedStoreOption = None,
     home: HomeOption = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
@@ -42,7 +49,7 @@ def export(
         raise BadInputError(
             f"--to {to}: must be a file NAME.pt2 or NAME.onnx in a folder that is there"
         )
-    with open_model(model, Home.resolve(home), trainable) as found:
+    with open_model(model, Home.resolve(home), trainable, store=store, is_moved=True) as found:
         difference = found.trainable.export_graph(found.folder, to)
         side = found.trainable.load_model(found.folder).image_size
     if as_json:

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
+from posetune.cli.options import (
+    HomeOption,
+    JsonOption,
+    ModelArgument,
+    MovedStoreOption,
+    TrainableOption,
+)
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.home import Home
 from posetune.report.models.frames import read_boxes
@@ -43,6 +49,7 @@ def predict(
         int, typer.Option(help="Of a video, take the first frame and each so many later.", min=1)
     ] = 1,
     draw: Annotated[bool, typer.Option(help="Draw each pose from several sides.")] = True,
+    store: MovedStoreOption = None,
     home: HomeOption = None,
     trainable: TrainableOption = DEFAULT_TRAINABLE,
     as_json: JsonOption = False,
@@ -59,7 +66,7 @@ def predict(
     square = PictureCrop.parse(crop)
     people = None if boxes is None else read_boxes(boxes)
     files = find_pictures(images)
-    with open_model(model, Home.resolve(home), trainable) as found:
+    with open_model(model, Home.resolve(home), trainable, store=store, is_moved=True) as found:
         predictor = found.trainable.load_model(found.folder)
         with interruptible(), progress_bar("predict", quiet=as_json) as progress:
             done = predict_pictures(

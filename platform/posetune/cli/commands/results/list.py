@@ -59,7 +59,7 @@ def list(  # noqa: A001 - the command's name
         table.add_row(
             view.name,
             Text(view.state, STATE_STYLES.get(view.state, "")),
-            f"{sum(trial.state.is_end for trial in view.trials)}/{view.spec.budget.trials}",
+            f"{sum(trial.state.is_end for trial in view.trials)}/{view.most_trials}",
             Text(view.owner),
             Text(shown_tags(view.tags)),
             Text(view.remarks[-1].text if view.remarks else ""),
@@ -87,5 +87,6 @@ def _as_json(view: SweepView) -> dict[str, Any]:
         "tags": view.tags,
         "notes": [remark._asdict() for remark in view.remarks],
         "trials": len(view.trials),
+        "most_trials": view.most_trials,
         "started": view.started,
     }

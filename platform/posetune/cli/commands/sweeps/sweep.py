@@ -113,9 +113,10 @@ def _expected(run: SweepRun) -> str:
     """Return what the sweep, or its rest, will take; seconds are known from reports only."""
     if any(trial.epoch for trial in run.trials):
         return forecast_line(run.view())
-    expected = forecast(ForecastInput(run.spec, slots=1))
+    spec = run.spec.with_trials(run.state.most_trials)
+    expected = forecast(ForecastInput(spec, slots=1))
     if expected is None:
-        return no_forecast(run.spec)
+        return no_forecast(spec)
     low, _, high = expected.epochs
     return (
         f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
@@ -147,6 +148,9 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         raise typer.Exit(1)
     if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
+        if is_spent and view.target_reached:
+            console.print(f"{view.stopped}. Next: {next_steps(view, home_flag)}", soft_wrap=True)
+            raise typer.Exit(0)
         first = _GROW if is_spent else ""
         console.print(f"{view.stopped}; {first}the same command again continues it")
         raise typer.Exit(130 if end.stopped_by_user else 2 if end.refused else 0)

@@ -1,0 +1,84 @@
+"""Trials that go on from another one: where points are repeated, and where the parent goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
+
+from posetune.study.acts.act import BranchTrial, ExtendTrial
+from posetune.study.acts.asking import ask
+from posetune.study.driving.sweep import SweepRun, SweepStart
+from posetune.study.reading import read_sweep
+from posetune.study.search.rungs import Decision
+from posetune.study.tables.database import Database
+
+ANA = "ana@laptop"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Database:
+    return open_unsynced(tmp_path / "study.db")
+
+
+def start(**changes: Any) -> SweepStart:
+    return simulated_start(**{"pruner": {"name": "none", "max_epochs": 4}, **changes})
+
+
+def begin(run: SweepRun) -> SimulatedTrial:
+    trial = run.next_trial()
+    assert trial is not None
+    return SimulatedTrial(run, trial.number)
+
+
+def complete(trial: SimulatedTrial) -> None:
+    while trial.step() == Decision.CONTINUE:
+        pass
+
+
+def test_the_repeats_of_a_trial_with_a_parent_go_on_from_the_same_parent(study: Database) -> None:
+    repeated = start(sampler={"repeats": 2}, budget={"trials": 6})
+    run = SweepRun(study, repeated)
+    for _ in range(2):
+        complete(begin(run))
+    ask(study, "s", BranchTrial(trial=1, epochs=6, params={"x": 0.1}), by=ANA, wait_s=0.0)
+    run.take_up_requests()
+    first, second = begin(run), begin(run)
+    assert [trial.epoch for trial in (first, second)] == [4, 4]
+    complete(first)
+    second.step()
+    run.lease.release()  # killed: the next driver goes on with what the repeat has saved
+    run = SweepRun(study, repeated)
+    again = begin(run)
+    assert (again.number, again.epoch) == (3, 5)
+    complete(again)
+    complete(begin(run))
+    run.lease.release()
+    view = read_sweep(study, "s")
+    point = view.trials[2:4]
+    assert [(t.parent, t.epochs, t.last_epoch) for t in point] == [(1, 6, 6), (1, 6, 6)]
+    assert point[0].params == point[1].params
+    assert point[0].seed != point[1].seed
+    assert view.means[2].trials == 2
+    assert [t.parent for t in view.trials[4:]] == [None]
+
+
+def test_a_trial_goes_on_from_the_epoch_that_its_parent_had_when_it_was_asked_for(
+    study: Database,
+) -> None:
+    run = SweepRun(study, start(budget={"trials": 3}))
+    complete(begin(run))
+    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
+    ask(study, "s", ExtendTrial(trial=0, epochs=6), by=ANA, wait_s=0.0)
+    run.take_up_requests()
+    parent = begin(run)
+    assert parent.number == 0
+    child = run.next_trial()
+    assert child is not None
+    assert (child.parent, child.epoch) == (0, 4)
+    parent.step()
+    under_way = SimulatedTrial(run, child.number)
+    assert under_way.epoch == 4, "not the fifth, which the parent has trained since"
+    run.lease.release()
