@@ -36,3 +36,9 @@ class TestSelfPose(TrainableConformance):
     @classmethod
     def store(cls, tiny_store: Path) -> Path:
         return tiny_store
+
+    @pytest.mark.long
+    def test_a_trial_in_a_reused_process_is_as_in_a_new_one(
+        self, store: Path, products: dict[str, Path], tmp_path: Path
+    ) -> None:
+        super().test_a_trial_in_a_reused_process_is_as_in_a_new_one(store, products, tmp_path)

@@ -91,7 +91,7 @@ def actors(steered: Steered) -> dict[str, str]:
     return {type(event).__name__: event.by for event in found}
 
 
-@pytest.mark.parametrize("uid", [NOBODY, NAMELESS])
+@pytest.mark.parametrize("uid", [NOBODY, pytest.param(NAMELESS, marks=pytest.mark.long)])
 def test_a_colleague_steers_a_running_sweep(steered: Steered, shared: Path, uid: int) -> None:
     colleague = Colleague(uid, shared / "colleague", steered.address)
     file = colleague.folder / "edited.yaml"

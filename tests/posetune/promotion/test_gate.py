@@ -53,6 +53,7 @@ def test_equal_models_are_promoted_at_most_five_times_in_a_hundred() -> None:
     assert promoted(0.0, 300, seed=0) <= 0.05
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_gain_of_the_stated_size_is_promoted_nine_times_out_of_ten() -> None:
     assert promoted(STATED_GAIN_MM, 200, seed=1) >= 0.90

@@ -44,17 +44,14 @@ def evaluated(scene: Any, model: str, store: Path, *more: str) -> dict[str, Any]
     return dict(written)
 
 
-@pytest.mark.parametrize("form", ["models:/toy@candidate", "models:/toy/1"])
-def test_a_version_is_evaluated_without_the_storage_folder(
-    promoted: Any, toy_store: Path, form: str
-) -> None:
+def test_a_version_is_evaluated_without_the_storage_folder(promoted: Any, toy_store: Path) -> None:
     shutil.rmtree(promoted.home.storage.root)
 
-    found = evaluated(promoted, form, toy_store)
-
-    assert (found["model"], found["split"]) == ("models:/toy/1", "test")
-    assert found["store_digest"] == Toy.describe_store(toy_store).digest
-    assert found["metrics"]["test/error_mm"]["mean"] == pytest.approx(found["toy_error_mm"])
+    for form in ("models:/toy@candidate", "models:/toy/1"):
+        found = evaluated(promoted, form, toy_store)
+        assert (found["model"], found["split"]) == ("models:/toy/1", "test")
+        assert found["store_digest"] == Toy.describe_store(toy_store).digest
+        assert found["metrics"]["test/error_mm"]["mean"] == pytest.approx(found["toy_error_mm"])
 
 
 def test_trial_checkpoint_and_exported_folder_are_one_model(finished: Any, toy_store: Path) -> None:
@@ -76,23 +73,24 @@ def test_looks_at_the_test_split_are_counted_and_others_not(finished: Any, toy_s
     assert count_test_looks(finished.database, "other") == 0
 
 
-@pytest.mark.parametrize(
-    ("form", "message"),
-    [
-        ("models:/toy@champion", r"models:/toy@champion: no such model; toy has the aliases cand"),
-        ("models:/toy/7", r"models:/toy/7: no such model; toy has the aliases candidate"),
-        ("models:/tyo@candidate", r"no such model; there is toy"),
-        ("models:/toy", r"write models:/NAME@ALIAS or models:/NAME/NUMBER"),
-        ("first/1", r"trial 1: the checkpoint of epoch 1 is gone; none .* best 3, which `keep:"),
-        ("first/2", r"the model of epoch 1 has to be made .* needs the sweep's data"),
-        ("first/9", r"sweep first has 4, numbered from 0"),
-        ("second/0", r"no sweep 'second'"),
-        ("nowhere", r"nowhere: no such folder; give a folder"),
-    ],
-)
-def test_what_is_no_model_is_one_clear_line(promoted: Any, form: str, message: str) -> None:
-    with pytest.raises(BadInputError, match=message), open_model(form, promoted.home, TOY):
-        pass
+NO_MODEL = [
+    ("models:/toy@champion", r"models:/toy@champion: no such model; toy has the aliases cand"),
+    ("models:/toy/7", r"models:/toy/7: no such model; toy has the aliases candidate"),
+    ("models:/tyo@candidate", r"no such model; there is toy"),
+    ("models:/toy", r"write models:/NAME@ALIAS or models:/NAME/NUMBER"),
+    ("first/1", r"trial 1: the checkpoint of epoch 1 is gone; none .* best 3, which `keep:"),
+    ("first/2", r"the model of epoch 1 has to be made .* needs the sweep's data"),
+    ("first/9", r"sweep first has 4, numbered from 0"),
+    ("second/0", r"no sweep 'second'"),
+    ("nowhere", r"nowhere: no such folder; give a folder"),
+]
+"""What names no model, and what is said of it."""
+
+
+def test_what_is_no_model_is_one_clear_line(promoted: Any) -> None:
+    for form, message in NO_MODEL:
+        with pytest.raises(BadInputError, match=message), open_model(form, promoted.home, TOY):
+            pass
 
 
 def test_a_version_whose_files_are_gone_or_damaged_is_refused(promoted: Any) -> None:

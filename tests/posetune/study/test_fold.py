@@ -42,6 +42,7 @@ from posetune.study.tables.lease import LeaseLostError
 
 Clock = Callable[[], float]
 
+LONG = pytest.mark.long
 EVENTS, SEEDS = 100, range(6)
 """How long each history is, and which are lived; together they hold every kind of event."""
 SPEC: dict[str, Any] = {
@@ -304,7 +305,7 @@ def next_decisions(
     return found
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS[:3], *(pytest.param(s, marks=LONG) for s in SEEDS[3:])])
 def test_a_driver_always_stands_where_a_fold_of_the_database_stands(
     database: Database, seed: int
 ) -> None:
@@ -329,7 +330,7 @@ def test_a_driver_always_stands_where_a_fold_of_the_database_stands(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=LONG)])
 def test_a_driver_that_models_curves_stands_where_one_that_begins_here_stands(
     database: Database, seed: int
 ) -> None:

@@ -269,6 +269,7 @@ def test_left_overs_of_other_options_are_not_continued(
     assert open_store(out).metadata.seed == OTHER_SEED
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_import_killed_in_the_middle_ends_as_if_undisturbed(tmp_path: Path) -> None:
     script = tmp_path / "import_store.py"

@@ -115,6 +115,7 @@ def test_training_needs_no_3d_truth_and_is_the_same_without(
         assert torch.equal(weight, trial._trial.model.state_dict()[name]), name
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_3d")
 def test_what_needs_no_3d_truth_works_without(hand_store: Path, tmp_path: Path) -> None:

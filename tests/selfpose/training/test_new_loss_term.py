@@ -25,6 +25,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_page_adds_a_term_that_is_trained_and_reported(
     repository: Path, tiny_store: Path, tmp_path: Path

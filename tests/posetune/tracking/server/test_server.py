@@ -97,6 +97,7 @@ def test_a_server_that_was_away_ends_like_one_that_never_was(
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_ui_serves_this_homes_runs_and_ends_with_it(
     scene: Any, free_port: Callable[[], int]
