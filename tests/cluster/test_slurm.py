@@ -15,7 +15,6 @@ from support.sweeps import Found, Script, partial_seconds, view
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
-NODES = ("n1", "n2")
 TRIALS, EPOCHS = 4, 3
 UNDER_WAY = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
 
@@ -27,7 +26,7 @@ def slurm(
     """A Slurm of two nodes for the tests of this module."""
     is_there = os.geteuid() == 0 and all(map(shutil.which, PROGRAMS))
     required("slurm", is_there, "be root and install Slurm (Debian: slurm-wlm munge)")
-    with new_slurm(*NODES, shared=[tmp_path_factory.getbasetemp()]) as running:
+    with new_slurm(2, shared=[tmp_path_factory.getbasetemp()]) as running:
         yield running
 
 
@@ -86,7 +85,7 @@ class Queue:
 
     def check_nothing_is_left(self) -> None:
         """No process, no file and no token of a job is left on any node."""
-        for node in NODES:
+        for node in self.slurm.nodes:
             left = self.slurm.processes(node)
             assert not [line for line in left if "ray" in line or "posetune" in line], left
             assert not [name for name in self.slurm.files(node, "/tmp") if name.startswith("ray")]
@@ -145,17 +144,22 @@ def test_two_sweeps_that_share_their_nodes_run_to_the_end_and_leave_nothing(
     queue.check_nothing_is_left()
 
 
-def test_a_job_goes_on_after_its_time_limit_and_stays_away_once_it_is_cancelled(
+def test_a_job_goes_on_after_its_time_limit_and_a_lost_head_and_stays_away_once_cancelled(
     queue: Queue, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    script = Script(tmp_path / "script", "go", *["wait"] * 4)  # two trials at a time
+    script = Script(tmp_path / "script", "go", *["wait"] * 6)  # two trials at a time
     job_id = queue.submit(sweep_file(script), "full", "--cpus-per-task=1", "--mem=1500")
-    queue.until(lambda: len(script.lines) == 2, job_id)
+    queue.until(lambda: len(script.lines) == 4, job_id)
     set_limit(queue.slurm, job_id, "2")  # it is told two minutes before the end, so at once
     queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "1", job_id)
     assert "stopped by SIGTERM" in queue.output(job_id), "it was asked, not killed"
     assert len(partial_seconds(queue.home)) == 2, "both trials saved within their epochs"
     set_limit(queue.slurm, job_id, "UNLIMITED")
+
+    queue.until(lambda: len(script.lines) == 2, job_id)
+    queue.slurm.kill_processes(queue.slurm.nodes[0], "gcs_server")
+    queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "2", job_id)
+    assert "Ray's head has ended" in queue.output(job_id), "before the driver knew of it"
 
     queue.until(script.is_over, job_id)
     queue.cancel(job_id)
@@ -166,7 +170,9 @@ def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(
     queue: Queue, sweep_file: Callable[..., Path], sign: str
 ) -> None:
     job_id = queue.submit(sweep_file(), "full", "--cpus-per-task=1", "--mem=1500")
-    queue.until(lambda: any(sign in line for line in queue.slurm.processes("n1")), job_id)
+    queue.until(
+        lambda: any(sign in line for line in queue.slurm.processes(queue.slurm.nodes[0])), job_id
+    )
     queue.cancel(job_id)
 
 
@@ -178,20 +184,21 @@ def set_limit(slurm: Slurm, job_id: str, minutes: str) -> None:
 def test_a_node_that_dies_leaves_the_sweep_and_the_first_one_has_the_job_queued_again(
     queue: Queue, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
+    first, second = queue.slurm.nodes
     script = Script(tmp_path / "script", "go", *["wait"] * 4)  # two trials at a time
     job_id = queue.submit(sweep_file(script), "full", "--cpus-per-task=1", "--mem=1500")
     queue.until(lambda: len(script.lines) == 2, job_id)
-    queue.slurm.kill_node("n1")
+    queue.slurm.kill_node(first)
     queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "1", job_id)
-    queue.slurm.revive_node("n1")
+    queue.slurm.revive_node(first)
 
     queue.until(script.is_over, job_id)
-    queue.slurm.kill_node("n2")
+    queue.slurm.kill_node(second)
     script.let_go()
     queue.until_state("COMPLETED", job_id)
     assert queue.slurm.job(job_id)["Restarts"] == "1", "the other node went on"
-    assert queue.slurm.job(job_id)["NodeList"] == "n1"
+    assert queue.slurm.job(job_id)["NodeList"] == first
     queue.check_whole("full")
-    queue.slurm.revive_node("n2")
+    queue.slurm.revive_node(second)
     queue.slurm.until(lambda: queue.slurm.states() == ["idle", "idle"])
     queue.check_nothing_is_left()

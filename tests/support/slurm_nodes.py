@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 import subprocess
 import tempfile
@@ -20,6 +21,9 @@ from support.sweeps import Found, until
 __all__ = ["PROGRAMS", "Slurm", "new_slurm"]
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "ip")
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+"""Where slurmd makes control groups (version 1); without them it follows processes by /proc."""
 
 NODE_CPUS, NODE_GPUS, NODE_MEMORY_MB = 4, 2, 4000
 
@@ -94,16 +98,19 @@ slurmd -D -N "$node" -c & wait $!
 class Slurm:
     """A controller and its nodes; commands run on the controller's host, as on a login host."""
 
-    def __init__(self, folder: Path, nodes: Sequence[str], shared: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, nodes: int, shared: Sequence[Path]) -> None:
         """Start them.
 
         Args:
             folder: an empty one below /tmp, for Slurm's own files.
-            nodes: their names.
+            nodes: number of nodes.
             shared: more folders below /tmp that every node sees.
         """
+        # slurmd names control groups after its node, and this machine may have another Slurm.
+        mark = secrets.token_hex(3)
+        self.nodes = tuple(f"s{mark}n{number}" for number in range(1, nodes + 1))
         self._folder, self._shared = folder, (folder, *shared)
-        self._addresses = {node: f"10.77.0.{number}" for number, node in enumerate(nodes, 11)}
+        self._addresses = {node: f"10.77.0.{number}" for number, node in enumerate(self.nodes, 11)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "RAY_"))},
@@ -112,9 +119,9 @@ class Slurm:
         self._write_files()
         self._start("control", CONTROLLER, str(folder))
         self.until((folder / "munge.socket").exists)
-        for node in nodes:
+        for node in self.nodes:
             self._start_node(node)
-        self.until(lambda: self.states() == ["idle"] * len(nodes))
+        self.until(lambda: self.states() == ["idle"] * nodes)
 
     def run(self, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the controller's host."""
@@ -143,6 +150,10 @@ class Slurm:
     def revive_node(self, node: str) -> None:
         """Start a node whose power was cut."""
         self._start_node(node)
+
+    def kill_processes(self, node: str, name: str) -> None:
+        """Kill the processes of a name on a node, as its memory's end does."""
+        self._look(node, "pkill", "-KILL", "-x", name)
 
     def processes(self, node: str) -> list[str]:
         """The command lines of what runs on a node."""
@@ -176,19 +187,28 @@ class Slurm:
         """End everything, as a power cut does."""
         for name in list(self._processes):
             self._kill(name)
+        for node in self.nodes:
+            until(lambda node=node: self._drop_groups(FREEZER / f"slurm_{node}"))
+
+    @staticmethod
+    def _drop_groups(folder: Path) -> bool:
+        """Remove a node's control groups; return whether they are gone, as they are once empty."""
+        for group in [*sorted(folder.rglob("*/"), reverse=True), folder]:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        return not folder.exists()
 
     def _write_files(self) -> None:
-        folder, nodes = self._folder, list(self._addresses)
-        for name in ("state", *(f"{node}.spool" for node in nodes)):
+        folder = self._folder
+        for name in ("state", *(f"{node}.spool" for node in self.nodes)):
             (folder / name).mkdir()
-        has_freezer = os.access("/sys/fs/cgroup/freezer", os.W_OK)
         texts = {
             "hosts": "127.0.0.1 localhost\n10.77.0.1 control\n"
             + "".join(f"{address} {node}\n" for node, address in self._addresses.items()),
             "slurm.conf": CONFIGURATION.format(
                 folder=folder,
-                nodes=",".join(nodes),
-                tracking="cgroup" if has_freezer else "linuxproc",
+                nodes=",".join(self.nodes),
+                tracking="cgroup" if os.access(FREEZER, os.W_OK) else "linuxproc",
             ),
             "cgroup.conf": "CgroupPlugin=cgroup/v1\nCgroupAutomount=yes\n",
             "gres.conf": f"Name=gpu File={folder}/gpu[0-{NODE_GPUS - 1}]\n",
@@ -249,7 +269,7 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def new_slurm(*nodes: str, shared: Sequence[Path] = ()) -> Iterator[Slurm]:
+def new_slurm(nodes: int, shared: Sequence[Path] = ()) -> Iterator[Slurm]:
     """A Slurm for a block; nothing is left of it afterwards."""
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as path:
         slurm = Slurm(Path(path), nodes, shared)

@@ -74,7 +74,10 @@ def submit(
             rich_help_panel=PANEL,
         ),
     ] = None,
-    nodes: Annotated[int, typer.Option(help="Number of nodes.", min=1, rich_help_panel=PANEL)] = 1,
+    nodes: Annotated[
+        int | None,
+        typer.Option(help="Number of nodes (default: 1).", min=1, rich_help_panel=PANEL),
+    ] = None,
     gpus_per_node: Annotated[
         str | None,
         typer.Option(
@@ -122,16 +125,14 @@ def submit(
         "account": account,
         "qos": qos,
         "time": time,
-        "nodes": None if nodes is None else str(nodes),
+        "nodes": nodes,
+        "gpus-per-node": gpus_per_node,
+        "cpus-per-task": cpus_per_task,
         "mem": mem,
     }
-    options = {key: value for key, value in given.items() if value is not None}
-    _check_place(
-        address,
-        slurm=slurm,
-        follow=follow,
-        only_slurm=[*options, *(["dry-run"] if dry_run else [])],
-    )
+    options = {key: str(value) for key, value in given.items() if value is not None}
+    of_slurm = [*options, *(["dry-run"] if dry_run else [])]
+    _check_place(address, slurm=slurm, follow=follow, of_slurm=of_slurm)
     spec, _, document = load_sweep(file)
     sweep_name, there = check_name(name or file.stem), store_on_cluster(store, spec.store)
     resolved = Home.resolve(home)
@@ -151,7 +152,7 @@ def submit(
 
 
 def _check_place(
-    address: str | None, *, slurm: bool, follow: bool, only_slurm: Sequence[str]
+    address: str | None, *, slurm: bool, follow: bool, of_slurm: Sequence[str]
 ) -> None:
     """Refuse options that contradict each other.
 
@@ -164,8 +165,8 @@ def _check_place(
         )
     if slurm and follow:
         raise BadInputError("--follow: only with --address; follow a job of Slurm by `tail -F`")
-    if only_slurm and not slurm:
-        raise BadInputError(f"--{only_slurm[0]}: only with --slurm")
+    if of_slurm and not slurm:
+        raise BadInputError(f"--{of_slurm[0]}: only with --slurm")
 
 
 def _submit_to_slurm(job: SlurmJob, home: Home, *, dry_run: bool, as_json: bool) -> None:
@@ -188,8 +189,9 @@ def _submit_to_slurm(job: SlurmJob, home: Home, *, dry_run: bool, as_json: bool)
         f"sweep {job.name} {verb} job {submitted.job_id}",
         f"script: {submitted.script}",
         f"output: {submitted.log}",
-        f"Next: posetune show {job.name} --home {job.home}, and posetune stop {job.name} --home "
-        f"{job.home} or scancel {submitted.job_id}, which saves nothing of the epochs under way",
+        f"store {job.store} and home {job.home}, where every node must see them",
+        f"Next: posetune show {job.name} --home {job.home}; posetune stop {job.name} --home "
+        f"{job.home} ends it (scancel {submitted.job_id} loses the epochs under way)",
     ):
         console.print(line, soft_wrap=True)
 
