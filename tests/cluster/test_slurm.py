@@ -62,14 +62,14 @@ class Queue:
     def until(self, holds: Callable[[], Found], job_id: str) -> Found:
         """Wait for what can only come while the job is not over."""
         try:
-            return self.slurm.until(holds, lives=lambda: self.state(job_id) in UNDER_WAY)
+            return self.slurm.hosts.until(holds, lives=lambda: self.state(job_id) in UNDER_WAY)
         except AssertionError:
             print(self.output(job_id))
             raise
 
     def until_gone(self) -> None:
         """Wait until Slurm has nothing more to do for the jobs that are over."""
-        self.slurm.until(lambda: not self.slurm.run("squeue", "--noheader").stdout.strip())
+        self.slurm.hosts.until(lambda: not self.slurm.run("squeue", "--noheader").stdout.strip())
 
     def until_state(self, state: str, job_id: str) -> None:
         self.until(lambda: self.state(job_id) == state, job_id)
@@ -86,9 +86,11 @@ class Queue:
     def check_nothing_is_left(self) -> None:
         """No process, no file and no token of a job is left on any node."""
         for node in self.slurm.nodes:
-            left = self.slurm.processes(node)
+            left = self.slurm.hosts.processes(node)
             assert not [line for line in left if "ray" in line or "posetune" in line], left
-            assert not [name for name in self.slurm.files(node, "/tmp") if name.startswith("ray")]
+            assert not [
+                name for name in self.slurm.hosts.files(node, "/tmp") if name.startswith("ray")
+            ]
         assert not list(self.home.glob(".ray-token*"))
 
     def check_whole(self, name: str, trials: int = TRIALS) -> None:
@@ -157,7 +159,7 @@ def test_a_job_goes_on_after_its_time_limit_and_a_lost_head_and_stays_away_once_
     set_limit(queue.slurm, job_id, "UNLIMITED")
 
     queue.until(lambda: len(script.lines) == 2, job_id)
-    queue.slurm.kill_processes(queue.slurm.nodes[0], "gcs_server")
+    queue.slurm.hosts.run(queue.slurm.nodes[0], "pkill", "-KILL", "gcs_server")
     queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "2", job_id)
     assert "Ray's head has ended" in queue.output(job_id), "before the driver knew of it"
 
@@ -171,7 +173,8 @@ def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(
 ) -> None:
     job_id = queue.submit(sweep_file(), "full", "--cpus-per-task=1", "--mem=1500")
     queue.until(
-        lambda: any(sign in line for line in queue.slurm.processes(queue.slurm.nodes[0])), job_id
+        lambda: any(sign in line for line in queue.slurm.hosts.processes(queue.slurm.nodes[0])),
+        job_id,
     )
     queue.cancel(job_id)
 
@@ -200,5 +203,5 @@ def test_a_node_that_dies_leaves_the_sweep_and_the_first_one_has_the_job_queued_
     assert queue.slurm.job(job_id)["NodeList"] == first
     queue.check_whole("full")
     queue.slurm.revive_node(second)
-    queue.slurm.until(lambda: queue.slurm.states() == ["idle", "idle"])
+    queue.slurm.hosts.until(lambda: queue.slurm.states() == ["idle", "idle"])
     queue.check_nothing_is_left()

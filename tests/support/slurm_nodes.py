@@ -1,8 +1,7 @@
-"""A real Slurm on this machine: a controller and nodes, each in namespaces of its own.
+"""A real Slurm on this machine: a controller and nodes, each a host of its own.
 
-A node has its own processes, network, host name, /tmp and /dev/shm, and an Ethernet to the others;
-so killing its first process is a power cut. What it declares to have (CPUs, GPUs) is more than this
-machine has: the GPUs are device files that nothing opens.
+What a node declares to have (CPUs, GPUs) is more than this machine has: the GPUs are device files
+that nothing opens.
 """
 
 from __future__ import annotations
@@ -13,14 +12,16 @@ import secrets
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from support.sweeps import Found, until
+from support import hosts
+from support.hosts import Hosts
+from support.sweeps import until
 
 __all__ = ["PROGRAMS", "Slurm", "new_slurm"]
 
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "ip")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", *hosts.PROGRAMS)
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 """Where slurmd makes control groups (version 1); without them it follows processes by /proc."""
@@ -60,39 +61,13 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 CONTROLLER = """\
-set -eu
-folder=$1
-mount --make-rprivate /
-mount --bind "$folder/hosts" /etc/hosts
-hostname control
-ip link set lo up
-ip link add bridge type bridge
-ip addr add 10.77.0.1/24 dev bridge
-ip link set bridge up
-munged --foreground --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
-  --pid-file="$folder/munged.pid" --log-file="$folder/munged.log" --seed-file="$folder/seed" &
-until [ -S "$folder/munge.socket" ]; do sleep 0.1; done
+munged --foreground --force --key-file="$1/munge.key" --socket="$1/munge.socket" \
+  --pid-file="$1/munged.pid" --log-file="$1/munged.log" --seed-file="$1/seed" &
+until [ -S "$1/munge.socket" ]; do sleep 0.1; done
 slurmctld -D -c & wait $!
 """
 
-NODE = """\
-set -eu
-node=$1 address=$2; shift 2
-mount --make-rprivate /
-mount -t tmpfs -o mode=1777 tmpfs /mnt
-for folder in "$@"; do  # what all nodes see
-  mkdir -p "/mnt/${folder#/tmp/}"
-  mount --bind "$folder" "/mnt/${folder#/tmp/}"
-done
-mount --rbind /mnt /tmp
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-hostname "$node"
-ip link set lo up
-until ip link set "$node" name eth0 2>/dev/null; do sleep 0.1; done
-ip addr add "$address/24" dev eth0
-ip link set eth0 up
-slurmd -D -N "$node" -c & wait $!
-"""
+NODE = 'slurmd -D -N "$name" -c & wait $!'
 
 
 class Slurm:
@@ -109,29 +84,22 @@ class Slurm:
         # slurmd names control groups after its node, and this machine may have another Slurm.
         mark = secrets.token_hex(3)
         self.nodes = tuple(f"s{mark}n{number}" for number in range(1, nodes + 1))
-        self._folder, self._shared = folder, (folder, *shared)
-        self._addresses = {node: f"10.77.0.{number}" for number, node in enumerate(self.nodes, 11)}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._folder = folder
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "RAY_"))},
             "SLURM_CONF": str(folder / "slurm.conf"),
         }
+        self.hosts = Hosts(folder, self.nodes, shared, self.environment)
         self._write_files()
-        self._start("control", CONTROLLER, str(folder))
-        self.until((folder / "munge.socket").exists)
+        self.hosts.start_control(CONTROLLER)
+        self.hosts.until((folder / "munge.socket").exists)
         for node in self.nodes:
-            self._start_node(node)
-        self.until(lambda: self.states() == ["idle"] * nodes)
+            self.revive_node(node)
+        self.hosts.until(lambda: self.states() == ["idle"] * nodes)
 
     def run(self, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the controller's host."""
-        return subprocess.run(
-            [*self._inside("control"), *map(str, command)],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return self.hosts.run("control", *command, **environment)
 
     def states(self) -> list[str]:
         """What Slurm says of each node."""
@@ -145,48 +113,15 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """Cut a node's power."""
-        self._kill(node)
+        self.hosts.kill(node)
 
     def revive_node(self, node: str) -> None:
-        """Start a node whose power was cut."""
-        self._start_node(node)
-
-    def kill_processes(self, node: str, name: str) -> None:
-        """Kill the processes of a name on a node, as its memory's end does."""
-        self._look(node, "pkill", "-KILL", "-x", name)
-
-    def processes(self, node: str) -> list[str]:
-        """The command lines of what runs on a node."""
-        return self._look(node, "ps", "-eo", "args=").splitlines()
-
-    def files(self, node: str, folder: str) -> list[str]:
-        """What lies in a folder, as a node sees it."""
-        return self._look(node, "ls", "-A", folder).split()
-
-    def log(self) -> str:
-        """What the daemons have said."""
-        return "".join(
-            f"--- {file.name}\n{file.read_text(errors='replace')}"
-            for file in sorted(self._folder.glob("*.log"))
-        )
-
-    def until(
-        self, holds: Callable[[], Found], *, lives: Callable[[], bool] = lambda: True
-    ) -> Found:
-        """Wait for something that can only come while `lives`, and all daemons run."""
-
-        def can_come() -> bool:
-            return lives() and all(p.poll() is None for p in self._processes.values())
-
-        try:
-            return until(holds, lives=can_come)
-        except AssertionError as error:
-            raise AssertionError(f"{error}:\n{self.log()}") from error
+        """Start a node, also after its power was cut."""
+        self.hosts.start(node, NODE)
 
     def stop(self) -> None:
         """End everything, as a power cut does."""
-        for name in list(self._processes):
-            self._kill(name)
+        self.hosts.stop()
         for node in self.nodes:
             until(lambda node=node: self._drop_groups(FREEZER / f"slurm_{node}"))
 
@@ -203,8 +138,6 @@ class Slurm:
         for name in ("state", *(f"{node}.spool" for node in self.nodes)):
             (folder / name).mkdir()
         texts = {
-            "hosts": "127.0.0.1 localhost\n10.77.0.1 control\n"
-            + "".join(f"{address} {node}\n" for node, address in self._addresses.items()),
             "slurm.conf": CONFIGURATION.format(
                 folder=folder,
                 nodes=",".join(self.nodes),
@@ -219,53 +152,6 @@ class Slurm:
             os.mknod(folder / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o400)
-
-    def _start_node(self, node: str) -> None:
-        # From the controller's file system, so that it has the same names of hosts.
-        within = self._inside("control", "--mount")
-        shared = map(str, self._shared)
-        self._start(node, NODE, node, self._addresses[node], *shared, within=within)
-        first = str(self.until(lambda: self._first(node)))
-        for step in (
-            ["ip", "link", "add", f"to-{node}", "type", "veth", "peer", node, "netns", first],
-            ["ip", "link", "set", f"to-{node}", "master", "bridge", "up"],
-        ):
-            subprocess.run([*self._inside("control", "--net"), *step], check=True)
-
-    def _start(self, name: str, script: str, *arguments: str, within: Sequence[str] = ()) -> None:
-        # It ends with this process, whatever ends that.
-        command = [*within, "setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--net", "--uts"]
-        command += ["--ipc", "--pid", "--mount-proc", "--fork", "--kill-child"]
-        with (self._folder / f"{name}.start.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [*command, "bash", "-c", script, name, *arguments],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def _first(self, name: str) -> int | None:
-        """The first process of a host, as this machine numbers it; None before it is there."""
-        parent = self._processes[name].pid
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        return int(children[0]) if children else None
-
-    def _inside(self, name: str, *spaces: str) -> list[str]:
-        every = ("--mount", "--net", "--uts", "--ipc", "--pid")
-        return ["nsenter", f"--target={self._first(name)}", *(spaces or every)]
-
-    def _look(self, node: str, *command: str) -> str:
-        looked = subprocess.run(
-            [*self._inside(node), *command], capture_output=True, text=True, check=True
-        )
-        return looked.stdout
-
-    def _kill(self, name: str) -> None:
-        process = self._processes.pop(name)
-        process.kill()  # and with it the first process of the host, which ends the host
-        process.wait()
 
 
 @contextlib.contextmanager
