@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from posetune.api import BadInputError
+from posetune.home import Home
 from posetune.spec.sweep import Resources
 
 __all__ = ["SlurmJob", "SubmittedJob", "job_script", "node_options", "submit_job"]
@@ -40,7 +41,7 @@ class SlurmJob:
     """Name of the sweep."""
     store: str
     """Address of the store: a folder that every node sees, or s3://..."""
-    home: Path
+    home: Home
     """The home; every node must see its folder."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of sbatch by their long names, instead of those that the script has."""
@@ -53,11 +54,11 @@ class SlurmJob:
     @property
     def script(self) -> Path:
         """Where the job's script is written."""
-        return self.home / FOLDER / f"{self.name}.sbatch"
+        return self.home.folder / FOLDER / f"{self.name}.sbatch"
 
     def log(self, job_id: str) -> str:
         """Return the path of the output of a job."""
-        return f"{self.home / FOLDER / self.name}-{job_id}.log"
+        return f"{self.home.folder / FOLDER / self.name}-{job_id}.log"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ def job_script(job: SlurmJob) -> str:
     for name, value in job.options.items():
         if not _VALUE.fullmatch(value):
             raise BadInputError(f"--{name} {value!r}: Slurm has no such value")
-    folder = str(job.home / FOLDER).replace("%", "%%")  # Slurm's own sign in the names of files
+    folder = str(job.home.folder / FOLDER).replace(
+        "%", "%%"
+    )  # Slurm's own sign in the names of files
     output = f'"{folder}/{job.name}-%j.log"'
     given = {"job-name": job.job_name, "output": output, **job.options}
     head, command, body = TEMPLATE.read_text(encoding="utf-8").partition(_FIRST_COMMAND)
@@ -132,7 +135,7 @@ def job_script(job: SlurmJob) -> str:
     ]
     lines += [f"{_DIRECTIVE}--{name}={value}" for name, value in given.items()]
     settings = [
-        f"export VENV={shlex.quote(sys.prefix)} POSETUNE_HOME={shlex.quote(str(job.home))}",
+        f"export VENV={shlex.quote(sys.prefix)} POSETUNE_HOME={shlex.quote(str(job.home.folder))}",
         shlex.join(["set", "--", str(job.file.absolute()), job.name, job.store]),
     ]
     return "\n".join([*lines, command + "\n".join(settings), body])
@@ -147,6 +150,7 @@ def submit_job(job: SlurmJob) -> SubmittedJob:
     script = job_script(job)
     queued = _ask("squeue", "--me", "--noheader", f"--name={job.job_name}", "--format=%i").split()
     if not queued:
+        job.home.prepare()
         job.script.parent.mkdir(exist_ok=True)
         job.script.write_text(script, encoding="utf-8")
     # NUMBER, or NUMBER;CLUSTER where there are several.
@@ -176,6 +180,6 @@ def _ask(*command: str) -> str:
             "of a Slurm cluster, or add --dry-run to see the script"
         ) from error
     if asked.returncode:
-        line = " ".join(asked.stderr.split()) or f"exit code {asked.returncode}"
+        line = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
         raise BadInputError(f"--slurm: {line}; --dry-run shows the script that was to be submitted")
     return asked.stdout.strip()

@@ -13,6 +13,7 @@ from support.commands import Posetune, run_here
 
 from posetune.api import BadInputError
 from posetune.execution.slurm import SlurmJob, job_script, node_options
+from posetune.home import Home
 from posetune.spec.sweep import Resources
 
 
@@ -32,7 +33,9 @@ def directives(script: str) -> dict[str, str]:
 def test_the_script_holds_every_option_once_and_the_given_ones_count(tmp_path: Path) -> None:
     home = tmp_path / "it's 100% home"
     options = {"partition": "gpu", "time": "1-12:00:00", "cpus-per-task": "8"}
-    script = job_script(SlurmJob(tmp_path / "my sweep.yaml", "full", "s3://b/store", home, options))
+    file = tmp_path / "my sweep.yaml"
+    job = SlurmJob(file, "full", "s3://b/store", Home.resolve(home), options)
+    script = job_script(job)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     found = directives(script)
     assert {name: found[name] for name in options} == options
@@ -41,13 +44,13 @@ def test_the_script_holds_every_option_once_and_the_given_ones_count(tmp_path: P
     assert found["signal"] == "B:USR1@120"
     assert {"requeue", "no-kill"} <= found.keys()
     settings = [shlex.split(line) for line in script.splitlines() if line.startswith("set -- ")]
-    assert settings == [["set", "--", str(tmp_path / "my sweep.yaml"), "full", "s3://b/store"]]
+    assert settings == [["set", "--", str(file), "full", "s3://b/store"]]
     assert f"POSETUNE_HOME={shlex.quote(str(home))}" in script
 
 
 @pytest.mark.parametrize("value", ["gpu\n#SBATCH --uid=0", "a b", "", '"', "$(id)"])
 def test_no_option_can_add_another_line(tmp_path: Path, value: str) -> None:
-    job = SlurmJob(tmp_path / "a.yaml", "a", "s", tmp_path, {"partition": value})
+    job = SlurmJob(tmp_path / "a.yaml", "a", "s", Home.resolve(tmp_path), {"partition": value})
     with pytest.raises(BadInputError, match="--partition"):
         job_script(job)
 
@@ -116,3 +119,4 @@ def test_what_cannot_be_submitted_is_said_in_one_line(
     assert refused.returncode == 2
     assert words in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "home").exists()

@@ -141,8 +141,8 @@ def submit(
 
         options = {"nodes": "1", **options}
         options |= node_options(spec.resources, gpus_per_node, cpus_per_task)
-        job = SlurmJob(file, sweep_name, there, resolved.folder, options)
-        _submit_to_slurm(job, resolved, dry_run=dry_run, as_json=as_json)
+        job = SlurmJob(file, sweep_name, there, resolved, options)
+        _submit_to_slurm(job, dry_run=dry_run, as_json=as_json)
         return
 
     from posetune.execution.jobs import Parcel, Shipment  # imports Ray
@@ -169,7 +169,7 @@ def _check_place(
         raise BadInputError(f"--{of_slurm[0]}: only with --slurm")
 
 
-def _submit_to_slurm(job: SlurmJob, home: Home, *, dry_run: bool, as_json: bool) -> None:
+def _submit_to_slurm(job: SlurmJob, *, dry_run: bool, as_json: bool) -> None:
     from posetune.execution.slurm import job_script, submit_job
 
     if dry_run:
@@ -179,7 +179,6 @@ def _submit_to_slurm(job: SlurmJob, home: Home, *, dry_run: bool, as_json: bool)
         else:
             print(script, end="")
         return
-    home.prepare()
     submitted = submit_job(job)
     if as_json:
         print_json(asdict(submitted))
@@ -189,9 +188,9 @@ def _submit_to_slurm(job: SlurmJob, home: Home, *, dry_run: bool, as_json: bool)
         f"sweep {job.name} {verb} job {submitted.job_id}",
         f"script: {submitted.script}",
         f"output: {submitted.log}",
-        f"store {job.store} and home {job.home}, where every node must see them",
-        f"Next: posetune show {job.name} --home {job.home}; posetune stop {job.name} --home "
-        f"{job.home} ends it (scancel {submitted.job_id} loses the epochs under way)",
+        f"store {job.store} and home {job.home.folder}, where every node must see them",
+        f"Next: posetune show {job.name} --home {job.home.folder}; posetune stop {job.name} --home "
+        f"{job.home.folder} ends it (scancel {submitted.job_id} loses the epochs under way)",
     ):
         console.print(line, soft_wrap=True)
 
