@@ -118,6 +118,9 @@ def test_a_sweep_is_run_promoted_and_submitted_from_an_empty_folder(
     promoted = installed("posetune", "promote", "first", "--model", "pose", "--json")
     assert json.loads(promoted.stdout)["version"] == 1
 
+    script = installed("posetune", "submit", "toy.yaml", "--slurm", "--dry-run").stdout
+    assert f"VENV={installed.bin.parent}" in script
+
     home = installed.folder / "cluster-home"
     at = ("--address", head, "--home", home)
     sent = installed("posetune", "submit", "toy.yaml", "--name", "sent", "--follow", *at)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from posetune.execution.slurm import TEMPLATE
+
 
 @pytest.fixture
 def cluster(repository: Path) -> Path:
@@ -91,3 +93,7 @@ def test_no_password_of_the_servers_has_a_default_and_both_bind_to_loopback(clus
 @pytest.mark.parametrize("name", ["slurm/sweep.sbatch", "tracking/plain.sh"])
 def test_scripts_are_valid_shell(cluster: Path, name: str) -> None:
     subprocess.run(["bash", "-n", str(cluster / name)], check=True)
+
+
+def test_slurms_script_is_the_one_that_submit_fills_in(cluster: Path) -> None:
+    assert (cluster / "slurm" / "sweep.sbatch").samefile(TEMPLATE)

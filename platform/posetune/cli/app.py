@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
         "Run and steer sweeps",
         {
             "sweep": "Run the trials of one sweep until its budget is spent.",
-            "submit": "Send a sweep to a Ray cluster as a job.",
+            "submit": "Send a sweep to a Ray cluster, or to Slurm, as a job.",
             "stop": "Ask a running sweep to stop; it can be continued.",
             "hold": "Let the trials of a sweep save and wait.",
             "release": "Let a sweep go on that was held.",

@@ -1,0 +1,185 @@
+"""Submits a sweep to Slurm: fills in the script `sweep.sbatch` and sends it with sbatch.
+
+The job starts a Ray of its own across its nodes, with the driver on the first. Its name is the
+sweep's, so the same sweep is found in the queue and not submitted twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.spec.sweep import Resources
+
+__all__ = ["SlurmJob", "SubmittedJob", "job_script", "node_options", "submit_job"]
+
+TEMPLATE = Path(__file__).with_name("sweep.sbatch")
+
+FOLDER = "slurm"
+"""Folder below the home for the scripts and the output of jobs."""
+
+_DIRECTIVE = "#SBATCH "
+_FIRST_COMMAND = "set -euo pipefail\n"
+_VALUE = re.compile(r"[\w.,:@+/=-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """A sweep that is to run as a job of Slurm."""
+
+    file: Path
+    """The sweep file; the nodes must see it."""
+    name: str
+    """Name of the sweep."""
+    store: str
+    """Address of the store: a folder that every node sees, or s3://..."""
+    home: Home
+    """The home; every node must see its folder."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Options of sbatch by their long names, instead of those that the script has."""
+
+    @property
+    def job_name(self) -> str:
+        """Name of the job in Slurm."""
+        return f"posetune-{self.name}"
+
+    @property
+    def script(self) -> Path:
+        """Where the job's script is written."""
+        return self.home.folder / FOLDER / f"{self.name}.sbatch"
+
+    def log(self, job_id: str) -> str:
+        """Return the path of the output of a job."""
+        return f"{self.home.folder / FOLDER / self.name}-{job_id}.log"
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job that Slurm has."""
+
+    job_id: str
+    attached: bool
+    """Whether the job was there already."""
+    script: str
+    """Path of the script."""
+    log: str
+    """Path of the output."""
+
+
+def node_options(
+    resources: Resources, gpus_per_node: str | None, cpus_per_task: int | None
+) -> dict[str, str]:
+    """Return the options of sbatch that say what a job takes of each node.
+
+    Args:
+        resources: what one trial takes.
+        gpus_per_node: a number of GPUs, or TYPE:NUMBER.
+        cpus_per_task: number of CPUs of a node; None takes what the trials need that its GPUs hold,
+            or one trial where it has none.
+
+    Raises:
+        BadInputError: a node would not hold a trial.
+    """
+    number = (gpus_per_node or "0").rpartition(":")[2]
+    if not number.isdecimal():
+        raise BadInputError(
+            f"--gpus-per-node {gpus_per_node}: must be a number of GPUs, or TYPE:NUMBER"
+        )
+    gpus = int(number)
+    if resources.gpu > gpus:
+        raise BadInputError(
+            f"--gpus-per-node {gpus}: a trial takes gpu {resources.gpu:g} (resources in the sweep "
+            f"file), so no node could hold one; ask for {math.ceil(resources.gpu)} or more"
+        )
+    trials = max(1, math.floor(gpus / resources.gpu)) if resources.gpu else 1
+    cpu = max(resources.cpu, resources.stage_cpu or 0)
+    cpus = math.ceil(cpu * trials) if cpus_per_task is None else cpus_per_task
+    if resources.cpu > cpus:
+        raise BadInputError(
+            f"--cpus-per-task {cpus}: a trial takes cpu {resources.cpu:g} (resources in the sweep "
+            f"file), so no node could hold one; ask for {math.ceil(resources.cpu)} or more"
+        )
+    return {
+        "cpus-per-task": str(cpus),
+        **({"gpus-per-node": gpus_per_node} if gpus_per_node else {}),
+    }
+
+
+def job_script(job: SlurmJob) -> str:
+    """Return the script of a job.
+
+    Raises:
+        BadInputError: an option holds a character that Slurm gives no meaning.
+    """
+    for name, value in job.options.items():
+        if not _VALUE.fullmatch(value):
+            raise BadInputError(f"--{name} {value!r}: Slurm has no such value")
+    folder = str(job.home.folder / FOLDER).replace(
+        "%", "%%"
+    )  # Slurm's own sign in the names of files
+    output = f'"{folder}/{job.name}-%j.log"'
+    given = {"job-name": job.job_name, "output": output, **job.options}
+    head, command, body = TEMPLATE.read_text(encoding="utf-8").partition(_FIRST_COMMAND)
+    lines = [
+        line
+        for line in head.splitlines()
+        if _option(line) not in given  # one given once, because Slurms differ in which one counts
+    ]
+    lines += [f"{_DIRECTIVE}--{name}={value}" for name, value in given.items()]
+    settings = [
+        f"export VENV={shlex.quote(sys.prefix)} POSETUNE_HOME={shlex.quote(str(job.home.folder))}",
+        shlex.join(["set", "--", str(job.file.absolute()), job.name, job.store]),
+    ]
+    return "\n".join([*lines, command + "\n".join(settings), body])
+
+
+def submit_job(job: SlurmJob) -> SubmittedJob:
+    """Write a job's script and submit it; or find the job of this sweep that is there.
+
+    Raises:
+        BadInputError: there is no Slurm on this machine, or it refuses the job.
+    """
+    script = job_script(job)
+    queued = _ask("squeue", "--me", "--noheader", f"--name={job.job_name}", "--format=%i").split()
+    if not queued:
+        job.home.prepare()
+        job.script.parent.mkdir(exist_ok=True)
+        job.script.write_text(script, encoding="utf-8")
+    # NUMBER, or NUMBER;CLUSTER where there are several.
+    job_id = queued[0] if queued else _ask("sbatch", "--parsable", str(job.script)).split(";")[0]
+    return SubmittedJob(
+        job_id=job_id,
+        attached=bool(queued),
+        script=str(job.script),
+        log=job.log(job_id),
+    )
+
+
+def _option(line: str) -> str | None:
+    """Return the name of the option that a line of a script gives to sbatch, if it does."""
+    if not line.startswith(_DIRECTIVE):
+        return None
+    return line.removeprefix(_DIRECTIVE).lstrip("-").partition("=")[0]
+
+
+def _ask(*command: str) -> str:
+    """Run a program of Slurm and return what it says."""
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise BadInputError(
+            f"--slurm: there is no {command[0]} on this machine; run the command on a login node "
+            "of a Slurm cluster, or add --dry-run to see the script"
+        ) from error
+    if asked.returncode:
+        line = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
+        raise BadInputError(f"--slurm: {line}; --dry-run shows the script that was to be submitted")
+    return asked.stdout.strip()
