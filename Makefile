@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 BENCHES := pieces platform study importing figures report thaw
 TIMES := runs/tests
 MUTANTS := tests/mutants
-# Four at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
-WORKERS := -n 4
+# Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
+WORKERS := -n 3
 # One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
@@ -47,7 +47,7 @@ docs: setup ## Build docs/ as a site in runs/docs; a warning is an error.
 results: setup ## Make the tables of docs/results anew from the JSON of the benchmarks.
 	$(BIN)/python tests/support/results_tables.py
 
-test: setup ## The tests but the long ones, four at a time; their times in runs/tests.
+test: setup ## The tests but the long ones, three at a time; their times in runs/tests.
 	$(PYTEST) $(WORKERS) -m "not long" --junitxml=$(TIMES)/test.xml
 
 test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
