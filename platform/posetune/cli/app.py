@@ -67,6 +67,9 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
         "Keep a home in order",
         {
             "stages": "List the shared stage products, and prune them.",
+            "archive": "Write a sweep with its checkpoints and its page into one file.",
+            "unarchive": "Put an archived sweep into a study.",
+            "delete": "Delete a sweep from its study, with its checkpoints and logs.",
             "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
         },
     ),
