@@ -70,6 +70,7 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
             "archive": "Write a sweep with its checkpoints and its page into one file.",
             "unarchive": "Put an archived sweep into a study.",
             "delete": "Delete a sweep from its study, with its checkpoints and logs.",
+            "usage": "Say who has used how much: trials, epochs, hours and cost.",
             "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
         },
     ),
