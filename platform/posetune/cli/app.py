@@ -71,6 +71,7 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
             "unarchive": "Put an archived sweep into a study.",
             "delete": "Delete a sweep from its study, with its checkpoints and logs.",
             "usage": "Say who has used how much: trials, epochs, hours and cost.",
+            "metrics": "Give a study as metrics for Prometheus.",
             "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
         },
     ),
