@@ -56,6 +56,7 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "evaluate": "Evaluate a model on a split, with tables and pictures.",
             "promote": "Register the best trial of a sweep and point an alias at it.",
+            "approve": "Approve a version that waits for a second person.",
             "rollback": "Point an alias at the version that it pointed at before.",
             "predict": "Estimate the pose of the person in each picture.",
             "export": "Write a model as one torch.export program, or as ONNX.",
