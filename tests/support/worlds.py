@@ -174,18 +174,29 @@ class World:
 
 
 def random_world(folder: Path, address: str, store: Path, seed: int) -> World:
-    """Make a study of three to five sweeps: some learn from others, some are not at their end."""
+    """Make a study of three to five sweeps: some learn from others, some are not at their end.
+
+    The sweep `heir` is not at its end, and has learned from one that is.
+    """
     draw = random.Random(seed)
     world = World(folder, address, store)
-    names: list[str] = []
-    for i in range(draw.randint(3, 5)):
-        name = f"sweep-{i}" if draw.random() < 0.7 else f"sweep-{i}.{names[0] if names else 'x'}"
-        finished = [n for n in names if any(t.state.has_value for t in world.view(n).trials)]
-        learns = draw.sample(finished, k=min(len(finished), draw.choice([0, 1, 2])))
+    world.sweep("first", seed=draw.randrange(100))
+    names = ["first"]
+    for i in range(draw.randint(1, 3)):
+        name = draw.choice([f"sweep-{i}", f"first.{i}", f"first-{i}"])
+        learned = _learned(world, names, draw)
         epochs = draw.choice([1_000, draw.randint(1, 6)])
-        world.sweep(name, seed=draw.randrange(100), start_from=learns, epochs=epochs)
+        world.sweep(name, seed=draw.randrange(100), start_from=learned, epochs=epochs)
         names.append(name)
+    learned = ["first", *_learned(world, names[1:], draw)]
+    world.sweep("heir", seed=draw.randrange(100), start_from=learned, epochs=2)
     return world
+
+
+def _learned(world: World, names: Sequence[str], draw: random.Random) -> list[str]:
+    """Return some of the sweeps that others can learn from."""
+    taught = [name for name in names if any(t.state.has_value for t in world.view(name).trials)]
+    return draw.sample(taught, k=draw.randint(0, len(taught)))
 
 
 def go_on(world: World, name: str) -> list[Any]:

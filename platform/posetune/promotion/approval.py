@@ -73,6 +73,7 @@ def ask_for_approval(
     """
     text = f"{waiting.by} ({decision})"
     _tag(client, version, PROMOTED_TAG + waiting.alias, text)
+    _untag(client, version, APPROVED_TAG + waiting.alias)  # of a promotion before
     write_waiting(client, version, replace(waiting, at=time.time()))
 
 
@@ -86,15 +87,7 @@ def write_waiting(client: MlflowClient, version: Version, waiting: Waiting) -> N
 
 def forget_waiting(client: MlflowClient, version: Version, alias: str) -> None:
     """Say that a version waits no more."""
-    try:
-        patiently(
-            lambda: client.delete_model_version_tag(
-                version.model, str(version.number), _WAITS + alias
-            )
-        )
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
+    _untag(client, version, _WAITS + alias)
 
 
 def waiting_of(version: Version) -> dict[str, Waiting]:
@@ -124,3 +117,13 @@ def check_approver(waiting: Waiting, by: str, where: str) -> None:
 def _tag(client: MlflowClient, version: Version, key: str, value: str) -> None:
     model, number = version.model, str(version.number)
     patiently(lambda: client.set_model_version_tag(model, number, key, value))
+
+
+def _untag(client: MlflowClient, version: Version, key: str) -> None:
+    """Take a tag away, if it is there."""
+    model, number = version.model, str(version.number)
+    try:
+        patiently(lambda: client.delete_model_version_tag(model, number, key))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
