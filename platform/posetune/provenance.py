@@ -51,6 +51,7 @@ DEPENDENCIES = (
     "mlflow",
     "psutil",
     "nvidia-ml-py",
+    "prometheus-client",
     "numpy",
     "pyarrow",
     "h5py",

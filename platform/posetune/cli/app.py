@@ -56,6 +56,7 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "evaluate": "Evaluate a model on a split, with tables and pictures.",
             "promote": "Register the best trial of a sweep and point an alias at it.",
+            "approve": "Approve a version that waits for a second person.",
             "rollback": "Point an alias at the version that it pointed at before.",
             "predict": "Estimate the pose of the person in each picture.",
             "export": "Write a model as one torch.export program, or as ONNX.",
@@ -67,6 +68,11 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
         "Keep a home in order",
         {
             "stages": "List the shared stage products, and prune them.",
+            "archive": "Write a sweep with its checkpoints and its page into one file.",
+            "unarchive": "Put an archived sweep into a study.",
+            "delete": "Delete a sweep from its study, with its checkpoints and logs.",
+            "usage": "Say who has used how much: trials, epochs, hours and cost.",
+            "metrics": "Give a study as metrics for Prometheus.",
             "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",
         },
     ),

@@ -21,7 +21,8 @@ from posetune.notifications import outbox
 from posetune.notifications.delivery import merged
 from posetune.notifications.messages import Message
 from posetune.notifications.notifier import sending
-from posetune.spec.notify import Destination, read_home_destinations
+from posetune.spec.home_file import read_home_destinations
+from posetune.spec.notify import Destination
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database, open_database
 

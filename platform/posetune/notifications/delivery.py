@@ -22,7 +22,8 @@ from posetune.notifications import outbox
 from posetune.notifications.messages import Message, Narrator
 from posetune.notifications.outbox import Cursor, Waiting, WaitingCount
 from posetune.notifications.senders import NotSentError, check_secrets, send
-from posetune.spec.notify import Destination, read_home_destinations
+from posetune.spec.home_file import read_home_destinations
+from posetune.spec.notify import Destination
 from posetune.spec.sweep import SweepSpec
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.reading import read_sweep

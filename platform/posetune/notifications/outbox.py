@@ -35,9 +35,9 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from posetune.notifications.messages import Message
 from posetune.spec.notify import Destination, parse_destinations
-from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_gone, this_process
+from posetune.study.tables.whole_sweep import last_seq
 
 __all__ = [
     "Cursor",
@@ -47,6 +47,7 @@ __all__ = [
     "count_waiting",
     "cursors",
     "drop",
+    "forget",
     "has_tables",
     "last_seq",
     "make_tables",
@@ -131,12 +132,6 @@ def make_tables(database: Database) -> None:
         with database.reading() as connection:
             if not has_tables(connection):
                 raise
-
-
-def last_seq(connection: Connection, sweep_id: int) -> int:
-    """Return the number of a sweep's last event; 0 where it has none."""
-    query = select(func.max(schema.event.c.seq)).where(schema.event.c.sweep_id == sweep_id)
-    return connection.execute(query).scalar() or 0
 
 
 def cursors(connection: Connection) -> list[Cursor]:
@@ -231,6 +226,21 @@ def confirm(connection: Connection, key: str) -> None:
 def drop(connection: Connection, key: str) -> None:
     """Forget a message of what was not done in the end."""
     connection.execute(delete(_message).where(_message.c.key == key, _message.c.sent.is_(None)))
+
+
+def forget(connection: Connection, sweep_id: int) -> int:
+    """Forget a sweep that is deleted; return how many of its messages were still waiting.
+
+    The study may give its id to another sweep, which must not find them.
+    """
+    if not has_tables(connection):
+        return 0
+    of_sweep = _message.c.sweep_id == sweep_id
+    unsent = select(func.count()).where(of_sweep, _message.c.sent.is_(None))
+    waited = int(connection.execute(unsent).scalar_one())
+    connection.execute(delete(_message).where(of_sweep))
+    connection.execute(delete(_cursor).where(_cursor.c.sweep_id == sweep_id))
+    return waited
 
 
 def waiting(connection: Connection) -> list[Waiting]:

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.notifications.announcing import announcing
+from posetune.promotion.approval import PROMOTED_TAG, Waiting, ask_for_approval, waiting_of
 from posetune.promotion.gate import markdown
 from posetune.promotion.models import Version, check_files, find_alias, find_number
 from posetune.promotion.registry import check_names
@@ -68,6 +69,11 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
         version = find_number(client, model, before)
         if version is None:
             raise BadInputError(f"models:/{model}/{before}: no such version; name one with --to")
+        if alias in waiting_of(version):
+            raise BadInputError(
+                f"models:/{model}/{before}: waits for approval as {alias} and never had this "
+                f"alias (posetune approve {model}/{before})"
+            )
         check_files(home, version)
         what = {"model": model, "alias": alias, "version": int(before), "from": present.number}
         text = f"{model}@{alias} went back to version {before}, from version {present.number}"
@@ -145,7 +151,18 @@ class AliasMove:
         patiently(lambda: self.client.set_tag(parent, "posetune.promotion", tag_value(short)))
         written = {"decision.md": text, "decision.json": numbers, **files}
         self.describe(version, card, written, parent=parent)
-        if decision.gate != "refused":
+        if decision.approvals:
+            waiting = Waiting(
+                alias=decision.alias,
+                by=decision.by,
+                replaces=number_of(self.champion),
+                sweep=decision.sweep,
+                needed=decision.approvals,
+            )
+            ask_for_approval(self.client, version, waiting, decision.gate)
+        elif decision.gate != "refused":
+            if decision.by:
+                self._tag(version, PROMOTED_TAG + decision.alias, decision.by)
             self.move(version)
 
     def describe(

@@ -283,7 +283,9 @@ def _check_data(
 def _promotion(
     candidate: Candidate, version: Version, request: Request, **decided: Any
 ) -> Promotion:
-    refused = decided.get("gate") == "refused"
+    gate = decided.get("gate", "ungated")
+    approvals = request.approvals if gate in ("passed", "forced") else 0
+    stays = gate == "refused" or approvals > 0
     return Promotion(
         model=request.model,
         version=version.number,
@@ -295,9 +297,11 @@ def _promotion(
         value=candidate.measured.value,
         whole_value=candidate.measured.whole_value,
         data_digest=candidate.view.store_digest,
-        uri=version.uri if refused else f"models:/{request.model}@{request.alias}",
+        uri=version.uri if stays else f"models:/{request.model}@{request.alias}",
         finalists=request.finalists,
         measured=candidate.all_measured,
         note=_note(candidate.view, request),
+        by=request.by,
+        approvals=approvals,
         **decided,
     )

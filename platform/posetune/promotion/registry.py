@@ -41,6 +41,7 @@ _NOT_NEEDED = {
     "nvidia-ml-py",
     "optuna",
     "plotly",
+    "prometheus-client",
     "psutil",
     "psycopg",
     "ray",

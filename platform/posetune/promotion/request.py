@@ -41,6 +41,10 @@ class Request:
     out: Path | None = None
     """Folder for the tables and pictures of the candidate's evaluation on the test split; None
     writes none. Where the test split is not opened, nothing is written."""
+    by: str = ""
+    """Who asks, as person@host; empty where that is not known."""
+    approvals: int = 0
+    """How many other persons have to approve it before the alias moves."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class Promotion:
     """How often this test split was opened, this time included; None if it was not opened."""
     verdict: Verdict | None = None
     """The gate's numbers; None if the gate was not asked."""
+    by: str = ""
+    """Who promoted it, as person@host; empty where that is not known."""
+    approvals: int = 0
+    """How many other persons have to approve it; until then the alias stays where it is."""
     note: str = ""
     """What a person may not expect of the choice of the trial, in words."""
     finalists: Sequence[Finalist] = field(default=())

@@ -19,19 +19,15 @@ from pydantic import (
     Field,
     Tag,
     TypeAdapter,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from posetune.api import BadInputError
-from posetune.spec.documents import describe_errors, read_document
 from posetune.spec.parameters import Frozen
 
 __all__ = [
     "EVENTS",
     "HIDDEN",
-    "HOME_FILE",
     "Destination",
     "Discord",
     "Email",
@@ -41,7 +37,6 @@ __all__ = [
     "Webhook",
     "check_distinct",
     "parse_destinations",
-    "read_home_destinations",
 ]
 
 EventName: TypeAlias = Literal[
@@ -57,8 +52,6 @@ EventName: TypeAlias = Literal[
 ]
 EVENTS: tuple[EventName, ...] = get_args(EventName)
 """Everything that a destination can be told of."""
-HOME_FILE = "posetune.yaml"
-"""Name of the file in the home whose `notify` holds for all sweeps of the home."""
 HIDDEN = "hidden_value"
 """Type of a fault whose message does not repeat the value, because the value may be a secret."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -247,17 +240,6 @@ Destination: TypeAlias = Annotated[
 _DESTINATIONS = TypeAdapter(tuple[Destination, ...])
 
 
-class _HomeFile(Frozen):
-    """Holds what `posetune.yaml` in a home says."""
-
-    notify: tuple[Destination, ...] = ()
-
-    @model_validator(mode="after")
-    def _names_are_distinct(self) -> _HomeFile:
-        check_distinct(self.notify)
-        return self
-
-
 def check_distinct(destinations: tuple[Destination, ...]) -> None:
     """Refuse two destinations of one name, since messages are kept by it.
 
@@ -273,19 +255,3 @@ def check_distinct(destinations: tuple[Destination, ...]) -> None:
 def parse_destinations(given: Any) -> tuple[Destination, ...]:
     """Return the destinations that `dump` of each gave."""
     return _DESTINATIONS.validate_python(given)
-
-
-def read_home_destinations(folder: Path) -> tuple[Destination, ...]:
-    """Return the destinations of a home's `posetune.yaml`; none where there is no such file.
-
-    Raises:
-        BadInputError: something in the file is wrong. The message names file, line and key.
-    """
-    file = folder / HOME_FILE
-    if not file.exists():
-        return ()
-    document = read_document(file)
-    try:
-        return _HomeFile.model_validate(document.content).notify
-    except ValidationError as error:
-        raise BadInputError(describe_errors(error, document)) from error

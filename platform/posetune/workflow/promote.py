@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from posetune.api import BadInputError, Progress, silent
 from posetune.home import Home
 from posetune.promotion.finalists import retrain_finalists
-from posetune.spec.notify import read_home_destinations
+from posetune.provenance import this_person
+from posetune.spec.home_file import read_home_file
 from posetune.spec.registration import load_trainable
 from posetune.study.reading import read_sweep
 from posetune.study.tables.database import open_database
@@ -68,9 +69,8 @@ def promote(
             "give --alias champion without --force, or use posetune evaluate"
         )
     resolved = Home.resolve(home)
-    read_home_destinations(
-        resolved.folder
-    )  # refused now rather than after a look at the test split
+    # Refused now rather than after a look at the test split.
+    file = read_home_file(resolved.folder)
     database = open_database(resolved.database, create=False)
     view = read_sweep(database, name)
 
@@ -99,5 +99,7 @@ def promote(
         out=out,
         trial=trial,
         epoch=epoch,
+        by=this_person(),
+        approvals=file.approvals(alias),
     )
     return decide(database, resolved, request, trainable=trainable, progress=progress)

@@ -16,8 +16,8 @@ from posetune.notifications.delivery import check_destinations, count_waiting, m
 from posetune.notifications.notifier import Notifier
 from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect, this_person
+from posetune.spec.home_file import read_home_destinations
 from posetune.spec.loading import configure, default_params, load_sweep
-from posetune.spec.notify import read_home_destinations
 from posetune.storage import Storage
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.forecasting.forecast import Forecaster

@@ -66,7 +66,12 @@ class BestTrial:
 
 
 def build_page(
-    view: SweepView, best: BestTrial, *, commands: Sequence[str], refresh_s: int = 0
+    view: SweepView,
+    best: BestTrial,
+    *,
+    commands: Sequence[str],
+    refresh_s: int = 0,
+    cost: str = "",
 ) -> str:
     """Return the page.
 
@@ -75,6 +80,7 @@ def build_page(
         best: its best trial.
         commands: how to repeat and continue it.
         refresh_s: seconds after which the page loads itself again; 0 for never.
+        cost: what it has cost so far, in words; empty where that is not known.
     """
     epoch, values = matched_values(view)
     rows: list[dict[str, list[Block]]] = [
@@ -93,7 +99,7 @@ def build_page(
     }
     page = _template().render(
         name=view.name,
-        facts=_facts(view),
+        facts={**_facts(view), **({"cost so far": cost} if cost else {})},
         rows=rows,
         data=data,
         plotly=packed_plotly(),

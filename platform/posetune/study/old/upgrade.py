@@ -21,13 +21,26 @@ from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_live
 
-__all__ = ["needs_upgrade", "upgrade", "upgrade_before_driving"]
+__all__ = ["needs_upgrade", "refuse_old_tables", "upgrade", "upgrade_before_driving"]
 
 
 def needs_upgrade(database: Database) -> bool:
     """Whether the study has the tables of a version before."""
     with database.reading() as connection:
         return _version(connection) != schema.VERSION
+
+
+def refuse_old_tables(database: Database) -> None:
+    """Refuse a study whose rows are not where they are today.
+
+    Raises:
+        BadInputError: says how they come there.
+    """
+    if needs_upgrade(database):
+        raise BadInputError(
+            f"study database {database.address}: has tables of an earlier version; bring it to "
+            "those of today first (posetune upgrade)"
+        )
 
 
 def upgrade_before_driving(database: Database) -> None:

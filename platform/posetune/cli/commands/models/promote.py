@@ -139,6 +139,12 @@ def _show(promotion: Promotion, home: Path | None) -> None:
     if promotion.gate == "refused":
         console.print(f"refused: {promotion.reason}. {where} ({what}) stays without the alias")
         return
+    if promotion.approvals:
+        persons = f"{promotion.approvals} other person{'s' if promotion.approvals > 1 else ''}"
+        _say(f"{promotion.gate}: {promotion.reason}. {where} ({what}) does not move the alias yet:")
+        _say(f"as {promotion.alias} it waits for {persons}")
+        _say(f"Next: posetune approve {promotion.model}/{promotion.version}")
+        return
     gate = "no gate was asked" if promotion.gate == "ungated" else promotion.gate
     because = f": {promotion.reason}" if promotion.reason else ""
     console.print(f"{where} is {promotion.model}@{promotion.alias}: {what} ({gate}{because})")
@@ -149,6 +155,10 @@ def _show(promotion: Promotion, home: Path | None) -> None:
         f'  mlflow.pyfunc.load_model("{promotion.uri}")',
         soft_wrap=True,
     )
+
+
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def _number(value: float | None) -> str:

@@ -16,8 +16,9 @@ from posetune.notifications.delivery import count_waiting, merged, send_waiting
 from posetune.notifications.messages import sample_message
 from posetune.notifications.senders import NotSentError, send
 from posetune.notifications.wording import notification_line, waiting_json
+from posetune.spec.home_file import HOME_FILE, read_home_destinations
 from posetune.spec.loading import load_sweep
-from posetune.spec.notify import HOME_FILE, Destination, read_home_destinations
+from posetune.spec.notify import Destination
 from posetune.study.tables.database import open_database
 
 __all__ = ["notify"]

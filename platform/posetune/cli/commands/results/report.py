@@ -16,6 +16,8 @@ from posetune.home import Home
 from posetune.report.best import look_at_best
 from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pages.watching import watch_sweep
+from posetune.report.usage import cost_line
+from posetune.spec.home_file import read_home_file
 from posetune.storage.whole_files import write_whole
 from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database, open_database
@@ -73,7 +75,8 @@ def report(
     if evaluate:
         with progress_bar("evaluate", quiet=as_json) as progress:
             best = look_at_best(view, resolved.storage, progress)
-    page = build_page(view, best, commands=_commands(view, home))
+    cost = cost_line(view, read_home_file(resolved.folder))
+    page = build_page(view, best, commands=_commands(view, home), cost=cost)
     _write(out, page)
     where = ""
     if log:

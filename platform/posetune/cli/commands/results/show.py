@@ -19,6 +19,8 @@ from posetune.notifications.delivery import count_waiting
 from posetune.notifications.wording import notification_line, waiting_json
 from posetune.report.sweep_json import as_json as view_json
 from posetune.report.tables import next_steps, sweep_list, sweep_tables
+from posetune.report.usage import cost_line, cost_of
+from posetune.spec.home_file import read_home_file
 from posetune.study.reading import list_sweeps, read_sweep
 from posetune.study.tables.database import open_database
 
@@ -44,7 +46,8 @@ def show(
         arguments = ["show", *([name] if name else []), *(["--all"] if all_ else [])]
         raise relay(*arguments, address=address, home=home, as_json=as_json)
 
-    database = open_database(Home.resolve(home).database, create=False)
+    resolved = Home.resolve(home)
+    database = open_database(resolved.database, create=False)
     if name is None:
         views = list_sweeps(database)
         if as_json:
@@ -55,10 +58,15 @@ def show(
         return
     view = read_sweep(database, name)
     waiting = count_waiting(database, name)
+    file = read_home_file(resolved.folder)
     if as_json:
-        print_json({**view_json(view), "messages_waiting": waiting_json(waiting)})
+        cost = cost_of(view, file)
+        waits = waiting_json(waiting)
+        print_json({**view_json(view), "messages_waiting": waits, "cost": cost})
         return
     console.print(sweep_tables(view, most=len(view.trials) if all_ else 20))
+    if spent := cost_line(view, file):
+        console.print(f"cost so far: {spent}", soft_wrap=True, markup=False)
     if waiting:
         console.print(notification_line(waiting), soft_wrap=True, markup=False)
     console.print(f"Next: {next_steps(view, f' --home {home}' if home else '')}", soft_wrap=True)

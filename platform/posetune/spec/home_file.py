@@ -1,0 +1,82 @@
+"""Says what `posetune.yaml` in a home may say: what holds for all sweeps of the home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from posetune.api import BadInputError
+from posetune.spec.documents import describe_errors, read_document
+from posetune.spec.notify import Destination, check_distinct
+from posetune.spec.parameters import Frozen
+
+__all__ = ["HOME_FILE", "HomeFile", "read_home_destinations", "read_home_file"]
+
+HOME_FILE = "posetune.yaml"
+"""Name of the file."""
+
+
+class AliasRule(Frozen):
+    """Says what an alias asks for before it moves, beside the gate."""
+
+    approve: int = Field(
+        0, ge=0, le=5, description="How many persons beside the one who promotes have to agree."
+    )
+
+
+class HomeFile(Frozen):
+    """Holds what `posetune.yaml` in a home says."""
+
+    notify: tuple[Destination, ...] = Field((), description="Who is told of all its sweeps.")
+    cost_per_gpu_hour: float | None = Field(
+        None, gt=0, description="What a GPU costs for an hour, in `currency`."
+    )
+    currency: str = Field(
+        "", max_length=8, description="Name of the currency of `cost_per_gpu_hour`, e.g. EUR."
+    )
+
+    registry: dict[str, AliasRule] = Field(
+        default_factory=dict, description="What an alias asks for, by its name, e.g. champion."
+    )
+
+    def approvals(self, alias: str) -> int:
+        """Return how many other persons have to agree before an alias moves."""
+        return self.registry.get(alias, AliasRule()).approve
+
+    @field_validator("registry")
+    @classmethod
+    def _candidate_is_free(cls, given: dict[str, AliasRule]) -> dict[str, AliasRule]:
+        if "candidate" in given:
+            raise ValueError("candidate is the alias that moves without asking anybody")
+        return given
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> HomeFile:
+        check_distinct(self.notify)
+        return self
+
+
+def read_home_file(folder: Path) -> HomeFile:
+    """Return what a home's `posetune.yaml` says; nothing where there is no such file.
+
+    Raises:
+        BadInputError: something in the file is wrong. The message names file, line and key.
+    """
+    file = folder / HOME_FILE
+    if not file.exists():
+        return HomeFile()
+    document = read_document(file)
+    try:
+        return HomeFile.model_validate(document.content)
+    except ValidationError as error:
+        raise BadInputError(describe_errors(error, document)) from error
+
+
+def read_home_destinations(folder: Path) -> tuple[Destination, ...]:
+    """Return the destinations of a home's `posetune.yaml`; none where there is no such file.
+
+    Raises:
+        BadInputError: something in the file is wrong. The message names file, line and key.
+    """
+    return read_home_file(folder).notify
