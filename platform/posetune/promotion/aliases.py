@@ -16,7 +16,12 @@ from mlflow import MlflowClient
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.notifications.announcing import announcing
-from posetune.promotion.approval import PROMOTED_TAG, Waiting, ask_for_approval, waiting_of
+from posetune.promotion.approving.approval import (
+    PROMOTED_TAG,
+    Waiting,
+    ask_for_approval,
+    waiting_of,
+)
 from posetune.promotion.gate import markdown
 from posetune.promotion.models import Version, check_files, find_alias, find_number
 from posetune.promotion.registry import check_names

@@ -13,7 +13,7 @@ from posetune.home import Home
 from posetune.provenance import this_person
 
 if TYPE_CHECKING:
-    from posetune.promotion.approve import Approval
+    from posetune.promotion.approving.approve import Approval
 
 __all__ = ["approve"]
 
@@ -40,8 +40,8 @@ def approve(
 
       posetune approve selfpose/3
     """
-    from posetune.promotion.approve import approve as agree  # imports MLflow
-    from posetune.promotion.approve import evidence_of
+    from posetune.promotion.approving.approve import approve as agree  # imports MLflow
+    from posetune.promotion.approving.approve import evidence_of
 
     resolved = Home.resolve(home)
     if look:

@@ -10,7 +10,7 @@ from typing import Any
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.promotion.aliases import AliasMove, number_of
-from posetune.promotion.approval import (
+from posetune.promotion.approving.approval import (
     Waiting,
     check_approver,
     forget_waiting,

@@ -113,7 +113,7 @@ def test_two_persons_and_a_champion_that_moved_meanwhile(trained: Any) -> None:
 def test_an_approval_that_was_killed_is_ended_by_the_same_person(
     trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from posetune.promotion import approve as module
+    from posetune.promotion.approving import approve as module
 
     class Killed(BaseException):
         pass

@@ -1,0 +1,1 @@
+"""Who agrees that an alias moves, where the home asks for a second person?"""
