@@ -87,7 +87,8 @@ def rows() -> list[Row]:
     found += [Row("lifting", BEFORE, 8, 0, 100)]
     found += [Row("lifting", name, 8, 100, 50) for name in (thaw, gp)]
     found += [Row("lifting", name, 2, 100, 100) for name in (tpe, before)]
-    found += [Row("lifting again", name, 2, 100, 100) for name in (BEFORE, thaw, gp, tpe)]
+    if curves_file("lifting again").exists():
+        found += [Row("lifting again", name, 2, 100, 100) for name in (BEFORE, thaw, gp, tpe)]
     for world in ("strong", "mild"):
         found += [Row(world, RANDOM, 2, 0, 50, 243)]
         found += [Row(world, name, 2, 100, 30, 243) for name in (thaw, gp, tpe)]
@@ -96,10 +97,15 @@ def rows() -> list[Row]:
     return found
 
 
+def curves_file(world: str) -> Path:
+    """Return where the curves of a recorded world are kept."""
+    return HERE / "curves" / RECORDED[world]
+
+
 def curves_of(world: str, seed: int) -> Curves:
     """Return the curves of a world; one that is made up has five instances."""
     if world in RECORDED:
-        return read_curves(HERE / "curves" / RECORDED[world])
+        return read_curves(curves_file(world))
     return made_curves(world, seed % 5)
 
 

@@ -223,10 +223,9 @@ def main(say: Callable[[str], object] = print) -> None:
         kills += done
         faults += [f"seed {seed}: {fault}" for fault in wrong]
         say(f"{len(kills)} of {options.kills} kills, {len(faults)} faults")
-        page = table(kills, faults, seed=options.seed)
         if options.out is not None:
-            options.out.write_text(page)
-    say(page)
+            options.out.write_text(table(kills, faults, seed=options.seed))
+    say(table(kills, faults, seed=options.seed))
     sys.exit(1 if faults else 0)
 
 

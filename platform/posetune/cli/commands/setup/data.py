@@ -85,6 +85,13 @@ def import_(
             help="Leave out the sequences of human36m's S9 whose poses are shifted.",
         ),
     ] = None,
+    whole_people: Annotated[
+        bool | None,
+        typer.Option(
+            "--whole-people",
+            help="Leave out training frames of mpi_inf_3dhp with a joint outside the picture.",
+        ),
+    ] = None,
     strict: Annotated[
         bool | None,
         typer.Option(help="Refuse data with bad items, instead of leaving the items out."),
@@ -123,6 +130,7 @@ def import_(
         "encoding": encoding,
         "unit": unit,
         "exclude_drift": exclude_drift,
+        "whole_people": whole_people,
         "strict": strict,
         "workers": workers,
     }
