@@ -100,8 +100,9 @@ def node_options(
             f"file), so no node could hold one; ask for {math.ceil(resources.gpu)} or more"
         )
     trials = max(1, math.floor(gpus / resources.gpu)) if resources.gpu else 1
-    cpu = max(resources.cpu, resources.stage_cpu or 0)
-    cpus = math.ceil(cpu * trials) if cpus_per_task is None else cpus_per_task
+    # One trial builds a stage, while those that wait for it leave their CPUs idle.
+    needed = max(resources.cpu * trials, resources.stage_cpu or 0)
+    cpus = math.ceil(needed) if cpus_per_task is None else cpus_per_task
     if resources.cpu > cpus:
         raise BadInputError(
             f"--cpus-per-task {cpus}: a trial takes cpu {resources.cpu:g} (resources in the sweep "

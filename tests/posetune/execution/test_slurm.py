@@ -61,6 +61,19 @@ def test_no_option_can_add_another_line(tmp_path: Path, value: str) -> None:
         ({"cpu": 4}, None, None, {"cpus-per-task": "4"}),
         ({"cpu": 1, "stage_cpu": 2}, None, None, {"cpus-per-task": "2"}),
         ({"cpu": 4, "gpu": 1}, "8", None, {"cpus-per-task": "32", "gpus-per-node": "8"}),
+        # One trial builds a stage, and the others wait for it.
+        (
+            {"cpu": 4, "gpu": 1, "stage_cpu": 16},
+            "8",
+            None,
+            {"cpus-per-task": "32", "gpus-per-node": "8"},
+        ),
+        (
+            {"cpu": 4, "gpu": 1, "stage_cpu": 16},
+            "2",
+            None,
+            {"cpus-per-task": "16", "gpus-per-node": "2"},
+        ),
         ({"cpu": 2, "gpu": 0.5}, "a100:2", None, {"cpus-per-task": "8", "gpus-per-node": "a100:2"}),
         ({"cpu": 4, "gpu": 2}, "4", 12, {"cpus-per-task": "12", "gpus-per-node": "4"}),
         ({"cpu": 1}, "2", None, {"cpus-per-task": "1", "gpus-per-node": "2"}),
