@@ -100,6 +100,14 @@ def node_options(
     Raises:
         BadInputError: a node would not hold a trial.
     """
+    # Ray itself gives every node those of ray.io.
+    labels = [label for label in resources.labels if not label.startswith("ray.io/")]
+    if labels:
+        raise BadInputError(
+            f"--slurm: a trial asks for a node with the label {labels[0]} (resources.labels in the "
+            "sweep file), which no node of a job of Slurm has; leave it out, and choose nodes by "
+            "--partition or --gpus-per-node TYPE:NUMBER"
+        )
     number = (gpus_per_node or "0").rpartition(":")[2]
     if not number.isdecimal():
         raise BadInputError(

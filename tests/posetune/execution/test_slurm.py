@@ -163,6 +163,14 @@ def test_a_node_that_holds_no_trial_is_refused(
         node_options(Resources(cpu=4, gpu=1), gpus, cpus)
 
 
+def test_labels_that_no_node_of_a_job_has_are_refused() -> None:
+    with pytest.raises(BadInputError, match=r"label kind \(resources.labels") as refused:
+        node_options(Resources(labels={"kind": "h100"}), None, None)
+    assert "\n" not in str(refused.value)
+    of_ray = Resources(labels={"ray.io/accelerator-type": "H100"})
+    assert node_options(of_ray, None, None) == {"cpus-per-task": "1"}
+
+
 def test_a_dry_run_prints_the_script_and_writes_nothing(
     posetune: Posetune, toy_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
