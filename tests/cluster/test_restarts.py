@@ -213,6 +213,36 @@ def test_slurm_queues_a_job_again_at_its_time_limit_but_not_when_it_is_cancelled
     assert requeued(calls) == queued
 
 
+@pytest.mark.parametrize(("restarts", "asked"), [("19", "scontrol requeue 7"), ("20", "scancel 7")])
+def test_the_other_nodes_have_a_job_queued_again_that_has_lost_its_first_20_times_at_most(
+    repository: Path, tmp_path: Path, restarts: str, asked: str
+) -> None:
+    """What the script has each node run, with the second node as the only one that is left."""
+    on_node = re.search(r"^on_node='\n(.*?)'$", (repository / SBATCH).read_text(), re.M | re.S)
+    assert on_node
+    record = '#!/usr/bin/env bash\necho "${0##*/} $*" >> "$CALLS"\n'
+    write_programs(tmp_path, {name: f"{record}echo second\n" for name in ("scontrol", "squeue")})
+    write_programs(tmp_path, {"scancel": record})
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "SWEEP_FOLDER": str(tmp_path / "ray"),
+        "SWEEP_HEAD": "first",
+        "SLURMD_NODENAME": "second",
+        "SLURM_JOB_ID": "7",
+        "SLURM_RESTART_COUNT": restarts,
+    }
+    ray = ["bash", "-c", "exit 3"]
+    ended = subprocess.run(["bash", "-c", on_node[1], "ray", *ray], env=environment, timeout=60)
+    assert ended.returncode == 3
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == [
+        "squeue --noheader --jobs=7 --format=%N",
+        "scontrol show hostnames second",
+        asked,
+    ]
+
+
 @with_ray
 def test_the_rayjobs_command_in_the_next_cluster_continues_the_sweep_of_one_that_died(
     repository: Path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,11 +47,15 @@ class Queue:
 
     def submit(self, file: Path, name: str, *options: str) -> str:
         """Submit a sweep; return the number of its job."""
-        words = ["submit", file, "--slurm", "--name", name, "--nodes", "2", *options, "--json"]
-        command = [sys.executable, "-m", "posetune.cli", *words]
-        sent = self.slurm.run(*command, **self.environment)
+        sent = self.send(file, name, *options)
         assert sent.returncode == 0, sent.stderr
         return json.loads(sent.stdout)["job_id"]
+
+    def send(self, file: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Submit a sweep, which may be refused."""
+        words = ["submit", file, "--slurm", "--name", name, "--nodes", "2", *options, "--json"]
+        command = [sys.executable, "-m", "posetune.cli", *words]
+        return self.slurm.run(*command, **self.environment)
 
     def state(self, job_id: str) -> str:
         return self.slurm.job(job_id)["JobState"]
@@ -128,9 +133,16 @@ def test_two_sweeps_that_share_their_nodes_run_to_the_end_and_leave_nothing(
     repository: Path, queue: Queue, sweep_file: Callable[..., Path], toy_store: Path
 ) -> None:
     file = sweep_file()
-    ours = queue.submit(file, "ours", "--cpus-per-task=2", "--gpus-per-node=1", "--mem=1500")
-    again = queue.submit(file, "ours", "--cpus-per-task=2")
+    of_ours = ["--cpus-per-task=2", "--gpus-per-node=1", "--mem=1500"]
+    # What the user's shell says counts less than the command.
+    queue.environment["SBATCH_PARTITION"] = "none"
+    ours = queue.submit(file, "ours", *of_ours, "--partition=gpu")
+    again = queue.submit(file, "ours", *of_ours, "--partition=gpu")
     assert again == ours, "it is in the queue already"
+    del queue.environment["SBATCH_PARTITION"]
+    refused = queue.send(file, "ours", *of_ours)
+    assert refused.returncode == 2
+    assert f"is in Slurm already as job {ours}, which is another: its script" in refused.stderr
     options = ["--parsable", "--nodes=2", "--cpus-per-task=2", "--gpus-per-node=1", "--mem=1500"]
     options += [f"--output={queue.home}/by-hand-%j.log"]
     script = repository / "cluster" / "slurm" / "sweep.sbatch"

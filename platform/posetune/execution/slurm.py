@@ -1,11 +1,14 @@
 """Submits a sweep to Slurm: fills in the script `sweep.sbatch` and sends it with sbatch.
 
 The job starts a Ray of its own across its nodes, with the driver on the first. Its name is the
-sweep's, so the same sweep is found in the queue and not submitted twice.
+sweep's, so the same sweep is found in the queue and not submitted twice; its comment says what it
+runs, so another sweep of that name is told from it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import shlex
@@ -19,7 +22,16 @@ from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.spec.sweep import Resources
 
-__all__ = ["SlurmJob", "SubmittedJob", "job_script", "node_options", "submit_job"]
+__all__ = [
+    "SlurmJob",
+    "SubmittedJob",
+    "check_same",
+    "job_comment",
+    "job_script",
+    "node_options",
+    "sbatch_command",
+    "submit_job",
+]
 
 TEMPLATE = Path(__file__).with_name("sweep.sbatch")
 
@@ -88,6 +100,14 @@ def node_options(
     Raises:
         BadInputError: a node would not hold a trial.
     """
+    # Ray itself gives every node those of ray.io.
+    labels = [label for label in resources.labels if not label.startswith("ray.io/")]
+    if labels:
+        raise BadInputError(
+            f"--slurm: a trial asks for a node with the label {labels[0]} (resources.labels in the "
+            "sweep file), which no node of a job of Slurm has; leave it out, and choose nodes by "
+            "--partition or --gpus-per-node TYPE:NUMBER"
+        )
     number = (gpus_per_node or "0").rpartition(":")[2]
     if not number.isdecimal():
         raise BadInputError(
@@ -100,8 +120,9 @@ def node_options(
             f"file), so no node could hold one; ask for {math.ceil(resources.gpu)} or more"
         )
     trials = max(1, math.floor(gpus / resources.gpu)) if resources.gpu else 1
-    cpu = max(resources.cpu, resources.stage_cpu or 0)
-    cpus = math.ceil(cpu * trials) if cpus_per_task is None else cpus_per_task
+    # One trial builds a stage, while those that wait for it leave their CPUs idle.
+    needed = max(resources.cpu * trials, resources.stage_cpu or 0)
+    cpus = math.ceil(needed) if cpus_per_task is None else cpus_per_task
     if resources.cpu > cpus:
         raise BadInputError(
             f"--cpus-per-task {cpus}: a trial takes cpu {resources.cpu:g} (resources in the sweep "
@@ -122,12 +143,8 @@ def job_script(job: SlurmJob) -> str:
     for name, value in job.options.items():
         if not _VALUE.fullmatch(value):
             raise BadInputError(f"--{name} {value!r}: Slurm has no such value")
-    folder = str(job.home.folder / FOLDER).replace(
-        "%", "%%"
-    )  # Slurm's own sign in the names of files
-    output = f'"{folder}/{job.name}-%j.log"'
-    given = {"job-name": job.job_name, "output": output, **job.options}
     head, command, body = TEMPLATE.read_text(encoding="utf-8").partition(_FIRST_COMMAND)
+    given = {"job-name": job.job_name, "output": f'"{_output(job)}"', **job.options}
     lines = [
         line
         for line in head.splitlines()
@@ -141,26 +158,104 @@ def job_script(job: SlurmJob) -> str:
     return "\n".join([*lines, command + "\n".join(settings), body])
 
 
+def job_comment(job: SlurmJob) -> str:
+    """Return what a job runs, as its comment in Slurm says it."""
+    return json.dumps(_identity(job), ensure_ascii=False)
+
+
+def check_same(job: SlurmJob, job_id: str, comment: str) -> None:
+    """Check that the job in Slurm that has a job's name is the same one.
+
+    Args:
+        job: the job that was to be submitted.
+        job_id: the one that is there.
+        comment: its comment.
+
+    Raises:
+        BadInputError: says what differs.
+    """
+    try:
+        said = json.loads(comment)
+    except ValueError:
+        said = None
+    there = said if isinstance(said, dict) else {}
+    differences = []
+    for what, ours in _identity(job).items():
+        theirs = there.get(what, "not known")
+        if theirs == ours:
+            continue
+        if what == "script":
+            differences.append(
+                f"its script is another (`scontrol write batch_script {job_id} -` prints it, "
+                "--dry-run this one's)"
+            )
+        else:
+            differences.append(f"its {what} is {theirs}, this one's {ours}")
+    if differences:
+        raise BadInputError(
+            f"sweep {job.name}: is in Slurm already as job {job_id}, which is another: "
+            f"{'; '.join(differences)}; give another --name, or the command that the job was "
+            "submitted with"
+        )
+
+
+def sbatch_command(job: SlurmJob) -> list[str]:
+    """Return the command that submits a job's script.
+
+    It says again what the script says: SBATCH_PARTITION and others of the user's shell count more
+    than a script, and less than a command.
+    """
+    head = job_script(job).partition(_FIRST_COMMAND)[0]
+    options = [
+        line.removeprefix(_DIRECTIVE)
+        for line in head.splitlines()
+        if _option(line) not in (None, "output")
+    ]
+    # In the script it stands in quotation marks.
+    options += [f"--output={_output(job)}", f"--comment={job_comment(job)}"]
+    return ["sbatch", "--parsable", *options, str(job.script)]
+
+
 def submit_job(job: SlurmJob) -> SubmittedJob:
     """Write a job's script and submit it; or find the job of this sweep that is there.
 
     Raises:
-        BadInputError: there is no Slurm on this machine, or it refuses the job.
+        BadInputError: there is no Slurm on this machine, it refuses the job, or it has another one
+            of this name.
     """
     script = job_script(job)
-    queued = _ask("squeue", "--me", "--noheader", f"--name={job.job_name}", "--format=%i").split()
-    if not queued:
+    queued = _ask("squeue", "--me", "--noheader", f"--name={job.job_name}", "--format=%i %k")
+    if queued:
+        job_id, _, comment = queued.splitlines()[0].partition(" ")
+        check_same(job, job_id, comment)
+    else:
         job.home.prepare()
         job.script.parent.mkdir(exist_ok=True)
         job.script.write_text(script, encoding="utf-8")
-    # NUMBER, or NUMBER;CLUSTER where there are several.
-    job_id = queued[0] if queued else _ask("sbatch", "--parsable", str(job.script)).split(";")[0]
+        # NUMBER, or NUMBER;CLUSTER where there are several.
+        job_id = _ask(*sbatch_command(job)).split(";")[0]
     return SubmittedJob(
         job_id=job_id,
         attached=bool(queued),
         script=str(job.script),
         log=job.log(job_id),
     )
+
+
+def _identity(job: SlurmJob) -> dict[str, str]:
+    """Return what tells a job from others of its name."""
+    return {
+        "home": str(job.home.folder),
+        "file": str(job.file.absolute()),
+        "store": job.store,
+        "script": hashlib.sha256(job_script(job).encode()).hexdigest()[:16],
+    }
+
+
+def _output(job: SlurmJob) -> str:
+    """Return the path of a job's output as Slurm reads it: % is its sign for the job's number."""
+    folder = str(job.home.folder / FOLDER).replace("%", "%%")
+    return f"{folder}/{job.name}-%j.log"
 
 
 def _option(line: str) -> str | None:

@@ -252,9 +252,8 @@ class TrialRun:
                     self._processes.tell("load", str(folder / "state"))
                 self.trainable.load(folder / "state")
                 if self._processes is not None:
-                    self._processes.between_steps(
-                        lambda: False
-                    )  # returns once the others have loaded it, too
+                    # Returns once the others have loaded it, too.
+                    self._processes.between_steps(lambda: False)
                 self.epoch, self._begun_at = record.epoch, record.folder
                 self._partial_s = record.partial_s or 0.0
 

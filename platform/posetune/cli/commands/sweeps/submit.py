@@ -88,7 +88,8 @@ def submit(
     cpus_per_task: Annotated[
         int | None,
         typer.Option(
-            help="Number of CPUs of each node (default: what the trials take that its GPUs hold).",
+            help="Number of CPUs of each node (default: what the trials take that its GPUs hold; "
+            "without GPUs what one trial takes, so that a node runs one at a time).",
             min=1,
             rich_help_panel=PANEL,
         ),
