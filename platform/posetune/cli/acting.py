@@ -42,7 +42,14 @@ def study_of(home: Path | None) -> Database:
 
 
 def act_on(
-    name: str, act: Act, *, home: Path | None, as_json: bool, done: str, notes: tuple[str, ...] = ()
+    name: str,
+    act: Act,
+    *,
+    home: Path | None,
+    as_json: bool,
+    done: str,
+    notes: tuple[str, ...] = (),
+    continued_by: str = "the command that started it",
 ) -> Asked:
     """Ask for an act and print what has become of it.
 
@@ -53,6 +60,7 @@ def act_on(
         as_json: print one JSON object instead of a line.
         done: what has happened once it was taken up, in words.
         notes: what else a person should know.
+        continued_by: the command that takes it up where no driver is at work.
 
     Raises:
         BadInputError: there is no such sweep, or it does not allow the act.
@@ -73,8 +81,9 @@ def act_on(
         )
     else:
         console.print(
-            f"sweep {name}: no driver is at work; the command that started it takes this up",
+            f"sweep {name}: no driver is at work; {continued_by} takes this up",
             soft_wrap=True,
+            markup=False,
         )
     return asked
 

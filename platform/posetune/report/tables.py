@@ -22,6 +22,7 @@ from posetune.report.wording import (
     format_value,
 )
 from posetune.spec.sweep import SweepSpec
+from posetune.study.acts.act import EditSweep
 from posetune.study.budget import unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast_sweep
 from posetune.study.states import SweepStatus
@@ -158,6 +159,8 @@ def next_steps(view: SweepView, home_flag: str = "") -> str:
     name = view.name
     if view.state == SweepStatus.RUNNING:
         return f"posetune show {name}{home_flag} again, or posetune ui{home_flag}"
+    if view.waiting_requests:
+        return _taking_up(view, home_flag)
     if view.state == SweepStatus.INTERRUPTED and view.target_reached:
         harder = "lower" if view.spec.objective.mode == "min" else "higher"
         return (
@@ -173,6 +176,17 @@ def next_steps(view: SweepView, home_flag: str = "") -> str:
         f"posetune report {name}{home_flag} --out {name}.html, "
         f"posetune promote {name}{home_flag} --model MODEL"
     )
+
+
+def _taking_up(view: SweepView, home_flag: str) -> str:
+    """Return the command that takes up what people want of a sweep without a driver."""
+    kinds = dict.fromkeys(request.act.kind for request in view.waiting_requests)
+    wanted = ", ".join(kinds)
+    if any(isinstance(request.act, EditSweep) for request in view.waiting_requests):
+        command = f"posetune sweep NEWFILE --name {view.name}{home_flag}, with the edit's file"
+    else:
+        command = "the command that started it, again"
+    return f"{command}: it takes up what waits for a driver ({wanted})"
 
 
 def _changes(view: SweepView) -> RenderableType:

@@ -1,9 +1,9 @@
 """Defines the events of a sweep, as one frozen class each, with all that was decided.
 
 A sweep is the list of its events in one total order. `state.SweepState.apply` alone says what they
-mean; `decider.Decider` makes those that a driver decides, `journal` writes and reads them. What
-was decided live (a cut, an audit, a crash that counts, a checkpoint that is let go) is a field of
-the event, so nobody decides it again.
+mean; `decisions.decider.Decider` makes those that a driver decides, `tables.journal` writes and
+reads them. What was decided live (a cut, an audit, a crash that counts, a checkpoint that is let
+go) is a field of the event, so nobody decides it again.
 
 The fields `at`, `trial`, `epoch` and `metrics` are columns of the table; the others are one JSON
 value.

@@ -8,6 +8,7 @@ order, and from nothing else.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from posetune.study.budget import BudgetLedger
 from posetune.study.faults import NO_PROGRESS, FaultKind
 from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
 from posetune.study.search.rungs import Decision, Rungs, compared_epochs
-from posetune.study.search.space import Space, most_trials
+from posetune.study.search.tried import TriedPoints
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
@@ -55,6 +56,8 @@ class SweepState:
         """Notes for people on which trials of other sweeps were left out, and why."""
         self.trials: list[TrialRecord] = []
         """Trials of the sweep, by number."""
+        self.tried = TriedPoints(spec)
+        """The points of the search space that they have had, within the bounds of now."""
         self.leading: list[int] = []
         """The trials with the best values, at whichever epochs: as many as the sweep keeps."""
         self.bests: list[SweepBest] = []
@@ -126,9 +129,14 @@ class SweepState:
 
     @property
     def _allowed_trials(self) -> int:
-        """How many trials the file allows, whatever trials there are."""
-        is_today = self.semantics >= events.POINTS_ONCE_SINCE
-        return most_trials(self.spec) if is_today else self.spec.budget.trials
+        """How many trials the file allows: a point that was tried is not tried again."""
+        most, left = self.spec.budget.trials, self.tried.left
+        repeats_points = self.semantics < events.POINTS_ONCE_SINCE
+        if left is None or repeats_points or self.spec.sampler.name == "one_by_one":
+            return most
+        repeats = self.spec.sampler.repeats
+        begun = math.ceil(len(self.trials) / repeats)
+        return min(most, (begun + left) * repeats)
 
     @property
     def used_up(self) -> str:
@@ -136,7 +144,7 @@ class SweepState:
         is_full = len(self.trials) >= self.most_trials
         if not is_full or self._allowed_trials == self.spec.budget.trials:
             return ""
-        return f"all {Space(self.spec.search).count} points of the search space were tried"
+        return f"all {self.tried.count} points of the search space were tried"
 
     @property
     def paused(self) -> list[int]:
@@ -240,6 +248,7 @@ class SweepState:
     def _trial_asked(self, event: events.TrialAsked) -> None:
         asked = TrialRecord(event.trial, event.params, event.seed, event.at, chosen_by=event.by)
         self.trials.append(asked)
+        self.tried.note(event.params)
         self.ledger.open.add(event.trial)
         if event.by:
             del self.queue[0]

@@ -20,7 +20,7 @@ from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.contracts import Pruner, Sampler
 from posetune.study.search.rungs import Decision
-from posetune.study.search.start_from import holds
+from posetune.study.search.space import holds
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 

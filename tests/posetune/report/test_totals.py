@@ -117,6 +117,28 @@ def test_an_edit_to_fewer_trials_than_there_are_leaves_none_to_start(
         assert not view.used_up, "the budget ended it, not the space"
 
 
+def test_after_an_edit_only_points_within_the_new_bounds_were_tried(study: Database) -> None:
+    search = {"x": {"float": [0.0, 4.0], "step": 0.5}, "depth": {"choice": [8]}}
+    start = finite_start(search=search, budget={"trials": 4})
+    drive(study, start)
+    tried = {float(trial.params["x"]) for trial in read_sweep(study, "s").trials}
+    first = max(tried)
+    narrow = {**search, "x": {"float": [first, first + 1.5], "step": 0.5}}
+    change = {"search": narrow, "budget": {"trials": 50}}
+    spec = SweepSpec.model_validate({**start.spec.canonical(), **change})
+    ask(study, "s", EditSweep(spec=spec.canonical(), source="edited"), by=ANA)
+    edited = SweepStart("s", spec, "edited", "store", "d1", {}, start.defaults)
+    run = SweepRun(study, edited)
+    assert (run.state.most_trials, run.left, run.state.used_up) == (7, 3, "")
+    run.lease.release()
+    drive(study, edited)
+    view = read_sweep(study, "s")
+    found = [float(trial.params["x"]) for trial in view.trials[4:]]
+    assert sorted(found) == [first + 0.5, first + 1.0, first + 1.5]
+    assert (view.most_trials, view.state) == (7, "COMPLETE")
+    assert view.used_up == "all 4 points of the search space were tried"
+
+
 def test_an_extended_trial_has_its_own_last_epoch_as_the_total(
     study: Database, tmp_path: Path
 ) -> None:

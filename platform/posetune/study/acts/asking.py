@@ -150,6 +150,7 @@ def _events(look: _Look, request: Request) -> list[Event]:
         for earlier in look.pending:  # they come first
             with contextlib.suppress(ActRefusedError):
                 state.apply(_event(earlier, state))
+        _refuse_extended(look, act)
         _event(request, state)
         return []
     state.let_attempts_go()  # where its driver died, the events do not say so
@@ -158,6 +159,23 @@ def _events(look: _Look, request: Request) -> list[Event]:
         state.apply(events[0])
         events.append(Decider(state, lambda: request.at).finish(act.trial, at_rest=True))
     return events
+
+
+def _refuse_extended(look: _Look, act: Act) -> None:
+    """Refuse to extend a trial that has ended, but that an extension which waits opens again.
+
+    Raises:
+        ActRefusedError: it is one.
+    """
+    if not isinstance(act, ExtendTrial | BranchTrial) or act.trial >= len(look.state.trials):
+        return
+    for earlier in look.pending:
+        is_same = isinstance(earlier.act, ExtendTrial) and earlier.act.trial == act.trial
+        if is_same and look.state.trials[act.trial].state is None:
+            raise ActRefusedError(
+                f"trial {act.trial}: an extension of it, by {earlier.by}, waits for a driver "
+                "already; let one take that up first (posetune show says by which command)"
+            )
 
 
 def _event(request: Request, state: SweepState) -> Event:

@@ -27,7 +27,8 @@ from posetune.study.acts.act import (
     StopTrial,
     UnknownAct,
 )
-from posetune.study.search.start_from import holds, shown
+from posetune.study.search.space import holds
+from posetune.study.search.start_from import shown
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord

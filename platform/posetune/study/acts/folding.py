@@ -9,6 +9,7 @@ from posetune.spec.sweep import SweepSpec
 from posetune.study import act_events
 from posetune.study.records import Remark
 from posetune.study.search.rungs import Decision, Rungs, compared_epochs
+from posetune.study.search.tried import TriedPoints
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
@@ -107,6 +108,7 @@ def _sweep_edited(state: SweepState, event: act_events.SweepEdited) -> None:
     new = SweepSpec.model_validate(event.spec)
     kept = {"resources": state.spec.resources, "objective": state.spec.objective}
     state.spec, state.edited = new.model_copy(update=kept), event
+    state.tried = TriedPoints(state.spec, [trial.params for trial in state.trials])
     _compare_anew(state)
 
 

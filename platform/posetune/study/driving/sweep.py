@@ -1,9 +1,10 @@
 """Runs a sweep for its driver: asks, reports, decisions and reconciliation, without Ray.
 
 `SweepRun` commits one event in one transaction, and only then applies it to its `SweepState`; the
-caller acts on what is returned. What an event says is decided by `decider.Decider`, what it means
-by `state.SweepState.apply`. So a driver may be killed between any two lines: the next one, started
-by the same command, folds the committed events and stands where the last commit left it.
+caller acts on what is returned. What an event says is decided by `decisions.decider.Decider`, what
+it means by `state.SweepState.apply`. So a driver may be killed between any two lines: the next
+one, started by the same command, folds the committed events and stands where the last commit left
+it.
 
 The module is long because it is the one door to a sweep, with a method for each thing that its
 searcher, its scheduler, people and the cluster tell or ask; what a method decides lies elsewhere.

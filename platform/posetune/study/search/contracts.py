@@ -15,8 +15,7 @@ from posetune.spec.parameters import Scalar
 from posetune.spec.registration import load_extension
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.rungs import Decision, RungVerdict
-from posetune.study.search.space import Space
-from posetune.study.search.start_from import holds
+from posetune.study.search.space import Space, holds
 from posetune.study.trials import TrialRecord
 
 __all__ = ["NamedPruner", "NamedSampler", "Pruner", "Sampler"]

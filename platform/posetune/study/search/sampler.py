@@ -37,8 +37,8 @@ from posetune.study.events import POINTS_ONCE_SINCE, SEMANTICS
 from posetune.study.faults import FaultKind
 from posetune.study.search.belief import Belief
 from posetune.study.search.seeding import seed_for
-from posetune.study.search.space import Key, Space
-from posetune.study.search.start_from import PriorTrial, holds, prior_trials
+from posetune.study.search.space import Key, Space, holds
+from posetune.study.search.start_from import PriorTrial, prior_trials
 from posetune.study.search.startup import start_values
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState

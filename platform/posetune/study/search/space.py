@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 
-__all__ = ["Key", "Space", "most_trials"]
+__all__ = ["Key", "Space", "holds", "most_trials"]
 
 Key: TypeAlias = tuple[float | int, ...]
 """Tells points apart: for each parameter the place of its value, or the value itself."""
@@ -236,6 +236,15 @@ class Space:
                 apart = axis.to_unit(axis.at(a)) - axis.to_unit(axis.at(b))
                 total += apart**2 if axis.is_ordered else 1.0
         return total
+
+
+def holds(parameter: FloatRange | IntRange | Choice, value: Any) -> bool:
+    """Whether a value is one that a searched parameter may have."""
+    if isinstance(parameter, Choice):
+        return any(v == value and type(v) is type(value) for v in parameter.values)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return parameter.holds(value)
 
 
 def most_trials(spec: SweepSpec) -> int:

@@ -16,11 +16,12 @@ from sqlalchemy import Connection
 from posetune.api import BadInputError
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
+from posetune.study.search.space import holds
 from posetune.study.states import TrialState
 from posetune.study.tables import journal
 from posetune.study.trials import TrialRecord
 
-__all__ = ["PriorTrial", "gather", "holds", "prior_trials", "shown"]
+__all__ = ["PriorTrial", "gather", "prior_trials", "shown"]
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,6 @@ def _mismatch(config: Mapping[str, Any], spec: SweepSpec) -> str:
             here = spec.fixed.get(name, "the default")
             return f"{name} is {config.get(name, 'the default')} there and {here} here"
     return ""
-
-
-def holds(parameter: FloatRange | IntRange | Choice, value: Any) -> bool:
-    """Whether a value is one that a searched parameter may have."""
-    if isinstance(parameter, Choice):
-        return any(v == value and type(v) is type(value) for v in parameter.values)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return parameter.holds(value)
 
 
 def _as_ours(parameter: FloatRange | IntRange | Choice, value: Any) -> Scalar:

@@ -56,7 +56,7 @@ waits longer, see `Home.database_patience_s`."""
 
 
 class Database:
-    """A study database; hand it to `sweep` and `view`."""
+    """A study database; hand it to `driving.sweep` and `reading`."""
 
     def __init__(self, engine: Engine, *, patience_s: float = RETRY_S, read_only: str = "") -> None:
         """Hold a database.

@@ -8,8 +8,11 @@ import pytest
 from support.asking import ANA, begin, driver, opening, trial, want, without_pruner
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced, simulated_start
 
+from posetune.report.tables import next_steps
+from posetune.spec.sweep import SweepSpec
 from posetune.study.acts.act import (
     BranchTrial,
+    EditSweep,
     Enqueue,
     ExtendTrial,
     PinTrial,
@@ -229,6 +232,7 @@ def test_with_other_parameters_a_new_trial_goes_on_from_its_parents_checkpoint(
                 pass
         want(database, BranchTrial(trial=0, epochs=6, params={"x": 0.1}))
         run.take_up_requests()
+        parent = trial(database, 0)
         child = begin(run)
         assert (child.number, child.epoch) == (2, 4)
         child.step()
@@ -238,7 +242,6 @@ def test_with_other_parameters_a_new_trial_goes_on_from_its_parents_checkpoint(
         child.step()
         learned = run._memory._study.trials
     found = trial(database, 2)
-    parent = trial(database, 0)
     assert (found.parent, found.epochs, found.state) == (0, 6, "COMPLETE")
     assert found.params == {**parent.params, "x": 0.1}
     assert found.seed == parent.seed
@@ -246,7 +249,31 @@ def test_with_other_parameters_a_new_trial_goes_on_from_its_parents_checkpoint(
     assert parent.epochs == 4
     assert [r.epoch for r in read_sweep(database, "s").reports if r.trial == 2] == [5, 6]
     assert learned[2].state.name == "FAIL", "the sampler learns nothing from it"
-    assert parent.checkpoints == trial(database, 0).checkpoints
+    assert parent.checkpoints
+    assert trial(database, 0) == parent, "its child changes nothing of it"
+
+
+def test_what_waits_is_the_next_step_and_a_second_extension_is_refused_with_its_reason(
+    database: Database,
+) -> None:
+    start = without_pruner(2, trials=1)
+    drive(database, start)
+    want(database, ExtendTrial(trial=0, epochs=4))
+    line = next_steps(read_sweep(database, "s"))
+    assert line == (
+        "the command that started it, again: it takes up what waits for a driver (extend)"
+    )
+    for act in (
+        ExtendTrial(trial=0, epochs=5),
+        BranchTrial(trial=0, epochs=5, params={"x": 0.1}),
+    ):
+        with pytest.raises(ActRefusedError, match=f"trial 0: an extension of it, by {ANA}, waits"):
+            want(database, act)
+    spec = SweepSpec.model_validate({**start.spec.canonical(), "budget": {"trials": 2}})
+    want(database, EditSweep(spec=spec.canonical(), source="edited"))
+    line = next_steps(read_sweep(database, "s"), " --home runs")
+    assert line.startswith("posetune sweep NEWFILE --name s --home runs, with the edit's file: ")
+    assert line.endswith("(extend, edit)")
 
 
 # -- trials that are paused -----------------------------------------------------------

@@ -41,4 +41,6 @@ def edit(
             trainable=act.spec["trainable"],
         )
     done = f"has the file {file} from now on (posetune logs {name} says what changed)"
-    act_on(name, act, home=home, as_json=as_json, done=done)
+    given_home = "" if home is None else f" --home {home}"
+    continued_by = f"posetune sweep {file} --name {name}{given_home}"
+    act_on(name, act, home=home, as_json=as_json, done=done, continued_by=continued_by)
