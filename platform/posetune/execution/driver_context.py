@@ -141,6 +141,7 @@ class DriverContext:
             storage=self.home.storage,
             store_digest=self._data.digest,
             checkpoints=attempt.checkpoints,
+            parent=attempt.parent,
             median_epoch_s=statistics.median(lasted) if lasted else 0.0,
             stage_keys=self.run.stage_keys,
         )

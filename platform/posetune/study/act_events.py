@@ -73,6 +73,8 @@ class TrialEnqueued:
     """The trial from whose checkpoint it goes on; None where it begins anew."""
     epochs: int | None = None
     """Its last epoch, where it has a parent."""
+    parent_epoch: int = 0
+    """The epoch of its parent's newest checkpoint, which it goes on from; 0 where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

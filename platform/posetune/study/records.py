@@ -92,3 +92,5 @@ class Attempt:
     params: Mapping[str, Scalar]
     checkpoints: tuple[CheckpointRecord, ...]
     """Committed checkpoints to continue from, newest first."""
+    parent: int | None = None
+    """The trial from whose checkpoint it goes on; it never begins anew then."""

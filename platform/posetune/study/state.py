@@ -56,6 +56,8 @@ class SweepState:
         """Notes for people on which trials of other sweeps were left out, and why."""
         self.trials: list[TrialRecord] = []
         """Trials of the sweep, by number."""
+        self.children: dict[int, list[int]] = {}
+        """The trials that go on from another one's checkpoint, by the number of that one."""
         self.tried = TriedPoints(spec)
         """The points of the search space that they have had, within the bounds of now."""
         self.leading: list[int] = []
@@ -338,7 +340,7 @@ class SweepState:
         self.ledger.held_s += trial.holding.seen(at)
         if checkpoint is not None:
             trial.checkpoints.append(checkpoint)
-        _release(trial, released)
+        self._release(trial, released)
 
     def _wait_no_more(self, number: int) -> None:
         for numbers in (self.waiting, self.opened_again):
@@ -384,12 +386,15 @@ class SweepState:
             self.failures.append(event.trial)
         self.broken = event.stops_sweep or self.broken
         self._wait_no_more(event.trial)
-        _release(trial, event.released)
+        self._release(trial, event.released)
 
-
-def _release(trial: TrialRecord, folders: tuple[str, ...]) -> None:
-    if folders:
-        trial.checkpoints = [c for c in trial.checkpoints if c.folder not in folders]
+    def _release(self, trial: TrialRecord, folders: tuple[str, ...]) -> None:
+        """Let checkpoints of a trial go, and those that its parent had kept for it alone."""
+        if not folders:
+            return
+        family = [trial] if trial.parent is None else [trial, self.trials[trial.parent]]
+        for one in family:
+            one.checkpoints = [c for c in one.checkpoints if c.folder not in folders]
 
 
 _MEANINGS: dict[type[events.Event], Callable[[SweepState, Any], None]] = {

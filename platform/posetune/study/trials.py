@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,6 +217,7 @@ def split_needed(
     *,
     best: int | None = None,
     is_among_best: bool = False,
+    begun_from: Collection[int] = (),
 ) -> tuple[list[CheckpointRecord], list[CheckpointRecord]]:
     """Return the checkpoints of a trial that are needed, and those that nothing needs any more.
 
@@ -232,6 +233,7 @@ def split_needed(
         best: the best epoch; None where its checkpoint is not kept for that.
         is_among_best: whether the trial is among the sweep's best; it counts for one that was cut
             or failed.
+        begun_from: the epochs from which other trials have yet to go on.
     """
     kept: list[CheckpointRecord] = []
     for checkpoint in checkpoints:
@@ -244,6 +246,8 @@ def split_needed(
     needed = [
         checkpoint
         for place, checkpoint in enumerate(kept)
-        if place >= after or (keeps_best and checkpoint.is_whole and checkpoint.epoch == best)
+        if place >= after
+        or (keeps_best and checkpoint.is_whole and checkpoint.epoch == best)
+        or (checkpoint.is_whole and checkpoint.epoch in begun_from)
     ]
     return needed, [c for c in checkpoints if c not in needed]

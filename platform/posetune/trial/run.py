@@ -84,6 +84,8 @@ class Assignment:
     storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
     """Committed checkpoints that the attempt may continue from, newest first."""
+    parent: int | None = None
+    """The trial whose checkpoint is the last of them, where the trial never begins anew."""
     checkpoints_in: Storage | None = None
     """Where they lie; None if they are in `storage`, as everything else."""
     median_epoch_s: float = 0.0
@@ -235,7 +237,11 @@ class TrialRun:
         return dataclasses.replace(others.context, progress=between_steps)
 
     def _continue(self) -> None:
-        """Load the newest whole checkpoint, if there is one."""
+        """Load the newest whole checkpoint, if there is one.
+
+        Raises:
+            TrialFailedError: there is none, and the trial goes on from another one's.
+        """
         self.epoch = 0
         self._begun_at = ""
         """Folder of the checkpoint that this attempt goes on from; empty where it begins anew."""
@@ -246,6 +252,12 @@ class TrialRun:
         assignment = self.assignment
         storage = assignment.checkpoints_in or assignment.storage
         with newest_intact(storage, assignment.checkpoints) as found:
+            if found is None and assignment.parent is not None:
+                folders = ", ".join(record.folder for record in assignment.checkpoints)
+                raise TrialFailedError(
+                    f"what it was to go on from is damaged or gone: {folders or 'nothing kept'}; "
+                    f"its parent is trial {assignment.parent} (posetune enqueue begins one anew)"
+                )
             if found is not None:
                 record, folder = found
                 if self._processes is not None:

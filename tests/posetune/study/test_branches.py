@@ -82,3 +82,83 @@ def test_a_trial_goes_on_from_the_epoch_that_its_parent_had_when_it_was_asked_fo
     under_way = SimulatedTrial(run, child.number)
     assert under_way.epoch == 4, "not the fifth, which the parent has trained since"
     run.lease.release()
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_what_a_trial_goes_on_from_is_kept_until_it_has_a_checkpoint_of_its_own(
+    study: Database, repeats: int
+) -> None:
+    run = SweepRun(study, start(sampler={"repeats": repeats}, budget={"trials": 3 * repeats}))
+    for _ in range(repeats):
+        complete(begin(run))
+    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
+    ask(study, "s", ExtendTrial(trial=0, epochs=12), by=ANA, wait_s=0.0)
+    run.take_up_requests()
+    parent = begin(run)
+    assert parent.number == 0
+    for _ in range(3):
+        parent.step()
+    assert kept(run) == [4, 6, 7], "the child was not even asked for"
+    for _ in range(repeats):
+        assert 4 in kept(run)
+        child = begin(run)
+        assert child.epoch == 4
+        parent.step()
+        assert 4 in kept(run), "its worker may die before it saves"
+        child.step()
+    parent.step()
+    last = 8 + repeats
+    assert kept(run) == [last - 1, last]
+    run.lease.release()
+    assert [c.epoch for c in read_sweep(study, "s").trials[0].checkpoints] == kept(run)
+
+
+def kept(run: SweepRun) -> list[int]:
+    return [saved.epoch for saved in run.trials[0].checkpoints]
+
+
+@pytest.mark.parametrize("how", ["saves", "fails"])
+def test_a_parent_that_has_ended_lets_go_what_it_kept_for_the_child_alone(
+    study: Database, how: str
+) -> None:
+    run = SweepRun(study, start(budget={"trials": 3}))
+    complete(begin(run))
+    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
+    ask(study, "s", ExtendTrial(trial=0, epochs=6), by=ANA, wait_s=0.0)
+    run.take_up_requests()
+    complete(begin(run))
+    assert kept(run) == [4, 6]
+    child = begin(run)
+    run.release_checkpoints(0)
+    if how == "saves":
+        child.run.report(
+            child.number,
+            child.attempt,
+            epoch=5,
+            metrics={"loss": 1.0},
+            seconds=1.0,
+            checkpoint=child._checkpoint(5),
+        )
+    else:
+        run.fail(child.number, "diverged")
+    assert kept(run) == [6]
+    assert [saved.epoch for saved in run.release_checkpoints(child.number)] == [4]
+    run.lease.release()
+    assert [c.epoch for c in read_sweep(study, "s").trials[0].checkpoints] == [6]
+
+
+def test_a_trial_whose_start_is_gone_fails_with_its_name(study: Database) -> None:
+    run = SweepRun(study, start(budget={"trials": 3}))
+    complete(begin(run))
+    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
+    run.take_up_requests()
+    run.trials[0].checkpoints.clear()  # as in a study whose parent trained on before this rule
+    after = run.next_trial()
+    assert after is not None
+    assert (after.number, after.parent) == (2, None)
+    lost = run.trials[1]
+    assert (lost.state, lost.epoch) == ("FAILED", 4)
+    assert lost.reason.startswith(
+        "the checkpoint of trial 0 after epoch 4, which it was to go on from, is gone"
+    )
+    run.lease.release()

@@ -242,3 +242,13 @@ def test_a_trainable_that_logs_to_mlflow_fails_in_one_line(assignment: Assignmen
 
     with pytest.raises(TrialFailedError, match=r"calls MLflow itself \(mlflow.log_metric\)"):
         TrialRun(Logging(), assignment).next_epoch()
+
+
+def test_a_trial_that_goes_on_from_another_one_never_begins_anew(assignment: Assignment) -> None:
+    parent = TrialRun(Toy(), assignment)
+    saved = parent.next_epoch().checkpoint
+    child = dataclasses.replace(assignment, trial=1, parent=0, checkpoints=(saved,))
+    assert TrialRun(Toy(), child).epoch == 1
+    assignment.storage.remove(saved.folder)
+    with pytest.raises(TrialFailedError, match=f"is damaged or gone: {saved.folder}; "):
+        TrialRun(Toy(), child)

@@ -157,13 +157,14 @@ def _branched(
     act: BranchTrial, parent: TrialRecord, *, by: str, at: float, state: SweepState
 ) -> act_events.TrialEnqueued:
     _check_extension(parent, act.epochs)
-    if not parent.checkpoints:
+    whole = [saved.epoch for saved in parent.checkpoints if saved.is_whole]
+    if not whole:
         raise ActRefusedError(
             f"trial {parent.number}: none of its checkpoints is kept (keep.best), so no other "
             "trial can go on from it; posetune enqueue begins anew"
         )
     params = _checked(state, {**parent.params, **act.params})
-    return act_events.TrialEnqueued(at, by, params, parent.number, act.epochs)
+    return act_events.TrialEnqueued(at, by, params, parent.number, act.epochs, max(whole))
 
 
 def _checked(state: SweepState, params: dict[str, Scalar]) -> dict[str, Scalar]:

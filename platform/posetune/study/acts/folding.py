@@ -90,6 +90,8 @@ def begin_from_parent(state: SweepState, trial: TrialRecord, event: TrialAsked) 
     trial.parent, trial.epoch, trial.extended_to = event.parent, event.parent_epoch, event.epochs
     trial.parent_epoch = event.parent_epoch
     trial.taught = (TrialState.STOPPED, 0)
+    if event.parent is not None:
+        state.children.setdefault(event.parent, []).append(trial.number)
     state.rungs.audited[trial.number] = event.parent_epoch
 
 

@@ -100,7 +100,8 @@ class Decider:
             event,
             seed=parent.seed,
             parent=parent.number,
-            parent_epoch=max(whole, default=0),
+            # An act that an earlier posetune took up does not say it.
+            parent_epoch=chosen.parent_epoch or max(whole, default=0),
             epochs=chosen.epochs,
         )
 
@@ -125,6 +126,18 @@ class Decider:
         alike = sampler.name == "one_by_one"  # so that only the field differs
         seed = seed_for(sampler.seed, 0 if alike else number, "trial")
         return TrialAsked(self._clock(), number, dict(params), seed)
+
+    def lost_start(self, trial: TrialRecord) -> str:
+        """Return why a trial cannot begin: what it goes on from is gone; empty where it can."""
+        if trial.parent is None or not trial.parent_epoch or trial.checkpoints:
+            return ""
+        kept = self._state.trials[trial.parent].checkpoints
+        if any(saved.is_whole and saved.epoch == trial.parent_epoch for saved in kept):
+            return ""
+        return (
+            f"the checkpoint of trial {trial.parent} after epoch {trial.parent_epoch}, which it "
+            "was to go on from, is gone (posetune enqueue begins anew)"
+        )
 
     # -- an attempt --------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Decides which checkpoints a sweep lets go, with each event that may make one needless.
 
 An open trial needs its newest checkpoints and, where the sweep keeps them, that of its best epoch;
-one that has ended needs those of its best and last epoch while it is among the sweep's best.
+one that has ended needs those of its best and last epoch while it is among the sweep's best. What
+other trials go on from is kept until each of them has a checkpoint of its own, or has ended.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def after(
     if checkpoint is None:
         return ()
     every = [*trial.checkpoints, checkpoint]
-    return _folders(split_needed(every, None, best=_kept_epoch(state, best))[1])
+    begun_from = _begun_from(state, trial)
+    _, gone = split_needed(every, None, best=_kept_epoch(state, best), begun_from=begun_from)
+    return _folders(gone) + _of_parent(state, trial)
 
 
 def displaced(state: SweepState, trial: TrialRecord, best: EpochValue | None) -> tuple[int, ...]:
@@ -53,7 +56,11 @@ def displaced(state: SweepState, trial: TrialRecord, best: EpochValue | None) ->
         return ()
     staying = state.leading_with(trial.number, best.value)
     left = [state.trials[number] for number in state.leading if number not in staying]
-    return tuple(one.number for one in left if one.state in _UNFINISHED and one.checkpoints)
+    return tuple(
+        one.number
+        for one in left
+        if one.state in _UNFINISHED and one.checkpoints and not _begun_from(state, one)
+    )
 
 
 def at_end(state: SweepState, trial: TrialRecord, ending: TrialState) -> tuple[str, ...]:
@@ -64,8 +71,51 @@ def at_end(state: SweepState, trial: TrialRecord, ending: TrialState) -> tuple[s
         ending,
         best=_kept_epoch(state, trial.best),
         is_among_best=state.keeps_best and state.is_among_best(trial.number),
+        begun_from=_begun_from(state, trial),
     )
-    return _folders([saved for saved in trial.checkpoints if saved not in needed])
+    own = _folders([saved for saved in trial.checkpoints if saved not in needed])
+    return own + _of_parent(state, trial)
+
+
+def _begun_from(
+    state: SweepState, parent: TrialRecord, *, besides: int | None = None
+) -> frozenset[int]:
+    """Return the epochs of a trial from which others have yet to go on.
+
+    Args:
+        state: the sweep.
+        parent: the trial.
+        besides: one of the others that does not count.
+    """
+    epochs = {one.parent_epoch for one in state.queue if one.parent == parent.number}
+    for number in state.children.get(parent.number, ()):
+        child = state.trials[number]
+        if number != besides and child.state is None and not child.checkpoints:
+            epochs.add(child.parent_epoch)
+    repeated = len(state.trials) % state.spec.sampler.repeats
+    if repeated and state.trials[-repeated].parent == parent.number:  # repeats of it are to come
+        epochs.add(state.trials[-repeated].parent_epoch)
+    return frozenset(epochs)
+
+
+def _of_parent(state: SweepState, child: TrialRecord) -> tuple[str, ...]:
+    """Return the folders that a trial's parent has kept for it alone, once it needs them no more.
+
+    A parent that is open lets them go itself, with its next checkpoint.
+    """
+    if child.parent is None or child.checkpoints:
+        return ()
+    parent = state.trials[child.parent]
+    if parent.state is None:
+        return ()
+    _, gone = split_needed(
+        parent.checkpoints,
+        parent.state,
+        best=_kept_epoch(state, parent.best),
+        is_among_best=state.keeps_best and state.is_among_best(parent.number),
+        begun_from=_begun_from(state, parent, besides=child.number),
+    )
+    return _folders(gone)
 
 
 def _kept_epoch(state: SweepState, best: EpochValue | None) -> int | None:

@@ -36,7 +36,10 @@ class ReleasedCheckpoints:
         """
         if not isinstance(event, Reported | EpochRepeated | HandedOver | TrialEnded):
             return
-        saved = list(trials[event.trial].checkpoints)
+        trial = trials[event.trial]
+        saved = list(trial.checkpoints)
+        if trial.parent is not None:  # it may have kept one for this trial alone
+            saved += trials[trial.parent].checkpoints
         if not isinstance(event, TrialEnded) and event.checkpoint is not None:
             saved.append(event.checkpoint)
         gone = [checkpoint for checkpoint in saved if checkpoint.folder in event.released]

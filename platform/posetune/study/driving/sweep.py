@@ -117,8 +117,18 @@ class SweepRun:
     def next_trial(self) -> TrialRecord | None:
         """Return the next trial to run: open ones first, then a new one; None when none is left.
 
-        The budget may leave room for none now, and for some when others have ended.
+        The budget may leave room for none now, and for some when others have ended. A trial fails
+        here whose parent has lost the checkpoint that it was to go on from.
         """
+        while (trial := self._next_trial()) is not None:
+            lost = self._decider.lost_start(trial)
+            if not lost:
+                return trial
+            self._handed_out.discard(trial.number)
+            self.fail(trial.number, lost)
+        return None
+
+    def _next_trial(self) -> TrialRecord | None:
         trial = self._decider.open_trial(self._handed_out)
         if trial is None:
             trial = self._resumed()
@@ -188,7 +198,7 @@ class SweepRun:
         trial = self.trials[number]
         parents = [] if trial.parent is None else self.trials[trial.parent].checkpoints
         # The parent may have trained on since.
-        whole = (s for s in reversed(parents) if s.is_whole and s.epoch <= trial.parent_epoch)
+        whole = (s for s in reversed(parents) if s.is_whole and s.epoch == trial.parent_epoch)
         return Attempt(
             trial=number,
             number=trial.attempt,
@@ -196,6 +206,7 @@ class SweepRun:
             seed=trial.seed,
             params=trial.params,
             checkpoints=(*reversed(trial.checkpoints), *whole),
+            parent=trial.parent if trial.parent_epoch else None,
         )
 
     # -- what the scheduler reports --------------------------------------------------------

@@ -26,6 +26,13 @@ class TriedPoints:
         for params in tried:
             self.note(params)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether another one has the same bounds, and the same points of them were tried."""
+        is_one = isinstance(other, TriedPoints)
+        return is_one and (self._search, self._keys) == (other._search, other._keys)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def note(self, params: Mapping[str, Scalar]) -> None:
         """Count a trial's point, where it is one and was not tried before."""
         if self._space.count is None:
