@@ -144,6 +144,7 @@ assert posetune.__file__.startswith(sys.argv[1]), posetune.__file__
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_loading_a_version_leaves_its_files_as_they_were(scene: Any) -> None:
     scene.run_all()

@@ -163,6 +163,7 @@ print(json.dumps([poses.tolist(), str(poses.dtype), posetune.__file__, refused])
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_loads_in_a_fresh_process_without_an_install(finished: Any, tmp_path: Path) -> None:
     promoted(finished)

@@ -116,9 +116,9 @@ def train(assignment: Assignment, epochs: int, *, told: Iterator[bool]) -> list[
 @pytest.mark.parametrize(
     ("fixed", "stop_at"),
     [
-        pytest.param(COMPLETE, 5, id="complete"),
+        pytest.param(COMPLETE, 5, id="complete", marks=pytest.mark.long),
         pytest.param(READ, None, id="read", marks=pytest.mark.long),
-        pytest.param(LIFTING, None, id="lifting", marks=pytest.mark.long),
+        pytest.param(LIFTING, 5, id="lifting"),
     ],
 )
 def test_two_processes_learn_what_one_learns(

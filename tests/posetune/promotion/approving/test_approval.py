@@ -81,6 +81,7 @@ def test_the_alias_moves_when_another_person_agrees_and_both_names_stay(trained:
     assert "waits for no approval" in again.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_persons_and_a_champion_that_moved_meanwhile(trained: Any) -> None:
     ask(trained, approvals=0, trial=0)
@@ -109,6 +110,7 @@ def test_two_persons_and_a_champion_that_moved_meanwhile(trained: Any) -> None:
     assert roll_back(trained.home, model="toy", alias="champion") == (2, 1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_approval_that_was_killed_is_ended_by_the_same_person(
     trained: Any, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +187,7 @@ def test_a_sweep_that_an_alias_points_at_is_not_deleted_and_its_runs_stay(traine
     check_files(trained.home, version)  # they are its own
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_imported_sweep_is_promoted_from_where_it_is(trained: Any, tmp_path: Any) -> None:
     trained.opened[-1].lease.release()
