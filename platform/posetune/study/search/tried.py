@@ -28,8 +28,9 @@ class TriedPoints:
 
     def __eq__(self, other: object) -> bool:
         """Whether another one has the same bounds, and the same points of them were tried."""
-        is_one = isinstance(other, TriedPoints)
-        return is_one and (self._search, self._keys) == (other._search, other._keys)
+        if not isinstance(other, TriedPoints):
+            return NotImplemented
+        return (self._search, self._keys) == (other._search, other._keys)
 
     __hash__ = None  # type: ignore[assignment]
 
