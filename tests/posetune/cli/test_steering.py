@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,20 +18,6 @@ from posetune.home import Home
 from posetune.study.acts import asking
 from posetune.study.acts.act import ExtendTrial
 from posetune.study.tables.database import open_database
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def steered(request: pytest.FixtureRequest, tmp_path: Path, toy_store: Path) -> Iterator[Steered]:
-    address = f"sqlite:///{tmp_path / 'study.db'}"
-    if request.param == "postgres":
-        address = request.getfixturevalue("postgres_database")
-    steered = Steered(tmp_path, toy_store, address)
-    sweep = steered.drive()
-    sweep.train()
-    sweep.train(epochs=2)
-    sweep.run.lease.release()
-    yield steered
-    steered.database.close()
 
 
 def test_every_act_on_a_running_sweep(steered: Steered) -> None:

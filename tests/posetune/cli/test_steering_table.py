@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,6 @@ import posetune
 from posetune.report.handle import Sweep
 from posetune.report.pages.page import BestTrial, build_page
 from posetune.study.driving.sweep import SweepRun
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def steered(request: pytest.FixtureRequest, tmp_path: Path, toy_store: Path) -> Iterator[Steered]:
-    """A resting sweep: trial 0 is complete, trial 1 has two epochs."""
-    address = f"sqlite:///{tmp_path / 'study.db'}"
-    if request.param == "postgres":
-        address = request.getfixturevalue("postgres_database")
-    steered = Steered(tmp_path, toy_store, address)
-    sweep = steered.drive()
-    sweep.train()
-    sweep.train(epochs=2)
-    sweep.run.lease.release()
-    yield steered
-    steered.database.close()
 
 
 def said(steered: Steered, *words: object) -> str:

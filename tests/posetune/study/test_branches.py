@@ -38,6 +38,13 @@ def complete(trial: SimulatedTrial) -> None:
         pass
 
 
+def branch_and_extend(study: Database, run: SweepRun, *, to_epoch: int) -> None:
+    """Have trial 0 go on, and another one go on from where it stands now."""
+    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
+    ask(study, "s", ExtendTrial(trial=0, epochs=to_epoch), by=ANA, wait_s=0.0)
+    run.take_up_requests()
+
+
 def test_the_repeats_of_a_trial_with_a_parent_go_on_from_the_same_parent(study: Database) -> None:
     repeated = start(sampler={"repeats": 2}, budget={"trials": 6})
     run = SweepRun(study, repeated)
@@ -70,9 +77,7 @@ def test_a_trial_goes_on_from_the_epoch_that_its_parent_had_when_it_was_asked_fo
 ) -> None:
     run = SweepRun(study, start(budget={"trials": 3}))
     complete(begin(run))
-    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
-    ask(study, "s", ExtendTrial(trial=0, epochs=6), by=ANA, wait_s=0.0)
-    run.take_up_requests()
+    branch_and_extend(study, run, to_epoch=6)
     parent = begin(run)
     assert parent.number == 0
     child = run.next_trial()
@@ -91,9 +96,7 @@ def test_what_a_trial_goes_on_from_is_kept_until_it_has_a_checkpoint_of_its_own(
     run = SweepRun(study, start(sampler={"repeats": repeats}, budget={"trials": 3 * repeats}))
     for _ in range(repeats):
         complete(begin(run))
-    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
-    ask(study, "s", ExtendTrial(trial=0, epochs=12), by=ANA, wait_s=0.0)
-    run.take_up_requests()
+    branch_and_extend(study, run, to_epoch=12)
     parent = begin(run)
     assert parent.number == 0
     for _ in range(3):
@@ -123,9 +126,7 @@ def test_a_parent_that_has_ended_lets_go_what_it_kept_for_the_child_alone(
 ) -> None:
     run = SweepRun(study, start(budget={"trials": 3}))
     complete(begin(run))
-    ask(study, "s", BranchTrial(trial=0, epochs=9, params={"x": 0.1}), by=ANA, wait_s=0.0)
-    ask(study, "s", ExtendTrial(trial=0, epochs=6), by=ANA, wait_s=0.0)
-    run.take_up_requests()
+    branch_and_extend(study, run, to_epoch=6)
     complete(begin(run))
     assert kept(run) == [4, 6]
     child = begin(run)
