@@ -13,8 +13,9 @@ from posetune.api import BadInputError, silent
 from selfpose import data
 from selfpose.data import importing
 from selfpose.data.importing import run_import
+from selfpose.data.metadata import SPLITS
 from selfpose.data.sources import ImportOptions, Made, Skip, Source
-from selfpose.data.store import SPLITS, open_store
+from selfpose.data.store import open_store
 from selfpose.method.skeleton import H36M_17
 
 SIZE = 32

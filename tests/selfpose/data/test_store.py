@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from posetune.api import BadInputError
-from selfpose.data.shards import Shard, write_shard
-from selfpose.data.store import SHARD_ROWS, Metadata, Store, open_store, write_metadata
+from selfpose.data.metadata import Metadata, write_metadata
+from selfpose.data.shards import SHARD_ROWS, Shard, write_shard
+from selfpose.data.store import Store, open_store
 from selfpose.method.skeleton import H36M_17
 
 

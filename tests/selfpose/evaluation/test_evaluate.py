@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from posetune.api import BadInputError
 from posetune.promotion.gate import judge
 from selfpose.config import LiftingConfig, SelfPoseConfig
+from selfpose.data.metadata import Metadata, write_metadata
 from selfpose.data.shards import Shard, write_shard
-from selfpose.data.store import Metadata, open_store, write_metadata
+from selfpose.data.store import open_store
 from selfpose.evaluation import evaluate, pictures
 from selfpose.evaluation.evaluate import evaluate_exported
 from selfpose.evaluation.figures import SheetRow

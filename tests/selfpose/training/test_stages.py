@@ -77,6 +77,7 @@ CHANGES = {
     "training.stages.needed": set(),
     "cuda.kernels.drawing": {"keypoints", "bodies"},
     "data.pictures.images": {"silhouette", "bodies"},
+    "data.metadata": EVERY,
     "data.store": EVERY,
     "evaluation.evaluate": set(),
 }

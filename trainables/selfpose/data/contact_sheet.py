@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError, StoreSummary
-from selfpose.data.store import SKIPPED_FILE, SPLITS, Split, Store, open_store
+from selfpose.data.metadata import SKIPPED_FILE, SPLITS
+from selfpose.data.store import Split, Store, open_store
 from selfpose.method.metrics import METRICS, METRICS_2D
 from selfpose.method.skeleton import Layout
 from selfpose.whole_files import write_whole

@@ -22,17 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress
+from selfpose.data.metadata import SPLITS, Metadata, write_metadata
 from selfpose.data.pictures.encodings import encode_pictures
-from selfpose.data.shards import Columns, Shard, column_bytes, join_columns, write_shard
+from selfpose.data.shards import SHARD_ROWS, Columns, Shard, column_bytes, join_columns, write_shard
 from selfpose.data.skipped import check_strict, write_account
 from selfpose.data.sources import ImportJob, ImportOptions, Made, Skip, Source
-from selfpose.data.store import (
-    SHARD_ROWS,
-    SPLITS,
-    Metadata,
-    open_store,
-    write_metadata,
-)
+from selfpose.data.store import open_store
 from selfpose.data.workers import run_jobs
 from selfpose.whole_files import write_whole
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posetune.api import BadInputError
+from selfpose.data.metadata import SKIPPED_FILE
 from selfpose.data.sources import Skip
-from selfpose.data.store import SKIPPED_FILE
 from selfpose.whole_files import write_whole
 
 __all__ = ["check_strict", "write_account"]

@@ -29,6 +29,7 @@ from pydantic import Field, field_validator, model_validator
 
 from posetune.api import BadInputError, Importer, Progress
 from selfpose.data.importing import run_import
+from selfpose.data.metadata import SPLITS
 from selfpose.data.pictures.decoding import (
     BadPictureError,
     cut_crop,
@@ -38,7 +39,6 @@ from selfpose.data.pictures.decoding import (
 from selfpose.data.plausibility import Checks, Take
 from selfpose.data.shards import Column
 from selfpose.data.sources import BadAnnotationError, ImportOptions, Made, Skip, Source
-from selfpose.data.store import SPLITS
 from selfpose.data.synthetic.cameras import Crop
 from selfpose.method.skeleton import HAND_21
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from posetune.api import BadInputError
+from selfpose.data.metadata import SPLITS
 from selfpose.data.seeding import generator
 from selfpose.data.sources import ImportOptions, Made, Source
-from selfpose.data.store import SPLITS
 from selfpose.data.synthetic.cameras import CAMERAS, draw_crop
 from selfpose.data.synthetic.motions import Corpus, choose_frames
 from selfpose.data.synthetic.rendering import Level, Scene, draw_frame
