@@ -134,6 +134,13 @@ def test_a_sweep_runs_with_a_sampler_and_a_pruner_of_somebody_elses(tmp_path: Pa
     assert cut == {"cut at epoch 1: worse than trial 0"}
 
 
+def test_a_trial_outside_of_edited_bounds_is_no_point_of_their_space() -> None:
+    search = {"x": {"choice": [0.2, 0.3]}, "depth": {"choice": [2, 4]}}
+    spec = simulated_start(search=search, sampler={"name": "their_search:Anywhere"}).spec
+    enqueued = TrialRecord(0, {"x": 0.1, "depth": 2}, seed=0)
+    assert NamedSampler(spec, [enqueued]).ask(1) == NamedSampler(spec, []).ask(1)
+
+
 def test_what_is_not_in_the_search_space_is_refused() -> None:
     spec = simulated_start(sampler={"name": "their_search:Outside"}).spec
     with pytest.raises(ValueError, match=r"their_search:Outside: proposed .* not in the search"):

@@ -27,7 +27,7 @@ from posetune.study.acts.act import (
     StopTrial,
     UnknownAct,
 )
-from posetune.study.search.space import holds
+from posetune.study.search.space import Space, holds
 from posetune.study.search.start_from import shown
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
@@ -204,11 +204,8 @@ def _checked(state: SweepState, params: dict[str, Scalar]) -> dict[str, Scalar]:
 
 def outside_of(spec: SweepSpec, trials: list[TrialRecord]) -> list[int]:
     """Return the trials with a parameter that lies outside of a sweep's bounds."""
-    return [
-        trial.number
-        for trial in trials
-        if not all(holds(spec.search[name], value) for name, value in trial.params.items())
-    ]
+    space = Space(spec.search)
+    return [trial.number for trial in trials if not space.has(trial.params)]
 
 
 def _ignored(state: SweepState) -> tuple[str, ...]:

@@ -77,7 +77,8 @@ class NamedSampler:
             raise ValueError(f"sampler {self._name}: proposed {params}, not in the search space")
         if self._space.count is None:
             return params
-        tried = {self._space.key(trial.params) for trial in self._trials}
+        points = [trial.params for trial in self._trials if self._space.has(trial.params)]
+        tried = {self._space.key(params) for params in points}
         return self._space.nearest_untried(params, tried)
 
 

@@ -15,7 +15,7 @@ ways of then.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -37,7 +37,7 @@ from posetune.study.events import POINTS_ONCE_SINCE, SEMANTICS
 from posetune.study.faults import FaultKind
 from posetune.study.search.belief import Belief
 from posetune.study.search.seeding import seed_for
-from posetune.study.search.space import Key, Space, holds
+from posetune.study.search.space import Key, Space
 from posetune.study.search.start_from import PriorTrial, prior_trials
 from posetune.study.search.startup import start_values
 from posetune.study.state import SweepState
@@ -93,16 +93,16 @@ def _ranked(parameter: FloatRange | IntRange | Choice) -> BaseDistribution:
 
 def search_memory(state: SweepState) -> SearchMemory:
     """Return what Optuna knows of a sweep as it stands; an edit may have given it other bounds."""
-    search, prior = state.spec.search, prior_trials(state.prior)
+    prior = prior_trials(state.prior)
     if state.edited is not None:
-        prior = [t for t in prior if all(holds(search[n], v) for n, v in t.params.items())]
+        space = Space(state.spec.search)
+        prior = [trial for trial in prior if space.has(trial.params)]
     return SearchMemory(
         state.spec,
         state.trials,
         prior,
         semantics=state.semantics,
         audited=state.rungs.audited,
-        outside=() if state.edited is None else state.edited.outside,
     )
 
 
@@ -131,7 +131,6 @@ class SearchMemory:
         *,
         semantics: int = SEMANTICS,
         audited: Mapping[int, int] | None = None,
-        outside: Collection[int] = (),
     ) -> None:
         """Begin with the trials of other sweeps that are to be learned from.
 
@@ -142,10 +141,9 @@ class SearchMemory:
             semantics: which rules the sweep was begun with; see `events.SEMANTICS`.
             audited: the trials that run on where ASHA would have cut them, and at which epoch; they
                 change with the events, too.
-            outside: the trials that lie outside of its bounds since they were edited.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._spec, self._trials, self._outside = spec, trials, outside
+        self._spec, self._trials = spec, trials
         self._is_today = semantics >= POINTS_ONCE_SINCE
         self._audited = audited if audited is not None and self._is_today else {}
         self._points = Space(spec.search)
@@ -242,7 +240,7 @@ class SearchMemory:
     def _catch_up(self) -> None:
         """Tell Optuna what it has not heard of."""
         for trial in self._trials[len(self._there) :]:
-            if trial.number in self._outside:
+            if not self._points.has(trial.params):
                 self._there.append(self._add_failed())
                 continue
             if self._is_today and self._points.count is not None:

@@ -126,6 +126,7 @@ class Space:
     """The search space of a sweep."""
 
     def __init__(self, search: Mapping[str, FloatRange | IntRange | Choice]) -> None:
+        self._search = search
         self._axes = {name: _Axis(parameter) for name, parameter in search.items()}
         sizes = [axis.size for axis in self._axes.values()]
         self.count = None if None in sizes else math.prod(size for size in sizes if size)
@@ -135,6 +136,13 @@ class Space:
     def dimensions(self) -> int:
         """How many parameters there are."""
         return len(self._axes)
+
+    def has(self, params: Mapping[str, Scalar]) -> bool:
+        """Whether parameters are a point of the space.
+
+        Those of a trial may lie outside of it since a person has edited the sweep's bounds.
+        """
+        return all(n in params and holds(p, params[n]) for n, p in self._search.items())
 
     def key(self, params: Mapping[str, Scalar]) -> Key:
         """Return what tells a point from every other."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
-from posetune.study.search.space import Key, Space, holds
+from posetune.study.search.space import Key, Space
 
 __all__ = ["TriedPoints"]
 
@@ -36,9 +36,7 @@ class TriedPoints:
 
     def note(self, params: Mapping[str, Scalar]) -> None:
         """Count a trial's point, where it is one and was not tried before."""
-        if self._space.count is None:
-            return
-        if all(n in params and holds(one, params[n]) for n, one in self._search.items()):
+        if self._space.count is not None and self._space.has(params):
             self._keys.add(self._space.key(params))
 
     @property

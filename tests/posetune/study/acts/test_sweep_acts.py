@@ -11,7 +11,7 @@ from support.simulated_driver import drive, happened, open_unsynced, simulated_s
 from posetune.api import BadInputError
 from posetune.spec.sweep import SweepSpec
 from posetune.study import act_events
-from posetune.study.acts.act import AddNote, EditSweep, HoldSweep, ReleaseSweep, SetTag
+from posetune.study.acts.act import AddNote, EditSweep, Enqueue, HoldSweep, ReleaseSweep, SetTag
 from posetune.study.acts.deciding import ActRefusedError
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.driving.sweep_start import SweepStart
@@ -123,6 +123,30 @@ def test_an_edited_sweep_has_other_bounds_budget_and_rungs_from_then_on(
     assert view.source == "another text"
     with pytest.raises(BadInputError, match="was started with another file"):
         SweepRun(database, start)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_was_enqueued_is_trained_whatever_an_edit_makes_of_the_bounds(
+    tmp_path: Path, sampler: str
+) -> None:
+    database = open_unsynced(tmp_path / "study.db")
+    search = {"x": {"choice": [0.1, 0.2, 0.3, 0.4]}, "depth": {"choice": [2, 4]}}
+    start = opening(search=search, sampler={"name": sampler}, budget={"trials": 20})
+    fewer = {**search, "x": {"choice": [0.2, 0.3, 0.4]}}
+    act, new = edited(start, search=fewer, sampler={"name": sampler}, budget={"trials": 20})
+    with driver(database, start) as run:
+        begin(run)
+        want(database, Enqueue(params={"x": 0.1, "depth": 2}))
+        want(database, act)
+        run.take_up_requests()
+    drive(database, new)
+    view = read_sweep(database, "s")
+    assert view.state == "COMPLETE"
+    assert view.trials[1].params == {"x": 0.1, "depth": 2}
+    points = [tuple(trial.params.values()) for trial in view.trials]
+    within = {(x, depth) for x in (0.2, 0.3, 0.4) for depth in (2, 4)}
+    assert sorted(set(points) - {(0.1, 2), points[0]}) == sorted(within - {points[0]})
+    assert len(points) == len(set(points)), "no point is tried twice"
 
 
 @pytest.mark.parametrize(
