@@ -93,11 +93,14 @@ def _titled(progress: Progress, title: str) -> Progress:
 def _single(
     view: SweepView, trial: TrialView, *, home: Home, store: str, number: int
 ) -> SingleTrial:
-    what = [view.spec.trainable, view.spec.fixed, trial.params, view.store_digest]
+    spec = view.spec.up_to(trial.last_epoch)
+    what = [spec.trainable, spec.fixed, trial.params, view.store_digest]
+    if spec != view.spec:  # a person has extended it
+        what.append(trial.last_epoch)
     name = f"finalist-{view.name}-{trial.number}-{number}-{digest_json(what)[:12]}"
     return SingleTrial(
         name=name,
-        spec=view.spec,
+        spec=spec,
         params=trial.params,
         seed=seed_for(view.spec.sampler.seed, trial.number, f"finalist {number}"),
         store=store,

@@ -298,6 +298,22 @@ def test_finalists_are_trained_again_and_their_means_choose(graded: Any) -> None
         retrain_finalists(view, graded.home, **given)
 
 
+@pytest.mark.slow
+def test_a_finalist_that_was_extended_is_trained_as_long_again(graded: Any) -> None:
+    train(graded, GOOD)
+    view = read_sweep(graded.database, "first")
+    extended = dataclasses.replace(view.trials[0], last_epoch=view.trials[0].last_epoch + 2)
+    longer = dataclasses.replace(view, trials=[extended])
+    given = {"trainable": Graded, "seeds": 1, "store": graded.home.folder}
+
+    retrain_finalists(view, graded.home, **given)
+    retrain_finalists(longer, graded.home, **given)
+
+    files = (graded.home.folder / "finalists").glob("*.values.json")
+    epochs = sorted(len(json.loads(file.read_text())) for file in files)
+    assert epochs == [view.trials[0].last_epoch, extended.last_epoch]
+
+
 class Lost(Graded):
     """Trains to values that are no numbers, if it has the learning rate of trial 0."""
 
