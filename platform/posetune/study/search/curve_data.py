@@ -95,13 +95,17 @@ class CurveData:
         self._sign = float(spec.objective.sign)
         self._trials, self._prior = trials, prior
         self._units: dict[int, list[float]] = {}
+        self._curves: dict[int, tuple[int, dict[int, float]]] = {}
+        """The curve of each trial that was asked for last, and up to which epoch it goes."""
 
     def begin(self) -> Reached:
         """Return the progress before the sweep's first report."""
         return Reached({-1 - i: max(trial.values) for i, trial in enumerate(self._prior)})
 
-    def note_best(self, progress: Reached, number: int, epoch: int) -> None:
-        """Take a trial's report into the best value."""
+    def note_report(self, progress: Reached, number: int, epoch: int) -> None:
+        """Take a trial's report into what was reached."""
+        progress.epochs[number] = epoch
+        self._curves.pop(number, None)
         value = self._trials[number].values.get(epoch)
         if value is not None:
             progress.best = min(progress.best, self._sign * value)
@@ -164,6 +168,9 @@ class CurveData:
 
     def _curve(self, number: int, reached: int) -> dict[int, float]:
         """Return a trial's values by epoch, turned so that lower is better."""
+        known_up_to, known = self._curves.get(number, (0, {}))
+        if known_up_to == reached:
+            return known
         values: Mapping[int, float | None]
         values = self._prior[-1 - number].values if number < 0 else self._trials[number].values
         epochs = [*_powers(reached), reached]
@@ -171,7 +178,9 @@ class CurveData:
         if not found:  # none of these was a number: the last one that was
             numbers = [e for e, v in values.items() if v is not None and e <= reached]
             found = {e: v for e in numbers[-1:] if (v := values[e]) is not None}
-        return {epoch: self._sign * value for epoch, value in found.items()}
+        curve = {epoch: self._sign * value for epoch, value in found.items()}
+        self._curves[number] = reached, curve
+        return curve
 
     def _params(self, number: int) -> Mapping[str, Scalar]:
         return self._prior[-1 - number].params if number < 0 else self._trials[number].params

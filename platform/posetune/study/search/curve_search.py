@@ -174,8 +174,7 @@ class CurveSearch:
                 continue
             self._progress.failed.discard(number)  # a person has taken it up again
             if epoch <= self._audited.get(number, epoch):
-                self._progress.epochs[number] = epoch
-                self.data.note_best(self._progress, number, epoch)
+                self.data.note_report(self._progress, number, epoch)
             self._reports += 1
             if self._reports >= self._next_fit:
                 self._due[self._reports] = self._progress.copy()
