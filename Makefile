@@ -10,8 +10,13 @@ TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
 WORKERS := -n 3
+# What is long waits most of its time: for nodes that die, leases that expire, jobs that start.
+LONG_WORKERS := -n 5
 # One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
+
+# The tests start hundreds of processes; without bytecode each compiles every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep paper-gpu docs results test test-long test-times lint check bench bench-gpu bench-sweep bench-slots chaos mutants
@@ -51,7 +56,7 @@ test: setup ## The tests but the long ones, three at a time; their times in runs
 	$(PYTEST) $(WORKERS) -m "not long" --junitxml=$(TIMES)/test.xml
 
 test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
-	$(PYTEST) $(WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
+	$(PYTEST) $(LONG_WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
 
 test-times: ## The times of the last runs of the tests, by module.
 	$(BIN)/python tests/support/times_table.py $(TIMES)/*.xml

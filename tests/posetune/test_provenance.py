@@ -66,6 +66,7 @@ def test_commit_and_difference_rebuild_the_tree(source: Path, tmp_path: Path) ->
         assert (tmp_path / "again" / name).read_bytes() == (root / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "note"), [(b"#" * 2 * DIFF_BYTES, "larger than"), (b"# \xff\n", "not UTF-8")]
 )
@@ -80,6 +81,7 @@ def test_a_difference_that_is_not_kept_has_a_digest(
     assert len(json.dumps(collect(source))) < DIFF_BYTES
 
 
+@pytest.mark.slow
 def test_a_repository_around_an_installation_is_not_our_code(source: Path) -> None:
     installed = source.parents[1] / "venv" / "posetune.py"
     installed.parent.mkdir()
@@ -88,6 +90,7 @@ def test_a_repository_around_an_installation_is_not_our_code(source: Path) -> No
     assert collect(installed)["dirty"] is None
 
 
+@pytest.mark.slow
 def test_the_environment_leads_to_no_other_repository(
     source: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

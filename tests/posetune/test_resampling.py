@@ -45,6 +45,7 @@ def test_copies_of_frames_do_not_narrow_the_interval() -> None:
     assert tenfold == pytest.approx(once)
 
 
+@pytest.mark.slow
 def test_about_95_of_100_intervals_hold_the_true_mean() -> None:
     held = 0
     for seed in range(400):

@@ -148,6 +148,7 @@ def test_a_usage_error_shows_what_it_repeats(
     assert "\x1b]" not in unknown.stderr
 
 
+@pytest.mark.slow
 def test_a_page_and_its_charts_hold_no_control_characters(database: Database) -> None:
     from posetune.report.pages.page import BestTrial, build_page
 
@@ -185,6 +186,7 @@ def test_visible_keeps_the_length_and_the_lines() -> None:
     assert visible("caf\udcc3 é 姿") == "caf\ufffd é 姿"
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_is_shown_as_before(database: Database, terminal: Screen) -> None:
     drive(database, opening())
     terminal.print(sweep_tables(read_sweep(database, "s")))

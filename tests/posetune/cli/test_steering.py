@@ -20,6 +20,7 @@ from posetune.study.acts.act import ExtendTrial
 from posetune.study.tables.database import open_database
 
 
+@pytest.mark.slow
 def test_every_act_on_a_running_sweep(steered: Steered) -> None:
     with steered.driver_at_work() as sweep:
         run = sweep.run
@@ -184,6 +185,7 @@ def test_a_new_trial_goes_on_from_the_state_of_its_parent(steered: Steered) -> N
     sweep.run.lease.release()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run_in_their_order(steered: Steered, repository: Path) -> None:
     page = (repository / "docs" / "steering.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)

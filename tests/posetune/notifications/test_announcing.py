@@ -81,6 +81,7 @@ def test_what_is_refused_is_told_to_nobody(
     assert (report.sent, report.waiting, http.taken) == (0, {}, [])
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_at_the_act_is_told_with_that_doubt(
     of_home: Callable[[], Database], notify_home: Home, http: HttpReceiver
 ) -> None:

@@ -52,6 +52,7 @@ def one_best(tmp_path: Path, notify_home: Home, webhook: Destination) -> str:
     return webhook.key
 
 
+@pytest.mark.slow
 def test_what_waits_is_shown_and_flushed(
     command: Command, one_best: str, http: HttpReceiver
 ) -> None:

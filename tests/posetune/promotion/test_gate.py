@@ -59,6 +59,7 @@ def test_a_gain_of_the_stated_size_is_promoted_nine_times_out_of_ten() -> None:
     assert promoted(STATED_GAIN_MM, 200, seed=1) >= 0.90
 
 
+@pytest.mark.slow
 def test_a_worse_model_is_never_promoted() -> None:
     assert promoted(-STATED_GAIN_MM, 30, seed=2) == 0.0
 

@@ -70,6 +70,7 @@ def test_what_the_import_of_the_data_left_out_stands_on_the_version(
     )
 
 
+@pytest.mark.slow
 def test_the_model_has_its_trials_metrics_on_its_data_and_the_run_keeps_its_own(
     finished: Any,
 ) -> None:
@@ -130,6 +131,7 @@ def test_the_alias_moves_to_a_better_trial(scene: Any) -> None:
     assert client.get_model_version_by_alias("selfpose", "candidate").version == 2
 
 
+@pytest.mark.slow
 def test_the_saved_model_holds_no_pickle_and_its_code(finished: Any) -> None:
     promotion = promoted(finished)
     client = MlflowClient(finished.home.tracking)
@@ -188,6 +190,7 @@ def test_it_loads_in_a_fresh_process_without_an_install(finished: Any, tmp_path:
     assert refused == "MlflowException"
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_refused(finished: Any) -> None:
     (weights,) = finished.home.storage.root.rglob("00003/*/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -35,6 +35,7 @@ def read_text(client: MlflowClient, run: Run, name: str, folder: Path) -> str:
     return Path(client.download_artifacts(run.info.run_id, name, str(folder))).read_text()
 
 
+@pytest.mark.slow
 def test_what_a_reader_needs_to_trust_a_run_is_in_mlflow(
     scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +155,7 @@ def test_passwords_are_nowhere_after_a_sweep_and_its_promotion(
         assert [name for name, content in written.items() if secret.encode() in content] == []
 
 
+@pytest.mark.slow
 def test_passwords_are_not_in_a_study_on_sqlite(scene: Any, shown: Read, tmp_path: Path) -> None:
     scene.run_all()
     secret = scene.home.model_copy(

@@ -95,6 +95,7 @@ def judged_by(view: SweepView, name: str, epochs: dict[int, int]) -> SweepView:
     return replace(view, reports=reports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "other"), [("x", "depth"), ("depth", "x")])
 def test_the_parameter_that_decides_has_the_largest_share(name: str, other: str) -> None:
     epochs = {number: 9 if number < 5 else 3 if number < 40 else 1 for number in range(60)}

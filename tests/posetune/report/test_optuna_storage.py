@@ -22,6 +22,7 @@ def view(tmp_path: Path) -> SweepView:
     return read_sweep(database, "s")
 
 
+@pytest.mark.slow
 def test_optuna_reads_every_trial_with_its_reports(view: SweepView, tmp_path: Path) -> None:
     address = export_study(view, f"sqlite:///{tmp_path / 'new' / 'optuna.db'}")
     study = optuna.load_study(study_name="s", storage=address)

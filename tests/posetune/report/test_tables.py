@@ -77,6 +77,7 @@ def test_it_says_what_the_best_has_changed_what_was_used_and_that_once_is_once(
     assert "1 times" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_best_while_it_runs_is_ranked_as_in_the_end(tmp_path: Path, seed: int) -> None:
     """A trial under way stands by its value at the last rung, in both tables."""

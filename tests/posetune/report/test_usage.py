@@ -82,6 +82,7 @@ def test_only_what_was_used_since_then_counts(world: World) -> None:
     assert usage(world, "--since", "2100-01-01")["total"]["trials"] == 0
 
 
+@pytest.mark.slow
 def test_the_cost_stands_wherever_hours_of_gpus_do(world: World, tmp_path: Path) -> None:
     (world.home.folder / "posetune.yaml").write_text("cost_per_gpu_hour: 36000\ncurrency: EUR\n")
     hours = world.view("a").gpu_hours

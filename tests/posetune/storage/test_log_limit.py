@@ -67,6 +67,7 @@ def test_what_is_printed_within_an_epoch_is_cut_while_it_is_printed(tmp_path: Pa
     assert SAID.search(kept)
 
 
+@pytest.mark.slow
 def test_who_follows_a_log_that_is_cut_sees_what_comes_then(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,7 @@ def test_what_a_displaced_trial_held_is_given_to_whoever_deletes_it(database: Da
     run.lease.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_so_far_never_goes_back_and_all_agree_on_it(
@@ -252,6 +253,7 @@ def test_a_sweep_that_was_begun_before_keeps_the_last(database: Database) -> Non
     assert view.trials[0].chosen == EpochValue(3, 3.0)
 
 
+@pytest.mark.slow
 def test_select_changes_no_decision(database: Database, tmp_path: Path) -> None:
     """Sampler, rungs and budget see the values at their epochs, whichever epoch counts."""
     decided = []

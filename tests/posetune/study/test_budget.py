@@ -68,6 +68,7 @@ def crossing(recording: Recording, limit: float) -> float:
     return np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_counted_is_what_attempts_held(study: Database, seed: int) -> None:
     sweep_start, world, slots = draw(seed, dying=0.1, failing=0.05)
@@ -104,6 +105,7 @@ def test_the_limit_is_kept_and_the_leader_runs_to_its_end(study: Database) -> No
     assert crossed > SWEEPS / 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_killed_driver_is_followed_by_one_that_decides_the_same(
     study: Database, seed: int

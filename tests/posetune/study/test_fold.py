@@ -305,6 +305,7 @@ def next_decisions(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*SEEDS[:3], *(pytest.param(s, marks=LONG) for s in SEEDS[3:])])
 def test_a_driver_always_stands_where_a_fold_of_the_database_stands(
     database: Database, seed: int
@@ -361,6 +362,7 @@ def test_a_driver_that_models_curves_stands_where_one_that_begins_here_stands(
     assert any(isinstance(said, events.Reported) and said.decision == "pause" for said in decisions)
 
 
+@pytest.mark.slow
 def test_the_histories_hold_every_kind_of_event(database: Database) -> None:
     for seed in SEEDS:
         history = History(database, seed, name=f"s{seed}")

@@ -237,6 +237,7 @@ def everything(database: Database) -> list[Any]:
     return [[as_said(view) for view in list_sweeps(database)], audits]
 
 
+@pytest.mark.slow
 def test_the_first_driver_upgrades_a_sqlite_study_after_a_copy_of_it(
     old: Database, old_file: Path
 ) -> None:

@@ -26,6 +26,7 @@ def test_the_metrics_have_the_names_that_mlflow_shows() -> None:
     assert found["system/network_receive_megabytes"] >= 0
 
 
+@pytest.mark.slow
 def test_they_arrive_in_the_sweeps_run_and_shipping_goes_on_as_before(
     scene: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

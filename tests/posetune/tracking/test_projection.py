@@ -22,6 +22,7 @@ Shown = dict[str, Any]
 Read = Callable[[Home], dict[str, Shown]]
 
 
+@pytest.mark.slow
 def test_states_are_those_of_the_table(scene: Any, shown: Read) -> None:
     scene.run_all()
     ship(scene.database, "first", scene.home)
@@ -39,6 +40,7 @@ def test_states_are_those_of_the_table(scene: Any, shown: Read) -> None:
     assert runs["first-001"]["tags"]["posetune.epochs"] == "1"
 
 
+@pytest.mark.slow
 def test_every_trial_is_one_child_with_params_curve_and_tags(scene: Any, shown: Read) -> None:
     scene.run_all()
     report = ship(scene.database, "first", scene.home)
@@ -86,6 +88,7 @@ def test_the_sweeps_run_tells_the_result_beside_the_baselines(scene: Any, shown:
     assert "posetune reproduce first/3 --home" in note
 
 
+@pytest.mark.slow
 def test_complete_trials_have_model_and_figures_but_never_the_state(
     scene: Any, shown: Read
 ) -> None:
@@ -101,6 +104,7 @@ def test_complete_trials_have_model_and_figures_but_never_the_state(
     assert runs["first-001"]["files"] == []
 
 
+@pytest.mark.slow
 def test_the_embedded_store_keeps_artifacts_under_the_home(scene: Any) -> None:
     scene.run_all()
     report = ship(scene.database, "first", scene.home)
@@ -172,6 +176,7 @@ def test_the_run_of_a_running_sweep_says_what_the_whole_will_take(scene: Any, sh
     assert shown(scene.home)["first"]["tags"]["posetune.forecast"] == ""
 
 
+@pytest.mark.slow
 def test_the_study_knows_the_runs_without_credentials(
     scene: Any, shown: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +233,7 @@ def test_a_sweep_of_which_every_trial_failed_has_failed(scene: Any, shown: Read)
     assert {r["status"] for r in shown(scene.home).values()} == {"FAILED"}
 
 
+@pytest.mark.slow
 def test_what_a_sweep_imports_before_it_is_under_way_is_not_mlflow() -> None:
     script = "import sys, posetune.tracking.tracker; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

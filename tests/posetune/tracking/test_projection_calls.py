@@ -50,6 +50,7 @@ class _Faulty:
         return call
 
 
+@pytest.mark.slow
 def test_an_up_to_date_projection_calls_mlflow_no_more(
     scene: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_dying_at_any_write_leaves_nothing_twice_and_nothing_out(
         assert contents(home) == expected, (at, calls[at], after)
 
 
+@pytest.mark.slow
 def test_of_two_runs_of_one_trial_one_is_kept(scene: Any, shown: Read) -> None:
     run = scene.open()
     number, attempt = scene.begin(run)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from posetune.study.acts.act import Act, AddNote, RetryTrial, SetTag, StopTrial
 from posetune.study.acts.asking import ask
 from posetune.study.search.rungs import Decision
@@ -18,6 +20,7 @@ def want(scene: Any, act: Act) -> None:
     ask(scene.database, scene.name, act, by="ana@laptop", wait_s=0.0)
 
 
+@pytest.mark.slow
 def test_notes_and_tags_are_tags_of_the_runs_until_they_are_taken_away(
     scene: Any, shown: Read
 ) -> None:

@@ -277,6 +277,7 @@ def measured_cost(store: Path, folder: Path) -> Cost:
     return Cost(0.0, {"floor": 0.0}, round(1.05 * record.bytes), MODEL_BYTES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_no_needed_checkpoint_is_ever_deleted(tmp_path: Path, toy_store: Path, seed: int) -> None:
     generator = random.Random(seed)

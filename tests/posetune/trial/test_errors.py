@@ -115,6 +115,7 @@ def test_a_full_gpu_is_said_with_the_size_of_the_batch(tmp_path: Path) -> None:
     assert say_memory(full, without).line.startswith("out of memory (")
 
 
+@pytest.mark.slow
 def test_looking_at_an_error_does_not_import_torch() -> None:
     script = (
         "import sys; from posetune.trial.errors import read_error; "

@@ -16,6 +16,8 @@ from posetune.storage import Folder
 from posetune.study.tables.lease import Lease
 from posetune.workflow.archive import import_sweep
 
+pytestmark = pytest.mark.slow
+
 Worlds = Callable[[str], World]
 
 

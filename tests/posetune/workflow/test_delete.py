@@ -190,6 +190,7 @@ class Killing(Folder):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "after"), [(1, False), (1, True), (2, False), (2, True)])
 def test_a_deletion_that_was_killed_is_ended_by_the_same_command(
     world: World, at: int, after: bool

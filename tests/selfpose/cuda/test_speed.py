@@ -58,6 +58,7 @@ def test_a_step_is_measured_beside_its_twin_and_the_rate_of_matrices(given: Any)
     assert speed.as_dict()["share_of_rate"] == speed.share_of_rate
 
 
+@pytest.mark.slow
 def test_a_short_training_in_each_way_is_scored(given: Any) -> None:
     """On a CPU both ways are the same one."""
     config, context = given()
@@ -67,6 +68,7 @@ def test_a_short_training_in_each_way_is_scored(given: Any) -> None:
     assert ours.p_mpjpe_mm == plain.p_mpjpe_mm > ours.p_mpjpe_mirrored_mm > 0
 
 
+@pytest.mark.slow
 def test_twice_the_batch_needs_twice_the_operations(given: Any) -> None:
     few, many = (count_work(*given(batch_size=n)) for n in (4, 8))
 

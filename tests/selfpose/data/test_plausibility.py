@@ -178,6 +178,7 @@ def test_what_all_recordings_share_refuses_the_whole_in_one_line(
         _spoil_all_and_read(form, kind, seed, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, pytest.param(66, marks=LONG)])
 @pytest.mark.parametrize("form", ["mocap17", "fetch", "mpi_inf"])
 def test_valid_variants_are_read_whole(form: str, count: int, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def count(png: bytes, colour: tuple[int, int, int]) -> int:
     return int((np.abs(pixels(png) - colour).max(axis=-1) < 3).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", [True, False])
 def test_six_rows_make_one_sheet(image: bool) -> None:
     png = draw_sheet(rows(6, image=image), layout=H36M_17, title="six")
@@ -62,6 +63,7 @@ def test_a_prediction_is_aligned_before_it_is_drawn() -> None:
     assert draw_sheet([turned], layout=H36M_17) == draw_sheet([row], layout=H36M_17)
 
 
+@pytest.mark.slow
 def test_without_a_true_3d_pose_the_prediction_stands_alone_in_3d() -> None:
     known = rows(2)
     unknown = [replace(row, truth_3d_j3=None, score="3.0 px") for row in known]

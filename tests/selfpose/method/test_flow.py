@@ -17,6 +17,7 @@ from selfpose.method.flow import (
 )
 
 
+@pytest.mark.slow
 def test_a_product_in_parts_is_the_product() -> None:
     narrow, hidden = torch.randn(3, 32).double(), torch.randn(32, 5).double()
 
@@ -108,6 +109,7 @@ def fit(poses: torch.Tensor, training: FlowTraining) -> tuple[PosePrior, float]:
     return fitting.finish()
 
 
+@pytest.mark.slow
 def test_fitting_makes_the_poses_likelier_than_others() -> None:
     poses = some_poses(400)
     training = FlowTraining(

@@ -97,6 +97,7 @@ def without_3d(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Split, "joints_3d", property(refuse))
 
 
+@pytest.mark.slow
 def test_training_needs_no_3d_truth_and_is_the_same_without(
     hand_store: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

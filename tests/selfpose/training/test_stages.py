@@ -164,6 +164,7 @@ class ShortLived(KeptWork):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part", "states"),
     [

@@ -95,6 +95,7 @@ def test_a_step_equals_the_reference(
                 assert_same_gradients(trial.networks["judge"], reference.judge)
 
 
+@pytest.mark.slow
 def test_the_total_is_the_weighted_sum_of_what_is_reported(
     tiny_store: Path, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def test_an_audited_trial_that_ends_as_the_best_is_a_loss(database: Database) ->
     assert "of 2 that ran on to see, 1 ended as the best" in page_of(view)[0]
 
 
+@pytest.mark.slow
 def test_a_page_is_renewed_when_something_happened_until_the_sweep_runs_no_more(
     database: Database,
 ) -> None:

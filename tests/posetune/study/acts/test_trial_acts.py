@@ -194,6 +194,7 @@ def test_a_trial_extended_to_e_reports_what_one_that_was_asked_for_e_reports(
     assert found.reason == "was extended to 7 epochs"
 
 
+@pytest.mark.slow
 def test_what_an_extended_trial_reports_teaches_neither_sampler_nor_rungs(
     tmp_path: Path,
 ) -> None:

@@ -319,6 +319,7 @@ def test_a_trial_without_a_number_at_a_rung_is_cut_unless_its_sweep_began_before
     run.lease.release()
 
 
+@pytest.mark.slow
 def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> None:
     """Several queries see one state: a trial that is asked between two of them is in neither."""
     driver = threading.Thread(target=drive, args=(database, sweep_start()), daemon=True)

@@ -88,6 +88,7 @@ def test_limits_of_hours_bound_the_forecast() -> None:
         assert found.ends_by == {next(iter(limits)): 1.0}
 
 
+@pytest.mark.slow
 def test_the_modelled_gain_is_that_of_the_actual_sampler() -> None:
     """The worth of TPE's trials 30 to 49 among random ones, on four bowls of three parameters."""
     found = []

@@ -52,6 +52,7 @@ def begin(database: Database, start: SweepStart, rules: int, monkeypatch: Any) -
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", ["tpe", "random"])
 def test_no_point_is_trained_twice_and_a_space_that_is_used_up_ends_the_sweep(
     tmp_path: Path, samples: str
@@ -185,6 +186,7 @@ def test_repeats_train_a_point_under_several_seeds_and_rank_it_by_their_mean(
     assert best.number == 5
 
 
+@pytest.mark.slow
 def test_the_same_draws_come_after_a_kill(tmp_path: Path) -> None:
     """Also where the sampler insisted on a point that was tried, and was asked again."""
     whole = open_unsynced(tmp_path / "whole.db")

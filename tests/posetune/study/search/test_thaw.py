@@ -136,6 +136,7 @@ def test_a_paused_trial_whose_newest_checkpoint_is_broken_trains_that_epoch_agai
     run.lease.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_where_gpu_hours_end_a_sweep_the_leader_has_run_to_its_end(
     tmp_path: Path, seed: int

@@ -75,6 +75,7 @@ LEAKS: list[tuple[Act, Act]] = [
 """What a trial may do to its process, and what shows it."""
 
 
+@pytest.mark.slow
 def test_what_a_trial_changed_is_put_back(
     before: ProcessState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_what_a_trial_changed_is_put_back(
     assert [look() for _, look in LEAKS] == found
 
 
+@pytest.mark.slow
 def test_a_thread_that_is_left_is_named(before: ProcessState) -> None:
     ended = threading.Event()
     thread = threading.Thread(target=ended.wait, name="prefetcher", daemon=True)
@@ -99,6 +101,7 @@ def test_a_thread_that_is_left_is_named(before: ProcessState) -> None:
     assert before.restore() == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_left_open_is_named(before: ProcessState, tmp_path: Path) -> None:
     (tmp_path / "log.txt").touch()
     with (tmp_path / "log.txt").open():

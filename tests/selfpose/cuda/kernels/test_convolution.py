@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "outputs", "kernel", "stride", "padding", "side"),
     [(1, 8, 7, 1, 3, 12), (3, 20, 7, 1, 3, 9), (1, 70, 4, 2, 1, 12), (2, 16, 3, 2, 1, 7)],

@@ -19,6 +19,7 @@ def some_joints(device: str, count: int = 2) -> Tensor:
     return (0.5 * torch.randn(count, 17, 2, generator=generator)).to(device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("brightness", [(1.0,) * 16, DIM])
 def test_image_and_gradient_equal_the_plain_twin(
@@ -78,6 +79,7 @@ def test_a_limb_without_length_is_a_point(device: str) -> None:
     assert grad[0, 0, 0] > 0  # to the right, where the weight is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
 def test_a_joint_that_is_not_finite_shows_in_its_image(odd: float, device: str) -> None:
     from selfpose.cuda.kernels.drawing import DrawingSettings, draw

@@ -38,6 +38,7 @@ def test_instances_and_their_gradient_equal_torchs(
     torch.testing.assert_close(our_grad, twin_grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_batches_their_gradients_and_running_statistics_equal_torchs(
     size: tuple[int, ...], device: str

@@ -189,6 +189,7 @@ def test_a_changed_file_is_not_taken_for_the_one_that_was_imported(
         _import(mocap17_file, tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_a_real_file_is_read_whole(mocap_file: Path) -> None:
     corpus = read_mocap17(mocap_file, seed=0)
 

@@ -138,6 +138,7 @@ def test_activities_have_one_name_whatever_the_file_says(store: Store) -> None:
     }
 
 
+@pytest.mark.slow
 def test_training_frames_are_those_that_move_and_halves_share_none(
     store: Store, folder: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_store_of_poses_has_no_images_and_says_so(store: Store, tmp_path: Path
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_detections_may_be_named_instead_and_be_longer(
     store: Store, folder: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_detections_may_be_named_instead_and_be_longer(
     assert data.describe(other.root).facts["2D poses"] == "data_2d_h36m_cpn.npz"
 
 
+@pytest.mark.slow
 def test_a_frame_that_is_not_a_number_is_left_out(tmp_path: Path) -> None:
     files = _files()
     files["data_3d_h36m.npz"]["positions_3d"]["S11"]["Discussion 2"][64] = np.nan
@@ -193,6 +196,7 @@ def _pickled_code(files: dict[str, Any]) -> str:
     return "its pickle asks for posix.system, which could run code"
 
 
+@pytest.mark.slow
 def test_files_of_old_numpy_versions_are_read(tmp_path: Path) -> None:
     files = {name: arrays for name, arrays in _files().items() if "cpn" not in name}
     _write(tmp_path, files)

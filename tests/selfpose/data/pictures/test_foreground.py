@@ -37,6 +37,7 @@ def _pictures(folder: Path, *, count: int) -> tuple[list[str], list[np.ndarray]]
     return files, masks
 
 
+@pytest.mark.slow
 def test_what_moves_before_a_still_wall_is_the_foreground(tmp_path: Path) -> None:
     files, masks = _pictures(tmp_path, count=9)
     backdrop = estimate_backdrop(tuple(files))

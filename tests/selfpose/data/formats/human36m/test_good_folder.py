@@ -42,6 +42,7 @@ def test_no_frame_is_in_two_splits(store: Store, frames_in: Frames) -> None:
     )
 
 
+@pytest.mark.slow
 def test_test_frames_are_every_64th_or_all(
     store: Store, whole_folder: Path, tmp_path: Path, import_folder: Import, frames_in: Frames
 ) -> None:

@@ -108,6 +108,7 @@ def test_a_bad_item_is_left_out_named_and_counted(
         import_folder(folder, tmp_path / "strict", strict=True)
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_unknown_activity_is_named(
     folder: Path, tmp_path: Path, import_folder: Import, skipped: Skipped
 ) -> None:

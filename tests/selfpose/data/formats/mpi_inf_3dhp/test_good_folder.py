@@ -35,6 +35,7 @@ def test_every_tenth_frame_inside_the_video_and_the_picture_is_used(
     assert store.split("val").frame.max() == 6430
 
 
+@pytest.mark.slow
 def test_without_a_filter_all_frames_are_used(
     whole_folder: Path, tmp_path: Path, import_folder: Import
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_short_video_and_cameras_without_pictures_are_named(
     assert set(kept.camera[six].tolist()) == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["universal", "real"])
 def test_28_and_17_joints_become_the_layout_in_mm_in_camera_axes(
     store: Store,

@@ -105,6 +105,7 @@ def _short_valid(folder: Path) -> tuple[str, str]:
     return item, "wrong count: arrays of unequal length"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -136,6 +137,7 @@ def test_a_bad_item_is_left_out_named_and_counted(
     assert rows[1] < rows[0]
 
 
+@pytest.mark.slow
 def test_a_test_joint_a_little_outside_the_picture_counts(
     folder: Path, tmp_path: Path, import_folder: Import
 ) -> None:
@@ -216,6 +218,7 @@ def _unknown_test_layout(folder: Path) -> tuple[str, str]:
     return TEST, "unknown layout: univ_annot3 is float64 of shape (3, 17, 1, 7), must be numbers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -240,6 +243,7 @@ def test_annotations_that_cannot_be_read_leave_out_their_sequence_alone(
         import_folder(folder, tmp_path / "strict", strict=True)
 
 
+@pytest.mark.slow
 def test_a_calibration_that_cannot_be_read_is_named_and_done_without(folder: Path) -> None:
     good = read_mpi_inf_3dhp(folder, IMPORTER.options())
     file = folder / "S1/Seq1/camera.calibration"
