@@ -72,7 +72,7 @@ def test_training_step(
 ) -> None:
     file = repository / "search_spaces" / "selfpose" / "quickstart.yaml"
     spec, trainable, _ = load_sweep(file)
-    short = {**spec.fixed, "pretrain_keypoints": 2, "pretrain_silhouette": 2, "flow.steps": 2}
+    short = {**spec.fixed, "pretrain_bodies": 2, "pretrain_pairs": 2, "flow.steps": 2}
     config = configure(SelfPoseConfig, short, default_params(spec, trainable.config_model))
     assert isinstance(config, SelfPoseConfig)
     products = build_stages(SelfPose.stages(config, store), tmp_path)
@@ -265,7 +265,7 @@ def test_rendering(medians: Medians, measured: Any, mocap_file: Path, tmp_path: 
     def make(workers: int | None) -> Callable[[], None]:
         def run() -> None:
             nonlocal images
-            options = importer.options(image_size=128, level="rooms", limit=1000, workers=workers)
+            options = importer.options(image_size=128, level="rooms", limit=300, workers=workers)
             importer.run(mocap_file, made, options, silent)
             rows = SelfPose.describe_store(made).rows
             images = sum(count for split, count in rows.items() if split != "prior")
