@@ -399,8 +399,9 @@ def decode(
     if "fault" in data:
         fault = data["fault"]
         data["fault"] = Fault(**{**fault, "kind": FaultKind(fault["kind"])})
-    for name in _TUPLES & data.keys():
-        data[name] = tuple(data[name])
+    for name in _TUPLES:
+        if name in data:
+            data[name] = tuple(data[name])
     if "decision" in data:
         data["decision"] = Decision(data["decision"])
     elif "state" in data:

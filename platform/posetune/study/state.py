@@ -164,11 +164,15 @@ class SweepState:
         Values at best epochs only improve, so whoever is not among them comes in by a value of its
         own alone.
         """
+        sign, most = self.spec.objective.sign, max(1, self.spec.keep.best)
+        if len(self.leading) == most and number not in self.leading:
+            last = self.leading[-1]
+            best = self.trials[last].best
+            if best is not None and (sign * best.value, last) < (sign * value, number):
+                return self.leading
         bests = {n: best.value for n in self.leading if (best := self.trials[n].best) is not None}
         bests[number] = value
-        sign = self.spec.objective.sign
-        ranked = sorted(bests, key=lambda n: (sign * bests[n], n))
-        return ranked[: max(1, self.spec.keep.best)]
+        return sorted(bests, key=lambda n: (sign * bests[n], n))[:most]
 
     def is_among_best(self, number: int) -> bool:
         """Whether a trial is one of the best that `keep` means."""

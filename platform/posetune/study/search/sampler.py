@@ -103,6 +103,7 @@ def search_memory(state: SweepState) -> SearchMemory:
         prior,
         semantics=state.semantics,
         audited=state.rungs.audited,
+        is_edited=state.edited is not None,
     )
 
 
@@ -131,6 +132,7 @@ class SearchMemory:
         *,
         semantics: int = SEMANTICS,
         audited: Mapping[int, int] | None = None,
+        is_edited: bool = False,
     ) -> None:
         """Begin with the trials of other sweeps that are to be learned from.
 
@@ -141,9 +143,10 @@ class SearchMemory:
             semantics: which rules the sweep was begun with; see `events.SEMANTICS`.
             audited: the trials that run on where ASHA would have cut them, and at which epoch; they
                 change with the events, too.
+            is_edited: whether a person has changed its bounds; trials may then lie outside of them.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._spec, self._trials = spec, trials
+        self._spec, self._trials, self._is_edited = spec, trials, is_edited
         self._is_today = semantics >= POINTS_ONCE_SINCE
         self._audited = audited if audited is not None and self._is_today else {}
         self._points = Space(spec.search)
@@ -240,7 +243,7 @@ class SearchMemory:
     def _catch_up(self) -> None:
         """Tell Optuna what it has not heard of."""
         for trial in self._trials[len(self._there) :]:
-            if not self._points.has(trial.params):
+            if self._is_edited and not self._points.has(trial.params):
                 self._there.append(self._add_failed())
                 continue
             if self._is_today and self._points.count is not None:
