@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from posetune.execution.slurm import TEMPLATE
+from posetune.provenance import COMMIT_VARIABLE
 
 
 @pytest.fixture
@@ -62,6 +63,17 @@ def test_the_image_copies_what_is_there_and_pins_every_version(cluster: Path) ->
     assert copied
     assert all((cluster.parent / name).exists() for name in copied)
     assert any("--constraint cluster/constraints.txt" in line for line in lines)
+    kept = (cluster.parent / ".dockerignore").read_text().splitlines()
+    assert all(f"!{name}" in kept for name in copied), "the rest of the checkout is not sent"
+
+
+def test_a_change_of_the_code_keeps_the_layer_with_what_it_depends_on(cluster: Path) -> None:
+    text = (cluster / "Dockerfile").read_text()
+    places = [text.index(w) for w in ("--requirement", "COPY platform", "--no-deps", "ARG COMMIT")]
+    assert places == sorted(places)
+    assert f"{COMMIT_VARIABLE}=$COMMIT" in text
+    for program in ("rsync", "boto3", "wget", "gcc"):
+        assert program in text
     mlflow = (cluster / "tracking" / "Dockerfile").read_text()
     assert f"mlflow[auth]=={pinned(cluster, 'mlflow')}" in mlflow
 
