@@ -4,6 +4,7 @@ A backup is a folder, or a prefix of a bucket:
 
     storage/checkpoints/..., storage/stages/..., storage/logs/...   what the study names
     artifacts/...            the files of MLflow's runs
+    posetune-backup          says that what is here is a backup, also while it is not whole
     rows/study.jsonl         the rows of the study, a line each
     rows/mlflow.jsonl        the rows of MLflow's database
     rows/backup.json         what is there with its digests; the last file, so that its presence
@@ -18,6 +19,7 @@ until nothing that they name is gone. The rows that the backup keeps are the las
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -58,6 +60,8 @@ FORMAT = 1
 """Number of the layout of a backup."""
 KEPT, ARTIFACTS, ROWS = "storage", "artifacts", "rows"
 """Folders of a backup."""
+MARK = "posetune-backup"
+"""File without which nothing is written to a place that is not empty."""
 STUDY, MLFLOW, LAST = "study.jsonl", "mlflow.jsonl", "backup.json"
 """Files in the folder of the rows."""
 ROUNDS = 20
@@ -192,15 +196,18 @@ def _opened(to: str, home: Home) -> Storage:
         here = [home.folder, *(s.root for s in [home.storage] if isinstance(s, Folder))]
         if any(target.root.is_relative_to(other) for other in here):
             raise BadInputError(f"--to {to}: lies in what is backed up; give a place elsewhere")
-        target.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # its owner's alone
-        for left in list(target.root.rglob("*.????????.partial")):  # by one that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the line below says what is wrong
+            target.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # its owner's alone
     target.prepare()
     if target.exists(f"{ROWS}/{LAST}"):
         raise BadInputError(f"--to {to}: holds a whole backup already; give a new place")
-    others = set(target.children("")) - {KEPT, ARTIFACTS, ROWS}
-    if others:
-        raise BadInputError(f"--to {to}: holds {sorted(others)[0]} and more; give a new place")
+    there = target.children("")
+    if there and MARK not in there:
+        raise BadInputError(f"--to {to}: holds {there[0]} and is no backup; give a new place")
+    target.touch(MARK)
+    if isinstance(target, Folder):
+        for left in list(target.root.rglob("*.????????.partial")):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
     return target
 
 

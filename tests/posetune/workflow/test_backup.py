@@ -286,7 +286,8 @@ def test_places_that_are_not_empty_are_refused(worlds: Worlds, place: str, tmp_p
 
     for to, why in (
         (place, "holds a whole backup already"),
-        (tmp_path / "other", "holds file and more"),
+        (tmp_path / "other", "holds file and is no backup"),
+        (there.home.folder, "and is no backup; give a new place"),
         (here.folder / "home" / "backup", "lies in what is backed up"),
         ("gs://bucket/x", "is not supported"),
     ):
