@@ -21,6 +21,7 @@ from typing import IO, Any
 
 __all__ = [
     "CODE_FILE",
+    "COMMIT_VARIABLE",
     "DEPENDENCIES",
     "DIFF_BYTES",
     "PERSON_VARIABLE",
@@ -38,6 +39,10 @@ DIFF_BYTES = 200_000
 CODE_FILE = "POSETUNE_CODE"
 """Environment variable that names a JSON file with the result of `code_of` on the machine that
 submitted a job. The job needs it because packages travel without their repository."""
+
+COMMIT_VARIABLE = "POSETUNE_COMMIT"
+"""Environment variable with the commit that an image was built from, followed by `-dirty` where
+files differed from it. An image has no repository."""
 
 PERSON_VARIABLE = "POSETUNE_PERSON"
 """Environment variable that says who gave a command, as person@host. A job has it from the machine
@@ -144,7 +149,9 @@ def code_of(source: Path = Path(__file__)) -> dict[str, Any]:
     folder = source.parent
     # A repository that merely surrounds an installation does not hold our code.
     if not _git(folder, "ls-files", "--", source.name):
-        return {"commit": "unknown", "dirty": None}
+        built_from = os.environ.get(COMMIT_VARIABLE) or "unknown"
+        is_dirty = None if built_from == "unknown" else built_from.endswith("-dirty")
+        return {"commit": built_from.removesuffix("-dirty"), "dirty": is_dirty}
     status = _git(folder, "status", "--porcelain").splitlines()
     code: dict[str, Any] = {
         "commit": _git(folder, "rev-parse", "HEAD") or "unknown",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from posetune.execution.slurm import TEMPLATE
+from posetune.provenance import COMMIT_VARIABLE
 
 
 @pytest.fixture
@@ -49,25 +49,12 @@ def test_spot_workers_scale_and_the_head_is_on_demand_and_takes_no_trial(cluster
     assert (workers["min_workers"], workers["max_workers"]) == (0, config["max_workers"])
 
 
-def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    return [group["template"]["spec"] for group in groups]
-
-
-@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
-def test_kuberay_pods_share_volume_token_and_version(cluster: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["raycluster.yaml", "base/sweep.yaml"])
+def test_kuberay_starts_the_ray_that_is_pinned(cluster: Path, name: str) -> None:
     manifest = yaml.safe_load((cluster / "kuberay" / name).read_text())
     spec = manifest["spec"].get("rayClusterSpec", manifest["spec"])
     assert manifest["apiVersion"] == "ray.io/v1"
     assert spec["rayVersion"] == pinned(cluster, "ray")
-    for pod in pods(spec):
-        (container,) = pod["containers"]
-        variables = {v["name"]: v for v in container["env"]}
-        assert variables["RAY_AUTH_MODE"]["value"] == "token"
-        assert variables["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "posetune-ray"
-        mounted = {mount["name"] for mount in container["volumeMounts"]}
-        assert mounted == {volume["name"] for volume in pod["volumes"]} >= {"shared"}
-        assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
 def test_the_image_copies_what_is_there_and_pins_every_version(cluster: Path) -> None:
@@ -76,6 +63,17 @@ def test_the_image_copies_what_is_there_and_pins_every_version(cluster: Path) ->
     assert copied
     assert all((cluster.parent / name).exists() for name in copied)
     assert any("--constraint cluster/constraints.txt" in line for line in lines)
+    kept = (cluster.parent / ".dockerignore").read_text().splitlines()
+    assert all(f"!{name}" in kept for name in copied), "the rest of the checkout is not sent"
+
+
+def test_a_change_of_the_code_keeps_the_layer_with_what_it_depends_on(cluster: Path) -> None:
+    text = (cluster / "Dockerfile").read_text()
+    places = [text.index(w) for w in ("--requirement", "COPY platform", "--no-deps", "ARG COMMIT")]
+    assert places == sorted(places)
+    assert f"{COMMIT_VARIABLE}=$COMMIT" in text
+    for program in ("rsync", "boto3", "wget", "gcc"):
+        assert program in text
     mlflow = (cluster / "tracking" / "Dockerfile").read_text()
     assert f"mlflow[auth]=={pinned(cluster, 'mlflow')}" in mlflow
 

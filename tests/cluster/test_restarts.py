@@ -29,7 +29,10 @@ STAND_INS = {
     # Runs the command here; every "node" is this machine.
     "srun": """#!/usr/bin/env bash
 echo "srun $*" >> "$CALLS"
-while [[ "$1" == --* ]]; do shift; done
+while [[ "$1" == --* ]]; do
+  case $1 in --output=*) output=${1#--output=}; exec >> "${output//%N/127.0.0.1}" 2>&1 ;; esac
+  shift
+done
 exec "$@"
 """,
     "scontrol": """#!/usr/bin/env bash
@@ -44,10 +47,10 @@ ENDING = {
     "ray": """#!/usr/bin/env bash
 if [ "$1" = start ]; then
   echo $$ > "$CALLS.head"
+  echo "Ray runtime started."
   while [ ! -e "$CALLS.head-goes" ]; do sleep 0.1; done
   exit 1
 fi
-until [ -e "$CALLS.head" ]; do sleep 0.1; done  # health-check
 """,
     "posetune": """#!/usr/bin/env bash
 trap 'exit 130' TERM
@@ -252,12 +255,13 @@ def test_the_rayjobs_command_in_the_next_cluster_continues_the_sweep_of_one_that
     script: Script,
     free_port: Callable[[], int],
 ) -> None:
-    manifest = yaml.safe_load((repository / "cluster" / "kuberay" / "rayjob.yaml").read_text())
+    base = repository / "cluster" / "kuberay" / "base"
+    manifest = yaml.safe_load((base / "sweep.yaml").read_text())
     assert manifest["spec"]["backoffLimit"] > 0  # the operator starts another cluster so often
     command = manifest["spec"]["entrypoint"]
-    for there, here in {"/sweep/sweep.yaml": file, "/shared/store": toy_store}.items():
-        assert there in command
-        command = command.replace(there, shlex.quote(str(here)))
+    assert "/sweep/sweep.yaml" in command
+    command = command.replace("/sweep/sweep.yaml", shlex.quote(str(file)))
+    command += f" --store {shlex.quote(str(toy_store))}"  # as the overlays give it
 
     place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from posetune import provenance
-from posetune.provenance import DIFF_BYTES, collect
+from posetune.provenance import COMMIT_VARIABLE, DIFF_BYTES, collect
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -88,6 +88,22 @@ def test_a_repository_around_an_installation_is_not_our_code(source: Path) -> No
     installed.write_text("")
     assert collect(installed)["commit"] == "unknown"
     assert collect(installed)["dirty"] is None
+
+
+@pytest.mark.parametrize(
+    ("built_from", "commit", "dirty"),
+    [("abc123", "abc123", False), ("abc123-dirty", "abc123", True), ("unknown", "unknown", None)],
+)
+def test_an_image_says_which_commit_it_was_built_from(
+    source: Path, monkeypatch: pytest.MonkeyPatch, built_from: str, commit: str, dirty: bool | None
+) -> None:
+    installed = source.parents[1] / "venv" / "posetune.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    monkeypatch.setenv(COMMIT_VARIABLE, built_from)
+    found = collect(installed)
+    assert (found["commit"], found["dirty"]) == (commit, dirty)
+    assert collect(source)["commit"] != commit, "a repository counts more"
 
 
 @pytest.mark.slow

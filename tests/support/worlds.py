@@ -14,6 +14,7 @@ from support.commands import run_here
 
 from posetune.home import Home
 from posetune.spec.sweep import SweepSpec
+from posetune.storage import Storage, open_storage
 from posetune.storage.digest import digest_folder
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.reading import read_sweep, sweep_names
@@ -41,15 +42,36 @@ DEFAULTS = {"x": 0.3, "depth": 4}
 class World:
     """A home, its study, and commands in it."""
 
-    def __init__(self, folder: Path, address: str, store: Path) -> None:
-        """Open the home `home` of a folder, with its study at an address."""
+    def __init__(
+        self, folder: Path, address: str, store: Path, *, storage: str = "", tracking: str = ""
+    ) -> None:
+        """Open the home `home` of a folder.
+
+        Args:
+            folder: where the home is.
+            address: that of its study.
+            store: the sweeps' data.
+            storage: address of its storage; the home's folder by default.
+            tracking: address of its MLflow; the home's file by default.
+        """
         self.folder, self.address, self.store = folder, address, store
-        self.home = Home.resolve(folder / "home").prepare().model_copy(update={"database": address})
+        given = {"POSETUNE_STORAGE": storage, "MLFLOW_TRACKING_URI": tracking}
+        self.environment = {
+            "POSETUNE_DATABASE": address,
+            **{name: value for name, value in given.items() if value},
+        }
+        home = Home.resolve(folder / "home").prepare()
+        changes = {
+            "database": address,
+            "storage": open_storage(storage) if storage else home.storage,
+            "tracking": tracking or home.tracking,
+        }
+        self.home = home.model_copy(update=changes)
         self.database: Database = open_database(address)
 
     def command(self, *words: object, person: str = "ana@laptop") -> Any:
         """Run a command in this process."""
-        environment = {"POSETUNE_DATABASE": self.address, "POSETUNE_PERSON": person}
+        environment = {**self.environment, "POSETUNE_PERSON": person}
         return run_here(*words, folder=self.folder, environment=environment)
 
     def sweep(
@@ -108,8 +130,8 @@ class World:
         storage = self.home.storage
         saved = [c.folder for t in view.trials for c in t.checkpoints]
         used = [f"stages/{s}/{key}" for t in view.trials for s, key in t.stages.items()]
-        folders = {f: digest_folder(Path(storage.where(f))) for f in [*saved, *used]}
-        logs = [storage.read(log_file(name, t.number)) for t in view.trials]
+        folders = {f: _digest(storage, f) for f in [*saved, *used]}
+        logs = [storage.read_log(log_file(name, t.number)) for t in view.trials]
         return {"rows": rows, "runs": runs, "folders": folders, "logs": logs}
 
     def outcome(self, name: str) -> list[Any]:
@@ -132,7 +154,9 @@ class World:
         facts = {"node": "here", "device": "cpu", "threads": 1}
         run.started(number, attempt.number, facts=facts)
         run.stage_used(number, "floor", key=f"{depth}" * 64, trained=self._build(depth))
-        self.home.storage.log(log_file(name, number)).file.write_text(f"trial {number}\n")
+        log = self.home.storage.log(log_file(name, number))
+        log.file.write_text(f"trial {number}\n")
+        log.close()
         reported, decision = 0, Decision.CONTINUE
         while decision == Decision.CONTINUE and reported < most:
             epoch = run.trials[number].epoch + 1
@@ -171,6 +195,11 @@ class World:
         with self.home.storage.writing(place) as partial:
             (partial / "product.json").write_text("{}")
         return True
+
+
+def _digest(storage: Storage, name: str) -> str:
+    with storage.reading(name) as folder:
+        return digest_folder(folder) if folder is not None else "gone"
 
 
 def random_world(folder: Path, address: str, store: Path, seed: int) -> World:

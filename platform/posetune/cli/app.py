@@ -70,6 +70,8 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
             "stages": "List the shared stage products, and prune them.",
             "archive": "Write a sweep with its checkpoints and its page into one file.",
             "unarchive": "Put an archived sweep into a study.",
+            "backup": "Back up the study, storage and MLflow together, while sweeps run.",
+            "restore": "Put a backup into an empty home.",
             "delete": "Delete a sweep from its study, with its checkpoints and logs.",
             "usage": "Say who has used how much: trials, epochs, hours and cost.",
             "metrics": "Give a study as metrics for Prometheus.",

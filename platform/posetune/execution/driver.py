@@ -146,11 +146,12 @@ def _tune(context: DriverContext) -> None:
 def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     """Join a cluster or start Ray for a block, and leave it at the end."""
     from posetune.execution.connection import connected
+    from posetune.execution.job_folder import own_folder
     from posetune.execution.tune_adapter import set_environment
 
     set_environment()
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    with connected(address, **({} if address else own)):
+    with own_folder(), connected(address, **({} if address else own)):
         if not address:  # nodes may still join a cluster, and the sweep says what it waits for
             _check_size(resources)
         yield

@@ -73,6 +73,13 @@ FILE_CHARACTERS = 20_000
 DIFF_LINES = 40
 """Lines of the difference between two files that are shown."""
 
+NO_AGENT = (
+    "its head has no agent that could start a job (No available agent): another Ray on that "
+    "machine holds the agent's port, 52365; end that one, or give this cluster another port (ray "
+    "start --head --dashboard-agent-listen-port=PORT)"
+)
+"""What to do where Ray itself says no more than that it has no agent."""
+
 TALKERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -242,6 +249,8 @@ def _ask(
             patience = max(away_s, FRESH_HEAD_S) if is_fresh or is_taken else away_s
             if time.monotonic() - begun >= patience:
                 line = text.strip().splitlines()[0] if text.strip() else repr(error)
+                if "No available agent" in text:
+                    raise BadInputError(f"--address {address}: {NO_AGENT}") from error
                 raise BadInputError(
                     f"--address {address}: no Ray job server answers there ({line}); it is the "
                     "head's dashboard, usually http://HEAD:8265"

@@ -19,7 +19,7 @@ COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-s
 COMMANDS += ["stages", "promote", "rollback"]
 COMMANDS += ["predict", "export", "ui", "fields", "schema", "benchmark", "notify"]
 COMMANDS += ["list", "note", "tag", "trial", "trial stop", "trial pin", "trial retry"]
-COMMANDS += ["archive", "unarchive", "delete", "usage", "metrics", "approve"]
+COMMANDS += ["archive", "unarchive", "backup", "restore", "delete", "usage", "metrics", "approve"]
 COMMANDS += ["trial extend", "enqueue", "hold", "release", "edit"]
 
 
@@ -99,7 +99,7 @@ def test_a_shell_asks_a_process_for_completions(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == ["release", "report", "reproduce"]
+    assert done.stdout.split() == ["release", "report", "reproduce", "restore"]
 
 
 def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_commands_options_and_sweeps_are_completed(tmp_path: Path) -> None:
         return run_here(folder=tmp_path, environment=completion(line)).stdout.split()
 
     home = tmp_path / "home"
-    assert completed("posetune re") == ["release", "report", "reproduce"]
+    assert completed("posetune re") == ["release", "report", "reproduce", "restore"]
     assert "--evaluate" in completed("posetune report --ev")
     assert completed("posetune show ") == []
     home.mkdir()

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from posetune.home import Home
 
-__all__ = ["follow_move"]
+__all__ = ["ADDRESSES", "follow_move"]
 
-_COLUMNS = (
+ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Where MLflow keeps addresses of artefacts."""
+"""Tables and columns in which MLflow keeps addresses of artefacts."""
 _OURS = "SELECT DISTINCT artifact_location FROM experiments WHERE name LIKE 'posetune/%'"
 
 
@@ -43,7 +43,7 @@ def follow_move(store: Path, home: Home) -> bool:
         return False
     with _opened(store) as connection, connection:  # one transaction
         for old in _old_roots(connection, here):
-            for table, column in _COLUMNS:
+            for table, column in ADDRESSES:
                 # Table and column are constants; addresses are bound.
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
