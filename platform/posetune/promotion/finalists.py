@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home
@@ -94,7 +95,7 @@ def _single(
     view: SweepView, trial: TrialView, *, home: Home, store: str, number: int
 ) -> SingleTrial:
     spec = view.spec.up_to(trial.last_epoch)
-    what = [spec.trainable, spec.fixed, trial.params, view.store_digest]
+    what: list[Any] = [spec.trainable, spec.fixed, trial.params, view.store_digest]
     if spec != view.spec:  # a person has extended it
         what.append(trial.last_epoch)
     name = f"finalist-{view.name}-{trial.number}-{number}-{digest_json(what)[:12]}"
