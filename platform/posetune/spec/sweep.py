@@ -25,7 +25,7 @@ __all__ = [
 MACHINE_FIELDS = ("concurrent", "share")
 """The fields of `resources` that are no part of a sweep's identity: they belong to the machine."""
 
-MACHINE_SECTIONS = ("notify",)
+MACHINE_SECTIONS = ("notify", "cluster")
 """Sections of a sweep file that are no part of a sweep's identity, either."""
 
 
@@ -305,6 +305,28 @@ class Resources(Frozen):
         return {**given, "processes": processes}
 
 
+class ClusterRules(Frozen):
+    """Says how a sweep shares its cluster with other sweeps of the same study."""
+
+    priority: int = Field(
+        0,
+        ge=-1000,
+        le=1000,
+        strict=True,
+        description="Sweeps of a higher priority are served first, and the others have what these "
+        "leave. No unit; it may change at any time.",
+    )
+    share: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        strict=True,
+        description="Share of the cluster, compared with the shares of other sweeps of the same "
+        "priority that have trials waiting: with 3 and 1, three slots to one. It may change at "
+        "any time.",
+    )
+
+
 class Budget(Frozen):
     """Says when the sweep ends: at the limit that is reached first."""
 
@@ -426,6 +448,10 @@ class SweepSpec(Frozen):
     @classmethod
     def _thaw_proposes_by_its_model(cls, given: Any) -> Any:
         if not isinstance(given, dict) or _name_in(given.get("pruner")) != "thaw":
+    cluster: ClusterRules = Field(
+        ClusterRules(),
+        description="How the sweep shares its cluster with other sweeps of the same study.",
+    )
             return given
         sampler = given.get("sampler", {})
         if _name_in(sampler) in ("tpe", "random", "one_by_one"):
@@ -490,7 +516,7 @@ class SweepSpec(Frozen):
     def canonical(self) -> dict[str, Any]:
         """Return the sweep as JSON values, with all defaults, so that equal sweeps give equal JSON.
 
-        A parameter has the keys of the file (`float`, `int`, `choice`). Who is notified is left
-        out: it is no part of what the sweep is.
+        A parameter has the keys of the file (`float`, `int`, `choice`). Who is notified and how
+        the cluster is shared are left out: they are no part of what the sweep is.
         """
-        return self.model_dump(mode="json", by_alias=True, exclude={"notify"})
+        return self.model_dump(mode="json", by_alias=True, exclude=set(MACHINE_SECTIONS))
