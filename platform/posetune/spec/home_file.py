@@ -11,7 +11,8 @@ from posetune.spec.documents import describe_errors, read_document
 from posetune.spec.notify import Destination, check_distinct
 from posetune.spec.parameters import Frozen
 
-__all__ = ["HOME_FILE", "HomeFile", "read_home_destinations", "read_home_file"]
+from posetune.spec.sweep import SweepSpec
+__all__ = ["HOME_FILE", "HomeFile", "priced_by", "read_home_destinations", "read_home_file"]
 
 HOME_FILE = "posetune.yaml"
 """Name of the file."""
@@ -80,3 +81,20 @@ def read_home_destinations(folder: Path) -> tuple[Destination, ...]:
         BadInputError: something in the file is wrong. The message names file, line and key.
     """
     return read_home_file(folder).notify
+def priced_by(spec: SweepSpec, folder: Path) -> SweepSpec:
+    """Return a sweep that knows what a GPU-hour costs, where its budget has a limit of cost.
+
+    Raises:
+        BadInputError: neither the sweep file nor the home's `posetune.yaml` says it.
+    """
+    if spec.budget.cost is None:
+        return spec
+    found = spec.priced(read_home_file(folder).cost_per_gpu_hour)
+    if found.budget.cost_per_gpu_hour is None:
+        raise BadInputError(
+            f"budget.cost: {spec.budget.cost:g}: nobody says what a GPU-hour costs; write "
+            f"cost_per_gpu_hour into {folder / HOME_FILE}, or into the file's budget"
+        )
+    return found
+
+

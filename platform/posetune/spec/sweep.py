@@ -338,6 +338,20 @@ class Budget(Frozen):
         description="Limit of GPU-hours: the hours for which trials hold their place, repeated "
         "epochs included, times `resources.gpu` (times 1 if that is 0). Default: no limit.",
     )
+    cost: float | None = Field(
+        None,
+        gt=0,
+        strict=True,
+        description="Limit of what the GPU-hours cost, in the currency of `cost_per_gpu_hour`; it "
+        "holds beside `gpu_hours`. Default: no limit.",
+    )
+    cost_per_gpu_hour: float | None = Field(
+        None,
+        gt=0,
+        strict=True,
+        description="Cost of one GPU-hour, by which `cost` is counted. Default: "
+        "`cost_per_gpu_hour` in the home's posetune.yaml.",
+    )
     wall_hours: float | None = Field(
         None,
         gt=0,
@@ -366,6 +380,19 @@ class Budget(Frozen):
         description="Value of the objective at which the sweep ends, as soon as an epoch of any "
         "trial reaches it; in the objective's unit. Default: the sweep does not end by a value.",
     )
+
+    @property
+    def limit_gpu_hours(self) -> float | None:
+        """The smaller of the limits of GPU-hours: the given one, and what `cost` pays for."""
+        limits = [] if self.gpu_hours is None else [self.gpu_hours]
+        if self.cost is not None and self.cost_per_gpu_hour is not None:
+            limits.append(self.cost / self.cost_per_gpu_hour)
+        return min(limits, default=None)
+
+    @property
+    def is_limited_by_cost(self) -> bool:
+        """Whether `cost` is reached before `gpu_hours` is."""
+        return self.limit_gpu_hours is not None and self.limit_gpu_hours != self.gpu_hours
 
 
 class Keep(Frozen):
@@ -421,6 +448,10 @@ class SweepSpec(Frozen):
     sampler: Sampler = Field(Sampler(), description="How parameters of new trials are proposed.")
     pruner: Pruner = Field(description="When trials are cut, and how many epochs one may last.")
     resources: Resources = Field(Resources(), description="What each trial takes of the cluster.")
+    cluster: ClusterRules = Field(
+        ClusterRules(),
+        description="How the sweep shares its cluster with other sweeps of the same study.",
+    )
     budget: Budget = Field(description="Limits at which the sweep ends.")
     keep: Keep = Field(Keep(), description="Which checkpoints stay in storage.")
     notify: tuple[Destination, ...] = Field(
@@ -428,6 +459,15 @@ class SweepSpec(Frozen):
         description="Who is told of what happens to the sweep: a webhook, slack, discord or email "
         "for each entry, with its events. It may change at any time.",
     )
+
+    @model_validator(mode="after")
+    def _cost_is_of_gpus(self) -> SweepSpec:
+        if self.budget.cost is not None and not self.resources.gpu:
+            raise ValueError(
+                "budget.cost: the cost is that of GPU-hours, and a trial takes no GPU "
+                "(resources.gpu: 0); give gpu_hours or wall_hours instead"
+            )
+        return self
 
     @model_validator(mode="after")
     def _destinations_are_distinct(self) -> SweepSpec:
@@ -448,10 +488,6 @@ class SweepSpec(Frozen):
     @classmethod
     def _thaw_proposes_by_its_model(cls, given: Any) -> Any:
         if not isinstance(given, dict) or _name_in(given.get("pruner")) != "thaw":
-    cluster: ClusterRules = Field(
-        ClusterRules(),
-        description="How the sweep shares its cluster with other sweeps of the same study.",
-    )
             return given
         sampler = given.get("sampler", {})
         if _name_in(sampler) in ("tpe", "random", "one_by_one"):
@@ -493,6 +529,13 @@ class SweepSpec(Frozen):
         chosen = self.sampler.startup
         most = STARTUP.get(self.sampler.name, 0)
         return chosen or max(1, min(most, self.budget.trials // 3))
+
+    def priced(self, cost_per_gpu_hour: float | None) -> SweepSpec:
+        """Return the sweep with a cost of a GPU-hour, unless it names its own."""
+        if self.budget.cost_per_gpu_hour is not None:
+            return self
+        budget = self.budget.model_copy(update={"cost_per_gpu_hour": cost_per_gpu_hour})
+        return self.model_copy(update={"budget": budget})
 
     def with_trials(self, trials: int) -> SweepSpec:
         """Return a copy of the sweep with another number of trials."""
