@@ -71,6 +71,8 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
             "archive": "Write a sweep with its checkpoints and its page into one file.",
             "unarchive": "Put an archived sweep into a study.",
             "delete": "Delete a sweep from its study, with its checkpoints and logs.",
+            "clean": "Delete the sweeps that the home's retention rule does not keep.",
+            "queue": "Say which sweeps are at work, what each holds and what it waits for.",
             "usage": "Say who has used how much: trials, epochs, hours and cost.",
             "metrics": "Give a study as metrics for Prometheus.",
             "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",

@@ -19,7 +19,7 @@ COMMANDS += ["show", "logs", "stop", "report", "compare", "reproduce", "export-s
 COMMANDS += ["stages", "promote", "rollback"]
 COMMANDS += ["predict", "export", "ui", "fields", "schema", "benchmark", "notify"]
 COMMANDS += ["list", "note", "tag", "trial", "trial stop", "trial pin", "trial retry"]
-COMMANDS += ["archive", "unarchive", "delete", "usage", "metrics", "approve"]
+COMMANDS += ["archive", "unarchive", "delete", "usage", "metrics", "approve", "queue", "clean"]
 COMMANDS += ["trial extend", "enqueue", "hold", "release", "edit"]
 
 
