@@ -38,6 +38,10 @@ MORE_TRIALS = 1000
 or raise the budget meanwhile. Beyond that its loop is turned once more."""
 
 
+TURN = "other sweeps are served first, by priority and share (posetune queue)"
+"""What a sweep waits for that may have no slot at the moment."""
+
+
 class StudyLostError(RuntimeError):
     """The driver cannot write to its study any more; the message says why. Nothing is lost."""
 
@@ -125,7 +129,7 @@ def _wait_for_turn(context: DriverContext, watch: ClusterWatch) -> None:
     """Wait while other sweeps are served first, unless there is a reason to stop."""
     run = context.run
     while not context.turn.may_start and run.may_start and not context.stop_reason():
-        run.notice = f"no slot is free for it: {context.turn.why}"
+        run.notice = TURN
         time.sleep(REQUESTS_S)
         run.check_lease()
         context.take_up_requests()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +112,15 @@ def test_a_sweep_that_is_driven_stays(world: World) -> None:
         lease.release()
 
 
-def test_it_asks_and_needs_a_rule(world: World) -> None:
+def test_it_asks_and_needs_a_rule(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = world.command("clean", "--json")
     assert refused.returncode == 2
     assert "--json: nobody can be asked" in refused.stderr
-    assert world.command("clean").returncode != 0, "nobody answers"
+    for answer in ("", "n\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        asked = world.command("clean")
+        assert asked.returncode == 1
+        assert "Delete 2 sweeps?" in asked.stderr
     assert len(world.names) == 5
     (world.home.folder / "posetune.yaml").unlink()
     without = world.command("clean", "--yes")

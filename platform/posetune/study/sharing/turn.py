@@ -44,7 +44,7 @@ class ClusterTurn:
 
     @property
     def why(self) -> str:
-        """Why a slot goes back, or why none is taken."""
+        """Why a slot goes back."""
         other = f"sweep {self._next}" if self._next else "another sweep"
         return f"its slot goes to {other}, by priority and share (posetune queue)"
 
