@@ -31,7 +31,8 @@ class SharingDriver:
             slots: of the cluster.
             concurrent: how many trials it may have at a time.
         """
-        self.run, self.turn = run, ClusterTurn(run, "simulated")
+        self.rules = run.cluster_rules
+        self.run, self.turn = run, ClusterTurn(run, "simulated", lambda: self.rules)
         self._slots, self._concurrent = slots, concurrent
         self.at_work: list[SimulatedTrial] = []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from posetune.api import BadInputError, Trainable, is_reusable
 from posetune.execution.driver_context import REQUESTS_S, Data, DriverContext, StopRequest
 from posetune.home import Home
-from posetune.spec.sweep import Resources
+from posetune.spec.sweep import ClusterRules, Resources
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.sharing.turn import ClusterTurn
 from posetune.study.tables.lease import LeaseLostError
@@ -54,6 +54,7 @@ def run_sweep(
     home: Home,
     address: str | None = None,
     stopping: StopRequest | None = None,
+    cluster_rules: Callable[[], ClusterRules] | None = None,
 ) -> str:
     """Run what is left of a sweep and return why it ended.
 
@@ -64,6 +65,8 @@ def run_sweep(
         home: where checkpoints and products go.
         address: a Ray cluster to join; a local one is started without.
         stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
+        cluster_rules: gives how the sweep shares the cluster, as it is now (default: as the sweep
+            was opened).
 
     Raises:
         BadInputError: a trial asks for more than this machine has, or no cluster answers.
@@ -78,7 +81,7 @@ def run_sweep(
             if run.may_start and not (run.spent or run.broken):
                 # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
                 with _ray(address, run.spec.resources) as cluster, stopping.on_signals():
-                    turn = ClusterTurn(run, cluster)
+                    turn = ClusterTurn(run, cluster, cluster_rules)
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent or run.broken):
                         if run.held:

@@ -16,6 +16,7 @@ from posetune.notifications.delivery import check_destinations, count_waiting, m
 from posetune.notifications.notifier import Notifier
 from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect, this_person
+from posetune.spec.followed import FollowedRules
 from posetune.spec.home_file import priced_by, read_home_destinations
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.storage import Storage
@@ -162,6 +163,7 @@ def run_sweep(
                 home=resolved,
                 address=address,
                 stopping=request,
+                cluster_rules=FollowedRules(file, spec.cluster),
             )
     finally:
         patience_s = INTERRUPTED_TRACKER_S if request.asked_by_user else TRACKER_S

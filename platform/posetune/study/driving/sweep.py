@@ -88,7 +88,7 @@ class SweepRun:
         self.notice = ""
         """What trials wait for, but for a place on the cluster; for whoever watches."""
         self.cluster_rules = start.spec.cluster
-        """How it shares its cluster with other sweeps."""
+        """How it shares its cluster with other sweeps, as its file said when it was opened."""
         clock = clock or life_clock()
         self._database, self._clock = database, clock
         self._defaults = dict(start.defaults)

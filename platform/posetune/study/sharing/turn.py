@@ -8,8 +8,11 @@ comparisons of two numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy.exc import OperationalError
 
+from posetune.spec.sweep import ClusterRules
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.sharing.entitlements import Demand, entitlements
 
@@ -19,14 +22,18 @@ __all__ = ["ClusterTurn"]
 class ClusterTurn:
     """A sweep's part in sharing one cluster."""
 
-    def __init__(self, run: SweepRun, cluster: str) -> None:
+    def __init__(
+        self, run: SweepRun, cluster: str, rules: Callable[[], ClusterRules] | None = None
+    ) -> None:
         """Take part in sharing a cluster.
 
         Args:
             run: the sweep.
             cluster: tells the cluster from others; only sweeps on the same one share it.
+            rules: gives priority and share as they are now (default: as the sweep was opened).
         """
         self._run, self._cluster = run, cluster
+        self._rules = rules or (lambda: run.cluster_rules)
         self.entitled: int | None = None
         """How many trials it may have at work; None where nobody else wants the cluster."""
         self._next = ""
@@ -59,13 +66,14 @@ class ClusterTurn:
         if not run.lease.has_company:
             self.entitled, self._next = None, ""
             return
+        rules = self._rules()
         demand = Demand(
             run.name,
             fits=fits,
             holds=run.placed,
             wants=max(min(run.wants, room), run.under_way),
-            priority=run.cluster_rules.priority,
-            share=run.cluster_rules.share,
+            priority=rules.priority,
+            share=rules.share,
         )
         try:
             demands = run.exchange(self._cluster, demand)

@@ -11,6 +11,7 @@ from sqlalchemy import event
 from support.shared_cluster import SharedCluster
 from support.simulated_driver import happened, open_unsynced, outcome
 
+from posetune.spec.sweep import ClusterRules
 from posetune.study.events import Reported, SetAside, TrialEnded
 from posetune.study.reading import read_sweep
 from posetune.study.sharing.demands import read_demands
@@ -109,6 +110,17 @@ def test_sweeps_that_have_shared_end_whole(database: Database) -> None:
         assert (view.state, len(view.trials)) == ("COMPLETE", trials)
         assert all(trial.attempts >= 1 for trial in view.trials)
     assert max(Counter(reports(database)).values()) == 1, "an epoch was trained twice"
+
+
+def test_priority_and_share_change_while_sweeps_run(database: Database) -> None:
+    cluster = SharedCluster(database, slots=8)
+    first, second = cluster.begin("first"), cluster.begin("second", seed=1)
+    assert cluster.epoch() == {"first": 4, "second": 4}
+    first.rules = ClusterRules(share=3)
+    assert cluster.epochs(2)[-1] == {"first": 6, "second": 2}
+    second.rules = ClusterRules(priority=1)
+    assert cluster.epochs(2)[-1] == {"first": 0, "second": 8}
+    cluster.leave(["first", "second"])
 
 
 def test_a_driver_that_is_gone_claims_nothing(database: Database) -> None:
