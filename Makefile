@@ -19,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu docs results test test-long test-times lint check bench bench-gpu bench-sweep bench-slots chaos mutants
+.PHONY: help setup sweep paper-gpu docs results test test-long test-next test-times lint check bench bench-gpu bench-sweep bench-slots chaos mutants
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -57,6 +57,9 @@ test: setup ## The tests but the long ones, three at a time; their times in runs
 
 test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
 	$(PYTEST) $(LONG_WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
+
+test-next: ## The fast tests against the newest Ray, Optuna, MLflow and torch, in runs/next; what breaks, and where.
+	$(PYTHON) tests/support/next_versions.py
 
 test-times: ## The times of the last runs of the tests, by module.
 	$(BIN)/python tests/support/times_table.py $(TIMES)/*.xml

@@ -197,9 +197,15 @@ def happened(database: Database, kind: type[E], name: str | None = None) -> list
     return found
 
 
-def outcome(database: Database) -> str:
-    """Return everything that must not depend on kills, as text: all but attempts and times."""
-    return json.dumps([_outcome(view) for view in list_sweeps(database)], indent=1)
+def outcome(database: Database, name: str | None = None) -> str:
+    """Return everything that must not depend on kills, as text: all but attempts and times.
+
+    Args:
+        database: the study.
+        name: of one of its sweeps; all of them without.
+    """
+    views = [view for view in list_sweeps(database) if name in (None, view.name)]
+    return json.dumps([_outcome(view) for view in views], indent=1)
 
 
 def _outcome(view: SweepView) -> list[list[Any]]:

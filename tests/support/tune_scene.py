@@ -86,6 +86,17 @@ class Recorder:
             "requests": [],
         }
 
+        self.idle_in: Any = None
+        """Tune's loop, where a worker is about to be idle that is to be let go."""
+
+    def let_idle_worker_go(self) -> None:
+        """Let the idle worker go, once there is one, and write down how many there were."""
+        cache = None if self.idle_in is None else self.idle_in._actor_cache
+        if cache is not None and cache.num_cached_objects:
+            before = cache.num_cached_objects
+            tune_adapter.let_idle_worker_go(self.idle_in)
+            self.seen["idle"], self.idle_in = [before, cache.num_cached_objects], None
+
     def note(self, *what: Any) -> None:
         self.seen["calls"].append(list(what))
 
@@ -158,6 +169,8 @@ class SceneScheduler(tune_adapter.StatelessScheduler):
         before = len(trial.metric_analysis)
         tune_adapter.forget_statistics(trial)
         self.recorder.note("complete", trial.config["number"])
+        if trial.config["number"] == DYING - 1:
+            self.recorder.idle_in = tune_controller
         if trial.config["number"] == BEREFT - 1:
             os.kill(self.recorder.seen["workers"][-1]["pid"], signal.SIGKILL)
         self.recorder.seen["statistics"] = [before, len(trial.metric_analysis)]
@@ -195,6 +208,7 @@ def main() -> None:
 
     def turn() -> None:
         recorder.seen["turns"] += 1
+        recorder.let_idle_worker_go()
 
     with tempfile.TemporaryDirectory(prefix="posetune-scene-") as folder:
         with connected(None, include_dashboard=False, num_cpus=2):

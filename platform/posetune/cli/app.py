@@ -73,6 +73,8 @@ ROOMS: dict[str, tuple[str, dict[str, str]]] = {
             "backup": "Back up the study, storage and MLflow together, while sweeps run.",
             "restore": "Put a backup into an empty home.",
             "delete": "Delete a sweep from its study, with its checkpoints and logs.",
+            "clean": "Delete the sweeps that the home's retention rule does not keep.",
+            "queue": "Say which sweeps are at work, what each holds and what it waits for.",
             "usage": "Say who has used how much: trials, epochs, hours and cost.",
             "metrics": "Give a study as metrics for Prometheus.",
             "upgrade": "Bring a study that an earlier posetune wrote to the tables of today.",

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable, is_reusable
 from posetune.execution.driver_context import REQUESTS_S, Data, DriverContext, StopRequest
 from posetune.home import Home
-from posetune.spec.sweep import Resources
+from posetune.spec.sweep import ClusterRules, Resources
 from posetune.study.driving.sweep import SweepRun
+from posetune.study.sharing.turn import ClusterTurn
 from posetune.study.tables.lease import LeaseLostError
 from posetune.trial.checkpoints import drop_orphans
+
+if TYPE_CHECKING:  # Ray takes a second to import, and most bad input was refused by then
+    from posetune.execution.nodes.placement import ClusterWatch
 
 __all__ = ["StudyLostError", "run_sweep"]
 
@@ -31,6 +36,10 @@ would take 30 % of the memory."""
 MORE_TRIALS = 1000
 """How many more trials Tune may be given than are left at first, because people take some up again
 or raise the budget meanwhile. Beyond that its loop is turned once more."""
+
+
+TURN = "other sweeps are served first, by priority and share (posetune queue)"
+"""What a sweep waits for that may have no slot at the moment."""
 
 
 class StudyLostError(RuntimeError):
@@ -45,6 +54,7 @@ def run_sweep(
     home: Home,
     address: str | None = None,
     stopping: StopRequest | None = None,
+    cluster_rules: Callable[[], ClusterRules] | None = None,
 ) -> str:
     """Run what is left of a sweep and return why it ended.
 
@@ -55,6 +65,8 @@ def run_sweep(
         home: where checkpoints and products go.
         address: a Ray cluster to join; a local one is started without.
         stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
+        cluster_rules: gives how the sweep shares the cluster, as it is now (default: as the sweep
+            was opened).
 
     Raises:
         BadInputError: a trial asks for more than this machine has, or no cluster answers.
@@ -68,15 +80,18 @@ def run_sweep(
         with stopping.on_signals():
             if run.may_start and not (run.spent or run.broken):
                 # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
-                with _ray(address, run.spec.resources), stopping.on_signals():
+                with _ray(address, run.spec.resources) as cluster, stopping.on_signals():
+                    turn = ClusterTurn(run, cluster, cluster_rules)
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent or run.broken):
                         if run.held:
                             _wait_for_release(run, stopping)
                             continue
-                        _tune(
-                            DriverContext(run, trainable, data=data, home=home, stopping=stopping)
+                        context = DriverContext(
+                            run, trainable, data=data, home=home, stopping=stopping, turn=turn
                         )
+                        with contextlib.closing(context):
+                            _tune(context)
         reason = stopping.reason or run.broken or run.spent or run.short or run.finished
     except BaseException as error:
         lost = _loss_of_study(error)
@@ -113,6 +128,18 @@ def _wait_for_release(run: SweepRun, stopping: StopRequest) -> None:
         stopping.heed(run.lease.stop_asked)
 
 
+def _wait_for_turn(context: DriverContext, watch: ClusterWatch) -> None:
+    """Wait while other sweeps are served first, unless there is a reason to stop."""
+    run = context.run
+    while not context.turn.may_start and run.may_start and not context.stop_reason():
+        run.notice = TURN
+        time.sleep(REQUESTS_S)
+        run.check_lease()
+        context.take_up_requests()
+        watch.look()
+    run.notice = ""
+
+
 def _tune(context: DriverContext) -> None:
     """Turn Tune's loop once, until nothing is left or there is a reason to stop."""
     from posetune.execution.actor import TrialActor
@@ -121,20 +148,23 @@ def _tune(context: DriverContext) -> None:
     from posetune.execution.searcher import StudySearcher
     from posetune.execution.tune_adapter import SweepStopper, TrialRequest, run_trials
 
+    watch = ClusterWatch(context)
+    _wait_for_turn(context, watch)
     measure_share(context)
     resources, storage = context.run.spec.resources, context.home.storage
-    watch = ClusterWatch(context)
+    scheduler = StudyScheduler(context, watch)
 
     def look() -> None:
         watch.look()
+        scheduler.look()
         context.take_up_requests()
 
-    with storage.scratch(f"tune-{context.run.name}") as folder, contextlib.closing(context):
+    with storage.scratch(f"tune-{context.run.name}") as folder:
         run_trials(
             TrialActor,
             TrialRequest(context.run.name, resources),
             searcher=StudySearcher(context, watch),
-            scheduler=StudyScheduler(context, watch),
+            scheduler=scheduler,
             stopper=SweepStopper(look, context.preemption.is_over),
             trials=context.run.attempts_left + MORE_TRIALS,
             folder=folder,
@@ -143,10 +173,11 @@ def _tune(context: DriverContext) -> None:
 
 
 @contextmanager
-def _ray(address: str | None, resources: Resources) -> Iterator[None]:
-    """Join a cluster or start Ray for a block, and leave it at the end."""
+def _ray(address: str | None, resources: Resources) -> Iterator[str]:
+    """Join a cluster or start Ray for a block, and leave it at the end; give the cluster's id."""
     from posetune.execution.connection import connected
     from posetune.execution.job_folder import own_folder
+    from posetune.execution.nodes.placement import read_cluster
     from posetune.execution.tune_adapter import set_environment
 
     set_environment()
@@ -154,7 +185,7 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     with own_folder(), connected(address, **({} if address else own)):
         if not address:  # nodes may still join a cluster, and the sweep says what it waits for
             _check_size(resources)
-        yield
+        yield read_cluster()
 
 
 def _check_size(resources: Resources) -> None:

@@ -18,6 +18,7 @@ from posetune.home import Home
 from posetune.signals import take_signals
 from posetune.storage import StorageError
 from posetune.study.driving.sweep import Attempt, SweepRun
+from posetune.study.sharing.turn import ClusterTurn
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
 from posetune.trial.run import Assignment
 
@@ -83,11 +84,13 @@ class DriverContext:
         data: Data,
         home: Home,
         stopping: StopRequest,
+        turn: ClusterTurn,
     ) -> None:
         self.run = run
         self.trainable = trainable
         self.home = home
         self.stopping = stopping
+        self.turn = turn
         self._data = data
         # Deleting on S3 or NFS takes its time, and the driver must not wait for it.
         self._cleaner = ThreadPoolExecutor(1, "cleaner")

@@ -38,6 +38,7 @@ from posetune.execution.tune_adapter import (
     forget_answers,
     forget_statistics,
     gpus_of,
+    let_idle_worker_go,
     read_error,
 )
 from posetune.stages.cache import StageCache
@@ -65,6 +66,8 @@ class StudyScheduler(StatelessScheduler):
         self._context = context
         self._watch = watch
         self._run = context.run
+        self._controller: Any = None
+        """Tune's loop; None before the first trial."""
         self._nodes: dict[int, str] = {}
         """Ray's id of the node of each trial that has begun to train."""
         self._preemption = context.preemption
@@ -72,6 +75,7 @@ class StudyScheduler(StatelessScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Begin an attempt: Tune calls this for a new trial, and after its worker has died."""
+        self._controller = tune_controller
         number = number_of(trial.config)
         if self._run.trials[number].state is not None:
             end_queued_trial(tune_controller, trial)
@@ -171,6 +175,11 @@ class StudyScheduler(StatelessScheduler):
         """Forget what Tune keeps of a trial: the study has its results."""
         forget_statistics(trial)
 
+    def look(self) -> None:
+        """Let no idle worker hold a slot that the sweep may not use."""
+        if self._controller is not None and not self._context.turn.may_start:
+            let_idle_worker_go(self._controller)
+
     def _note_start(
         self, number: int, attempt: int, started: Started, *, where: dict[str, Any]
     ) -> None:
@@ -204,6 +213,9 @@ class StudyScheduler(StatelessScheduler):
         )
         self._watch.peaked(number, epoch.peak_bytes)
         goes_on = decision == Decision.CONTINUE and self._run.goes_on(number)
+        if goes_on and self._context.turn.gives_back:
+            self._run.give_back(number, self._context.turn.why)
+            goes_on = False
         if decision.is_end:
             self._run.finish(number)
         self._context.release(number)

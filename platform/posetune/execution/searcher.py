@@ -31,6 +31,8 @@ class StudySearcher(StatelessSearcher):
         under_way = len(self._numbers)
         if under_way and (under_way >= self._watch.slots or self._watch.is_waiting):
             return None
+        if not self._context.turn.may_start:
+            return None if under_way else Searcher.FINISHED  # the driver waits, without Tune
         trial = self._run.next_trial()
         if trial is None:
             return Searcher.FINISHED

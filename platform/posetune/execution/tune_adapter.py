@@ -54,6 +54,7 @@ __all__ = [
     "free_by_node",
     "gpus_of",
     "keep_keys_off_command_lines",
+    "let_idle_worker_go",
     "nodes_being_drained",
     "read_error",
     "read_trial_groups",
@@ -305,6 +306,15 @@ def forget_statistics(trial: Trial) -> None:
     """Let go of the statistics that Tune keeps of every trial: the study has its results."""
     trial.metric_analysis.clear()
     trial.metric_n_steps.clear()
+
+
+def let_idle_worker_go(tune_controller: Any) -> None:
+    """End the worker that Tune keeps for a trial that may come; none is pending.
+
+    It holds its place on the cluster meanwhile, also where that belongs to another sweep.
+    """
+    if not tune_controller._actor_cache.total_max_objects:
+        tune_controller._cleanup_cached_actors(force_all=True)
 
 
 def read_error(trial: Trial) -> str:

@@ -137,7 +137,7 @@ class Narrator:
     def has_hours(self) -> bool:
         """Whether the budget has a limit of hours."""
         budget = self._state.spec.budget
-        return budget.gpu_hours is not None or budget.wall_hours is not None
+        return budget.limit_gpu_hours is not None or budget.wall_hours is not None
 
     def take(self, event: events.Event) -> list[Message]:
         """Take in the next event, and return the messages that follow from it."""
@@ -181,10 +181,10 @@ class Narrator:
         """
         spec = self._state.spec
         held_hours = expected.held_s.middle * spec.resources.gpus_or_one / 3600
-        hours_of = {"gpu_hours": held_hours, "wall_hours": expected.wall_s.middle / 3600}
+        of_gpus = spec.budget.limit_gpu_hours, held_hours
+        by_clock = spec.budget.wall_hours, expected.wall_s.middle / 3600
         found = []
-        for limit, hours in hours_of.items():
-            most = getattr(spec.budget, limit)
+        for limit, (most, hours) in {"gpu_hours": of_gpus, "wall_hours": by_clock}.items():
             if most is None or hours < BUDGET_SHARE * most:
                 continue
             words = limit.replace("_", "-")

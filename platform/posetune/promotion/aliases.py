@@ -24,6 +24,7 @@ from posetune.promotion.approving.approval import (
 )
 from posetune.promotion.gate import markdown
 from posetune.promotion.models import Version, check_files, find_alias, find_number
+from posetune.promotion.noting import note_on_sweep
 from posetune.promotion.registry import check_names
 from posetune.promotion.request import Promotion, Request
 from posetune.tracking.artifacts import upload
@@ -43,7 +44,9 @@ _MOST_CHARACTERS = 5000
 """Length of a version's description at most: what MLflow's tables hold on every database."""
 
 
-def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> tuple[int, int]:
+def roll_back(
+    home: Home, *, model: str, alias: str, to: int | None = None, by: str = ""
+) -> tuple[int, int]:
     """Point an alias at the version that it pointed at before, or at a named one.
 
     Args:
@@ -51,6 +54,7 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
         model: name of the registered model.
         alias: name of the alias.
         to: number of the version to point at; None takes the one before the present one.
+        by: who wants it, as person@host; empty where that is not known.
 
     Returns:
         The number of the version that the alias pointed at, and of the one that it points at now.
@@ -84,9 +88,11 @@ def roll_back(home: Home, *, model: str, alias: str, to: int | None = None) -> t
         text = f"{model}@{alias} went back to version {before}, from version {present.number}"
         with announcing(home, "rolled_back", text, data=what):
             patiently(lambda: client.set_registered_model_alias(model, alias, before))
-        note = f"{alias} went back to version {before}"
+        note = f"{alias} went back to version {before}" + (f", by {by}" if by else "")
         number = str(present.number)
         patiently(lambda: client.set_model_version_tag(model, number, "posetune.rolled_back", note))
+    for one in (present, version):
+        note_on_sweep(home, one, f"rollback: {text}", by=by)
     return present.number, int(before)
 
 
@@ -99,8 +105,12 @@ class AliasMove:
     request: Request
     champion: Version | None
 
-    def move(self, version: Version) -> None:
+    def move(self, version: Version, *, did: str = "promotion") -> None:
         """Point the alias at a version.
+
+        Args:
+            version: the version.
+            did: what the person has done by it, for the sweep's record.
 
         Raises:
             BadInputError: the alias moved since the decision began, or the version's files are not
@@ -117,6 +127,7 @@ class AliasMove:
             text = f"{model}@{alias} is version {number} now, of sweep {sweep}"
             with announcing(self.home, "promoted", text, sweep=sweep, data=what):
                 patiently(lambda: self.client.set_registered_model_alias(model, alias, number))
+        note_on_sweep(self.home, version, f"{did}: {text}", by=self.request.by)
 
     def _check_unmoved(self) -> None:
         model, alias = self.request.model, self.request.alias
@@ -165,6 +176,8 @@ class AliasMove:
                 needed=decision.approvals,
             )
             ask_for_approval(self.client, version, waiting, decision.gate)
+            text = f"{decision.model}/{version.number} waits for approval as {decision.alias}"
+            note_on_sweep(self.home, version, f"promotion: {text}", by=decision.by)
         elif decision.gate != "refused":
             if decision.by:
                 self._tag(version, PROMOTED_TAG + decision.alias, decision.by)

@@ -107,7 +107,9 @@ def promote(
         if number_of(champion) == version.number or request.alias == UNGATED_ALIAS:
             decision = _without_gate(candidate, version, registry)
             if decision.gate != "kept":  # its card has the evidence of the gate
-                card = model_card(candidate, decision, None, trainable=trainable, store=store)
+                card = model_card(
+                    candidate, decision, None, trainable=trainable, store=store, request=request
+                )
                 registry.describe(version, card, {}, parent=runs[None])
             return decision
         result: Evaluation | None = None
@@ -118,7 +120,9 @@ def promote(
             decided = {"gate": "forced", "reason": request.force, "replaced": number_of(champion)}
             decision = _promotion(candidate, version, request, **decided)
         tables: Mapping[str, str] = {} if result is None else result.tables
-        card = model_card(candidate, decision, result, trainable=trainable, store=store)
+        card = model_card(
+            candidate, decision, result, trainable=trainable, store=store, request=request
+        )
         registry.record(version, decision, tables, card=card, parent=runs[None])
         if result is not None and request.out is not None:
             _write(result, request.out, candidate=candidate, decision=decision)

@@ -17,12 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from posetune.api import BadInputError, Evaluation, StoreSummary, Trainable
 from posetune.promotion.aliases import decision_text
 from posetune.promotion.registry import Candidate
-from posetune.promotion.request import Promotion
+from posetune.promotion.request import Promotion, Request
 from posetune.report.wording import format_seconds
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder
 from posetune.study.budget import unit
 
-__all__ = ["model_card"]
+__all__ = ["cost_text", "model_card"]
 
 
 def model_card(
@@ -32,6 +33,7 @@ def model_card(
     *,
     trainable: type[Trainable],
     store: str,
+    request: Request,
 ) -> str:
     """Return the card of a version.
 
@@ -41,6 +43,7 @@ def model_card(
         result: its evaluation on the test split; None if that was not opened.
         trainable: the class that the sweep file names.
         store: address of the sweep's data on this machine.
+        request: what was asked for, with the cost of a GPU-hour.
     """
     view = candidate.view
     predictor = trainable.load_model(candidate.model.folder)
@@ -59,7 +62,7 @@ def model_card(
         whole_value=_number(decision.whole_value),
         gate=decision_text(decision),
         data=_data(candidate, trainable, store),
-        made=_made(candidate),
+        made=_made(candidate, request),
         limits=_limits(result),
         command=shlex.join(command),
     )
@@ -120,7 +123,7 @@ def _summary(trainable: type[Trainable], store: str) -> StoreSummary | None:
         return None
 
 
-def _made(candidate: Candidate) -> Mapping[str, Any]:
+def _made(candidate: Candidate, request: Request) -> Mapping[str, Any]:
     view, trial = candidate.view, candidate.trial
     gpus = view.spec.resources.gpus_or_one
     return {
@@ -131,10 +134,18 @@ def _made(candidate: Candidate) -> Mapping[str, Any]:
         "code": str(view.provenance.get("commit", "not known")),
         "machine": trial.placement.get("device") or view.provenance.get("processor", "not known"),
         "training of this trial": format_seconds(trial.seconds),
-        "cost of this trial": f"{trial.held_s * gpus / 3600:.3g} {unit(view.spec)}",
-        "cost of the whole sweep": f"{view.gpu_hours:.3g} {unit(view.spec)}",
+        "cost of this trial": cost_text(trial.held_s * gpus / 3600, view.spec, request),
+        "cost of the whole sweep": cost_text(view.gpu_hours, view.spec, request),
         "energy": "not measured",
     }
+
+
+def cost_text(hours: float, spec: SweepSpec, request: Request) -> str:
+    """Return hours of GPUs, and what they cost where that is known."""
+    text = f"{hours:.3g} {unit(spec)}"
+    if request.cost_per_gpu_hour is None or not spec.resources.gpu:
+        return text
+    return f"{text}, {hours * request.cost_per_gpu_hour:.2f} {request.currency}".strip()
 
 
 def _limits(result: Evaluation | None) -> list[str]:

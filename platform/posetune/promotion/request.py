@@ -45,6 +45,10 @@ class Request:
     """Who asks, as person@host; empty where that is not known."""
     approvals: int = 0
     """How many other persons have to approve it before the alias moves."""
+    cost_per_gpu_hour: float | None = None
+    """What a GPU costs for an hour, for the model card; None where nobody says it."""
+    currency: str = ""
+    """The currency of that cost."""
 
 
 @dataclass(frozen=True)

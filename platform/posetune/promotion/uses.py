@@ -1,4 +1,4 @@
-"""Says which aliases point at versions that were made of a sweep's trials."""
+"""Says which versions and aliases in the registry were made of a sweep's trials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,25 @@ from posetune.home import Home
 from posetune.promotion.models import find_number
 from posetune.tracking.server.connection import connect, mlflow_faults_explained, patiently
 
-__all__ = ["aliases_of"]
+__all__ = ["aliases_of", "registered_runs"]
+
+
+def registered_runs(home: Home) -> set[str]:
+    """Return the ids of the runs that registered versions were made of.
+
+    Raises:
+        BadInputError: MLflow cannot be reached.
+    """
+    found: set[str] = set()
+    with mlflow_faults_explained(home):
+        client = connect(home)
+        token = None
+        while True:
+            page = patiently(lambda t=token: client.search_model_versions(page_token=t))  # type: ignore[misc]
+            found.update(version.run_id for version in page if version.run_id)
+            token = page.token
+            if not token:
+                return found
 
 
 def aliases_of(home: Home, run_ids: Collection[str]) -> list[str]:

@@ -23,7 +23,7 @@ from posetune.report.wording import (
 )
 from posetune.spec.sweep import SweepSpec
 from posetune.study.acts.act import EditSweep
-from posetune.study.budget import unit
+from posetune.study.budget import limit_in_words, unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast_sweep
 from posetune.study.states import SweepStatus
 from posetune.study.view import SweepView
@@ -31,6 +31,7 @@ from posetune.study.view import SweepView
 __all__ = [
     "budget_used",
     "changed_params",
+    "cost_of_hours",
     "forecast_line",
     "left_out",
     "next_steps",
@@ -102,8 +103,8 @@ def budget_used(view: SweepView) -> str:
     ended = sum(trial.state.is_end for trial in view.trials)
     parts = [f"{ended} of {view.most_trials} trials", f"training {format_seconds(view.trained_s)}"]
     if view.spec.resources.gpu or budget.gpu_hours:
-        limit = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
-        parts.append(f"{view.gpu_hours:.3g}{limit} {unit(view.spec)}")
+        limit = limit_in_words(view.spec)
+        parts.append(f"{view.gpu_hours:.3g} {f'of {limit}' if limit else unit(view.spec)}")
     limit = f" of {format_seconds(3600 * budget.wall_hours)}" if budget.wall_hours else ""
     parts.append(f"{format_seconds(view.driven_s)}{limit} by the clock")
     return ", ".join(parts)
@@ -121,15 +122,26 @@ def forecast_line(view: SweepView) -> str:
     ends = ", ".join(f"{name} {share:.0%}" for name, share in expected.ends_by.items())
     return (
         f"forecast of the whole (80 %): {low} to {high} by the clock, {hours[0]:.3g} to "
-        f"{hours[2]:.3g} {unit(view.spec)}; ended by {ends}"
+        f"{hours[2]:.3g} {unit(view.spec)}{cost_of_hours(view.spec, hours[0], hours[2])}; ended "
+        f"by {ends}"
     )
+
+
+def cost_of_hours(spec: SweepSpec, low: float, high: float) -> str:
+    """Return what GPU-hours cost, in words; empty where the sweep has no limit of cost."""
+    budget = spec.budget
+    if budget.cost is None or budget.cost_per_gpu_hour is None:
+        return ""
+    few, many = (hours * budget.cost_per_gpu_hour for hours in (low, high))
+    return f" (cost {few:.4g} to {many:.4g}, of {budget.cost:g})"
 
 
 def no_forecast(spec: SweepSpec) -> str:
     """Return what is known of a sweep that has too many trials to simulate: its bounds."""
     budget = spec.budget
-    hours = {unit(spec): budget.gpu_hours, "hours by the clock": budget.wall_hours}
-    limits = [f"{limit:g} {name}" for name, limit in hours.items() if limit is not None]
+    limits = [limit_in_words(spec)] if budget.limit_gpu_hours is not None else []
+    if budget.wall_hours is not None:
+        limits.append(f"{budget.wall_hours:g} hours by the clock")
     ends = [f"{budget.trials} trials of at most {spec.pruner.max_epochs} epochs", *limits]
     return (
         f"forecast: none, because {SIMULATION_S:g} s do not suffice to simulate so many trials; "

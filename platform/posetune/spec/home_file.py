@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -10,8 +11,9 @@ from posetune.api import BadInputError
 from posetune.spec.documents import describe_errors, read_document
 from posetune.spec.notify import Destination, check_distinct
 from posetune.spec.parameters import Frozen
+from posetune.spec.sweep import SweepSpec
 
-__all__ = ["HOME_FILE", "HomeFile", "read_home_destinations", "read_home_file"]
+__all__ = ["HOME_FILE", "HomeFile", "priced_by", "read_home_destinations", "read_home_file"]
 
 HOME_FILE = "posetune.yaml"
 """Name of the file."""
@@ -25,6 +27,26 @@ class AliasRule(Frozen):
     )
 
 
+class Retention(Frozen):
+    """Says which sweeps `posetune clean` takes away."""
+
+    older_than: str = Field(
+        pattern=r"^[1-9]\d{0,4}[dw]$",
+        description="Age of a sweep's last event from which it may go, as 90d or 12w.",
+    )
+    keep: tuple[Literal["best", "registered", "unfinished"], ...] = Field(
+        ("best", "registered", "unfinished"),
+        description="Sweeps that stay whatever their age: the `best` of those with the same model, "
+        "data and objective, those with a `registered` version, those that are `unfinished`.",
+    )
+
+    @property
+    def older_than_s(self) -> float:
+        """The age in seconds."""
+        days = {"d": 1, "w": 7}[self.older_than[-1]]
+        return 86_400.0 * days * int(self.older_than[:-1])
+
+
 class HomeFile(Frozen):
     """Holds what `posetune.yaml` in a home says."""
 
@@ -36,6 +58,9 @@ class HomeFile(Frozen):
         "", max_length=8, description="Name of the currency of `cost_per_gpu_hour`, e.g. EUR."
     )
 
+    retention: Retention | None = Field(
+        None, description="Which sweeps `posetune clean` takes away; without it, none."
+    )
     registry: dict[str, AliasRule] = Field(
         default_factory=dict, description="What an alias asks for, by its name, e.g. champion."
     )
@@ -71,6 +96,23 @@ def read_home_file(folder: Path) -> HomeFile:
         return HomeFile.model_validate(document.content)
     except ValidationError as error:
         raise BadInputError(describe_errors(error, document)) from error
+
+
+def priced_by(spec: SweepSpec, folder: Path) -> SweepSpec:
+    """Return a sweep that knows what a GPU-hour costs, where its budget has a limit of cost.
+
+    Raises:
+        BadInputError: neither the sweep file nor the home's `posetune.yaml` says it.
+    """
+    if spec.budget.cost is None:
+        return spec
+    found = spec.priced(read_home_file(folder).cost_per_gpu_hour)
+    if found.budget.cost_per_gpu_hour is None:
+        raise BadInputError(
+            f"budget.cost: {spec.budget.cost:g}: nobody says what a GPU-hour costs; write "
+            f"cost_per_gpu_hour into {folder / HOME_FILE}, or into the file's budget"
+        )
+    return found
 
 
 def read_home_destinations(folder: Path) -> tuple[Destination, ...]:

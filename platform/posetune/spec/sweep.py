@@ -25,7 +25,7 @@ __all__ = [
 MACHINE_FIELDS = ("concurrent", "share")
 """The fields of `resources` that are no part of a sweep's identity: they belong to the machine."""
 
-MACHINE_SECTIONS = ("notify",)
+MACHINE_SECTIONS = ("notify", "cluster")
 """Sections of a sweep file that are no part of a sweep's identity, either."""
 
 
@@ -305,6 +305,28 @@ class Resources(Frozen):
         return {**given, "processes": processes}
 
 
+class ClusterRules(Frozen):
+    """Says how a sweep shares its cluster with other sweeps of the same study."""
+
+    priority: int = Field(
+        0,
+        ge=-1000,
+        le=1000,
+        strict=True,
+        description="Sweeps of a higher priority are served first, and the others have what these "
+        "leave. No unit; it may change at any time.",
+    )
+    share: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        strict=True,
+        description="Share of the cluster, compared with the shares of other sweeps of the same "
+        "priority that have trials waiting: with 3 and 1, three slots to one. It may change at "
+        "any time.",
+    )
+
+
 class Budget(Frozen):
     """Says when the sweep ends: at the limit that is reached first."""
 
@@ -315,6 +337,20 @@ class Budget(Frozen):
         strict=True,
         description="Limit of GPU-hours: the hours for which trials hold their place, repeated "
         "epochs included, times `resources.gpu` (times 1 if that is 0). Default: no limit.",
+    )
+    cost: float | None = Field(
+        None,
+        gt=0,
+        strict=True,
+        description="Limit of what the GPU-hours cost, in the currency of `cost_per_gpu_hour`; it "
+        "holds beside `gpu_hours`. Default: no limit.",
+    )
+    cost_per_gpu_hour: float | None = Field(
+        None,
+        gt=0,
+        strict=True,
+        description="Cost of one GPU-hour, by which `cost` is counted. Default: "
+        "`cost_per_gpu_hour` in the home's posetune.yaml.",
     )
     wall_hours: float | None = Field(
         None,
@@ -344,6 +380,19 @@ class Budget(Frozen):
         description="Value of the objective at which the sweep ends, as soon as an epoch of any "
         "trial reaches it; in the objective's unit. Default: the sweep does not end by a value.",
     )
+
+    @property
+    def limit_gpu_hours(self) -> float | None:
+        """The smaller of the limits of GPU-hours: the given one, and what `cost` pays for."""
+        limits = [] if self.gpu_hours is None else [self.gpu_hours]
+        if self.cost is not None and self.cost_per_gpu_hour is not None:
+            limits.append(self.cost / self.cost_per_gpu_hour)
+        return min(limits, default=None)
+
+    @property
+    def is_limited_by_cost(self) -> bool:
+        """Whether `cost` is reached before `gpu_hours` is."""
+        return self.limit_gpu_hours is not None and self.limit_gpu_hours != self.gpu_hours
 
 
 class Keep(Frozen):
@@ -399,6 +448,10 @@ class SweepSpec(Frozen):
     sampler: Sampler = Field(Sampler(), description="How parameters of new trials are proposed.")
     pruner: Pruner = Field(description="When trials are cut, and how many epochs one may last.")
     resources: Resources = Field(Resources(), description="What each trial takes of the cluster.")
+    cluster: ClusterRules = Field(
+        ClusterRules(),
+        description="How the sweep shares its cluster with other sweeps of the same study.",
+    )
     budget: Budget = Field(description="Limits at which the sweep ends.")
     keep: Keep = Field(Keep(), description="Which checkpoints stay in storage.")
     notify: tuple[Destination, ...] = Field(
@@ -406,6 +459,15 @@ class SweepSpec(Frozen):
         description="Who is told of what happens to the sweep: a webhook, slack, discord or email "
         "for each entry, with its events. It may change at any time.",
     )
+
+    @model_validator(mode="after")
+    def _cost_is_of_gpus(self) -> SweepSpec:
+        if self.budget.cost is not None and not self.resources.gpu:
+            raise ValueError(
+                "budget.cost: the cost is that of GPU-hours, and a trial takes no GPU "
+                "(resources.gpu: 0); give gpu_hours or wall_hours instead"
+            )
+        return self
 
     @model_validator(mode="after")
     def _destinations_are_distinct(self) -> SweepSpec:
@@ -468,6 +530,13 @@ class SweepSpec(Frozen):
         most = STARTUP.get(self.sampler.name, 0)
         return chosen or max(1, min(most, self.budget.trials // 3))
 
+    def priced(self, cost_per_gpu_hour: float | None) -> SweepSpec:
+        """Return the sweep with a cost of a GPU-hour, unless it names its own."""
+        if self.budget.cost_per_gpu_hour is not None:
+            return self
+        budget = self.budget.model_copy(update={"cost_per_gpu_hour": cost_per_gpu_hour})
+        return self.model_copy(update={"budget": budget})
+
     def with_trials(self, trials: int) -> SweepSpec:
         """Return a copy of the sweep with another number of trials."""
         budget = self.budget.model_copy(update={"trials": trials})
@@ -490,7 +559,7 @@ class SweepSpec(Frozen):
     def canonical(self) -> dict[str, Any]:
         """Return the sweep as JSON values, with all defaults, so that equal sweeps give equal JSON.
 
-        A parameter has the keys of the file (`float`, `int`, `choice`). Who is notified is left
-        out: it is no part of what the sweep is.
+        A parameter has the keys of the file (`float`, `int`, `choice`). Who is notified and how
+        the cluster is shared are left out: they are no part of what the sweep is.
         """
-        return self.model_dump(mode="json", by_alias=True, exclude={"notify"})
+        return self.model_dump(mode="json", by_alias=True, exclude=set(MACHINE_SECTIONS))

@@ -8,6 +8,6 @@ transaction and applies it; `reading` gives the `view` that a reader has of it: 
 folded in the same way.
 
 `tables` keeps the events and `old` reads those of the version before; `search` says which
-parameters come next and which trials are cut; `acts` are what people do to a sweep; `forecasting`
-says what is still to come.
+parameters come next and which trials are cut; `acts` are what people do to a sweep; `sharing` says
+how sweeps share a cluster; `forecasting` says what is still to come.
 """

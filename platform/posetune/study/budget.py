@@ -20,12 +20,23 @@ from posetune.study.records import SweepBest
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
-__all__ = ["BudgetLedger", "target_reached", "unit"]
+__all__ = ["BudgetLedger", "limit_in_words", "target_reached", "unit"]
 
 
 def unit(spec: SweepSpec) -> str:
     """Return what `budget.gpu_hours` counts in this sweep."""
     return "GPU-hours" if spec.resources.gpu else "trial-hours"
+
+
+def limit_in_words(spec: SweepSpec) -> str:
+    """Return the limit of GPU-hours, and what cost it follows from; empty without a limit."""
+    budget = spec.budget
+    if budget.limit_gpu_hours is None:
+        return ""
+    hours = f"{budget.limit_gpu_hours:.4g} {unit(spec)}"
+    if not budget.is_limited_by_cost:
+        return hours
+    return f"{hours} (cost {budget.cost:g} at {budget.cost_per_gpu_hour:g} each)"
 
 
 def target_reached(spec: SweepSpec, bests: Sequence[SweepBest]) -> str:

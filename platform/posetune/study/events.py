@@ -261,11 +261,16 @@ class HandedOver:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """The budget has no room for another epoch of a trial now; the trial stays open."""
+    """A trial ends its attempt after an epoch, and stays open.
+
+    The budget has no room for another epoch of it now, or its slot goes to another sweep.
+    """
 
     at: float
     trial: int
     attempt: int
+    why: str = ""
+    """Why its slot goes to another sweep; empty where the budget has no room for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ def _excused(event: events.AttemptExcused) -> str:
     return f"attempt {event.attempt} of trial {event.trial} does not count: {event.why}"
 
 
+NO_ROOM = "the budget has no room for it now"
+
 _WORDS: dict[type[events.Event], Callable[[Any], str]] = {
     events.SweepStarted: _started,
     events.DriverOpened: _opened,
@@ -145,7 +147,7 @@ _WORDS: dict[type[events.Event], Callable[[Any], str]] = {
     events.Reported: _reported,
     events.EpochRepeated: lambda e: f"epoch {e.epoch} was trained again; its first report stands",
     events.HandedOver: _handed_over,
-    events.SetAside: lambda e: f"trial {e.trial} is set aside: the budget has no room for it now",
+    events.SetAside: lambda e: f"trial {e.trial} is set aside: {e.why or NO_ROOM}",
     events.AttemptFailed: _failed,
     events.AttemptExcused: _excused,
     events.MemoryPeaked: _peak,

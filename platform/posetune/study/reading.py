@@ -212,8 +212,11 @@ def _why_open(trial: TrialRecord) -> str:
         return f"paused after epoch {trial.epoch}: {trial.why}"
     if trial.state is None and trial.stop_after is not None:
         return f"stops after epoch {trial.stop_after}, by {trial.stopped_by}"
-    aside = trial.state is None and trial.is_set_aside
-    return f"set aside by the budget after epoch {trial.epoch}" if aside else ""
+    if trial.state is not None or not trial.is_set_aside:
+        return ""
+    if trial.why_aside:
+        return f"set aside after epoch {trial.epoch}: {trial.why_aside}"
+    return f"set aside by the budget after epoch {trial.epoch}"
 
 
 def _status(trials: Sequence[TrialView], most: int, live: bool) -> SweepStatus:

@@ -352,7 +352,8 @@ class SweepState:
                 numbers.remove(number)
 
     def _set_aside(self, event: events.SetAside) -> None:
-        self.trials[event.trial].set_aside = event.attempt
+        trial = self.trials[event.trial]
+        trial.set_aside, trial.why_aside = event.attempt, event.why
         self.ledger.running.discard(event.trial)
         self.waiting.append(event.trial)
 

@@ -90,7 +90,9 @@ class TrialRecord:
     reached: tuple[int, int] = (0, -1)
     """The furthest point at which an attempt was told to stop: epochs finished, and steps."""
     set_aside: int = 0
-    """The newest attempt that the budget ended; 0 where none was."""
+    """The newest attempt that was ended for the budget or another sweep; 0 where none was."""
+    why_aside: str = ""
+    """Why the slot of that attempt went to another sweep; empty where the budget ended it."""
     paused: int = 0
     """The newest attempt that ended because others promised more; 0 where none did."""
     why: str = ""
@@ -186,7 +188,7 @@ class TrialRecord:
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether the budget ended the newest attempt."""
+        """Whether the newest attempt was ended for the budget or another sweep."""
         return 0 < self.attempt == self.set_aside
 
     @property

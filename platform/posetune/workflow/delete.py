@@ -23,6 +23,7 @@ from posetune.notifications import outbox
 from posetune.study.act_events import TagSet
 from posetune.study.old.upgrade import refuse_old_tables
 from posetune.study.reading import find_sweep_row, list_sweeps, read_sweep
+from posetune.study.sharing import demands
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.journal import Run
@@ -134,6 +135,7 @@ def _end(connection: Connection, lease: Lease, sweep_id: int) -> int:
         return 0  # a transaction that was tried again had done it
     lease.check(connection)
     forgotten = outbox.forget(connection, sweep_id)
+    demands.forget(connection, sweep_id)
     delete_rows(connection, sweep_id)
     return forgotten
 

@@ -101,5 +101,7 @@ def promote(
         epoch=epoch,
         by=this_person(),
         approvals=file.approvals(alias),
+        cost_per_gpu_hour=file.cost_per_gpu_hour,
+        currency=file.currency,
     )
     return decide(database, resolved, request, trainable=trainable, progress=progress)

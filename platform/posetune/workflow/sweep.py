@@ -16,7 +16,8 @@ from posetune.notifications.delivery import check_destinations, count_waiting, m
 from posetune.notifications.notifier import Notifier
 from posetune.notifications.outbox import WaitingCount
 from posetune.provenance import collect, this_person
-from posetune.spec.home_file import read_home_destinations
+from posetune.spec.followed import FollowedRules
+from posetune.spec.home_file import priced_by, read_home_destinations
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.storage import Storage
 from posetune.study.driving.sweep import SweepRun, SweepStart
@@ -127,6 +128,7 @@ def run_sweep(
     defaults = default_params(spec, trainable.config_model)
     trainable.stages(configure(trainable.config_model, spec.fixed, defaults), found.folder)
     resolved = Home.resolve(home).prepare()
+    spec = priced_by(spec, resolved.folder)
     check_destinations(merged(spec.notify, read_home_destinations(resolved.folder)))
     database = open_database(resolved.database, patience_s=resolved.database_patience_s)
     start = SweepStart(
@@ -161,6 +163,7 @@ def run_sweep(
                 home=resolved,
                 address=address,
                 stopping=request,
+                cluster_rules=FollowedRules(file, spec.cluster),
             )
     finally:
         patience_s = INTERRUPTED_TRACKER_S if request.asked_by_user else TRACKER_S

@@ -20,6 +20,7 @@ COMMANDS += ["stages", "promote", "rollback"]
 COMMANDS += ["predict", "export", "ui", "fields", "schema", "benchmark", "notify"]
 COMMANDS += ["list", "note", "tag", "trial", "trial stop", "trial pin", "trial retry"]
 COMMANDS += ["archive", "unarchive", "backup", "restore", "delete", "usage", "metrics", "approve"]
+COMMANDS += ["queue", "clean"]
 COMMANDS += ["trial extend", "enqueue", "hold", "release", "edit"]
 
 

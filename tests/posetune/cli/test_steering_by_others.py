@@ -17,7 +17,9 @@ from support.steered import SWEEP_FILE, Steered
 
 from posetune.home import sqlite_address
 from posetune.study import act_events
+from posetune.study.events import SEMANTICS
 from posetune.study.reading import read_sweep
+from posetune.study.tables import schema
 
 NOBODY = 65534
 NAMELESS = 54321
@@ -89,6 +91,31 @@ def actors(steered: Steered) -> dict[str, str]:
     """Who caused each kind of event."""
     found = happened(steered.database, act_events.ActEvent, "curve")
     return {type(event).__name__: event.by for event in found}
+
+
+def test_a_colleague_sees_what_the_owner_holds_and_cleans_nothing_of_it(
+    steered: Steered, shared: Path
+) -> None:
+    colleague = Colleague(NOBODY, shared / "colleague", steered.address)
+    home = colleague.folder / "home"
+    home.mkdir()
+    (home / "posetune.yaml").write_text("retention: {older_than: 1d, keep: []}\n")
+    home.chmod(0o777)
+    table, begun = schema.event, {"semantics": SEMANTICS, "by": "ana@laptop"}
+    with steered.database.engine.begin() as connection:
+        connection.execute(table.update().where(table.c.seq == 1).values(data=begun))
+    with steered.driver_at_work():
+        queue, usage = colleague.does(("queue",), ("usage", "--by", "owner"))
+    with steered.database.engine.begin() as connection:
+        connection.execute(table.update().values(at=table.c.at - 3 * 86_400))
+    (cleaned,) = colleague.does(("clean", "--yes"))
+
+    (held,) = queue["sweeps"]
+    assert (held["sweep"], held["owner"]) == ("curve", "ana@laptop")
+    assert [group["name"] for group in usage["groups"]] == ["ana"]
+    assert cleaned["deleted"] == []
+    (kept,) = cleaned["sweeps"]
+    assert kept["kept"] == "it is ana's (--everybody takes it, too)"
 
 
 @pytest.mark.parametrize("uid", [NOBODY, pytest.param(NAMELESS, marks=pytest.mark.long)])

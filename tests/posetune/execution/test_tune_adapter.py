@@ -65,6 +65,10 @@ def test_a_worker_is_reused_until_it_dies(scene: Scene) -> None:
     assert processes[0] == processes[1] != processes[DYING + 1]
 
 
+def test_a_worker_that_waits_for_another_trial_is_let_go_when_that_is_told(scene: Scene) -> None:
+    assert scene.seen["idle"] == [1, 0]
+
+
 def test_the_scheduler_alone_sees_every_result_and_trials_start_in_their_order(
     scene: Scene,
 ) -> None:

@@ -16,6 +16,7 @@ from posetune.cli.live import SweepBoard
 from posetune.execution.nodes.plan import plan_sweep
 from posetune.home import Home
 from posetune.promotion.model_card import _made
+from posetune.promotion.request import Request
 from posetune.report.comparison import Compared, compare
 from posetune.report.pages.interactive import trial_facts
 from posetune.report.pages.page import BestTrial, build_page
@@ -164,7 +165,7 @@ def test_an_extended_trial_has_its_own_last_epoch_as_the_total(
     assert facts == {0: "12/12", 1: "9/9"}
     assert "trial 0, after 12 of 12 epochs" in describe_trial(view, first, home)
     candidate: Any = SimpleNamespace(view=view, trial=first, model=SimpleNamespace(epoch=12))
-    assert _made(candidate)["epoch"] == "12 of 12"
+    assert _made(candidate, Request("s", "m"))["epoch"] == "12 of 12"
     best = view.best
     assert best is not None
     assert best.chosen is not None

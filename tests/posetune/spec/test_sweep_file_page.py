@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from posetune.spec.parameters import Choice, FloatRange, IntRange
 from posetune.spec.sweep import (
     Budget,
+    ClusterRules,
     Keep,
     Objective,
     Prior,
@@ -31,6 +32,7 @@ SECTIONS: list[type[BaseModel]] = [
     Sampler,
     Pruner,
     Resources,
+    ClusterRules,
     Budget,
     Keep,
 ]

@@ -23,7 +23,10 @@ from posetune.execution.tune_adapter import (
     read_trial_groups,
 )
 
-__all__ = ["ClusterWatch", "measure_share", "read_nodes"]
+__all__ = ["ClusterWatch", "measure_share", "read_cluster", "read_nodes"]
+
+_HEAD = "node:__internal_head__"
+"""The resource that Ray gives the head node, and no other."""
 
 LOOK_S = 1.0
 """Seconds between two looks at the cluster."""
@@ -55,6 +58,12 @@ def read_nodes() -> list[Node]:
     ]
 
 
+def read_cluster() -> str:
+    """Return what tells this cluster from all others: the id of its head node."""
+    heads = [node["NodeID"] for node in ray.nodes() if _HEAD in node["Resources"]]
+    return str(heads[-1]) if heads else ""
+
+
 class ClusterWatch:
     """Looks at the cluster every few seconds, for searcher, scheduler and user."""
 
@@ -68,6 +77,7 @@ class ClusterWatch:
         """What a trial waits for, as it was last recorded in the study."""
         self._said_at = 0.0
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
+        self._look_for_turn()
 
     @property
     def asked(self) -> dict[str, float]:
@@ -117,6 +127,7 @@ class ClusterWatch:
         if self.is_ray_dead():
             return
         self._nodes = read_nodes()
+        self._look_for_turn()
         for node in self._nodes:
             if node.leaving:
                 self._context.preemption.leave(node.id)
@@ -132,6 +143,9 @@ class ClusterWatch:
         if now - self._waits_since > WAIT_S:
             what = describe_wait(self.asked, self._resources.labels, self._nodes, holdings)
             self._say(f"a trial waits for {what}")
+
+    def _look_for_turn(self) -> None:
+        self._context.turn.look(fits=slots(self.asked, {}, self._nodes), room=self.slots)
 
     def is_ray_dead(self) -> bool:
         """Whether the Ray that this driver started has died; the sweep stops then.

@@ -19,7 +19,7 @@ from posetune.spec.loading import configure, default_params, rates_decay
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.stages.cache import stage_key
-from posetune.study.budget import unit
+from posetune.study.budget import limit_in_words, unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast
 from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.study.search.rungs import rung_epochs
@@ -122,7 +122,7 @@ def _bounds(
     first = spec.pruner.max_epochs if spec.pruner.name == "none" else spec.pruner.grace_epochs
     epochs = spec.budget.trials * first, spec.budget.trials * spec.pruner.max_epochs
     held = [stages_s + epoch_s * count for count in epochs]
-    hours = spec.budget.gpu_hours
+    hours = spec.budget.limit_gpu_hours
     limit_s = math.inf if hours is None else 3600 * hours / spec.resources.gpus_or_one
     wall_s = 3600 * (spec.budget.wall_hours or math.inf)
     return [
@@ -146,9 +146,11 @@ def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterato
             "machine: a sweep is refused here, unless it joins a cluster (--address)"
         )
     complete = spec.pruner.max_epochs * cost.epoch_s * spec.resources.gpus_or_one / 3600
-    if spec.budget.gpu_hours is not None and spec.budget.gpu_hours < complete:
+    limit = spec.budget.limit_gpu_hours
+    if limit is not None and limit < complete:
+        name = "cost" if spec.budget.is_limited_by_cost else "gpu_hours"
         yield (
-            f"budget.gpu_hours: {spec.budget.gpu_hours:g} is less than the {complete:.3g} "
+            f"budget.{name}: {limit_in_words(spec)} is less than the {complete:.3g} "
             f"{unit(spec)} of one complete trial"
         )
 

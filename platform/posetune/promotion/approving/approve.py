@@ -87,19 +87,21 @@ def approve(home: Home, given: str, alias: str | None = None, *, by: str) -> App
                 _check_unmoved(home, version, waiting)
                 write_waiting(client, version, waiting)
             if not waiting.left:
-                _move(home, version, waiting)
+                _move(home, version, waiting, by=by)
                 forget_waiting(client, version, waiting.alias)
     return _approval(version, waiting)
 
 
-def _move(home: Home, version: Version, waiting: Waiting) -> None:
+def _move(home: Home, version: Version, waiting: Waiting, *, by: str) -> None:
     client = connect(home)
     present = find_alias(client, version.model, waiting.alias)
     if number_of(present) == version.number:
         return  # whoever was killed here had moved it
     before = _replaced(home, version, waiting)
-    request = Request(waiting.sweep, version.model, waiting.alias)
-    AliasMove(client, home, request, before).move(version)
+    request = Request(waiting.sweep, version.model, waiting.alias, by=by)
+    AliasMove(client, home, request, before).move(
+        version, did=f"approval of what {waiting.by} promoted"
+    )
 
 
 def _replaced(home: Home, version: Version, waiting: Waiting) -> Version | None:

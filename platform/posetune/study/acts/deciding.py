@@ -221,7 +221,12 @@ _MAY_CHANGE = ("budget", "search", "keep", "pruner.grace_epochs", "pruner.reduct
 
 
 def _edited(act: EditSweep, *, by: str, at: float, state: SweepState) -> act_events.SweepEdited:
-    new = SweepSpec.model_validate(act.spec)
+    new = SweepSpec.model_validate(act.spec).priced(state.spec.budget.cost_per_gpu_hour)
+    if new.budget.cost is not None and new.budget.cost_per_gpu_hour is None:
+        raise ActRefusedError(
+            f"budget.cost: {new.budget.cost:g}: nobody has said what a GPU-hour costs; write "
+            "budget.cost_per_gpu_hour into the file"
+        )
     changes = _changes(state.spec.canonical(), new.canonical())
     changes = {key: pair for key, pair in changes.items() if not _is_below(key, _ignored(state))}
     refused = [key for key in changes if not _is_below(key, _MAY_CHANGE)]
@@ -247,7 +252,7 @@ def _edited(act: EditSweep, *, by: str, at: float, state: SweepState) -> act_eve
     return act_events.SweepEdited(
         at=at,
         by=by,
-        spec=act.spec,
+        spec=new.canonical(),
         source=act.source,
         changed=[f"{key}: {before} -> {after}" for key, (before, after) in changes.items()],
         outside=outside_of(new, state.trials),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from posetune.study.budget import target_reached, unit
+from posetune.study.budget import limit_in_words, target_reached
 from posetune.study.state import SweepState
 from posetune.study.trials import TrialRecord
 
@@ -36,7 +36,7 @@ class BudgetRule:
     def limit_s(self) -> float | None:
         """For how long attempts may hold their resources; None without a limit."""
         spec = self._state.spec
-        hours = spec.budget.gpu_hours
+        hours = spec.budget.limit_gpu_hours
         return None if hours is None else hours * 3600 / spec.resources.gpus_or_one
 
     @property
@@ -50,8 +50,7 @@ class BudgetRule:
     @property
     def limit(self) -> str:
         """The limit of GPU-hours, in words."""
-        spec = self._state.spec
-        return f"the budget of {spec.budget.gpu_hours:g} {unit(spec)}"
+        return f"the budget of {limit_in_words(self._state.spec)}"
 
     @property
     def spent(self) -> str:

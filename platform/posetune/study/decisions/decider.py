@@ -258,6 +258,13 @@ class Decider:
             return None
         return SetAside(self._clock(), number, trial.attempt)
 
+    def give_back(self, number: int, why: str) -> SetAside:
+        """Return the event that a trial's slot goes to another sweep after an epoch.
+
+        The trial stays open, and goes on first once the sweep has a slot for it again.
+        """
+        return SetAside(self._clock(), number, self._state.trials[number].attempt, why)
+
     def is_to_stop(self, number: int) -> bool:
         """Whether a trial has come to the epoch after which a person wants it to end."""
         trial = self._state.trials[number]

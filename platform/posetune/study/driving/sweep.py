@@ -48,6 +48,8 @@ from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.search.contracts import NamedSampler, Sampler
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.search.sampler import search_memory
+from posetune.study.sharing.demands import make_table, publish, read_demands
+from posetune.study.sharing.entitlements import Demand
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
@@ -85,6 +87,8 @@ class SweepRun:
         self.name = start.name
         self.notice = ""
         """What trials wait for, but for a place on the cluster; for whoever watches."""
+        self.cluster_rules = start.spec.cluster
+        """How it shares its cluster with other sweeps, as its file said when it was opened."""
         clock = clock or life_clock()
         self._database, self._clock = database, clock
         self._defaults = dict(start.defaults)
@@ -102,6 +106,8 @@ class SweepRun:
         """Keys of the stage products that trials used before this driver, by stage."""
         self._handed_out: set[int] = set()
         """Open trials that the caller was given, and has not begun an attempt at."""
+        self._published: tuple[str, Demand] | None = None
+        """The cluster and what the sweep wants of it, as other drivers can read it."""
         self._released = ReleasedCheckpoints()
         budget, machine = start.spec.budget.model_dump(), start.spec.machine
         self._commit(DriverOpened(clock(), budget, start.commit, by=start.by, machine=machine))
@@ -412,6 +418,48 @@ class SweepRun:
     def wait_for_room(self, what: str) -> None:
         """Record what a trial without a place waits for; empty when none waits any more."""
         self._commit(RoomAwaited(self._clock(), what))
+
+    # -- what other sweeps want of the same cluster ----------------------------------------
+
+    @property
+    def under_way(self) -> int:
+        """How many trials were handed out and have neither ended nor been set aside."""
+        return len(self.state.ledger.running | self._handed_out)
+
+    @property
+    def placed(self) -> int:
+        """How many trials hold a place and have begun to train."""
+        trials = self.trials
+        return sum(trials[n].holding.since is not None for n in self.state.ledger.running)
+
+    @property
+    def wants(self) -> int:
+        """How many trials would be at work if there were room for all."""
+        if self.held or self.spent or self.broken or not self.may_start:
+            return self.under_way
+        return self.under_way + max(1, self.left)
+
+    def exchange(self, cluster: str, demand: Demand) -> list[Demand]:
+        """Write down what the sweep wants of a cluster, and return what all sweeps want of it."""
+        if self._published != (cluster, demand):
+            if self._published is None:
+                make_table(self._database)
+
+            def write(connection: Connection) -> None:
+                self.lease.check(connection)
+                holder = self.lease.holder
+                publish(connection, self.id, demand, holder=holder, cluster=cluster)
+
+            self._database.write(write)
+            self._published = cluster, demand
+        with self._database.reading() as connection:
+            found = read_demands(connection)
+        others = [one.demand for one in found if one.cluster == cluster]
+        return [demand if one.sweep == self.name else one for one in others]
+
+    def give_back(self, number: int, why: str) -> None:
+        """Set a trial aside after a report, because its slot goes to another sweep."""
+        self._commit(self._decider.give_back(number, why))
 
     # -- where it stands -------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: Sw
     shrunk = [
         f"budget.{name}: {before} -> {new['budget'].get(name)}"
         for name, before in budget.items()
-        if name != "target" and _less(new["budget"].get(name), before)
+        if name not in ("target", "cost_per_gpu_hour") and _less(new["budget"].get(name), before)
     ]
     if changed or shrunk:
         raise BadInputError(

@@ -85,7 +85,7 @@ class Forecast:
     wall_s: Interval
     """Seconds for which a driver is at work."""
     ends_by: dict[str, float]
-    """The share of replications that each limit ended: trials, gpu_hours, wall_hours."""
+    """The share of replications that each limit ended: trials, gpu_hours, cost, wall_hours."""
     reports: int
     """Number of reports on which the forecast rests."""
     driven_s: float
@@ -166,7 +166,8 @@ def forecast(
     """
     until = time.thread_time() + seconds
     if not given.reports and not given.epoch_s:  # nobody knows when hours are over
-        budget = given.spec.budget.model_copy(update={"gpu_hours": None, "wall_hours": None})
+        none = {"gpu_hours": None, "cost": None, "wall_hours": None}
+        budget = given.spec.budget.model_copy(update=none)
         spec = given.spec.model_copy(update={"budget": budget})
         given = replace(given, spec=spec, epoch_s=1.0)
     given = _looking_ahead(given)
@@ -248,6 +249,8 @@ class _Rest:
         latent = given.spec.objective.model_copy(update={"mode": "min"})
         spec = given.spec.model_copy(update={"objective": latent})
         self._spec = _comparable(spec)
+        self._hours = "cost" if spec.budget.is_limited_by_cost else "gpu_hours"
+        """The limit that GPU-hours come to."""
         self._now = 0.0
         self._queue: list[tuple[float, int]] = []
         """Times at which trials end their epochs, each with its trial."""
@@ -269,7 +272,7 @@ class _Rest:
             self._fill_slots()
             if not self._queue:
                 more = len(self._state.ended) < self._spec.budget.trials
-                reason = "gpu_hours" if more else "trials"
+                reason = self._hours if more else "trials"
                 if not more and self._given.has_more_trials:
                     raise _TooMuchError
             elif self._queue[0][0] >= wall_left_s:
@@ -277,7 +280,7 @@ class _Rest:
             else:
                 self._now, number = heapq.heappop(self._queue)
                 self._end_epoch(number)
-                reason = "gpu_hours" if self._decider.budget.spent else ""
+                reason = self._hours if self._decider.budget.spent else ""
         if self._queue:
             self._now += float(self._generator.uniform(0, HAND_OVER_S))
         for _, number in self._queue:

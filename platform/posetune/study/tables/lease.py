@@ -66,6 +66,9 @@ class Lease:
         self.holder = uuid.uuid4().hex
         self.stop_asked = ""
         """Who wants the driver to stop; read whenever the lease is renewed."""
+        self.has_company = False
+        """Whether another sweep of the study has a driver; read when the lease is taken, and
+        whenever it is renewed."""
         self._database = database
         self._sweep_id = sweep_id
         query = select(schema.lease.c.holder).where(schema.lease.c.sweep_id == sweep_id)
@@ -79,6 +82,10 @@ class Lease:
         """Raise `LeaseLostError` unless the lease is still ours; call it in every transaction."""
         if connection.execute(self._holder_query).scalar() != self.holder:
             raise LeaseLostError("another driver has taken this sweep over")
+
+    def renew(self) -> None:
+        """Renew the lease; the thread does so all the time."""
+        self._database.write(self._renew_in)
 
     def release(self) -> None:
         """Give the lease back."""
@@ -128,6 +135,7 @@ class Lease:
             "expires": _now(connection) + LEASE_S,
             "stop_asked": None,
         }
+        self._look_for_others(connection)
         if row is None:
             connection.execute(insert(table).values(sweep_id=self._sweep_id, **values))
             return
@@ -148,19 +156,25 @@ class Lease:
         connection.execute(update(table).where(table.c.sweep_id == self._sweep_id).values(**values))
 
     def _renew(self) -> None:
-        table = schema.lease
-        ours = (table.c.sweep_id == self._sweep_id) & (table.c.holder == self.holder)
-
-        def renew(connection: Connection) -> None:
-            expires = _now(connection) + LEASE_S
-            connection.execute(update(table).where(ours).values(expires=expires))
-            asked = connection.execute(select(table.c.stop_asked).where(ours)).scalar()
-            self.stop_asked = asked or ""
-
         while not self._released.wait(LEASE_S / 3):
             # A lease that could not be renewed may expire; then the next event is refused.
             with contextlib.suppress(OperationalError):
-                self._database.write(renew)
+                self.renew()
+
+    def _renew_in(self, connection: Connection) -> None:
+        table = schema.lease
+        ours = (table.c.sweep_id == self._sweep_id) & (table.c.holder == self.holder)
+        expires = _now(connection) + LEASE_S
+        connection.execute(update(table).where(ours).values(expires=expires))
+        asked = connection.execute(select(table.c.stop_asked).where(ours)).scalar()
+        self.stop_asked = asked or ""
+        self._look_for_others(connection)
+
+    def _look_for_others(self, connection: Connection) -> None:
+        table = schema.lease
+        others = (table.c.sweep_id != self._sweep_id) & (table.c.expires > _now(connection))
+        query = select(table.c.sweep_id).where(others).limit(1)
+        self.has_company = connection.execute(query).first() is not None
 
 
 def ask_to_stop(database: Database, sweep_id: int, *, who: str) -> bool:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from support.commands import run_here
+from support.simulated_driver import simulated_start
 
 from posetune.api import BadInputError
 from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
+from posetune.promotion.model_card import cost_text
 from posetune.promotion.models import check_files, find_number
 from posetune.promotion.request import Promotion, Request
+from posetune.study.tables import schema
 from posetune.testing.toy import Toy
 
 RULE = "registry: {champion: {approve: 1}}\n"
@@ -43,6 +46,12 @@ def tags(scene: Any, number: int) -> dict[str, str]:
     return dict(MlflowClient(scene.home.tracking).get_model_version("toy", str(number)).tags)
 
 
+def notes(scene: Any, trial: int) -> list[tuple[str, str]]:
+    """What `show` says of a trial: who wrote it, and what."""
+    said = json.loads(command(scene, "show", "first", "--json").stdout)
+    return [(note["by"], note["text"]) for note in said["trials"][trial]["notes"]]
+
+
 @pytest.fixture
 def trained(scene: Any) -> Any:
     run = scene.open()
@@ -53,6 +62,7 @@ def trained(scene: Any) -> Any:
 
 @pytest.mark.slow
 def test_the_alias_moves_when_another_person_agrees_and_both_names_stay(trained: Any) -> None:
+    trained.opened[-1].lease.release()
     promotion = ask(trained)
 
     assert (promotion.gate, promotion.approvals, holder(trained)) == ("forced", 1, None)
@@ -76,9 +86,64 @@ def test_the_alias_moves_when_another_person_agrees_and_both_names_stay(trained:
     assert found["posetune.approved_by.champion"] == "bo@desk"
     assert json.loads(found["posetune.decision"])["by"] == "ana@laptop"
     assert not [name for name in found if name.startswith("posetune.waits.")]
+    assert notes(trained, 1) == [
+        ("ana@laptop", "promotion: toy/1 waits for approval as champion"),
+        (
+            "bo@desk",
+            "approval of what ana@laptop promoted: toy@champion is version 1 now, of sweep first",
+        ),
+    ]
     again = command(trained, "approve", "toy/1", by="cy@desk")
     assert again.returncode == 2
     assert "waits for no approval" in again.stderr
+
+
+@pytest.mark.slow
+def test_who_promoted_and_who_rolled_back_is_shown(trained: Any) -> None:
+    trained.opened[-1].lease.release()
+    ask(trained, approvals=0, trial=0)
+    ask(trained, approvals=0, trial=1)
+
+    back = command(trained, "rollback", "--model", "toy", "--json")
+
+    assert back.returncode == 0, back.stderr
+    assert json.loads(back.stdout)["to"] == 1
+    assert tags(trained, 2)["posetune.rolled_back"] == "champion went back to version 1, by bo@desk"
+    went = ("bo@desk", "rollback: toy@champion went back to version 1, from version 2")
+    for number in (1, 2):
+        is_now = f"promotion: toy@champion is version {number} now, of sweep first"
+        assert notes(trained, number - 1) == [("ana@laptop", is_now), went]
+    shown = command(trained, "show", "first").stderr
+    assert "note by bo@desk: rollback" in shown
+
+
+@pytest.mark.slow
+def test_a_retention_rule_keeps_what_is_registered(trained: Any) -> None:
+    trained.opened[-1].lease.release()
+    ask(trained, approvals=0)
+    table = schema.event
+    with trained.database.engine.begin() as connection:
+        connection.execute(table.update().values(at=table.c.at - 3 * 86_400))
+    file = trained.home.folder / "posetune.yaml"
+    file.write_text("retention: {older_than: 1d, keep: [registered]}\n")
+
+    kept = json.loads(command(trained, "clean", "--yes", "--everybody", "--json").stdout)
+    file.write_text("retention: {older_than: 1d, keep: []}\n")
+    refused = command(trained, "clean", "--yes", "--everybody", "--json")
+
+    assert [one["kept"] for one in kept["sweeps"]] == ["a version of it is registered"]
+    assert refused.returncode == 1
+    said = json.loads(refused.stdout)
+    assert said["deleted"] == []
+    assert "models:/toy@champion is version 1" in said["refused"]["first"]
+
+
+def test_the_model_card_says_what_the_training_cost() -> None:
+    priced = Request("first", "toy", cost_per_gpu_hour=2.5, currency="EUR")
+    spec = simulated_start(resources={"gpu": 1}).spec
+    assert cost_text(4.0, spec, priced) == "4 GPU-hours, 10.00 EUR"
+    assert cost_text(4.0, spec, Request("first", "toy")) == "4 GPU-hours"
+    assert cost_text(4.0, simulated_start().spec, priced) == "4 trial-hours"
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import typer
 from posetune.cli.options import HomeOption, JsonOption, ModelNameOption
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
+from posetune.provenance import this_person
 
 __all__ = ["rollback"]
 
@@ -31,7 +32,7 @@ def rollback(
     """
     from posetune.promotion.aliases import roll_back
 
-    before, now = roll_back(Home.resolve(home), model=model, alias=alias, to=to)
+    before, now = roll_back(Home.resolve(home), model=model, alias=alias, to=to, by=this_person())
     if as_json:
         print_json({"model": model, "alias": alias, "from": before, "to": now})
     else:

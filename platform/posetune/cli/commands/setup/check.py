@@ -15,7 +15,9 @@ from posetune.cli.relay import ask_head, is_job_server, store_on_cluster
 from posetune.cli.screen import console, print_json
 from posetune.execution.nodes.plan import Plan, plan_sweep
 from posetune.home import Home, sqlite_address
+from posetune.report.tables import cost_of_hours
 from posetune.report.wording import format_seconds
+from posetune.spec.home_file import priced_by
 from posetune.spec.loading import load_sweep
 from posetune.spec.sweep import SweepSpec
 from posetune.study.budget import unit
@@ -48,6 +50,7 @@ def check(
         raise _check_cluster(file, store=store, home=home, address=address, as_json=as_json)
 
     spec, trainable, _ = load_sweep(file)
+    spec = priced_by(spec, Home.resolve(home).folder)
     found = find_store(spec, trainable, store)
     with console.status("measuring a few steps"):
         plan = plan_sweep(spec, trainable, store=found.folder, store_digest=found.summary.digest)
@@ -69,7 +72,8 @@ def check(
         few, many = plan.gpu_hours
         console.print(
             f"time: {slow} to {long} on this machine with 80 %, {few:.3g} to {many:.3g} "
-            f"{unit(spec)}, from measured steps: {plan.epoch_s:.2f} s an epoch, "
+            f"{unit(spec)}{cost_of_hours(spec, few, many)}, from measured steps: "
+            f"{plan.epoch_s:.2f} s an epoch, "
             f"{format_seconds(plan.stages_s)} for all stages"
         )
         console.print(

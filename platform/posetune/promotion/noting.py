@@ -1,0 +1,39 @@
+"""Writes into a sweep's record what became of its versions: who promoted, approved or rolled back.
+
+The registry has the names on the versions; so `posetune show` has them without asking MLflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from posetune.api import BadInputError
+from posetune.home import Home
+from posetune.promotion.models import Version
+from posetune.study.acts.act import AddNote
+from posetune.study.acts.asking import ask
+from posetune.study.tables.database import open_database
+
+__all__ = ["note_on_sweep"]
+
+
+def note_on_sweep(home: Home, version: Version, text: str, *, by: str) -> None:
+    """Write a note on the trial that a version was made of, if this study has its sweep.
+
+    Args:
+        home: where the study is.
+        version: the version.
+        text: the note.
+        by: who has done it, as person@host.
+    """
+    sweep, trial = version.tags.get("posetune.sweep"), version.tags.get("posetune.trial", "")
+    if sweep is None or not by:
+        return
+    act = AddNote(text=text, trial=int(trial) if trial.isdigit() else None)
+    # The sweep may be deleted, or of another study: the registry has it all the same.
+    with contextlib.suppress(BadInputError):
+        database = open_database(home.database, create=False)
+        try:
+            ask(database, sweep, act, by=by, wait_s=0.0)
+        finally:
+            database.close()

@@ -1,0 +1,86 @@
+"""Tells a driver how many trials it may have at work while other sweeps want the same cluster.
+
+A sweep that is driven alone is asked nothing and costs nothing: whether it is alone, the thread
+that renews its lease finds out. Otherwise `look` writes down what the sweep wants, where that has
+changed, and reads what the others do; the caller gives the pace. Between two looks the answers are
+comparisons of two numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy.exc import OperationalError
+
+from posetune.spec.sweep import ClusterRules
+from posetune.study.driving.sweep import SweepRun
+from posetune.study.sharing.entitlements import Demand, entitlements
+
+__all__ = ["ClusterTurn"]
+
+
+class ClusterTurn:
+    """A sweep's part in sharing one cluster."""
+
+    def __init__(
+        self, run: SweepRun, cluster: str, rules: Callable[[], ClusterRules] | None = None
+    ) -> None:
+        """Take part in sharing a cluster.
+
+        Args:
+            run: the sweep.
+            cluster: tells the cluster from others; only sweeps on the same one share it.
+            rules: gives priority and share as they are now (default: as the sweep was opened).
+        """
+        self._run, self._cluster = run, cluster
+        self._rules = rules or (lambda: run.cluster_rules)
+        self.entitled: int | None = None
+        """How many trials it may have at work; None where nobody else wants the cluster."""
+        self._next = ""
+        """The sweep that the next slot goes to; empty where none waits."""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether another trial of the sweep may take a slot."""
+        return self.entitled is None or self._run.under_way < self.entitled
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether the next trial that ends an epoch gives its slot back."""
+        return self.entitled is not None and self._run.under_way > self.entitled
+
+    @property
+    def why(self) -> str:
+        """Why a slot goes back."""
+        other = f"sweep {self._next}" if self._next else "another sweep"
+        return f"its slot goes to {other}, by priority and share (posetune queue)"
+
+    def look(self, *, fits: int, room: int) -> None:
+        """Say what the sweep wants, and take in what the others do.
+
+        Args:
+            fits: how many of its trials the whole cluster holds when it is empty.
+            room: how many it may have at a time, by its nodes and its own limit.
+        """
+        run = self._run
+        if not run.lease.has_company:
+            self.entitled, self._next = None, ""
+            return
+        rules = self._rules()
+        demand = Demand(
+            run.name,
+            fits=fits,
+            holds=run.placed,
+            wants=max(min(run.wants, room), run.under_way),
+            priority=rules.priority,
+            share=rules.share,
+        )
+        try:
+            demands = run.exchange(self._cluster, demand)
+        except OperationalError:
+            return  # the database is away; whoever commits next waits for it
+        entitled = entitlements(demands)
+        others = [d for d in demands if d.sweep != run.name]
+        self.entitled = entitled[run.name] if others else None
+        waiting = [d.sweep for d in others if d.holds < entitled[d.sweep]]
+        self._next = waiting[0] if waiting else ""
