@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from posetune.api import BadInputError
+from posetune.storage.regular_file import refuse_pipe
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -84,6 +85,7 @@ def read_boxes(file: Path) -> Boxes:
         BadInputError: the file cannot be read, lacks a column, or has a box without a size.
     """
     squares: dict[tuple[str, int | None], list[Square]] = {}
+    refuse_pipe(file)
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)
