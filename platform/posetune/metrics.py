@@ -110,13 +110,16 @@ def _number(name: str, value: Any) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Return what an array or a tensor without dimensions holds; other values as they are."""
+    """Return what an array or a tensor without dimensions holds, None of what is no number.
+
+    Other values are returned as they are.
+    """
     # Known by its form, because NumPy and torch take their time to import.
     if getattr(value, "shape", None) != () or not callable(getattr(value, "item", None)):
         return value
     is_time = getattr(getattr(value, "dtype", None), "kind", "") in _TIMES
     if is_time or bool(getattr(value, "mask", False)):
-        return value  # NumPy gives a time as the number of its nanoseconds, a masked value as any
+        return None  # NumPy gives a time as the number of its nanoseconds, a masked value as any
     return value.item()
 
 
