@@ -180,6 +180,8 @@ def _check_range(bounds: tuple[float, float], log: bool) -> None:
         raise ValueError(f"must have finite bounds, got [{low}, {high}]")
     if not low < high:
         raise ValueError(f"must be [low, high] with low < high, got [{low}, {high}]")
+    if not math.isfinite(high - low):
+        raise ValueError(f"[{low}, {high}] is wider than the largest number; give closer bounds")
     if log and low <= 0:
         raise ValueError(f"log needs bounds above 0, got [{low}, {high}]")
 

@@ -88,6 +88,7 @@ def test_a_step_that_rounding_moved_lies_on_the_grid() -> None:
             f"depth: {{int: [2, {10**30}]}}",
             "bounds beyond 2^53",
         ),
+        ("[0.01, 0.3], step: 0.1", "[-1.7e+308, 1.7e+308]", "wider than the largest number"),
         ("[0.01, 0.3]", "[no, 0.3]", "yes, no, on and off are true and false in YAML"),
         ("[0.01, 0.3], step: 0.1", "[false, true]", "search.x.float: must be two numbers"),
         ("budget:", "resources: {cpu: 1.0e-320}\nbudget:", "greater than or equal to 0.0001"),
