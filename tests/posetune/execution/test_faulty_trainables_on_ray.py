@@ -6,6 +6,7 @@ each once: the exit code, what is said, and what the study has of every trial.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -36,8 +37,12 @@ def sweep(
 ) -> Run:
     """Sweep with one of the classes; return how the command ended, and the sweep."""
 
+    # Ray gives its workers the driver's working folder to import from, and no more of its path.
+    shutil.copy(faulty.__file__, tmp_path / "faulty.py")
+    monkeypatch.syspath_prepend(tmp_path)
+
     def run(cls: type[Toy], **fields: object) -> Ended:
-        name = f"support.faulty:{cls.__name__}" if cls is not Toy else "posetune.testing.toy:Toy"
+        name = f"faulty:{cls.__name__}" if cls is not Toy else "posetune.testing.toy:Toy"
         if cls is not Toy:
             monkeypatch.setenv(TRAINABLES_VARIABLE, name)
         file = toy_sweep(**fields)
