@@ -174,7 +174,7 @@ class Leak(Toy):
             "folder": Path.cwd() == Path("/"),
             "grad": torch.is_grad_enabled(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "flush": (torch.tensor([1e-40]) * 1)[0] == 0,
+            "flush": (torch.tensor([1e-40], dtype=torch.float32) * 1)[0] == 0,
             "numpy": np.geterr()["divide"] == "raise",
             "umask": umask,
             "class": len(self.counter),

@@ -80,7 +80,7 @@ def test_numbers_and_names_of_every_form_are_reported(
 def test_a_fault_in_every_trial_ends_the_sweep_after_three(
     cls: type[Toy], shown: str, epochs: int, sweep: Run
 ) -> None:
-    result, found = sweep(cls, trials=12, max_epochs=9)
+    result, found = sweep(cls, trials=12, max_epochs=9, concurrent=1)
     assert result.returncode == 1, result.stderr
     assert shown in result.stderr
     assert result.stderr.count("Traceback (most recent call last)") <= 1
