@@ -139,8 +139,7 @@ class Prior(Frozen):
         bounded = min(max(self.value, low), high)
         if parameter.step is None:
             return bounded
-        steps = round((bounded - low) / parameter.step)
-        return parameter.bounds[0] + steps * parameter.step
+        return parameter.nearest(bounded)
 
 
 def _as_prior(given: Any) -> Any:

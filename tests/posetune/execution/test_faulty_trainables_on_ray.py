@@ -83,7 +83,7 @@ def test_a_fault_in_every_trial_ends_the_sweep_after_three(
     result, found = sweep(cls, trials=12, max_epochs=9, concurrent=1)
     assert result.returncode == 1, result.stderr
     assert shown in result.stderr
-    assert result.stderr.count("Traceback (most recent call last)") <= 1
+    assert result.stderr.count("; mend the cause; ") == 1
     assert "Next:" not in result.stderr
     failed = [trial for trial in found.trials if trial.state == "FAILED"]
     assert len(failed) == 3
@@ -156,7 +156,7 @@ def test_a_million_trials_start_at_once_and_end_with_their_hour(
     posetune: Posetune, toy_sweep: Callable[..., Path], ray_head: str, tmp_path: Path
 ) -> None:
     file = toy_sweep(trials=1_000_000, max_epochs=9)
-    text = file.read_text().replace("trials: 1000000", "trials: 1000000, wall_hours: 0.004")
+    text = file.read_text().replace("trials: 1000000", "trials: 1000000, wall_hours: 0.02")
     file.write_text(text)
     result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
     assert result.returncode == 0, result.stderr

@@ -10,8 +10,11 @@ import pytest
 from posetune.api import BadInputError
 from posetune.spec.loading import default_params, load_sweep
 from posetune.spec.parameters import FloatRange
-from posetune.spec.sweep import SweepSpec
+from posetune.spec.sweep import Prior, SweepSpec
+from posetune.study.search.belief import Belief
 from posetune.study.search.sampler import SearchMemory, distributions
+from posetune.study.search.space import Space
+from posetune.study.search.startup import start_values
 
 SWEEP = """\
 trainable: posetune.testing.toy:Toy
@@ -65,6 +68,14 @@ def test_optuna_knows_a_draw_as_it_is_recorded(tmp_path: Path) -> None:
     memory = SearchMemory(load(tmp_path, SWEEP), [])
     asked = memory.ask(5)
     assert memory._study.trials[-1].params == asked
+
+
+def test_start_values_and_priors_lie_on_the_one_grid(tmp_path: Path) -> None:
+    space = FloatRange.model_validate({"float": [0.01, 0.3], "step": 0.1})
+    axis = Space({"x": space})
+    drawn = {values["x"] for values in start_values(axis, 0, 40, Belief(load(tmp_path, SWEEP)))}
+    assert drawn == {0.01, 0.11, 0.21}
+    assert Prior(value=0.3).value_in(space) == 0.21
 
 
 def test_a_step_that_rounding_moved_lies_on_the_grid() -> None:
