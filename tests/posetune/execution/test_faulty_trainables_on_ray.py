@@ -83,7 +83,7 @@ def test_a_fault_in_every_trial_ends_the_sweep_after_three(
     result, found = sweep(cls, trials=12, max_epochs=9, concurrent=1)
     assert result.returncode == 1, result.stderr
     assert shown in result.stderr
-    assert result.stderr.count("; mend the cause; ") == 1
+    assert result.stderr.count("continues the sweep") == 1
     assert "Next:" not in result.stderr
     failed = [trial for trial in found.trials if trial.state == "FAILED"]
     assert len(failed) == 3
