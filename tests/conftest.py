@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from support.commands import Posetune, command_environment, run_here
 from support.mlflow_server import MlflowServer
 from support.ports import find_free_port
+from support.postgres import PostgresServer, postgres_binaries
 from support.ray_nodes import start_head
 
 from posetune.study.tables.database import Database, open_database
@@ -204,55 +204,37 @@ def shown(posetune: Callable[..., subprocess.CompletedProcess[str]]) -> Callable
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """A real PostgreSQL server on loopback; its address without a database."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    require("postgres", bool(folders), "install PostgreSQL (Debian: postgresql)")
-    binaries = folders[-1]
-    folder = Path(tempfile.mkdtemp(prefix="posetune-postgres-"))
-    # PostgreSQL refuses to run as root.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if as_user:
-        shutil.chown(folder, "postgres")
-    user = "postgres"
-    initdb = [*as_user, str(binaries / "initdb"), "-D", str(folder / "data"), "-U", user]
-    subprocess.run([*initdb, "--auth=trust"], check=True, capture_output=True, cwd="/")
-    control = [*as_user, str(binaries / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-    # No TCP: a socket in our own folder cannot collide with another server.
-    options = f"-c listen_addresses= -k {folder} -c fsync=off"
-    start = [*control, "-o", options, "-l", str(folder / "log"), "start"]
-    subprocess.run(start, check=True, capture_output=True, cwd="/")
-    try:
-        yield f"postgresql+psycopg://{user}@/{{name}}?host={folder}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], capture_output=True, cwd="/")
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server on loopback."""
+    with contextlib.closing(start_postgres()) as server:
+        yield server
 
 
 @pytest.fixture
-def postgres_database(postgres_server: str) -> str:
+def stoppable_postgres_server() -> Iterator[PostgresServer]:
+    """One of the test's own, that it may stop and start again."""
+    with contextlib.closing(start_postgres()) as server:
+        yield server
+
+
+def start_postgres() -> PostgresServer:
+    """Start a server; skip where PostgreSQL is absent."""
+    binaries = postgres_binaries()
+    require("postgres", binaries is not None, "install PostgreSQL (Debian: postgresql)")
+    assert binaries is not None
+    return PostgresServer(binaries)
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> str:
     """The address of a new, empty PostgreSQL database."""
-    return new_database(postgres_server)
+    return postgres_server.new_database()
 
 
 @pytest.fixture
-def other_postgres_database(postgres_server: str) -> str:
+def other_postgres_database(postgres_server: PostgresServer) -> str:
     """The address of another one on the same server."""
-    return new_database(postgres_server)
-
-
-def new_database(postgres_server: str) -> str:
-    """Make a database and return its address."""
-    import uuid
-
-    from sqlalchemy import create_engine, text
-
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    engine = create_engine(postgres_server.format(name="postgres"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return postgres_server.format(name=name)
+    return postgres_server.new_database()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
@@ -71,6 +72,7 @@ class Home(BaseModel):
         home = Path(folder or os.environ.get("POSETUNE_HOME") or default).expanduser()
         home = home.absolute()
         for name in ("POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"):
+            _refuse_unreadable(name, os.environ.get(name, ""))
             _refuse_password_in_query(name, os.environ.get(name, ""))
         database = os.environ.get("POSETUNE_DATABASE") or sqlite_address(home / "study.db")
         try:
@@ -126,6 +128,19 @@ class Home(BaseModel):
         }
 
 
+def _refuse_unreadable(name: str, address: str) -> None:
+    """Refuse an address that its reader would fail at; what is wrong in it may be a password."""
+    try:
+        is_whole = urlsplit(address).port is None or bool(urlsplit(address).hostname)
+    except ValueError:
+        is_whole = False
+    if not is_whole or not address.isprintable():
+        raise BadInputError(
+            f"{name}: cannot be read as an address; write SCHEME://USER@HOST:PORT/NAME, with what "
+            "is special in a name or password as %XX"
+        )
+
+
 def _refuse_password_in_query(name: str, address: str) -> None:
     """Refuse an address with a password in its query.
 
@@ -168,6 +183,11 @@ def _database_url(address: str) -> str:
         return sqlite_address(Path(address).expanduser().absolute())
     if scheme in ("postgresql", "postgres", "postgresql+psycopg"):
         return f"postgresql+psycopg://{rest}"
+    if scheme == "sqlite" and rest.partition("?")[0].strip("/") in ("", ":memory:"):
+        raise BadInputError(
+            "POSETUNE_DATABASE: a study in memory ends with its process; name a file "
+            "(sqlite:////home/me/study.db)"
+        )
     if scheme == "sqlite":
         return address
     raise BadInputError(

@@ -19,6 +19,10 @@ _OWN_PREFIXES = ("best/", "time/", "system/", "baseline/")
 """How the names of the metrics begin that the platform itself logs to MLflow."""
 _MOST_CHARACTERS = 250
 """Length of the longest name that MLflow takes."""
+_TIMES = ("m", "M")
+"""Kinds of NumPy's types that hold a length of time or a date."""
+_MOST_METRICS = 10_000
+"""How many metrics an epoch may report; each is a row in MLflow."""
 
 
 class MetricError(ValueError):
@@ -49,6 +53,10 @@ def read_metrics(
             f"epoch() returned {_describe(reported)}; it must return a mapping from the names of "
             "metrics to numbers"
         )
+    if len(reported) > _MOST_METRICS:
+        raise MetricError(
+            f"epoch() reported {len(reported)} metrics, more than {_MOST_METRICS}; report averages"
+        )
     for name in reported:
         check_metric_name(name)
     wanted = [*declared, objective] if is_first else [objective]
@@ -59,7 +67,7 @@ def read_metrics(
             f"{', '.join(reported) or 'nothing'}. A trainable reports every metric that it "
             "declares in `metrics`"
         )
-    return {name: _number(name, value) for name, value in reported.items()}
+    return {str(name): _number(name, value) for name, value in reported.items()}
 
 
 def check_metric_name(name: Any) -> None:
@@ -86,27 +94,44 @@ def check_metric_name(name: Any) -> None:
 
 def _number(name: str, value: Any) -> float:
     """Return a metric's value as a float."""
-    plain = value
-    # Known by its form, because NumPy and torch take their time to import.
-    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
-        plain = value.item()
-    if not isinstance(plain, bool) and isinstance(plain, numbers.Real):
-        try:
+    try:
+        plain = _plain(value)
+        if not isinstance(plain, bool) and isinstance(plain, numbers.Real):
             return float(plain)
-        except OverflowError:
-            pass
+    except Exception as error:  # noqa: BLE001 - the value's own code, which may raise anything
+        cause = " ".join(str(error).split()) or type(error).__name__
+        fault = "" if isinstance(error, OverflowError) else f", which cannot be read ({cause:.100})"
+    else:
+        fault = ""
     raise MetricError(
-        f"metric {name!r} is {_describe(value)}; it must be one real number (a float, a NumPy "
-        "scalar, or an array or tensor without dimensions)"
+        f"metric {name!r} is {_describe(value)}{fault}; it must be one real number (a float, a "
+        "NumPy scalar, or an array or tensor without dimensions)"
     )
+
+
+def _plain(value: Any) -> Any:
+    """Return what an array or a tensor without dimensions holds, None of what is no number.
+
+    Other values are returned as they are.
+    """
+    # Known by its form, because NumPy and torch take their time to import.
+    if getattr(value, "shape", None) != () or not callable(getattr(value, "item", None)):
+        return value
+    is_time = getattr(getattr(value, "dtype", None), "kind", "") in _TIMES
+    if is_time or bool(getattr(value, "mask", False)):
+        return None  # NumPy gives a time as the number of its nanoseconds, a masked value as any
+    return value.item()
 
 
 def _describe(value: Any) -> str:
     """Return what a value is, in a few words: its type, and its shape or beginning."""
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    shape = getattr(value, "shape", None)
+    try:
+        shape = getattr(value, "shape", None)
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - the value's own code, which may raise anything
+        return f"a {name}"
     if isinstance(shape, tuple) and shape:
         return f"a {name} of shape {tuple(shape)}"
-    text = repr(value)
     return f"a {name}: {text if len(text) <= 60 else f'{text[:57]}...'}"

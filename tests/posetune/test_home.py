@@ -56,6 +56,35 @@ def test_no_command_writes_anything_for_such_a_name(
     assert after <= before
 
 
+@pytest.mark.parametrize("name", ["POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg://[::1/x",
+        "postgresql://me:planted@host:abc/x",
+        "postgresql://me:planted@host:99999999/x",
+        "http://[::1",
+        "\x1b]0;title\x07",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, address: str
+) -> None:
+    monkeypatch.setenv(name, address)
+    with pytest.raises(BadInputError, match=f"^{name}: cannot be read as an address[^\n]*$") as at:
+        Home.resolve(tmp_path)
+    assert "planted" not in str(at.value)
+
+
+@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///?mode=memory"])
+def test_a_study_in_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("POSETUNE_DATABASE", address)
+    with pytest.raises(BadInputError, match="a study in memory ends with its process"):
+        Home.resolve(tmp_path)
+
+
 def test_only_addresses_that_were_given_travel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

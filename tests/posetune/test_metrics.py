@@ -65,11 +65,50 @@ def test_what_is_no_finite_number_passes_for_the_rungs_to_judge(value: Any) -> N
         (torch.zeros(2, 3), r"a torch.Tensor of shape \(2, 3\)"),
         (torch.tensor(1j), r"a torch.Tensor: tensor\(0\.\+1\.j\)"),
         (10**400, r"a int: 1000*\.\.\."),
+        (np.timedelta64(5, "ns"), r"a numpy.timedelta64: np.timedelta64\(5,'ns'\)"),
+        (np.array("2020-01-01", "M8[ns]"), r"a numpy.ndarray: array\('2020-[^\n]*"),
+        (np.ma.masked, r"a numpy.ma.core.MaskedConstant: masked"),
+        (np.array((1.0, 2.0), [("a", "f4"), ("b", "f4")]), r"a numpy.ndarray: array\([^\n]*"),
+        (torch.empty((), device="meta"), r"a torch.Tensor: [^\n]*, which cannot be read \(.*\)"),
     ],
 )
 def test_what_is_no_real_number_is_refused_by_its_name(value: Any, said: str) -> None:
     with pytest.raises(MetricError, match=rf"metric '{NAME}' is {said}; it must be one real"):
         read_metrics({NAME: value}, declared=[NAME])
+
+
+class Liar:
+    """Looks like a NumPy scalar and raises what it likes."""
+
+    shape = ()
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def item(self) -> Any:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def __repr__(self) -> str:
+        raise KeyError("no text")
+
+
+@pytest.mark.parametrize("found", ["0.5", None, [1.0], KeyError("a\nb"), OverflowError()])
+def test_a_value_that_lies_is_one_line(found: Any) -> None:
+    with pytest.raises(MetricError, match=rf"^metric '{NAME}' is a [^\n]*Liar[^\n]*$"):
+        read_metrics({NAME: Liar(found)}, declared=[NAME])
+
+
+def test_a_whole_set_of_frames_is_no_set_of_metrics() -> None:
+    reported = {NAME: 1.0, **{f"frame/{i}": 0.0 for i in range(20_000)}}
+    with pytest.raises(MetricError, match="reported 20001 metrics, more than 10000"):
+        read_metrics(reported, declared=[NAME])
+
+
+def test_a_name_of_numpy_is_a_plain_text() -> None:
+    (name,) = read_metrics({np.str_(NAME): 1.0}, declared=[NAME])
+    assert type(name) is str
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -47,6 +48,9 @@ pruner: {{name: asha, max_epochs: {epochs}, grace_epochs: 2, reduction_factor: 3
 resources: {{cpu: {cpu}}}
 budget: {{trials: {trials}}}
 """
+
+BUSY = 1.5 * (os.cpu_count() or 1)
+"""More processes than this want a core only where the machine does other work as well."""
 
 ENDS_DRIVER = ("driver", "raylet", "gcs")
 KINDS = (*ENDS_DRIVER, "worker in mid-epoch", "worker between trials", "worker twice within 10 ms")
@@ -168,17 +172,19 @@ def mlflow_children(home: Path) -> list[tuple[str, str]]:
 
 def run_round(folder: Path, seed: int, kinds: Sequence[str]) -> tuple[list[Kill], list[str]]:
     """Run one sweep with these kills, and return them and what is wrong afterwards."""
-    this = Round(folder, seed)
+    this, kind = Round(folder, seed), ""
     try:
         for kind in kinds:
             this.kill(kind)
         return this.kills, this.finish()
+    except AssertionError as error:
+        return this.kills, [f"at or after the kill of the {kind}: {error}"]
     finally:
         this.driver.kill()
 
 
-def table(kills: Sequence[Kill], faults: Sequence[str], *, seed: int) -> str:
-    """Return the page of docs/results."""
+def table(kills: Sequence[Kill], faults: Sequence[str], *, seed: int, load: float) -> str:
+    """Return the page of docs/results; `load` is how many processes wanted a core, on average."""
     lines = [
         "# Chaos: what kills cost",
         "",
@@ -186,6 +192,9 @@ def table(kills: Sequence[Kill], faults: Sequence[str], *, seed: int) -> str:
         f"sweeps with {TRIALS} trials, two at a time, on this machine's own Ray, with MLflow. "
         "After each kill that ends the driver the same command is given again. In the end every "
         "trial and every epoch has to be there once, none FAILED, and MLflow complete.",
+        "",
+        f"The machine has {os.cpu_count()} cores; {load:.1f} processes wanted one on average while "
+        f"this ran{', so it was busy with other work as well' if load > BUSY else ''}.",
         "",
         "| what was killed (SIGKILL) | kills | driver went on | driver ended itself | "
         "median s until it was out | most |",
@@ -210,9 +219,11 @@ def main(say: Callable[[str], object] = print) -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path, help="where the folders of rounds with faults go")
     options = parser.parse_args()
     kills: list[Kill] = []
-    faults: list[str] = []
+    page, faults = "", list[str]()
+    loads: list[float] = []
     generator = random.Random(options.seed)
     while len(kills) < options.kills:
         kinds = list(KINDS)
@@ -220,12 +231,16 @@ def main(say: Callable[[str], object] = print) -> None:
         seed = generator.randrange(2**31)
         with tempfile.TemporaryDirectory(prefix="posetune-chaos-") as folder:
             done, wrong = run_round(Path(folder), seed, kinds[: options.kills - len(kills)])
+            if wrong and options.keep is not None:
+                shutil.copytree(folder, options.keep / str(seed), symlinks=True)
         kills += done
+        loads.append(os.getloadavg()[1])
         faults += [f"seed {seed}: {fault}" for fault in wrong]
         say(f"{len(kills)} of {options.kills} kills, {len(faults)} faults")
+        page = table(kills, faults, seed=options.seed, load=statistics.mean(loads))
         if options.out is not None:
-            options.out.write_text(table(kills, faults, seed=options.seed))
-    say(table(kills, faults, seed=options.seed))
+            options.out.write_text(page)
+    say(page)
     sys.exit(1 if faults else 0)
 
 

@@ -8,6 +8,7 @@ needs it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -43,6 +44,12 @@ def run() -> int | str | None:
     except StorageError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        shown_path = visible(str(error.filename))
+        print(f"error: {shown_path:.200}: {error.strerror}; give another path", file=sys.stderr)
+        return 2
     except Abort:
         print("aborted", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable, is_reusable
 from posetune.execution.driver_context import REQUESTS_S, Data, DriverContext, StopRequest
+from posetune.execution.own_ray import OwnRayWatch
 from posetune.home import Home
 from posetune.spec.sweep import ClusterRules, Resources
 from posetune.study.driving.sweep import SweepRun
@@ -80,7 +81,7 @@ def run_sweep(
         with stopping.on_signals():
             if run.may_start and not (run.spent or run.broken):
                 # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
-                with _ray(address, run.spec.resources) as cluster, stopping.on_signals():
+                with _ray(address, run, stopping) as cluster, stopping.on_signals():
                     turn = ClusterTurn(run, cluster, cluster_rules)
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent or run.broken):
@@ -173,19 +174,30 @@ def _tune(context: DriverContext) -> None:
 
 
 @contextmanager
-def _ray(address: str | None, resources: Resources) -> Iterator[str]:
+def _ray(address: str | None, run: SweepRun, stopping: StopRequest) -> Iterator[str]:
     """Join a cluster or start Ray for a block, and leave it at the end; give the cluster's id."""
     from posetune.execution.connection import connected
     from posetune.execution.job_folder import own_folder
     from posetune.execution.nodes.placement import read_cluster
-    from posetune.execution.tune_adapter import set_environment
+    from posetune.execution.tune_adapter import dead_ray_processes, set_environment
 
     set_environment()
+    if address:  # nodes may still join a cluster, and the sweep says what it waits for
+        with own_folder(), connected(address):
+            yield read_cluster()
+        return
+
+    def say_and_close() -> None:
+        run.give_up_waiting()
+        stopping.last_words(stopping.reason)
+        run.close(stopping.reason)
+
+    watch = OwnRayWatch(dead_ray_processes, on_death=stopping.fail, last_words=say_and_close)
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    with own_folder(), connected(address, **({} if address else own)):
-        if not address:  # nodes may still join a cluster, and the sweep says what it waits for
-            _check_size(resources)
-        yield read_cluster()
+    with watch.leaving(), own_folder(), connected(None, **own):
+        _check_size(run.spec.resources)
+        with watch.looking():
+            yield read_cluster()
 
 
 def _check_size(resources: Resources) -> None:

@@ -36,6 +36,8 @@ class StopRequest:
         self.asked_by_user = self.refused = self.failed = False
         self.also: Callable[[], None] = lambda: None
         """A function that is called when a signal asks to stop."""
+        self.last_words: Callable[[str], None] = lambda reason: None
+        """A function that tells people why the driver's process is ended at once."""
 
     def refuse(self, reason: str) -> None:
         """Stop the sweep because no trial can go on; open trials stay open."""

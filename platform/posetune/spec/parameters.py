@@ -6,7 +6,15 @@ import math
 from decimal import Decimal
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 __all__ = ["Choice", "FloatRange", "Frozen", "IntRange", "Parameter", "Scalar"]
 
@@ -18,6 +26,13 @@ class Frozen(BaseModel):
     """Is the base of every part of a sweep file: it never changes and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _refuse_words(bounds: Any) -> Any:
+    """Refuse true and false as bounds; YAML also reads the plain words no, yes, off and on so."""
+    if isinstance(bounds, list | tuple) and any(isinstance(bound, bool) for bound in bounds):
+        raise ValueError("must be two numbers (yes, no, on and off are true and false in YAML)")
+    return bounds
 
 
 class FloatRange(Frozen):
@@ -36,6 +51,8 @@ class FloatRange(Frozen):
         description="Distance between neighbouring values, counted from the lowest; every real "
         "number between the bounds is a value if no step is given.",
     )
+
+    _numbers = field_validator("bounds", mode="before")(_refuse_words)
 
     @model_validator(mode="after")
     def _is_a_range(self) -> FloatRange:
@@ -99,6 +116,8 @@ class IntRange(Frozen):
         description="Distance between neighbouring values, counted from the lowest bound.",
     )
 
+    _numbers = field_validator("bounds", mode="before")(_refuse_words)
+
     @model_validator(mode="after")
     def _is_a_range(self) -> IntRange:
         _check_range(self.bounds, self.log)
@@ -161,6 +180,8 @@ def _check_range(bounds: tuple[float, float], log: bool) -> None:
         raise ValueError(f"must have finite bounds, got [{low}, {high}]")
     if not low < high:
         raise ValueError(f"must be [low, high] with low < high, got [{low}, {high}]")
+    if not math.isfinite(high - low):
+        raise ValueError(f"[{low}, {high}] is wider than the largest number; give closer bounds")
     if log and low <= 0:
         raise ValueError(f"log needs bounds above 0, got [{low}, {high}]")
 

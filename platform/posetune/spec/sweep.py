@@ -139,8 +139,7 @@ class Prior(Frozen):
         bounded = min(max(self.value, low), high)
         if parameter.step is None:
             return bounded
-        steps = round((bounded - low) / parameter.step)
-        return parameter.bounds[0] + steps * parameter.step
+        return parameter.nearest(bounded)
 
 
 def _as_prior(given: Any) -> Any:
@@ -219,6 +218,9 @@ class Pruner(Frozen):
         return Pruner.model_construct(self.model_fields_set, **{**dict(self), **more})
 
 
+RAYS_GRAIN = 0.0001
+"""Smallest part of a core or of a GPU that Ray counts."""
+
 # Ray's own syntax for node labels, checked here so that an error names file and line.
 _LABEL = r"[a-zA-Z0-9](?:[\w.-]{0,61}[a-zA-Z0-9])?"
 LabelName = Annotated[str, Field(pattern=rf"^(?:[\w.-]+/)?{_LABEL}$")]
@@ -230,7 +232,7 @@ class Resources(Frozen):
 
     cpu: float = Field(
         1,
-        gt=0,
+        ge=RAYS_GRAIN,
         strict=True,
         description="Number of processor cores that one trial takes; it uses as many threads.",
     )
@@ -294,6 +296,8 @@ class Resources(Frozen):
         gpu = given.get("gpu", 0) if isinstance(given, dict) else None
         if not isinstance(gpu, int | float):
             return given
+        if 0 < gpu < RAYS_GRAIN:
+            raise ValueError(f"gpu must be 0 or at least {RAYS_GRAIN:g}, got {gpu:g}")
         if gpu > 1 and gpu != int(gpu):
             raise ValueError(f"gpu must be whole above 1, got {gpu:g}")
         each = max(1, int(gpu))

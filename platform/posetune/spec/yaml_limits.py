@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from posetune.api import BadInputError
+from posetune.storage.regular_file import refuse_pipe
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "check_limits", "check_numbers", "read_text"]
 
@@ -42,8 +44,9 @@ def read_text(path: Path) -> str:
     """Return a file's text.
 
     Raises:
-        BadInputError: the file is missing, too large or no text.
+        BadInputError: the file is missing, a pipe, too large or no text.
     """
+    refuse_pipe(path)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -75,42 +78,63 @@ def check_limits(text: str, source: str) -> None:
         tally.take(event)
 
 
+@dataclass
+class _Open:
+    """A mapping or list that has begun and not ended."""
+
+    anchor: str | None
+    before: int
+    """How many nodes came before it."""
+    deepest: int
+    """How many mappings or lists lie within each other where it is deepest, those around it too."""
+
+
 class _Tally:
     """Counts what text stands for, event by event."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._nodes = 0
-        self._open: list[tuple[str | None, int]] = []
-        """The anchor of each mapping or list that has begun, and how many nodes came before it."""
+        self._open: list[_Open] = []
         self._sizes: dict[str, int] = {}
         """How many nodes the value of each anchor stands for."""
+        self._depths: dict[str, int] = {}
+        """How many mappings or lists lie within each other in the value of each anchor."""
 
     def take(self, event: yaml.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor in {anchor for anchor, _ in self._open}:
+            anchor = event.anchor or ""
+            if anchor in {each.anchor for each in self._open}:
                 raise BadInputError(
-                    f"{self._source}:{line}: the alias *{event.anchor} lies within what it stands "
+                    f"{self._source}:{line}: the alias *{anchor} lies within what it stands "
                     "for, so it has no end; write the value out"
                 )
-            self._count(self._sizes.get(event.anchor or "", 1), line)
+            self._count(self._sizes.get(anchor, 1), line)
+            self._reach(len(self._open) + self._depths.get(anchor, 0), line)
         elif isinstance(event, yaml.ScalarEvent):
             self._count(1, line)
             if event.anchor:
-                self._sizes[event.anchor] = 1
+                self._sizes[event.anchor], self._depths[event.anchor] = 1, 0
         elif isinstance(event, yaml.CollectionStartEvent):
-            self._open.append((event.anchor, self._nodes))
+            self._open.append(_Open(event.anchor, self._nodes, 0))
             self._count(1, line)
-            if len(self._open) > MAX_DEPTH:
-                raise BadInputError(
-                    f"{self._source}:{line}: more than {MAX_DEPTH} mappings or lists lie within "
-                    "each other; no sweep file needs so many"
-                )
+            self._reach(len(self._open), line)
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = self._open.pop()
-            if anchor:
-                self._sizes[anchor] = self._nodes - before
+            ended = self._open.pop()
+            if ended.anchor:
+                self._sizes[ended.anchor] = self._nodes - ended.before
+                self._depths[ended.anchor] = ended.deepest - len(self._open)
+            self._reach(ended.deepest, line)
+
+    def _reach(self, depth: int, line: int) -> None:
+        if depth > MAX_DEPTH:
+            raise BadInputError(
+                f"{self._source}:{line}: more than {MAX_DEPTH} mappings or lists lie within "
+                "each other, with those of its aliases; no sweep file needs so many"
+            )
+        if self._open:
+            self._open[-1].deepest = max(self._open[-1].deepest, depth)
 
     def _count(self, more: int, line: int) -> None:
         self._nodes += more

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from posetune.api import BadInputError
+from posetune.storage.regular_file import refuse_pipe
 
 __all__ = ["check_aws", "check_mlflow", "check_ray", "read_secret_file"]
 
@@ -55,6 +56,7 @@ def read_secret_file(file: Path) -> str:
     """
     file = file.expanduser()
     _check_private(str(file))
+    refuse_pipe(file)
     try:
         lines = file.read_text(encoding="utf-8").split("\n", 1)
     except (OSError, UnicodeDecodeError) as error:

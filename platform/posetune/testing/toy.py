@@ -154,9 +154,12 @@ class Toy:
     @classmethod
     def describe_store(cls, store: Path) -> StoreSummary:
         """Read the store's only file."""
+        file = store / "toy.json"
         try:
-            content = json.loads((store / "toy.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if file.exists() and not (file.is_file() and file.stat().st_size < 10_000):
+                raise ValueError("toy.json is no small file")
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInputError(f"{store}: is no toy store ({error})") from error
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return StoreSummary(digest, {"val": 1}, {"format": "toy"})

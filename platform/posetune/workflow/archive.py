@@ -243,6 +243,10 @@ def _faults_of(file: Path) -> Iterator[None]:
 def _opened(file: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(file, "r:") as tar:
+            # The holes of a sparse member take no space in the file, and may be of any size.
+            sparse = [entry.name for entry in tar.getmembers() if entry.issparse()]
+            if sparse:
+                raise _damaged(file, f"{sparse[0]} has holes, which no archive of ours has")
             yield tar
     except tarfile.TarError as error:
         raise _damaged(file, str(error)) from error

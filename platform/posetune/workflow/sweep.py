@@ -56,6 +56,9 @@ class SweepObserver(Protocol):
     def page(self, address: str) -> None:
         """Is called with the address at which MLflow shows the sweep."""
 
+    def leaves(self, reason: str) -> None:
+        """Is called where the process is ended at once, with the reason; from any thread."""
+
 
 class _NoObserver:
     """Shows nothing."""
@@ -68,6 +71,9 @@ class _NoObserver:
         yield
 
     def page(self, address: str) -> None:
+        pass
+
+    def leaves(self, reason: str) -> None:
         pass
 
 
@@ -153,6 +159,7 @@ def run_sweep(
     if tracking:
         tracker.start()
     request = StopRequest()
+    request.last_words = shown.leaves
     is_tracked = False
     try:
         with shown.watching(run, forecaster, resolved.storage), machine:

@@ -248,6 +248,36 @@ def test_a_home_that_cannot_be_made_is_named(
         assert "Traceback" not in result.stderr
 
 
+def test_a_path_that_no_system_takes_is_one_line(
+    posetune: Posetune, toy_sweep: Callable[..., Path]
+) -> None:
+    file, long = toy_sweep(), "/tmp/" + "a" * 300
+    for words in (
+        ("list", "--home", long),
+        ("train", file, "--name", "t", "--home", long),
+        ("check", file, "--store", long),
+    ):
+        result = posetune(*words)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert "File name too long; give another path" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "x" * 100_000, None])
+def test_a_store_of_the_toy_that_is_none_is_one_line(
+    posetune: Posetune, toy_sweep: Callable[..., Path], toy_store: Path, content: str | None
+) -> None:
+    (toy_store / "toy.json").unlink()
+    if content is None:
+        os.mkfifo(toy_store / "toy.json")
+    else:
+        (toy_store / "toy.json").write_text(content)
+    result = posetune("check", toy_sweep())
+    assert result.returncode == 2
+    assert "is no toy store" in result.stderr
+
+
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from posetune.study.driving.sweep import SweepRun
 from posetune.study.events import AttemptBegun, AttemptFailed, AttemptPlaced, TrialEnded
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
+
+WITHIN_S = 60.0
+"""Seconds within which a driver whose Ray has died has to be out."""
 
 Write = Callable[..., Path]
 
@@ -62,7 +66,9 @@ def test_a_reused_worker_killed_between_two_trials_costs_no_trial(
     assert sum(event.is_crash for event in events(home, AttemptFailed)) <= 1
 
 
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
 def test_a_driver_whose_own_ray_dies_ends_and_the_same_command_goes_on(
+    process: str,
     posetune: Posetune,
     ray_head: str,
     undisturbed: str,
@@ -74,9 +80,11 @@ def test_a_driver_whose_own_ray_dies_ends_and_the_same_command_goes_on(
     command = ("sweep", compared_sweep(script=str(script.file)), "--name", "s", "--no-tracking")
     driver = Driver(tmp_path, *command)
     driver.until(script.is_over)
-    for pid in in_session(driver.pid, "raylet"):
+    for pid in in_session(driver.pid, process):
         os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
     code = driver.end()
+    assert time.monotonic() - began < WITHIN_S
     assert code == 1, driver.output
     assert "Ray on this machine has died" in driver.output
     assert "the same command again continues the sweep" in driver.output

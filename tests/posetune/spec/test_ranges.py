@@ -10,8 +10,11 @@ import pytest
 from posetune.api import BadInputError
 from posetune.spec.loading import default_params, load_sweep
 from posetune.spec.parameters import FloatRange
-from posetune.spec.sweep import SweepSpec
+from posetune.spec.sweep import Prior, SweepSpec
+from posetune.study.search.belief import Belief
 from posetune.study.search.sampler import SearchMemory, distributions
+from posetune.study.search.space import Space
+from posetune.study.search.startup import start_values
 
 SWEEP = """\
 trainable: posetune.testing.toy:Toy
@@ -67,6 +70,14 @@ def test_optuna_knows_a_draw_as_it_is_recorded(tmp_path: Path) -> None:
     assert memory._study.trials[-1].params == asked
 
 
+def test_start_values_and_priors_lie_on_the_one_grid(tmp_path: Path) -> None:
+    space = FloatRange.model_validate({"float": [0.01, 0.3], "step": 0.1})
+    axis = Space({"x": space})
+    drawn = {values["x"] for values in start_values(axis, 0, 40, Belief(load(tmp_path, SWEEP)))}
+    assert drawn == {0.01, 0.11, 0.21}
+    assert Prior(value=0.3).value_in(space) == 0.21
+
+
 def test_a_step_that_rounding_moved_lies_on_the_grid() -> None:
     space = FloatRange.model_validate({"float": [0.01, 0.3], "step": 0.1})
     assert space.holds(0.21000000000000002)
@@ -88,6 +99,11 @@ def test_a_step_that_rounding_moved_lies_on_the_grid() -> None:
             f"depth: {{int: [2, {10**30}]}}",
             "bounds beyond 2^53",
         ),
+        ("[0.01, 0.3], step: 0.1", "[-1.7e+308, 1.7e+308]", "wider than the largest number"),
+        ("[0.01, 0.3]", "[no, 0.3]", "yes, no, on and off are true and false in YAML"),
+        ("[0.01, 0.3], step: 0.1", "[false, true]", "search.x.float: must be two numbers"),
+        ("budget:", "resources: {cpu: 1.0e-320}\nbudget:", "greater than or equal to 0.0001"),
+        ("budget:", "resources: {gpu: 1.0e-320}\nbudget:", "gpu must be 0 or at least 0.0001"),
         ("budget:", "fixed: {epoch_s: .inf}\nbudget:", "must be a finite number"),
         ("budget:", "fixed: {epoch_s: '1e999'}\nbudget:", "fixed.epoch_s: must be a finite number"),
         ("trials: 2", "trials: 2, gpu_hours: .inf", "must be a finite number"),

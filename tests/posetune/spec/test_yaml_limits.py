@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 import tracemalloc
 from pathlib import Path
@@ -19,6 +20,12 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     for inner, name in itertools.pairwise(LEVELS)
 )
 """842 bytes that stand for 9^12 numbers."""
+CHAIN = "a: &a " + "[" * 38 + "1" + "]" * 38 + "\n"
+CHAIN += "".join(
+    f"{name}: &{name} " + "[" * 38 + f"*{inner}" + "]" * 38 + "\n"
+    for inner, name in itertools.pairwise("abcdefghijklmnopqrstuvwxyzäöü")
+)
+"""Lists of which none is deep by itself, and each has the one before within it."""
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,7 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         pytest.param("x: 1\na: &a [*a]\n", 2, "has no end", id="recursive alias"),
         pytest.param("a: &a\n  b: {c: *a}\n", 2, "has no end", id="recursive mapping"),
         pytest.param("x: 1\na: " + "[" * 3000, 2, "lie within each other", id="brackets"),
+        pytest.param(CHAIN, 2, "lie within each other", id="aliases within each other"),
         pytest.param("a: " + "{b: " * 3000, 1, "lie within each other", id="braces"),
         pytest.param(
             "a: [" + "1," * 400_000 + "]",
@@ -73,6 +81,14 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
     with file.open("w") as large:
         large.truncate(50_000_000_000)  # sparse: reading it whole would fail
     with pytest.raises(BadInputError, match="is larger than 1 MB"):
+        read_document(file)
+
+
+@pytest.mark.timeout(60)  # it waited for ever
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    os.mkfifo(file)
+    with pytest.raises(BadInputError, match="is a pipe or a device, not a file"):
         read_document(file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
@@ -192,6 +193,23 @@ def test_a_member_that_leads_out_of_its_folder_is_refused(worlds: Worlds) -> Non
     assert result.returncode == 2
     assert there.names == []
     assert not (there.home.folder / "out").exists()
+
+
+@pytest.mark.timeout(60)  # its digest took days
+def test_a_member_with_holes_is_refused_before_it_is_read(worlds: Worlds) -> None:
+    here, there = worlds("here"), worlds("there")
+    here.sweep("first")
+    file = archived(here)
+    holes = {"major": "1", "minor": "0", "name": "x/holes", "realsize": str(10**15)}
+    with tarfile.open(file, "a") as tar:
+        entry = tarfile.TarInfo("x/holes")
+        entry.pax_headers = {f"GNU.sparse.{key}": value for key, value in holes.items()}
+        entry.size = 512
+        tar.addfile(entry, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+    result = there.command("unarchive", file)
+    assert result.returncode == 2
+    assert "x/holes has holes" in result.stderr
+    assert there.names == []
 
 
 class Killed(BaseException):

@@ -15,6 +15,7 @@ from posetune.api import BadInputError
 from posetune.execution.driver_context import DriverContext
 from posetune.execution.nodes.cluster_room import Node, describe_wait, slots
 from posetune.execution.nodes.gpu_sharing import measure_need, share_now, share_of
+from posetune.execution.own_ray import died
 from posetune.execution.tune_adapter import (
     TrialRequest,
     dead_ray_processes,
@@ -154,8 +155,7 @@ class ClusterWatch:
         """
         dead = dead_ray_processes()
         if dead:
-            names = " and ".join(dead)
-            self._context.stopping.fail(f"Ray on this machine has died ({names} is gone)")
+            self._context.stopping.fail(died(dead))
             self._context.preemption.at_work.clear()  # none of them can save or be killed any more
         return bool(dead)
 

@@ -5,6 +5,7 @@ Shape letters: H and W height and width of a picture in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import struct
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from posetune.api import BadInputError
+from posetune.storage.regular_file import refuse_pipe
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -38,6 +40,10 @@ _NEEDED = "file,x,y,width,height, and frame for videos"
 _DAMAGED = "is not a picture, or is damaged"
 _MOST_PIXELS = 100_000_000
 """Pixels of the largest picture, or of the largest square of one, that is read."""
+_FARTHEST_PX = 1e9
+"""Pixels from the corner of a picture within which its boxes lie."""
+_LISTS = (b"#EXTM3U", b"ffconcat", b"<")
+"""How texts begin that the reader of videos takes for lists of other files; it would open these."""
 _MOST_BYTES = 500 * 10**6
 """Bytes of the largest file of a picture that is read."""
 
@@ -84,6 +90,7 @@ def read_boxes(file: Path) -> Boxes:
         BadInputError: the file cannot be read, lacks a column, or has a box without a size.
     """
     squares: dict[tuple[str, int | None], list[Square]] = {}
+    refuse_pipe(file)
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened)
@@ -105,11 +112,13 @@ def read_boxes(file: Path) -> Boxes:
 def _square_of(row: Mapping[str, str], where: str) -> tuple[tuple[str, int | None], Square]:
     try:
         x, y, width, height = (float(row[name]) for name in _COLUMNS[1:])
+        if not max(map(abs, (x, y, width, height))) < _FARTHEST_PX:
+            raise ValueError("no picture reaches so far")
         number = int(row["frame"]) if row.get("frame") else None
         side = round(max(width, height))
         corner = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
     except (TypeError, ValueError, OverflowError) as error:
-        given = ",".join(str(row.get(name, "")) for name in _COLUMNS)
+        given = ",".join(f"{row.get(name, '')!s:.40}" for name in _COLUMNS)
         raise BadInputError(f"{where}: {given} are no numbers of pixels; give {_NEEDED}") from error
     if side <= 0 or min(width, height) <= 0:
         raise BadInputError(f"{where}: width {width:g} and height {height:g} must be above 0")
@@ -126,7 +135,7 @@ def count_frames(files: Iterable[Path], every: int) -> int:
     total = 0
     for file in files:
         frames = 1
-        if is_video(file):
+        if is_video(file) and not _is_list(file):
             video = cv2.VideoCapture(str(file))
             frames = max(1, -(-int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // every))
             video.release()
@@ -147,6 +156,8 @@ def frames_of(file: Path, every: int = 1) -> Iterator[Frame]:
     if not is_video(file):
         yield Frame(file, None, _read(file))
         return
+    if _is_list(file):
+        raise BadInputError("is a list of other files, not a video")
     video = cv2.VideoCapture(str(file))
     try:
         width, height = (
@@ -164,6 +175,12 @@ def frames_of(file: Path, every: int = 1) -> Iterator[Frame]:
         video.release()
     if number == 0:
         raise BadInputError("is not a video that can be read, or is damaged")
+
+
+def _is_list(file: Path) -> bool:
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        return opened.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_LISTS)
+    return False
 
 
 def check_pixels(what: str, width: int, height: int) -> None:

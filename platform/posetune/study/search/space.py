@@ -72,7 +72,8 @@ class _Axis:
         if isinstance(self.parameter, Choice):
             return self.values[place]
         assert self.parameter.step is not None
-        return self.parameter.bounds[0] + place * self.parameter.step
+        # The range's own grid: in floats, 0.01 + 2 * 0.1 is no value of it.
+        return self.parameter.nearest(self.parameter.bounds[0] + place * self.parameter.step)
 
     def to_unit(self, value: Scalar) -> float:
         """Return where a value lies between the first and the last, in [0, 1]."""

@@ -39,7 +39,7 @@ from sqlalchemy.exc import (
 from posetune.api import BadInputError
 from posetune.study.tables import schema
 
-__all__ = ["Database", "may_write", "open_database", "reach_database", "url_for_reading"]
+__all__ = ["REACH_S", "Database", "may_write", "open_database", "reach_database", "url_for_reading"]
 
 T = TypeVar("T")
 

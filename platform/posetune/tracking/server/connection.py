@@ -28,14 +28,14 @@ from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
 from requests import RequestException
-from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.home import Home, sqlite_address
 from posetune.storage.credentials import check_mlflow
 from posetune.storage.whole_files import writing_whole
-from posetune.study.tables.database import may_write, url_for_reading
+from posetune.study.tables.database import REACH_S, may_write, url_for_reading
 from posetune.tracking.server.moved_home import follow_move
 
 __all__ = [
@@ -97,7 +97,7 @@ def connect(home: Home) -> MlflowClient:
     if is_server(home):
         check_mlflow()
         return MlflowClient(home.tracking)
-    url = make_url(home.tracking)
+    url = _database_of(home)
     if url.get_backend_name() == "sqlite" and url.database:
         _make_sqlite_store(Path(url.database), home)
         with _other_tables_refused(home):
@@ -119,7 +119,7 @@ def store_address(home: Home) -> str:
 
     An SQLite store that this user may not write to is a colleague's.
     """
-    url = None if is_server(home) else make_url(home.tracking)
+    url = None if is_server(home) else _database_of(home)
     if url is None or url.get_backend_name() != "sqlite" or not url.database:
         return home.tracking
     file = Path(url.database)
@@ -135,11 +135,44 @@ def reach_tracking(home: Home) -> None:
         BadInputError: MLflow cannot be reached; the message says why.
     """
     if not is_server(home):
-        url = make_url(home.tracking)
+        url = _database_of(home)
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
             return  # the sweep will make the file
+        with mlflow_faults_explained(home):
+            _reach_database(url)
     with mlflow_faults_explained(home):
         connect(home).search_experiments(max_results=1)
+
+
+def _database_of(home: Home) -> URL:
+    """Return the address of MLflow's store where it is a database.
+
+    Raises:
+        BadInputError: the address is of another kind.
+    """
+    try:
+        return make_url(home.tracking)
+    except ArgumentError as error:
+        raise BadInputError(
+            f"MLFLOW_TRACKING_URI: {home.tracking!r} is neither a server nor a database; write "
+            "http://HOST:PORT, sqlite:////path/mlflow.db or postgresql://..."
+        ) from error
+
+
+def _reach_database(url: URL) -> None:
+    """Connect to a database of MLflow's once; MLflow itself would try for minutes.
+
+    Raises:
+        SQLAlchemyError: it does not answer.
+    """
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        return
+    options = {"connect_timeout": REACH_S} if url.get_backend_name() == "postgresql" else {}
+    engine = create_engine(url, connect_args=options)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _make_sqlite_store(store: Path, home: Home) -> None:

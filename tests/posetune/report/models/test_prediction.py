@@ -17,7 +17,7 @@ from support.browser import Browser
 from support.page_checks import faint_texts, nameless_controls
 
 from posetune.api import BadInputError
-from posetune.report.models.frames import read_boxes
+from posetune.report.models.frames import frames_of, read_boxes
 from posetune.report.models.prediction import PictureCrop, find_pictures, predict_pictures
 
 
@@ -211,6 +211,8 @@ def test_every_third_frame_of_a_video_with_the_boxes_of_a_csv(tmp_path: Path) ->
         ("file,x,y,width\na,1,2,3\n", "has no column height"),
         ("file,x,y,width,height\n", "has no row"),
         ("file,x,y,width,height\na,1,2,3,wide\n", "line 2: a,1,2,3,wide are no numbers"),
+        ("file,x,y,width,height\na,1,2,1e308,1e308\n", "line 2: a,1,2,1e308,1e308 are no numbers"),
+        ("file,x,y,width,height\na,-1e15,2,8,8\n", "line 2: a,-1e15,2,8,8 are no numbers"),
         ("file,x,y,width,height\na,1,2,0,5\n", "line 2: width 0 and height 5 must be above 0"),
     ],
 )
@@ -230,6 +232,24 @@ def test_a_damaged_video_is_skipped_and_named(tmp_path: Path) -> None:
     )
     (skipped,) = done.skipped
     assert "is not a video that can be read" in skipped["reason"]
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "concat"])
+def test_a_list_of_other_videos_is_not_followed(tmp_path: Path, kind: str) -> None:
+    other = video(tmp_path / "other.avi", 3)
+    lists = {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other.name}\n#EXT-X-ENDLIST\n",
+        "concat": f"ffconcat version 1.0\nfile {other.name}\n",
+    }
+    (tmp_path / "list.mp4").write_text(lists[kind])
+    with pytest.raises(BadInputError, match="is a list of other files, not a video"):
+        list(frames_of(tmp_path / "list.mp4"))
+
+
+def test_boxes_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "boxes.csv")
+    with pytest.raises(BadInputError, match="is a pipe or a device"):
+        read_boxes(tmp_path / "boxes.csv")
 
 
 @pytest.mark.slow

@@ -151,6 +151,25 @@ def test_no_part_of_a_password_is_shown(password: str) -> None:
     assert public_address(line) == "cannot reach http://host:5000/api, nor http://other:80/x"
 
 
+@pytest.mark.timeout(60)  # MLflow itself tries for two minutes
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("databricks", "MLFLOW_TRACKING_URI: 'databricks' is neither a server nor a database"),
+        ("runs/mlflow", "MLFLOW_TRACKING_URI: 'runs/mlflow' is neither a server nor a database"),
+        ("sqlite:///FOLDER", "MLflow at sqlite:///.*unable to open database file"),
+        ("postgresql+psycopg://nobody@/x?host=/nowhere", "MLflow at postgresql.*No such file"),
+    ],
+)
+def test_a_store_that_is_none_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("FOLDER", str(tmp_path)))
+    with pytest.raises(BadInputError, match=said) as found:
+        reach_tracking(Home.resolve(tmp_path))
+    assert "\n" not in str(found.value)
+
+
 def test_a_tracking_server_that_is_away_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

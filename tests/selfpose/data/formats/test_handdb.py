@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,6 +170,18 @@ def test_bad_files_are_left_out_named_and_counted(handdb: Path, import_it: Impor
     options = HandDBOptions(image_size=SIZE, workers=1, strict=True)
     with pytest.raises(BadInputError, match="leave out --strict"):
         IMPORTER.run(handdb, handdb.parent / "strict", options, silent)
+
+
+def test_pipes_among_the_files_are_not_waited_for(handdb: Path, import_it: Import) -> None:
+    folder = handdb / "hand_labels_synth" / "synth2"
+    for name in ("0001.jpg", "0003.json"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    store = import_it(handdb)
+    assert _skipped(store) == {
+        "hand_labels_synth/synth2/0001.jpg": "it is no file",
+        "hand_labels_synth/synth2/0003.jpg": "no annotation can be read",
+    }
 
 
 def test_the_prior_needs_no_pictures_but_its_joints_are_checked(

@@ -53,6 +53,13 @@ def test_a_pickle_that_is_no_array_of_data_is_one_line(tmp_path: Path, payload: 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 100_000  # KB
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "x.npz"
+    os.mkfifo(file)
+    with pytest.raises(BadInputError, match=r"x\.npz: is no file"):
+        read_object(file, "poses")
+
+
 @pytest.mark.slow
 def test_a_member_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path: Path) -> None:
     payload = b"\0" * 200_000_000

@@ -118,6 +118,12 @@ def _other_joints(file: Path) -> str:
     return "unknown joint layout in attribute joints: hip, knee"
 
 
+def _joints_with_lines(file: Path) -> str:
+    with h5py.File(file, "a") as h5:
+        h5.attrs["joints"] = ["pel\nvis", *["x" * 1000] * 16]
+    return "unknown joint layout in attribute joints: pel vis"
+
+
 def _no_joints(file: Path) -> str:
     with h5py.File(file, "a") as h5:
         del h5.attrs["joints"]
@@ -140,7 +146,7 @@ def _metres(file: Path) -> str:
     "damage",
     [
         *(_absent, _not_hdf5, _cut_off, _no_group, _no_column, _wrong_shape, _wrong_length),
-        *(_wrong_type, _words, _other_joints, _no_joints, _other_parents),
+        *(_wrong_type, _words, _other_joints, _no_joints, _other_parents, _joints_with_lines),
         _metres,
     ],
 )

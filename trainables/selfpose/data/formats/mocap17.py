@@ -9,7 +9,7 @@ together. One half of the training motions gives images, the other half the 2D p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,13 +123,18 @@ def _read(h5: h5py.File, file: Path, unit: Unit | None) -> Corpus:
     )
 
 
+def _shown(names: Sequence[str]) -> str:
+    """Return names of a file on one line, cut where they are long."""
+    return f"{' '.join(', '.join(names).split()):.500}"
+
+
 def _check_layout(h5: h5py.File, file: Path, unit: Unit | None) -> None:
     """Refuse a file whose joints are not those of the layout, in mm if no unit is given."""
     joints = [_plain_name(str(name)) for name in _attribute(h5, "joints", file)]
     wanted = [_plain_name(name) for name in LAYOUT.joints]
     if joints != wanted:
         raise BadInputError(
-            f"{file}: unknown joint layout in attribute joints: {', '.join(joints)}; "
+            f"{file}: unknown joint layout in attribute joints: {_shown(joints)}; "
             f"{LAYOUT.name} is {', '.join(LAYOUT.joints)}"
         )
     parents = [int(parent) for parent in _attribute(h5, "parents", file)]

@@ -118,6 +118,8 @@ def _gather(
 
 def _sha256(file: Path) -> str:
     """Return the SHA-256 of a file; empty if it cannot be read."""
+    if not file.is_file():
+        return ""
     try:
         with file.open("rb") as raw:
             return hashlib.file_digest(raw, "sha256").hexdigest()

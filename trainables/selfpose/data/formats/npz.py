@@ -83,6 +83,8 @@ def read_object(file: Path, key: str) -> Any:
         BadInputError: the file cannot be read, has no such array, or its pickle asks for anything
             but data.
     """
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise BadInputError(f"{file}: is no file")
     try:
         with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
             _check_size(archive.getinfo(f"{key}.npy"), file)

@@ -68,6 +68,8 @@ def read_picture_bytes(file: Path) -> bytes:
     Raises:
         BadPictureError: the file cannot be read, or the end of a JPEG file is missing.
     """
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise BadPictureError("it is no file")
     try:
         data = file.read_bytes()
     except FileNotFoundError:

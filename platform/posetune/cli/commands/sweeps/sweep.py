@@ -108,6 +108,15 @@ class _Terminal:
         # On one line, however narrow the terminal: `submit` looks for it.
         console.print(MLFLOW_LINE + address, soft_wrap=True, markup=False)
 
+    def leaves(self, reason: str) -> None:
+        console.show_cursor()  # a live table has hidden it
+        console.print(_goes_on(reason), soft_wrap=True)
+
+
+def _goes_on(failure: str, first: str = "") -> str:
+    """Return why a driver has ended itself, and how the sweep goes on."""
+    return f"{failure}; {first}the same command again continues the sweep"
+
 
 def _expected(run: SweepRun) -> str:
     """Return what the sweep, or its rest, will take; seconds are known from reports only."""
@@ -140,8 +149,7 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         if end.trace:
             console.print(end.trace, markup=False, highlight=False, soft_wrap=True)
         first = "mend the cause; then " if end.trace else ""
-        line = f"{end.failure}; {first}the same command again continues the sweep"
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(_goes_on(end.failure, first), markup=False, soft_wrap=True)
         raise typer.Exit(1)
     if not (end.stopped_by_user or end.refused or _has_values(view)):
         _say_nothing_was_reported(view, home_flag)
