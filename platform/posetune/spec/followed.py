@@ -27,7 +27,7 @@ class FollowedRules:
             file: the sweep file.
             rules: what it says at first.
         """
-        self._file, self._rules = file, rules
+        self._file, self._rules = file.absolute(), rules
         self._seen = self._stamp()
 
     def __call__(self) -> ClusterRules:
