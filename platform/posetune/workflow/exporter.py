@@ -21,6 +21,7 @@ from posetune.api import BadInputError
 from posetune.notifications.delivery import count_waiting
 from posetune.study.events import RoomAwaited, kind_of
 from posetune.study.reading import read_sweep
+from posetune.study.sharing.queue import read_shared_slots
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
@@ -46,6 +47,15 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "posetune_last_event_seconds": (
         "Time of the last event of a sweep, in seconds since the epoch.",
+        ("sweep",),
+    ),
+    "posetune_slots_held": ("Trials at work of a sweep that shares its cluster.", ("sweep",)),
+    "posetune_slots_entitled": (
+        "Trials that a sweep may have at work by priority and share.",
+        ("sweep",),
+    ),
+    "posetune_slots_wanted": (
+        "Trials that a sweep would have at work if the cluster were its own.",
         ("sweep",),
     ),
     "posetune_messages_waiting": ("Messages that were not sent yet.", ("destination",)),
@@ -91,6 +101,7 @@ class StudyMetrics(Collector):
         """Return the value of each metric for each sweep; of a study that is away, only that."""
         try:
             found = [sample for read in self._sweeps() for sample in read.samples]
+            found += self._shared_slots()
             waiting = count_waiting(self._database)
         except (SQLAlchemyError, BadInputError):
             return [("posetune_study_reachable", (), 0.0)]
@@ -108,6 +119,16 @@ class StudyMetrics(Collector):
                 waits = self._waiting_since(view)
                 self._read[key] = _Read(mark, [*_samples(view, live=live, at=at), *waits])
         return list(self._read.values())
+
+    def _shared_slots(self) -> list[_Sample]:
+        with self._database.reading() as connection:
+            shared = read_shared_slots(connection)
+        found: list[_Sample] = []
+        for sweep, slots in shared.items():
+            found.append(("posetune_slots_held", (sweep,), float(slots.demand.holds)))
+            found.append(("posetune_slots_entitled", (sweep,), float(slots.entitled)))
+            found.append(("posetune_slots_wanted", (sweep,), float(slots.demand.wants)))
+        return found
 
     def _marks(self) -> dict[int, tuple[str, tuple[Any, ...]]]:
         """Return the name of each sweep by its id, with what tells whether anything is new."""

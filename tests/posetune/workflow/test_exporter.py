@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine
 from support.commands import command_environment
+from support.shared_cluster import SharedCluster
 from support.worlds import World
 
 from posetune.notifications import outbox
@@ -28,7 +30,7 @@ from posetune.study.events import RoomAwaited
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
-from posetune.workflow.exporter import METRICS, StudyMetrics
+from posetune.workflow.exporter import METRICS, StudyMetrics, registry_of
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -60,6 +62,25 @@ def parsed(text: str) -> Samples:
 
 def of(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, tuple(sorted(labels.items()))]
+
+
+def test_who_holds_what_of_a_shared_cluster_is_measured_while_there_are_two(
+    database: Database,
+) -> None:
+    cluster = SharedCluster(database, slots=8)
+    cluster.begin("first", share=3.0)
+    cluster.epoch()
+    alone = {name for name, *_ in StudyMetrics(database).samples()}
+    cluster.begin("second", seed=1)
+    cluster.epochs(3)
+    samples = parsed(generate_latest(registry_of(database)).decode())
+    cluster.leave(["first", "second"])
+
+    assert not {name for name in alone if "slots" in name}
+    for sweep, slots in (("first", 6), ("second", 2)):
+        assert of(samples, "posetune_slots_held", sweep=sweep) == slots
+        assert of(samples, "posetune_slots_entitled", sweep=sweep) == slots
+        assert of(samples, "posetune_slots_wanted", sweep=sweep) == 8
 
 
 def test_the_metrics_are_what_the_study_says(world: World) -> None:

@@ -13,7 +13,7 @@ from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_live
 
-__all__ = ["QueueEntry", "read_queue"]
+__all__ = ["QueueEntry", "SharedSlots", "read_queue", "read_shared_slots"]
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,43 @@ class QueueEntry:
     """What it waits for; empty while it goes on."""
 
 
+@dataclass(frozen=True)
+class SharedSlots:
+    """Says how much of a cluster a sweep has that others want, too."""
+
+    demand: Demand
+    entitled: int
+    """Trials that it may have at work now."""
+
+
+def read_shared_slots(connection: Connection) -> dict[str, SharedSlots]:
+    """Return what the sweeps have that share a cluster with another one, by their names."""
+    return _shared(read_demands(connection))
+
+
 def read_queue(database: Database) -> list[QueueEntry]:
     """Return the sweeps that a driver is at work on: a higher priority first, then by their age."""
     with database.reading() as connection:
         found = read_demands(connection)
-        entitled = _entitled(found)
-        demands = {one.demand.sweep: one for one in found if one.demand.sweep in entitled}
+        clusters = {one.demand.sweep: one.cluster for one in found}
+        shared = _shared(found)
         entries = [
-            _entry(connection, row, demands.get(row["name"]), entitled.get(row["name"]))
+            _entry(connection, row, shared.get(row["name"]), clusters.get(row["name"], ""))
             for row in _driven(connection)
         ]
     return sorted(entries, key=lambda entry: -(entry.priority or 0))
 
 
-def _entitled(found: Sequence[LiveDemand]) -> dict[str, int]:
-    """Return what the sweeps are entitled to that share a cluster with another one."""
+def _shared(found: Sequence[LiveDemand]) -> dict[str, SharedSlots]:
     by_cluster: dict[str, list[Demand]] = {}
     for one in found:
         by_cluster.setdefault(one.cluster, []).append(one.demand)
-    entitled: dict[str, int] = {}
+    shared: dict[str, SharedSlots] = {}
     for demands in by_cluster.values():
         if len(demands) > 1:
-            entitled |= entitlements(demands)
-    return entitled
+            entitled = entitlements(demands)
+            shared |= {d.sweep: SharedSlots(d, entitled[d.sweep]) for d in demands}
+    return shared
 
 
 def _driven(connection: Connection) -> list[RowMapping]:
@@ -77,28 +91,34 @@ def _driven(connection: Connection) -> list[RowMapping]:
 
 
 def _entry(
-    connection: Connection, row: RowMapping, live: LiveDemand | None, entitled: int | None
+    connection: Connection, row: RowMapping, shared: SharedSlots | None, cluster: str
 ) -> QueueEntry:
     state = journal.fold_sweep(connection, row)
     resources = state.spec.resources
     holds = sum(state.trials[n].holding.since is not None for n in state.ledger.running)
-    demand = None if live is None else live.demand
+    demand = None if shared is None else shared.demand
     waits_for = f"held by {state.held_by}" if state.held_by else state.waits_for_room
-    if demand is not None and entitled is not None and holds < min(entitled, demand.wants):
-        waits_for = waits_for or "slots that others give back when their epochs end"
-    if demand is not None and entitled is not None and entitled < demand.wants and not waits_for:
-        waits_for = "a larger part of the cluster, which others have by priority and share"
+    if shared is not None and not waits_for:
+        waits_for = _waits_for_others(shared, holds)
     return QueueEntry(
         sweep=row["name"],
         owner=state.owner,
-        cluster="" if live is None else live.cluster,
+        cluster="" if shared is None else cluster,
         holds=holds,
         cpu=resources.cpu,
         gpu=resources.gpu,
         open=len(state.waiting) + len(state.paused) + state.most_trials - len(state.trials),
-        entitled=entitled,
+        entitled=None if shared is None else shared.entitled,
         wants=None if demand is None else demand.wants,
         priority=None if demand is None else demand.priority,
         share=None if demand is None else demand.share,
         waits_for=waits_for,
     )
+
+
+def _waits_for_others(shared: SharedSlots, holds: int) -> str:
+    if holds < min(shared.entitled, shared.demand.wants):
+        return "slots that others give back when their epochs end"
+    if shared.entitled < shared.demand.wants:
+        return "a larger part of the cluster, which others have by priority and share"
+    return ""
