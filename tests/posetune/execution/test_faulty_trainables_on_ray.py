@@ -163,4 +163,4 @@ def test_a_million_trials_start_at_once_and_end_with_their_hour(
     found = view(tmp_path / "home")
     assert found is not None
     assert 0 < len(found.trials) < 10_000
-    assert "wall_hours" in found.stopped
+    assert found.stopped == "the budget of 0.02 hours is spent"
