@@ -30,6 +30,7 @@ PATIENCE_VARIABLE = "POSETUNE_DATABASE_PATIENCE"
 """Environment variable of the minutes for which a driver waits for its study database."""
 DATABASE_PATIENCE_S = 600.0
 """The same in seconds if the variable is not set: a server that is restarted, or moved, is back."""
+LAST_PORT = 65535
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -72,8 +73,9 @@ class Home(BaseModel):
         home = Path(folder or os.environ.get("POSETUNE_HOME") or default).expanduser()
         home = home.absolute()
         for name in ("POSETUNE_DATABASE", "MLFLOW_TRACKING_URI"):
-            _refuse_unreadable(name, os.environ.get(name, ""))
-            _refuse_password_in_query(name, os.environ.get(name, ""))
+            if name in os.environ:
+                _refuse_unreadable(name, os.environ[name])
+                _refuse_password_in_query(name, os.environ[name])
         database = os.environ.get("POSETUNE_DATABASE") or sqlite_address(home / "study.db")
         try:
             storage = open_storage(os.environ.get("POSETUNE_STORAGE") or home / "storage")
@@ -130,15 +132,36 @@ class Home(BaseModel):
 
 def _refuse_unreadable(name: str, address: str) -> None:
     """Refuse an address that its reader would fail at; what is wrong in it may be a password."""
+    from sqlalchemy.exc import ArgumentError  # a process without such an address does without it
+
     try:
-        is_whole = urlsplit(address).port is None or bool(urlsplit(address).hostname)
-    except ValueError:
+        is_whole = (_port(address) or 0) <= LAST_PORT and address.isprintable()
+    except (ValueError, ArgumentError):
         is_whole = False
-    if not is_whole or not address.isprintable():
+    if not is_whole:
         raise BadInputError(
             f"{name}: cannot be read as an address; write SCHEME://USER@HOST:PORT/NAME, with what "
             "is special in a name or password as %XX"
         )
+
+
+def _port(address: str) -> int | None:
+    """Return the port of an address, read as its user reads it.
+
+    A password in the address of a database may hold any character.
+
+    Raises:
+        ValueError: it cannot be read.
+        ArgumentError: the same, of a database.
+    """
+    from sqlalchemy.engine import make_url
+
+    if not address.startswith(("http://", "https://")):
+        return make_url(address).port if "://" in address else None
+    parts = urlsplit(address)
+    if not parts.hostname:
+        raise ValueError("an address without a host")
+    return parts.port
 
 
 def _refuse_password_in_query(name: str, address: str) -> None:

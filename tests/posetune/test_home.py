@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from posetune.api import BadInputError
@@ -74,6 +75,17 @@ def test_an_address_that_cannot_be_read_is_refused_and_not_repeated(
     with pytest.raises(BadInputError, match=f"^{name}: cannot be read as an address[^\n]*$") as at:
         Home.resolve(tmp_path)
     assert "planted" not in str(at.value)
+
+
+@pytest.mark.parametrize("password", ["a#b", "a/b", "a?b", "x+/y=="])
+def test_a_password_of_a_database_may_hold_any_character(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("POSETUNE_DATABASE", f"postgresql://me:{password}@host:5432/study")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://me:{password}@host:5432/mlflow")
+    home = Home.resolve(tmp_path)
+    assert make_url(home.database).password == password
+    assert make_url(home.tracking).password == password
 
 
 @pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "sqlite:///?mode=memory"])

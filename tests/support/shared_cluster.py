@@ -81,6 +81,7 @@ class SharedCluster:
         seed: int = 0,
         concurrent: int | None = None,
         pruner: str = "none",
+        gpu: float = 0.0,
         **rules: float,
     ) -> SharingDriver:
         """Start a sweep, or go on with it; `rules` are those of `cluster` in its file."""
@@ -88,6 +89,7 @@ class SharedCluster:
             budget={"trials": trials},
             sampler={"seed": seed, "startup": 3},
             pruner={"name": pruner, "max_epochs": 9},
+            resources={"gpu": gpu},
         )
         spec = start.spec.model_copy(update={"cluster": ClusterRules.model_validate(rules)})
         run = SweepRun(self._database, replace(start, name=name, spec=spec))

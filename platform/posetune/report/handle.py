@@ -45,7 +45,7 @@ class Sweep:
         Raises:
             BadInputError: there is no such sweep.
         """
-        self.name = name
+        self.name, self._home = name, home
         self._database = open_database(home.database, create=False)
         self.view()
 
@@ -146,7 +146,7 @@ class Sweep:
 
     def edit(self, file: str | os.PathLike[str]) -> Asked:
         """Give the sweep another file: its budget, bounds and rungs hold from now on."""
-        return self._ask(edit_of(Path(file)))
+        return self._ask(edit_of(Path(file), self._home.folder))
 
     def _ask(self, act: Act) -> Asked:
         return ask(self._database, self.name, act, by=this_person())

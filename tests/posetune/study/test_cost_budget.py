@@ -17,7 +17,7 @@ from posetune.report.tables import budget_used, forecast_line
 from posetune.spec.home_file import priced_by
 from posetune.spec.sweep import SweepSpec
 from posetune.study.acts.act import EditSweep
-from posetune.study.acts.asking import ask
+from posetune.study.acts.asking import ask, edit_of
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.tables.database import Database
 
@@ -89,6 +89,17 @@ def test_an_edit_keeps_the_price(study: Database) -> None:
     ask(study, "s", EditSweep(spec=larger.canonical(), source="more"), by="ana@laptop")
     run = run_out(study, dataclasses.replace(begun, spec=larger.priced(2.5)))
     assert run.budget.limit == "the budget of 32 GPU-hours (cost 80 at 2.5 each)"
+
+
+def test_an_edit_knows_the_price_of_the_home(
+    tmp_path: Path, toy_sweep: Callable[..., Path]
+) -> None:
+    file = toy_sweep(trials=2)
+    text = file.read_text().replace("{cpu: 1}", "{cpu: 1, gpu: 1}")
+    file.write_text(text.replace("trials: 2", "trials: 2, cost: 50.0"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "posetune.yaml").write_text("cost_per_gpu_hour: 2.5\n")
+    assert edit_of(file, tmp_path / "home").spec["budget"]["cost_per_gpu_hour"] == 2.5
 
 
 def test_the_commands_refuse_a_cost_that_nothing_can_be_counted_by(

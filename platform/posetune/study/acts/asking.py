@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, func, select
 
 from posetune.api import BadInputError
+from posetune.spec.home_file import read_home_file
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
@@ -268,13 +269,19 @@ def _check_settings(
         raise BadInputError(f"--set {shown}: {spec.trainable} does not take it: {cause}") from error
 
 
-def edit_of(file: Path) -> EditSweep:
+def edit_of(file: Path, home: Path) -> EditSweep:
     """Return the act that gives a sweep another file, once that is found to be right.
+
+    Args:
+        file: the sweep file.
+        home: the folder whose `posetune.yaml` may say what a GPU-hour costs.
 
     Raises:
         BadInputError: the file cannot be read, or something in it is wrong.
     """
     spec, _, document = load_sweep(file)
+    if spec.budget.cost is not None:
+        spec = spec.priced(read_home_file(home).cost_per_gpu_hour)
     return EditSweep(spec=spec.canonical(), source=document.text)
 
 

@@ -440,7 +440,11 @@ class SweepRun:
         return self.under_way + max(1, self.left)
 
     def exchange(self, cluster: str, demand: Demand) -> list[Demand]:
-        """Write down what the sweep wants of a cluster, and return what all sweeps want of it."""
+        """Write down what the sweep wants of a cluster, and return what all sweeps want of it.
+
+        Raises:
+            OperationalError: the database is busy or away; it is not waited for.
+        """
         if self._published != (cluster, demand):
             if self._published is None:
                 make_table(self._database)
@@ -450,7 +454,7 @@ class SweepRun:
                 holder = self.lease.holder
                 publish(connection, self.id, demand, holder=holder, cluster=cluster)
 
-            self._database.write(write)
+            self._database.write(write, patience_s=0.0)
             self._published = cluster, demand
         with self._database.reading() as connection:
             found = read_demands(connection)

@@ -32,7 +32,9 @@ class ClusterTurn:
             cluster: tells the cluster from others; only sweeps on the same one share it.
             rules: gives priority and share as they are now (default: as the sweep was opened).
         """
-        self._run, self._cluster = run, cluster
+        # Who asks for GPUs and who does not take nothing from each other.
+        kind = "gpu" if run.spec.resources.gpu else "cpu"
+        self._run, self._cluster = run, f"{cluster}/{kind}"
         self._rules = rules or (lambda: run.cluster_rules)
         self.entitled: int | None = None
         """How many trials it may have at work; None where nobody else wants the cluster."""
@@ -81,6 +83,7 @@ class ClusterTurn:
             return  # the database is away; whoever commits next waits for it
         entitled = entitlements(demands)
         others = [d for d in demands if d.sweep != run.name]
-        self.entitled = entitled[run.name] if others else None
+        # On a cluster without a node that suits it, the nodes come once a trial asks for one.
+        self.entitled = entitled[run.name] if others and fits else None
         waiting = [d.sweep for d in others if d.holds < entitled[d.sweep]]
         self._next = waiting[0] if waiting else ""

@@ -88,11 +88,15 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
-    def write(self, change: Callable[[Connection], T]) -> T:
+    def write(self, change: Callable[[Connection], T], *, patience_s: float | None = None) -> T:
         """Run `change` in one transaction.
 
         It is tried again for a while while the database is busy or away (`patience_s`), and for as
         long as it takes while its disk is full.
+
+        Args:
+            change: what is done.
+            patience_s: how long it is tried, where that is not the database's own patience.
 
         Raises:
             BadInputError: this user may not write to it.
@@ -103,7 +107,7 @@ class Database:
                 f"study database {self.address}: you may read it and not write to it; ask its "
                 "owner, or use a home of your own (--home)"
             )
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         pause = 0.05
         while True:
             try:

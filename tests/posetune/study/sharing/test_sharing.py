@@ -188,3 +188,25 @@ def test_a_sweep_that_is_alone_asks_the_study_nothing(database: Database) -> Non
     with database.reading() as connection:
         assert read_demands(connection) == []
     cluster.leave(["first"])
+
+
+def test_a_sweep_on_gpus_and_one_without_leave_each_other_alone(database: Database) -> None:
+    cluster = SharedCluster(database, slots=8)
+    processors = cluster.begin("first")
+    cluster.epoch()
+    gpus = cluster.begin("second", seed=1, gpu=1.0)
+    cluster.epochs(2)
+    assert processors.turn.entitled is None
+    assert gpus.turn.entitled is None
+    assert gpus.turn.may_start
+    cluster.leave(["first", "second"])
+
+
+def test_a_trial_may_be_asked_for_where_no_node_is_there_yet(database: Database) -> None:
+    """Nodes of a cluster that scales come once a trial waits for one."""
+    cluster = SharedCluster(database, slots=0)
+    drivers = [cluster.begin("first", concurrent=0), cluster.begin("second", seed=1, concurrent=0)]
+    cluster.epochs(2)
+    assert all(driver.run.lease.has_company for driver in drivers)
+    assert all(driver.turn.may_start for driver in drivers)
+    cluster.leave(["first", "second"])

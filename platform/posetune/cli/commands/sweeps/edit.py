@@ -11,6 +11,7 @@ from posetune.cli.options import (
     SweepFile,
 )
 from posetune.cli.relay import relay
+from posetune.home import Home
 from posetune.study.acts.asking import edit_of
 
 __all__ = ["edit"]
@@ -30,7 +31,7 @@ def edit(
 
       posetune edit first search_spaces/selfpose/quickstart.yaml
     """
-    act = edit_of(file)
+    act = edit_of(file, Home.resolve(home).folder)
     if address is not None:
         raise relay(
             *("edit", name, "sweep.yaml"),
