@@ -10,8 +10,8 @@ TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
 WORKERS := -n 3
-# What is long waits most of its time: for nodes that die, leases that expire, jobs that start.
-LONG_WORKERS := -n 5
+# What is long waits two thirds of its time: for nodes that die, leases that expire, jobs that start.
+LONG_WORKERS := -n 4
 # One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
