@@ -27,13 +27,13 @@ from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.whole_study import put_study
 from posetune.workflow.backup import (
-    ARTIFACTS,
+    ARTIFACTS_FOLDER,
     FORMAT,
-    KEPT,
-    LAST,
-    MLFLOW,
-    ROWS,
-    STUDY,
+    MANIFEST_FILE,
+    MLFLOW_FILE,
+    ROWS_FOLDER,
+    STORAGE_FOLDER,
+    STUDY_FILE,
     Manifest,
     copy_files,
     sha256_of,
@@ -64,16 +64,16 @@ def open_backup(address: str) -> tuple[Storage, Manifest]:
         BadInputError: there is none, it is not whole, or of another layout.
     """
     backup = open_storage(address)
-    content = backup.read(f"{ROWS}/{LAST}")
+    content = backup.read(f"{ROWS_FOLDER}/{MANIFEST_FILE}")
     if not content:
         raise BadInputError(
-            f"{address}: is no whole backup (it has no {ROWS}/{LAST}); give the address that "
-            "posetune backup was given"
+            f"{address}: is no whole backup (it has no {ROWS_FOLDER}/{MANIFEST_FILE}); give the "
+            "address that posetune backup was given"
         )
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise _damaged(address, f"{ROWS}/{LAST} cannot be read") from error
+        raise _damaged(address, f"{ROWS_FOLDER}/{MANIFEST_FILE} cannot be read") from error
     if (manifest.format, manifest.tables) != (FORMAT, schema.VERSION):
         raise BadInputError(
             f"{address}: is a backup of layout {manifest.format} with tables of version "
@@ -107,24 +107,27 @@ def restore(
     backup, manifest = open_backup(address)
     mlflow = manifest.mlflow if tracking else None
     files = open_storage(artifacts or home.artifacts)
-    with backup.reading(ROWS) as rows, _faults_of(address):
+    with backup.reading(ROWS_FOLDER) as rows, _faults_of(address):
         if rows is None or any(sha256_of(rows / f) != d for f, d in manifest.rows.items()):
-            raise _damaged(address, f"{ROWS}/ is not what its {LAST} says")
+            raise _damaged(address, f"{ROWS_FOLDER}/ is not what its {MANIFEST_FILE} says")
         if mlflow is not None:
             _check_migration(home, address, mlflow.migration)
         for place, digest in manifest.folders.items():
             kind, _, name = place.partition("/")
-            if kind == KEPT:
+            if kind == STORAGE_FOLDER:
                 _copy(backup, place, home.storage, name=name, digest=digest)
-            elif kind == ARTIFACTS and mlflow is not None:
+            elif kind == ARTIFACTS_FOLDER and mlflow is not None:
                 _copy(backup, place, files, name=name, digest=digest)
         for name, digest in manifest.logs.items():
             _copy_log(backup, home.storage, name, digest)
         old = new = ""
         if mlflow is not None:
-            old, new = mlflow.tracking, _put_mlflow(home, rows / MLFLOW, mlflow.artifacts, files)
-        _make_tables(database, rows / STUDY)
-        put_study(database, rows / STUDY, old=old, new=new)
+            old, new = (
+                mlflow.tracking,
+                _put_mlflow(home, rows / MLFLOW_FILE, mlflow.artifacts, files),
+            )
+        _make_tables(database, rows / STUDY_FILE)
+        put_study(database, rows / STUDY_FILE, old=old, new=new)
     return Restored(
         sweeps=sorted(sweep_names(database)),
         folders=len(manifest.folders),
@@ -149,14 +152,16 @@ def _copy(backup: Storage, place: str, target: Storage, *, name: str, digest: st
         if source is not None:
             copy_files(source, partial)
         if digest_folder(partial) != digest:
-            raise _damaged(backup.address, f"{place} is not what its {LAST} says")
+            raise _damaged(backup.address, f"{place} is not what its {MANIFEST_FILE} says")
 
 
 def _copy_log(backup: Storage, target: Storage, name: str, digest: str) -> None:
     """Give a trial's log to storage, unless it is there; what it has of it is taken away first."""
-    content, there = backup.read(f"{KEPT}/{name}"), target.read_log(name)
+    content, there = backup.read(f"{STORAGE_FOLDER}/{name}"), target.read_log(name)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise _damaged(backup.address, f"{KEPT}/{name} is not what its {LAST} says")
+        raise _damaged(
+            backup.address, f"{STORAGE_FOLDER}/{name} is not what its {MANIFEST_FILE} says"
+        )
     if there == content:
         return
     if not content.startswith(there):
