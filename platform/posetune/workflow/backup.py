@@ -24,7 +24,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,14 +141,15 @@ def back_up(
             cannot be read.
     """
     refuse_old_tables(database)
-    target = _opened(to, home)
+    files = open_storage(artifacts or home.artifacts)
+    target = _opened(to, [open_storage(home.folder), home.storage, *([files] if tracking else [])])
     with tempfile.TemporaryDirectory(prefix="posetune-backup-") as scratch, _faults_of(to):
         folder = Path(scratch)
         mlflow = _read_mlflow(home, folder / MLFLOW_FILE, artifacts) if tracking else None
         named, folders, missing = _copy_named(database, home.storage, target, folder / STUDY_FILE)
         logs = _copy_logs(home.storage, target, named)
         if mlflow is not None:
-            folders |= _copy_artifacts(open_storage(artifacts or home.artifacts), target)
+            folders |= _copy_artifacts(files, target)
         manifest = Manifest(
             format=FORMAT,
             tables=schema.VERSION,
@@ -191,13 +192,20 @@ def copy_files(source: Path, target: Path) -> None:
         shutil.copyfile(file, place)
 
 
-def _opened(to: str, home: Home) -> Storage:
-    """Return the place of a backup, which has nothing or a backup that was broken off."""
+def _opened(to: str, sources: Sequence[Storage]) -> Storage:
+    """Return the place of a backup, which has nothing or a backup that was broken off.
+
+    Args:
+        to: its address.
+        sources: what is backed up, none of which may have the backup in it.
+    """
     target = open_storage(to)
+    for source in sources:
+        if _place(target).startswith(_place(source)):
+            raise BadInputError(
+                f"--to {to}: lies in what is backed up ({source.address}); give a place elsewhere"
+            )
     if isinstance(target, Folder):
-        here = [home.folder, *(s.root for s in [home.storage] if isinstance(s, Folder))]
-        if any(target.root.is_relative_to(other) for other in here):
-            raise BadInputError(f"--to {to}: lies in what is backed up; give a place elsewhere")
         with contextlib.suppress(OSError):  # the line below says what is wrong
             target.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # its owner's alone
     target.prepare()
@@ -211,6 +219,12 @@ def _opened(to: str, home: Home) -> Storage:
         for left in list(target.root.rglob("*.????????.partial")):  # by one that was killed
             shutil.rmtree(left, ignore_errors=True)
     return target
+
+
+def _place(storage: Storage) -> str:
+    """Return where a storage lies; the place of all that lies in it begins with these words."""
+    where = str(storage.root.resolve()) if isinstance(storage, Folder) else storage.address
+    return where.rstrip("/") + "/"
 
 
 @contextmanager
