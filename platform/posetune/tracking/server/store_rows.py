@@ -88,10 +88,10 @@ def check_store(home: Home, file: Path, *, old: str, new: str) -> str:
         BadInputError: the store has others, or is a server.
     """
     if not has_store(home):
-        return str(_get_latest_schema_revision())
+        return _newest_migration()
     with mlflow_faults_explained(home), _engine(home) as engine, engine.connect() as connection:
         if not inspect(connection).has_table(_MIGRATION):
-            return str(_get_latest_schema_revision())
+            return _newest_migration()
         migration = connection.execute(text(f"SELECT version_num FROM {_MIGRATION}")).scalar()
         _has_rows(home, connection, _wanted(file, old, new))
     return str(migration)
@@ -117,6 +117,11 @@ def put_store(home: Home, file: Path, *, old: str, new: str) -> None:
         tables = _tables(connection)
         empty_tables(connection, tables)
         put_rows(connection, tables, _rows(file, old, new))
+
+
+def _newest_migration() -> str:
+    """Return which tables MLflow makes in a new store."""
+    return str(_get_latest_schema_revision())  # type: ignore[no-untyped-call]
 
 
 def _tables(connection: Connection) -> list[Table]:
