@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -203,5 +207,188 @@ def test_a_sweep_in_a_queue_of_kueue_asks_for_all_its_workers_at_once(
     assert job["spec"]["shutdownAfterJobFinishes"] is True
 
 
-def test_the_script_is_valid_shell(kuberay: Path) -> None:
-    subprocess.run(["bash", "-n", str(kuberay / "run.sh")], check=True)
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_two_sweeps_share_nothing_that_bears_a_name(
+    rendered: Callable[[str], list[Manifest]], kuberay: Path, overlay: str, release: str
+) -> None:
+    for name in ("full", "a" * 41):
+        done = subprocess.run(
+            ["bash", str(kuberay / "render.sh"), overlay, name], capture_output=True, text=True
+        )
+        manifests = list(yaml.safe_load_all(done.stdout))
+        check, job = of_kind(manifests, "Job"), of_kind(manifests, "RayJob")
+
+        assert definition("RayJob", release).faults(job) == []
+        assert check["metadata"]["name"] == f"check-{name}"
+        assert job["metadata"]["name"] == f"sweep-{name}"
+        assert len(job["metadata"]["name"]) <= 47, "the longest that KubeRay takes"
+        words = job["spec"]["entrypoint"].split()
+        assert words[words.index("--name") + 1] == name
+        files = {
+            volume["configMap"]["name"]
+            for manifest in (check, job)
+            for _, pod in templates(manifest)
+            for volume in pod.get("volumes", [])
+            if "configMap" in volume
+        }
+        assert files == {f"sweep-{name}"}
+        assert of_kind(manifests, "NetworkPolicy") == of_kind(rendered(overlay), "NetworkPolicy")
+
+
+class ApiServer(ThreadingHTTPServer):
+    """Answers what kubectl asks of a cluster that has one RayJob, and nothing else."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.job: Manifest | None = {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayJob",
+            "metadata": {"name": "sweep-full", "namespace": "posetune", "uid": "1"},
+            "status": {"jobDeploymentStatus": status} if status else {},
+        }
+        self.written: list[tuple[str, str]] = []
+        """Each request that was more than a question: its method and its path."""
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: ApiServer
+    group: ClassVar[Manifest] = {"groupVersion": "ray.io/v1", "version": "v1"}
+    answers: ClassVar[dict[str, Manifest]] = {
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
+        "/apis": {
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [{"name": "ray.io", "versions": [group], "preferredVersion": group}],
+        },
+        "/apis/ray.io/v1": {
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": "ray.io/v1",
+            "resources": [
+                {
+                    "name": "rayjobs",
+                    "singularName": "rayjob",
+                    "namespaced": True,
+                    "kind": "RayJob",
+                    "verbs": ["get", "list", "watch", "delete"],
+                }
+            ],
+        },
+    }
+    place = "/apis/ray.io/v1/namespaces/posetune/rayjobs"
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        there = [self.server.job] if self.server.job else []
+        if path == f"{self.place}/sweep-full" and there:
+            self._send(200, there[0])
+        elif path == self.place:
+            meta = {"resourceVersion": "1"}
+            self._send(200, {"kind": "RayJobList", "apiVersion": "ray.io/v1", "metadata": meta})
+        elif path in self.answers:
+            self._send(200, self.answers[path])
+        else:
+            self._send(404, {"kind": "Status", "status": "Failure", "reason": "NotFound"})
+
+    def _write(self) -> None:
+        self.server.written.append((self.command, self.path.partition("?")[0]))
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.command == "DELETE":
+            self.server.job = None
+            self._send(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
+        else:
+            self._send(403, {"kind": "Status", "apiVersion": "v1", "status": "Failure"})
+
+    do_DELETE = do_POST = do_PATCH = do_PUT = _write
+
+    def _send(self, code: int, answer: Manifest) -> None:
+        content = json.dumps(answer).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def run(
+    required: Callable[[str, bool, str], None], kuberay: Path, tmp_path: Path
+) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[tuple[str, str]]]]:
+    """Run the script against a cluster in which the RayJob sweep-full has a status.
+
+    The server refuses whatever else is written, so the script ends there.
+    """
+    required("kubectl", shutil.which("kubectl") is not None, "install kubectl")
+
+    def start(status: str, *words: str) -> Any:
+        with ApiServer(status) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            file = tmp_path / "config"
+            cluster = {"server": f"http://127.0.0.1:{server.server_port}"}
+            config = {
+                "clusters": [{"name": "c", "cluster": cluster}],
+                "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+                "current-context": "c",
+            }
+            file.write_text(json.dumps(config))
+            done = subprocess.run(
+                ["bash", str(kuberay / "run.sh"), *words],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env={**os.environ, "KUBECONFIG": str(file), "HOME": str(tmp_path)},
+            )
+            server.shutdown()
+            return done, server.written
+
+    return start
+
+
+@pytest.mark.parametrize("status", ["", "Initializing", "Running", "Suspended", "Retrying"])
+def test_a_sweep_whose_rayjob_has_not_ended_is_refused_before_anything_is_written(
+    run: Callable[..., Any], repository: Path, status: str
+) -> None:
+    done, written = run(status, "volume", str(repository / "README.md"), "full")
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: RayJob sweep-full is there and has not ended ({status})")
+    assert done.stderr.count("\n") == 1
+    assert written == []
+
+
+@pytest.mark.parametrize("status", ["Complete", "Failed", "ValidationFailed"])
+def test_a_rayjob_that_has_ended_makes_place_for_the_next(
+    run: Callable[..., Any], repository: Path, status: str
+) -> None:
+    _, written = run(status, "volume", str(repository / "README.md"), "full")
+
+    assert written[0] == ("DELETE", f"{Answer.place}/sweep-full")
+
+
+def test_the_rayjob_of_another_sweep_stays(run: Callable[..., Any], repository: Path) -> None:
+    done, written = run("Running", "volume", str(repository / "README.md"), "other")
+
+    assert "sweep-full" not in done.stderr
+    assert "DELETE" not in dict(written)
+
+
+@pytest.mark.parametrize("name", ["Full", "a_b", "-a", "a-", "a" * 42, ""])
+def test_names_that_kubernetes_does_not_take_are_refused(
+    run: Callable[..., Any], repository: Path, name: str
+) -> None:
+    done, written = run("Running", "volume", str(repository / "README.md"), name)
+
+    assert (done.returncode, done.stderr.count("\n"), written) == (2, 1, [])
+    assert f"error: NAME {name}: " in done.stderr
+
+
+@pytest.mark.parametrize("script", ["run.sh", "render.sh"])
+def test_the_scripts_are_valid_shell(kuberay: Path, script: str) -> None:
+    subprocess.run(["bash", "-n", str(kuberay / script)], check=True)

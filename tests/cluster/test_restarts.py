@@ -260,6 +260,8 @@ def test_the_rayjobs_command_in_the_next_cluster_continues_the_sweep_of_one_that
     assert manifest["spec"]["backoffLimit"] > 0  # the operator starts another cluster so often
     command = manifest["spec"]["entrypoint"]
     assert "/sweep/sweep.yaml" in command
+    assert "--name SWEEP-NAME" in command
+    command = command.replace("SWEEP-NAME", "full")  # as render.sh does
     command = command.replace("/sweep/sweep.yaml", shlex.quote(str(file)))
     command += f" --store {shlex.quote(str(toy_store))}"  # as the overlays give it
 

@@ -24,7 +24,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,13 +42,13 @@ from posetune.study.tables.whole_study import NamedFiles, read_study
 from posetune.trial.checkpoints import log_file
 
 __all__ = [
-    "ARTIFACTS",
+    "ARTIFACTS_FOLDER",
     "FORMAT",
-    "KEPT",
-    "LAST",
-    "MLFLOW",
-    "ROWS",
-    "STUDY",
+    "MANIFEST_FILE",
+    "MLFLOW_FILE",
+    "ROWS_FOLDER",
+    "STORAGE_FOLDER",
+    "STUDY_FILE",
     "BackedUp",
     "Manifest",
     "back_up",
@@ -58,11 +58,11 @@ __all__ = [
 
 FORMAT = 1
 """Number of the layout of a backup."""
-KEPT, ARTIFACTS, ROWS = "storage", "artifacts", "rows"
+STORAGE_FOLDER, ARTIFACTS_FOLDER, ROWS_FOLDER = "storage", "artifacts", "rows"
 """Folders of a backup."""
-MARK = "posetune-backup"
+MARKER_FILE = "posetune-backup"
 """File without which nothing is written to a place that is not empty."""
-STUDY, MLFLOW, LAST = "study.jsonl", "mlflow.jsonl", "backup.json"
+STUDY_FILE, MLFLOW_FILE, MANIFEST_FILE = "study.jsonl", "mlflow.jsonl", "backup.json"
 """Files in the folder of the rows."""
 ROUNDS = 20
 """How often the study is read again because a checkpoint that it named is gone."""
@@ -141,14 +141,15 @@ def back_up(
             cannot be read.
     """
     refuse_old_tables(database)
-    target = _opened(to, home)
+    files = open_storage(artifacts or home.artifacts)
+    target = _opened(to, [open_storage(home.folder), home.storage, *([files] if tracking else [])])
     with tempfile.TemporaryDirectory(prefix="posetune-backup-") as scratch, _faults_of(to):
         folder = Path(scratch)
-        mlflow = _read_mlflow(home, folder / MLFLOW, artifacts) if tracking else None
-        named, folders, missing = _copy_named(database, home.storage, target, folder / STUDY)
+        mlflow = _read_mlflow(home, folder / MLFLOW_FILE, artifacts) if tracking else None
+        named, folders, missing = _copy_named(database, home.storage, target, folder / STUDY_FILE)
         logs = _copy_logs(home.storage, target, named)
         if mlflow is not None:
-            folders |= _copy_artifacts(open_storage(artifacts or home.artifacts), target)
+            folders |= _copy_artifacts(files, target)
         manifest = Manifest(
             format=FORMAT,
             tables=schema.VERSION,
@@ -160,16 +161,18 @@ def back_up(
             logs=logs,
             missing=missing,
         )
-        target.remove(ROWS)
-        with target.writing(ROWS, last=LAST) as partial:
+        target.remove(ROWS_FOLDER)
+        with target.writing(ROWS_FOLDER, last=MANIFEST_FILE) as partial:
             copy_files(folder, partial)
-            (partial / LAST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+            (partial / MANIFEST_FILE).write_text(
+                manifest.model_dump_json(indent=1), encoding="utf-8"
+            )
     return BackedUp(
         address=target.address,
         sweeps=named.sweeps,
         trials=len(named.trials),
-        checkpoints=sum(name in folders for name in map(_kept, named.checkpoints)),
-        stages=sum(name in folders for name in map(_kept, map(_stage, named.stages))),
+        checkpoints=sum(name in folders for name in map(_stored, named.checkpoints)),
+        stages=sum(name in folders for name in map(_stored, map(_stage, named.stages))),
         mlflow=mlflow is not None,
         missing=missing,
     )
@@ -189,26 +192,39 @@ def copy_files(source: Path, target: Path) -> None:
         shutil.copyfile(file, place)
 
 
-def _opened(to: str, home: Home) -> Storage:
-    """Return the place of a backup, which has nothing or a backup that was broken off."""
+def _opened(to: str, sources: Sequence[Storage]) -> Storage:
+    """Return the place of a backup, which has nothing or a backup that was broken off.
+
+    Args:
+        to: its address.
+        sources: what is backed up, none of which may have the backup in it.
+    """
     target = open_storage(to)
+    for source in sources:
+        if _place(target).startswith(_place(source)):
+            raise BadInputError(
+                f"--to {to}: lies in what is backed up ({source.address}); give a place elsewhere"
+            )
     if isinstance(target, Folder):
-        here = [home.folder, *(s.root for s in [home.storage] if isinstance(s, Folder))]
-        if any(target.root.is_relative_to(other) for other in here):
-            raise BadInputError(f"--to {to}: lies in what is backed up; give a place elsewhere")
         with contextlib.suppress(OSError):  # the line below says what is wrong
             target.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # its owner's alone
     target.prepare()
-    if target.exists(f"{ROWS}/{LAST}"):
+    if target.exists(f"{ROWS_FOLDER}/{MANIFEST_FILE}"):
         raise BadInputError(f"--to {to}: holds a whole backup already; give a new place")
     there = target.children("")
-    if there and MARK not in there:
+    if there and MARKER_FILE not in there:
         raise BadInputError(f"--to {to}: holds {there[0]} and is no backup; give a new place")
-    target.touch(MARK)
+    target.touch(MARKER_FILE)
     if isinstance(target, Folder):
         for left in list(target.root.rglob("*.????????.partial")):  # by one that was killed
             shutil.rmtree(left, ignore_errors=True)
     return target
+
+
+def _place(storage: Storage) -> str:
+    """Return where a storage lies; the place of all that lies in it begins with these words."""
+    where = str(storage.root.resolve()) if isinstance(storage, Folder) else storage.address
+    return where.rstrip("/") + "/"
 
 
 @contextmanager
@@ -261,8 +277,8 @@ def _copy_named(
             break
         gone = missing
     for name in copied.keys() - wanted.keys():
-        target.remove(_kept(name))
-    folders = {_kept(name): copied[name] for name in sorted(copied.keys() & wanted.keys())}
+        target.remove(_stored(name))
+    folders = {_stored(name): copied[name] for name in sorted(copied.keys() & wanted.keys())}
     return named, folders, sorted(missing)
 
 
@@ -275,7 +291,7 @@ def _copy(storage: Storage, name: str, target: Storage, digest: str | None) -> s
         target: the backup.
         digest: what the study says of it; None for the product of a stage, which says so itself.
     """
-    place = _kept(name)
+    place = _stored(name)
     with target.reading(place) as there:  # from a backup that was broken off
         if there is not None and (found := digest_folder(there)) == digest:
             return found
@@ -298,7 +314,7 @@ def _copy_logs(storage: Storage, target: Storage, named: NamedFiles) -> dict[str
     """Copy what the trials have printed so far."""
     digests = {}
     for sweep in dict.fromkeys(sweep for sweep, _ in named.trials):
-        place = f"{KEPT}/logs/{sweep}"
+        place = f"{STORAGE_FOLDER}/logs/{sweep}"
         target.remove(place)
         with target.writing(place) as partial:
             for number in (n for other, n in named.trials if other == sweep):
@@ -314,7 +330,7 @@ def _copy_artifacts(source: Storage, target: Storage) -> dict[str, str]:
     """Copy the files of MLflow's runs; they are only ever added."""
     digests = {}
     for child in source.children(""):
-        place = f"{ARTIFACTS}/{child}"
+        place = f"{ARTIFACTS_FOLDER}/{child}"
         target.remove(place)
         with source.reading(child) as found, target.writing(place) as partial:
             if found is not None:
@@ -323,8 +339,8 @@ def _copy_artifacts(source: Storage, target: Storage) -> dict[str, str]:
     return digests
 
 
-def _kept(name: str) -> str:
-    return f"{KEPT}/{name}"
+def _stored(name: str) -> str:
+    return f"{STORAGE_FOLDER}/{name}"
 
 
 def _stage(product: tuple[str, str]) -> str:

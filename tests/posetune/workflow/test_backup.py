@@ -12,12 +12,19 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import create_engine, inspect
+from support.shared_cluster import SharedCluster
 from support.worlds import World, go_on
 
+from posetune.notifications import outbox
 from posetune.storage import Folder, open_storage
+from posetune.study.sharing import demands
 from posetune.study.tables.lease import Lease
+from posetune.study.tables.table_rows import read_lines, tables_of
+from posetune.study.tables.whole_study import STUDY_TABLES
 from posetune.tracking.projection import ship
-from posetune.workflow.backup import back_up
+from posetune.trial.checkpoints import log_file
+from posetune.workflow.backup import back_up, sha256_of
 from posetune.workflow.restore import restore
 
 Worlds = Callable[..., World]
@@ -289,15 +296,159 @@ def test_places_that_are_not_empty_are_refused(worlds: Worlds, place: str, tmp_p
         (tmp_path / "other", "holds file and is no backup"),
         (there.home.folder, "and is no backup; give a new place"),
         (here.folder / "home" / "backup", "lies in what is backed up"),
+        (f"{here.home.storage.address}/backup", "lies in what is backed up"),
         ("gs://bucket/x", "is not supported"),
     ):
         result = here.command("backup", "--to", to)
         assert (result.returncode, result.stderr.count("\n")) == (2, 1)
         assert why in result.stderr
+
+
+def test_a_backup_does_not_lie_in_the_files_of_mlflow(worlds: Worlds, tmp_path: Path) -> None:
+    here = worlds("here")
+    here.sweep("first", epochs=1)
+    artifacts = tmp_path / "artifacts"
+
+    for to in (artifacts / "backup", tmp_path / "x" / ".." / "artifacts"):
+        result = here.command("backup", "--to", to, "--artifacts", artifacts)
+
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+        assert f"lies in what is backed up ({artifacts})" in result.stderr
+        assert not artifacts.exists()
+
+
+def files_of(world: World) -> dict[str, bytes]:
+    """All files of a home, but for SQLite's own beside its databases."""
+    return {
+        str(file.relative_to(world.home.folder)): file.read_bytes()
+        for file in world.home.folder.rglob("*")
+        if file.is_file() and not file.name.endswith(("-wal", "-shm"))
+    }
+
+
+def test_a_restore_is_refused_by_a_home_with_other_sweeps_before_anything_is_written(
+    worlds: Worlds, place: str
+) -> None:
+    here, there = worlds("here"), worlds("there")
+    here.sweep("first", epochs=3)
+    there.sweep("second", epochs=3)
+    here.command("backup", "--to", place)
+    before = files_of(there), there.everything_of("second"), there.home.storage.children("stages")
+
     into = there.command("restore", place)
-    assert into.returncode == 2
+
+    assert (into.returncode, into.stderr.count("\n")) == (2, 1)
     assert "has sweeps already; restore into an empty one" in into.stderr
     assert there.names == ["second"]
+    after = files_of(there), there.everything_of("second"), there.home.storage.children("stages")
+    assert after == before
+    assert there.home.storage.children("checkpoints") == ["second"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite and folders"], indirect=True)
+@pytest.mark.parametrize("what", ["checkpoint", "log", "mlflow"])
+def test_a_restore_is_refused_by_a_home_with_other_files_before_anything_is_written(
+    worlds: Worlds, place: str, mlflow_template: Path, what: str
+) -> None:
+    here, there = worlds("here"), worlds("there")
+    view = here.sweep("first")
+    shutil.copy(mlflow_template, here.home.folder / "mlflow.db")
+    here.command("backup", "--to", place)
+    if what == "mlflow":
+        shutil.copy(mlflow_template, there.home.folder / "mlflow.db")
+        MlflowClient(there.home.tracking).create_experiment("other")
+    else:
+        folders = [c.folder for t in view.trials for c in t.checkpoints]
+        other = {"checkpoint": f"{folders[-1]}/state.bin", "log": log_file("first", 3)}[what]
+        file = Path(there.home.storage.where(other))
+        file.parent.mkdir(parents=True)
+        file.write_text("other")
+    before = files_of(there)
+
+    into = there.command("restore", place)
+
+    assert (into.returncode, into.stderr.count("\n")) == (2, 1)
+    why = "has runs or models already" if what == "mlflow" else "is there already and not what"
+    assert why in into.stderr
+    assert files_of(there) == before
+    assert there.names == []
+
+
+def with_rows(place: str, lines: list[str]) -> None:
+    """Put rows into a backup, as one has them that was made by an older posetune."""
+    rows = Path(place) / "rows"
+    with (rows / "study.jsonl").open("a") as file:
+        file.writelines(lines)
+    manifest = json.loads((rows / "backup.json").read_text())
+    manifest["rows"]["study.jsonl"] = sha256_of(rows / "study.jsonl")
+    (rows / "backup.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("kind", ["sqlite and folders"], indirect=True)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_study_whose_sweeps_shared_a_cluster_is_restored(
+    worlds: Worlds, place: str, older: bool
+) -> None:
+    here, there = worlds("here"), worlds("there")
+    cluster = SharedCluster(here.database, slots=4)
+    cluster.begin("first", trials=6)
+    cluster.begin("second", trials=6, seed=1)
+    cluster.epochs(3)
+    with here.database.reading() as connection:
+        tables = [t for t in tables_of(connection, but=()) if t.name == "demand"]
+        of_drivers = list(read_lines(connection, tables))
+    assert len(of_drivers) == 2, "the drivers have written down what they hold"
+
+    made = here.command("backup", "--to", place, "--no-tracking")
+    cluster.leave(["first", "second"])
+    if older:
+        with_rows(place, of_drivers)
+    restored = there.command("restore", place)
+    again = there.command("restore", place)
+
+    assert made.returncode == 0, made.stderr
+    assert (restored.returncode, again.returncode) == (0, 0), restored.stderr + again.stderr
+    assert there.names == ["first", "second"]
+    for name in there.names:
+        assert there.everything_of(name)["rows"] == here.everything_of(name)["rows"]
+
+
+def test_all_tables_that_a_study_may_have_are_known(worlds: Worlds, mlflow_template: Path) -> None:
+    here = worlds("here")
+    outbox.make_tables(here.database)
+    demands.make_table(here.database)
+
+    with here.database.reading() as connection:
+        assert set(inspect(connection).get_table_names()) == STUDY_TABLES
+    of_mlflow = inspect(create_engine(f"sqlite:///{mlflow_template}")).get_table_names()
+    assert of_mlflow
+    assert not STUDY_TABLES & set(of_mlflow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite and folders"], indirect=True)
+def test_study_and_mlflow_may_share_one_postgres_database(
+    worlds: Worlds, place: str, postgres_database: str, other_postgres_database: str, kind: Kind
+) -> None:
+    kind.addresses = [other_postgres_database, postgres_database]
+    here = worlds("here", tracking=postgres_database)
+    there = worlds("there", tracking=other_postgres_database)
+    here.sweep("first", epochs=5)
+    ship(here.database, "first", here.home)
+
+    made = here.command("backup", "--to", place)
+    restored = there.command("restore", place)
+    again = there.command("restore", place)
+
+    assert made.returncode == 0, made.stderr
+    assert (restored.returncode, again.returncode) == (0, 0), restored.stderr + again.stderr
+    first = {json.loads(line)[0] for line in (Path(place) / "rows" / "study.jsonl").open()}
+    second = {json.loads(line)[0] for line in (Path(place) / "rows" / "mlflow.jsonl").open()}
+    assert "event" in first <= STUDY_TABLES
+    assert "runs" in second - STUDY_TABLES
+    assert not first & second
+    assert shown_in(there) == shown_in(here)
+    assert there.everything_of("first")["rows"] == here.everything_of("first")["rows"]
 
 
 def shown_in(world: World) -> dict[str, Any]:
@@ -357,3 +508,13 @@ def test_a_server_is_named_by_what_is_needed_of_it(worlds: Worlds, place: str) -
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "is a server, and its rows are in its database; name that one" in result.stderr
     assert here.command("backup", "--to", place, "--no-tracking").returncode == 0
+
+
+def test_each_help_says_what_its_artifacts_are_and_has_an_example_on_s3(worlds: Worlds) -> None:
+    here = worlds("here")
+    for command, says in (("backup", "files lie"), ("restore", "files go")):
+        words = " ".join(here.command(command, "--help").stdout.replace("│", " ").split())
+        assert f"Where MLflow's {says}" in words
+        assert f"posetune {command}" in words
+        assert "s3://bucket/backups/2026-11-30" in words
+        assert words.count("--json") == 2, "the option, and an example"

@@ -1,6 +1,7 @@
 """Takes the rows of a whole study, and puts such rows into an empty one.
 
-Who drives a sweep at this moment is left out: nobody drives the copy.
+Who drives a sweep at this moment, and what its driver holds of the cluster, is left out: nobody
+drives the copy. The database may have tables of MLflow too; they are not the study's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from posetune.api import BadInputError
 from posetune.study.tables import journal, schema
@@ -24,9 +25,15 @@ from posetune.study.tables.table_rows import (
     tables_of,
 )
 
-__all__ = ["NamedFiles", "put_study", "read_study"]
+__all__ = ["STUDY_TABLES", "NamedFiles", "check_study", "put_study", "read_study"]
 
-_LEFT_OUT = {schema.about.name, schema.lease.name}
+_DEMAND = "demand"
+"""Table of `sharing.demands`, made when it is first needed."""
+_NOTIFY = {"notify_cursor", "notify_message"}
+"""Tables of `notifications.outbox`, made when they are first needed."""
+STUDY_TABLES = frozenset({*schema.metadata.tables, _DEMAND, *_NOTIFY})
+"""Names of all tables that a study may have."""
+_LEFT_OUT = {schema.about.name, schema.lease.name, _DEMAND}
 
 
 @dataclass
@@ -50,7 +57,7 @@ def read_study(database: Database, file: Path) -> NamedFiles:
         file: where to write, a line a row.
     """
     with database.reading() as connection, file.open("w", encoding="utf-8") as lines:
-        lines.writelines(read_lines(connection, tables_of(connection, but=_LEFT_OUT)))
+        lines.writelines(read_lines(connection, _tables(connection)))
         return _named(connection)
 
 
@@ -63,6 +70,17 @@ def _named(connection: Connection) -> NamedFiles:
             named.checkpoints |= {saved.folder: saved.digest for saved in trial.checkpoints}
             named.stages |= set(trial.stages.items())
     return named
+
+
+def check_study(database: Database, file: Path, *, old: str, new: str) -> None:
+    """Make sure that `put_study` would not find other rows, without writing anything.
+
+    Raises:
+        BadInputError: the study has others.
+    """
+    wanted = digest_lines(line_of(*row) for row in _rows(file, old, new))
+    with database.reading() as connection:
+        _has_rows(database, connection, wanted)
 
 
 def put_study(database: Database, file: Path, *, old: str, new: str) -> None:
@@ -78,24 +96,42 @@ def put_study(database: Database, file: Path, *, old: str, new: str) -> None:
         BadInputError: the study has others.
         ValueError: the rows do not fit into its tables.
     """
-
-    def rows() -> Iterator[tuple[str, Row]]:
-        with file.open(encoding="utf-8") as lines:
-            for table, row in map(row_of, lines):
-                is_shown_there = table == schema.tracked.name and row["tracking"] == old
-                yield table, {**row, "tracking": new} if is_shown_there else row
-
-    wanted = digest_lines(line_of(*row) for row in rows())
+    wanted = digest_lines(line_of(*row) for row in _rows(file, old, new))
 
     def put(connection: Connection) -> None:
-        tables = tables_of(connection, but=_LEFT_OUT)
-        if digest_lines(read_lines(connection, tables)) == wanted:
+        if _has_rows(database, connection, wanted):
             return  # a transaction that was tried again, or a command that was given again
-        if any(True for _ in read_lines(connection, tables)):
-            raise BadInputError(
-                f"study database {database.address}: has sweeps already; restore into an empty "
-                "one (another --home, or POSETUNE_DATABASE)"
-            )
-        put_rows(connection, tables, rows())
+        put_rows(connection, _tables(connection), _rows(file, old, new))
 
     database.write(put)
+
+
+def _tables(connection: Connection) -> list[Table]:
+    return [t for t in tables_of(connection, but=_LEFT_OUT) if t.name in STUDY_TABLES]
+
+
+def _rows(file: Path, old: str, new: str) -> Iterator[tuple[str, Row]]:
+    """Yield the rows of a file but for those that older backups have and no copy wants."""
+    with file.open(encoding="utf-8") as lines:
+        for table, row in map(row_of, lines):
+            if table in _LEFT_OUT:
+                continue
+            is_shown_there = table == schema.tracked.name and row["tracking"] == old
+            yield table, {**row, "tracking": new} if is_shown_there else row
+
+
+def _has_rows(database: Database, connection: Connection, wanted: int) -> bool:
+    """Whether a study has the rows of this digest already; False where it has none.
+
+    Raises:
+        BadInputError: it has others.
+    """
+    tables = _tables(connection)
+    if digest_lines(read_lines(connection, tables)) == wanted:
+        return True
+    if any(True for _ in read_lines(connection, tables)):
+        raise BadInputError(
+            f"study database {database.address}: has sweeps already; restore into an empty "
+            "one (another --home, or POSETUNE_DATABASE)"
+        )
+    return False

@@ -15,17 +15,8 @@ from posetune.home import Home
 from posetune.provenance import this_person
 from posetune.workflow.backup import back_up
 
-__all__ = ["ArtifactsOption", "TrackingOption", "backup", "check_artifacts"]
+__all__ = ["TrackingOption", "backup", "check_artifacts"]
 
-ArtifactsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--artifacts",
-        help="Where MLflow's files lie, if it is a server's database that MLFLOW_TRACKING_URI "
-        "names: a folder or s3://... (default: the home's mlartifacts).",
-        show_default=False,
-    ),
-]
 TrackingOption = Annotated[
     bool, typer.Option("--tracking/--no-tracking", help="Whether MLflow is part of it.")
 ]
@@ -46,7 +37,15 @@ def backup(
         str, typer.Option("--to", help="A new folder, or s3://BUCKET/PREFIX, for the backup.")
     ],
     tracking: TrackingOption = True,
-    artifacts: ArtifactsOption = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            help="Where MLflow's files lie, if it is a server's database that MLFLOW_TRACKING_URI "
+            "names: a folder or s3://... (default: the home's mlartifacts).",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,6 +55,7 @@ def backup(
     posetune restore puts it into any empty home, on SQLite or PostgreSQL, in a folder or on S3.
 
       posetune backup --to /backups/2026-11-30
+      posetune backup --to s3://bucket/backups/2026-11-30 --json
     """
     check_artifacts(tracking, artifacts)
     made = back_up(

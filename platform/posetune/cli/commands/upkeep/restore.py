@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posetune.cli.commands.upkeep.backup import ArtifactsOption, TrackingOption, check_artifacts
+from posetune.cli.commands.upkeep.backup import TrackingOption, check_artifacts
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
@@ -21,7 +21,15 @@ __all__ = ["restore"]
 def restore(
     backup: Annotated[str, typer.Argument(help="The folder or s3://... of posetune backup.")],
     tracking: TrackingOption = True,
-    artifacts: ArtifactsOption = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            help="Where MLflow's files go, if it is a server's database that MLFLOW_TRACKING_URI "
+            "names: a folder or s3://... (default: the home's mlartifacts).",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,6 +40,7 @@ def restore(
     that was broken off is ended by the same command.
 
       posetune restore /backups/2026-11-30 --home other
+      posetune restore s3://bucket/backups/2026-11-30 --home other --json
     """
     check_artifacts(tracking, artifacts)
     open_backup(backup)  # before a home is made for it
