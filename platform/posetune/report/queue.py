@@ -10,25 +10,34 @@ from rich.text import Text
 
 from posetune.study.sharing.queue import QueueEntry
 
-__all__ = ["queue_table"]
+__all__ = ["queue_table", "waiting_lines"]
 
 
 def queue_table(entries: Sequence[QueueEntry]) -> Table:
-    """Return the sweeps that a driver is at work on as a table."""
-    columns = ("sweep", "owner", "priority", "share", "holds", "may have", "wants", "still open")
-    table = Table(*columns, "waits for", box=SIMPLE)
+    """Return the sweeps that a driver is at work on as a table, narrow enough for 80 columns.
+
+    Priority and share are shown where they differ.
+    """
+    ranks = {(entry.priority, entry.share) for entry in entries}
+    ranked = ("priority", "share") if len(ranks) > 1 else ()
+    numbers = ("may\nhave", "wants", "still\nopen")
+    table = Table("sweep, owner", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in (*ranked, "holds", *numbers):
+        table.add_column(column, no_wrap=True)  # a long name gives way
     for entry in entries:
-        numbers = (entry.entitled, entry.wants, entry.open)
+        rank = (entry.priority, entry.share) if ranked else ()
         table.add_row(
-            Text(entry.sweep),
-            Text(entry.owner),
-            _shown(entry.priority),
-            _shown(entry.share),
-            f"{entry.holds} x {_slot(entry)}",
-            *map(_shown, numbers),
-            Text(entry.waits_for),
+            Text(f"{entry.sweep}\n{entry.owner}".strip(), overflow="fold"),
+            *map(_shown, rank),
+            f"{entry.holds} x\n{_slot(entry)}",
+            *map(_shown, (entry.entitled, entry.wants, entry.open)),
         )
     return table
+
+
+def waiting_lines(entries: Sequence[QueueEntry]) -> list[str]:
+    """Return a line for each sweep that waits for something."""
+    return [f"{entry.sweep}: {entry.waits_for}" for entry in entries if entry.waits_for]
 
 
 def _slot(entry: QueueEntry) -> str:

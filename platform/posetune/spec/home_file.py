@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,9 @@ __all__ = ["HOME_FILE", "HomeFile", "priced_by", "read_home_destinations", "read
 HOME_FILE = "posetune.yaml"
 """Name of the file."""
 
+_AGE = r"^[1-9]\d{0,4}[dw]$"
+"""Days or weeks, as 90d."""
+
 
 class AliasRule(Frozen):
     """Says what an alias asks for before it moves, beside the gate."""
@@ -31,7 +35,7 @@ class Retention(Frozen):
     """Says which sweeps `posetune clean` takes away."""
 
     older_than: str = Field(
-        pattern=r"^[1-9]\d{0,4}[dw]$",
+        pattern=_AGE,
         description="Age of a sweep's last event from which it may go, as 90d or 12w.",
     )
     keep: tuple[Literal["best", "registered", "unfinished"], ...] = Field(
@@ -39,6 +43,23 @@ class Retention(Frozen):
         description="Sweeps that stay whatever their age: the `best` of those with the same model, "
         "data and objective, those with a `registered` version, those that are `unfinished`.",
     )
+
+    @field_validator("older_than", mode="before")
+    @classmethod
+    def _age_has_its_unit(cls, given: object) -> object:
+        if not isinstance(given, str) or not re.fullmatch(_AGE, given):
+            raise ValueError("write days or weeks with their letter, e.g. 90d or 12w")
+        return given
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _kept_is_a_list(cls, given: object) -> object:
+        known = ("best", "registered", "unfinished")
+        if not isinstance(given, list | tuple) or any(one not in known for one in given):
+            raise ValueError(
+                "write a list of what stays, of best, registered and unfinished, e.g. [best]"
+            )
+        return given
 
     @property
     def older_than_s(self) -> float:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
+from support.commands import run_here
 from support.worlds import World
 
-from posetune.study.acts.act import SetTag
+from posetune.study.acts.act import Enqueue, ExtendTrial, SetTag
 from posetune.study.acts.asking import ask
 from posetune.study.tables import schema
 from posetune.study.tables.lease import Lease
 
 DAY_S = 86_400.0
+BEFORE = Path(__file__).parents[1] / "study" / "before"
 
 
 @pytest.fixture
@@ -112,6 +116,65 @@ def test_a_sweep_that_is_driven_stays(world: World) -> None:
         lease.release()
 
 
+def test_a_sweep_that_somebody_has_asked_to_go_on_stays(world: World) -> None:
+    rule(world, "older_than: 90d, keep: []")
+    more = ExtendTrial(trial=world.view("older").trials[0].number, epochs=9)
+    ask(world.database, "older", more, by="ana@laptop")
+    ask(world.database, "open", Enqueue(params={"x": 0.5, "depth": 3}), by="ana@laptop")
+    said = clean(world, "--yes")
+    stays = {one["sweep"]: one["kept"] for one in said["sweeps"]}
+    assert stays["older"] == stays["open"] == "somebody has asked for something"
+    assert said["deleted"] == ["old"]
+
+
+class Meanwhile(io.StringIO):
+    """A terminal whose user says yes after somebody else has done something."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.act = act
+
+    def readline(self, *_: Any) -> str:
+        self.act()
+        return "y\n"
+
+
+def test_what_is_wanted_while_the_question_stands_open_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule(world, "older_than: 90d, keep: []")
+    tag = SetTag(name="paper", value="")
+    open_question = Meanwhile(lambda: ask(world.database, "older", tag, by="ana@laptop"))
+    monkeypatch.setattr(sys, "stdin", open_question)
+    said = world.command("clean")
+    assert said.returncode == 0, said.stderr
+    assert "Delete 3 sweeps?" in said.stderr
+    assert "sweep older: stays after all: younger than 90d" in said.stderr
+    assert "2 sweeps deleted" in said.stderr
+    assert world.names == ["older", "theirs", "young"]
+
+
+def test_one_sweep_is_counted_as_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule(world, "older_than: 130d, keep: [unfinished]")
+    assert "\n1 sweep would be deleted, " in world.command("clean", "--dry-run").stderr
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    said = world.command("clean").stderr
+    assert "by the rule" in said
+    assert "Delete 1 sweep?" in said
+    assert said.endswith("1 sweep deleted\n")
+
+
+def test_a_study_with_tables_of_before_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    shutil.copy(BEFORE / "study_v2.db", tmp_path / "home" / "study.db")
+    (tmp_path / "home" / "posetune.yaml").write_text("retention: {older_than: 90d}\n")
+    refused = run_here("clean", "--dry-run", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "has tables of an earlier version" in refused.stderr
+    assert "(posetune upgrade)" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
 def test_it_asks_and_needs_a_rule(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = world.command("clean", "--json")
     assert refused.returncode == 2
@@ -134,4 +197,17 @@ def test_an_age_that_is_none_is_refused_with_its_line(world: World, age: str) ->
     refused = world.command("clean", "--dry-run")
     assert refused.returncode == 2
     assert "posetune.yaml:1" in refused.stderr
-    assert "older_than" in refused.stderr
+    number = age if age == "90" else repr(age)
+    wanted = f"older_than: write days or weeks with their letter, e.g. 90d or 12w, got {number}"
+    assert wanted in refused.stderr
+
+
+@pytest.mark.parametrize("kept", ["best", "[latest]", "[[best]]"])
+def test_what_is_no_list_of_what_stays_is_refused_with_how_to_write_it(
+    world: World, kept: str
+) -> None:
+    rule(world, f"older_than: 90d, keep: {kept}")
+    refused = world.command("clean", "--dry-run")
+    assert refused.returncode == 2
+    wanted = "keep: write a list of what stays, of best, registered and unfinished, e.g. [best]"
+    assert f"posetune.yaml:1: retention.{wanted}" in refused.stderr

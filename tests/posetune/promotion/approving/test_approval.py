@@ -118,6 +118,27 @@ def test_who_promoted_and_who_rolled_back_is_shown(trained: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_rollback_stands_where_the_study_takes_no_note_of_it(
+    trained: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained.opened[-1].lease.release()
+    ask(trained, approvals=0, trial=0)
+    ask(trained, approvals=0, trial=1)
+    with trained.database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE lease RENAME TO lost")
+
+    back = command(trained, "rollback", "--model", "toy", "--json")
+    with trained.database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE lost RENAME TO lease")
+
+    assert back.returncode == 0, back.stderr
+    assert (json.loads(back.stdout)["to"], holder(trained)) == (1, 1)
+    said = [one.getMessage() for one in caplog.records if one.name.endswith("noting")]
+    assert said[0].startswith("sweep first: no note was taken of this (no such table: lease): ")
+    assert "went back to version 1" in said[0]
+
+
+@pytest.mark.slow
 def test_a_retention_rule_keeps_what_is_registered(trained: Any) -> None:
     trained.opened[-1].lease.release()
     ask(trained, approvals=0)

@@ -14,13 +14,13 @@ from rich.text import Text
 
 from posetune.api import BadInputError
 from posetune.cli.acting import study_of
+from posetune.cli.counting import counted
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
 from posetune.provenance import this_person
 from posetune.spec.home_file import HOME_FILE, read_home_file
-from posetune.visible import visible
-from posetune.workflow.clean import Judged, judge
+from posetune.workflow.clean import Cleaning, Judged
 from posetune.workflow.delete import delete_sweep
 
 __all__ = ["clean"]
@@ -56,41 +56,49 @@ def clean(
     if as_json and not (yes or dry_run):
         raise BadInputError("--json: nobody can be asked; give --yes or --dry-run with it")
     database, by = study_of(home), this_person()
-    found = judge(database, resolved, rule, now=time.time(), by=by, everybody=everybody)
+    cleaning = Cleaning(database, resolved, rule, by=by, everybody=everybody)
+    found = cleaning.judge(now=time.time())
     going = [one for one in found if not one.kept]
     if not as_json:
         console.print(_table(found))
     if going and not (dry_run or yes):
-        typer.confirm(visible(f"Delete {len(going)} sweeps?"), abort=True, err=True)
+        typer.confirm(f"Delete {counted(len(going), 'sweep')}?", abort=True, err=True)
     deleted: list[str] = []
+    staying: dict[str, Judged] = {}
     refused: dict[str, str] = {}
     for one in [] if dry_run else going:
         try:
-            deleted.append(delete_sweep(database, resolved, one.sweep, by=by).sweep)
+            # The question may have stood open for hours, and the sweep may be wanted again.
+            again = cleaning.judge_again(one.sweep, now=time.time())
+            if again.kept:
+                staying[one.sweep] = again
+            else:
+                deleted.append(delete_sweep(database, resolved, one.sweep, by=by).sweep)
         except BadInputError as error:
             refused[one.sweep] = str(error)
     if as_json:
-        sweeps = [asdict(one) for one in found]
+        sweeps = [asdict(staying.get(one.sweep, one)) for one in found]
         print_json({"sweeps": sweeps, "deleted": deleted, "refused": refused})
+    elif dry_run:
+        freed = sum(one.bytes for one in going) / 1e6
+        console.print(
+            f"{counted(len(going), 'sweep')} would be deleted, {freed:.1f} MB of checkpoints"
+        )
     else:
-        _say(going, deleted, refused, dry_run=dry_run)
+        _say(deleted, staying, refused)
     raise typer.Exit(1 if refused else 0)
 
 
-def _say(
-    going: list[Judged], deleted: list[str], refused: dict[str, str], *, dry_run: bool
-) -> None:
-    if dry_run:
-        freed = sum(one.bytes for one in going) / 1e6
-        console.print(f"{len(going)} sweeps would be deleted, {freed:.1f} MB of checkpoints")
-        return
-    console.print(f"{len(deleted)} sweeps were deleted")
+def _say(deleted: list[str], staying: dict[str, Judged], refused: dict[str, str]) -> None:
+    console.print(f"{counted(len(deleted), 'sweep')} deleted")
+    for one in staying.values():
+        console.print(f"sweep {one.sweep}: stays after all: {one.kept}", soft_wrap=True)
     for why in refused.values():
         console.print(why, soft_wrap=True, markup=False)
 
 
 def _table(found: list[Judged]) -> Table:
-    table = Table("sweep", "owner", "last event", "trials", "MB", "", box=SIMPLE)
+    table = Table("sweep", "owner", "last event", "trials", "MB", "by the rule", box=SIMPLE)
     for one in found:
         at = datetime.fromtimestamp(one.last_at).astimezone().strftime("%Y-%m-%d")
         what = f"stays: {one.kept}" if one.kept else "goes"

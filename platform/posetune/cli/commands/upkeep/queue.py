@@ -8,7 +8,7 @@ from posetune.cli.acting import study_of
 from posetune.cli.options import AddressOption, HomeOption, JsonOption
 from posetune.cli.relay import relay
 from posetune.cli.screen import console, print_json
-from posetune.report.queue import queue_table
+from posetune.report.queue import queue_table, waiting_lines
 from posetune.study.sharing.queue import read_queue
 
 __all__ = ["queue"]
@@ -21,7 +21,8 @@ def queue(
 
     Sweeps of one study that are driven on the same cluster share its slots by `cluster.priority`
     and `cluster.share` of their files; "may have" is what follows from that now. Where a sweep
-    shares its cluster with no other, these columns are empty.
+    shares its cluster with no other, that column is empty. Priority and share are shown where they
+    differ, and below the table stands what each sweep waits for.
 
       posetune queue
 
@@ -37,3 +38,8 @@ def queue(
         console.print("no sweep has a driver at work")
         return
     console.print(queue_table(entries))
+    waiting = waiting_lines(entries)
+    if waiting:
+        console.print("waits for:")
+    for line in waiting:
+        console.print(f"  {line}", soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from posetune.cli.commands.upkeep.backup import TrackingOption, check_artifacts
+from posetune.cli.counting import counted
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import console, print_json
 from posetune.home import Home
@@ -54,7 +55,8 @@ def restore(
     for folder in found.missing:
         console.print(f"not in the backup: {folder}", soft_wrap=True, markup=False)
     console.print(
-        f"{len(found.sweeps)} sweeps restored, {'with' if found.mlflow else 'without'} MLflow: "
+        f"{counted(len(found.sweeps), 'sweep')} restored, "
+        f"{'with' if found.mlflow else 'without'} MLflow: "
         f"{', '.join(found.sweeps)}",
         soft_wrap=True,
         markup=False,
