@@ -28,6 +28,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         yield
 
 
+@pytest.mark.long
 def test_the_launcher_takes_our_group_profiles_and_commands_and_makes_none_of_its_own(
     account: None, repository: Path
 ) -> None:

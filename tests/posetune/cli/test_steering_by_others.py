@@ -38,7 +38,7 @@ def shared() -> Iterator[Path]:
         yield Path(made)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def steered(request: pytest.FixtureRequest, shared: Path, toy_store: Path) -> Iterator[Steered]:
     """The sweep of the owner, whose study others may write to."""
     folder = shared / "owner"

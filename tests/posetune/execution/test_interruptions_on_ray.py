@@ -181,6 +181,7 @@ def test_a_store_that_changes_under_a_running_sweep_stops_it_with_nothing_lost(
     assert found.state == "COMPLETE"
 
 
+@pytest.mark.long
 def test_a_driver_that_was_replaced_stops_and_says_so(
     posetune: Posetune, compared_sweep: Write, ray_head: str, home: Path, tmp_path: Path
 ) -> None:

@@ -173,7 +173,7 @@ def test_an_equal_or_worse_candidate_leaves_the_champion_and_each_look_is_counte
     assert holder(graded) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_champion_itself_is_kept_and_candidates_are_not_gated_without_a_look(
     graded: Any,
 ) -> None:
@@ -189,7 +189,7 @@ def test_the_champion_itself_is_kept_and_candidates_are_not_gated_without_a_look
     assert count_test_looks(graded.database, DIGEST) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_force_moves_the_alias_unseen_and_says_why(graded: Any, tmp_path: Path) -> None:
     train(graded, GOOD)
     ask(graded)
@@ -221,7 +221,7 @@ def test_other_test_data_is_refused_before_it_is_opened(graded: Any) -> None:
     assert holder(graded) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_champion_without_files_is_refused_before_the_data_is_opened(graded: Any) -> None:
     train(graded, FAIR)
     ask(graded)
@@ -234,7 +234,7 @@ def test_a_champion_without_files_is_refused_before_the_data_is_opened(graded: A
     assert count_test_looks(graded.database, DIGEST) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_champion_that_moved_meanwhile_stays(graded: Any) -> None:
     train(graded, FAIR)
     ask(graded)

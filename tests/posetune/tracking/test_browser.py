@@ -34,6 +34,7 @@ from posetune.tracking.saved_views import sweep_links
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_mlflow_shows_a_sweep_its_trials_a_comparison_a_figure_and_the_model(
     browser: Browser, running_mlflow_server: MlflowServer, scene: Any
 ) -> None:

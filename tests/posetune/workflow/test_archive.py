@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 Worlds = Callable[[str], World]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def worlds(request: pytest.FixtureRequest, tmp_path: Path, toy_store: Path) -> Iterator[Worlds]:
     """Make the worlds `here` and `there`, on SQLite and on PostgreSQL."""
     made: list[World] = []

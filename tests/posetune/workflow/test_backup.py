@@ -39,7 +39,9 @@ class Kind:
     bucket: str = ""
 
 
-@pytest.fixture(params=["sqlite and folders", "postgres and s3"])
+@pytest.fixture(
+    params=["sqlite and folders", pytest.param("postgres and s3", marks=pytest.mark.long)]
+)
 def kind(request: pytest.FixtureRequest) -> Kind:
     if request.param == "sqlite and folders":
         return Kind([])
@@ -425,7 +427,7 @@ def test_all_tables_that_a_study_may_have_are_known(worlds: Worlds, mlflow_templ
     assert not STUDY_TABLES & set(of_mlflow)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite and folders"], indirect=True)
 def test_study_and_mlflow_may_share_one_postgres_database(
     worlds: Worlds, place: str, postgres_database: str, other_postgres_database: str, kind: Kind
@@ -465,7 +467,7 @@ def shown_in(world: World) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite and folders"], indirect=True)
 def test_mlflow_is_restored_with_its_files_from_sqlite_to_postgres_and_goes_on(
     worlds: Worlds, place: str, postgres_database: str, mlflow_template: Path

@@ -13,6 +13,7 @@ from posetune.api import BadInputError
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
+@pytest.mark.long
 def test_a_notebooks_first_hour(
     toy_sweep: Callable[..., Path], migrated_home: Path, ray_head: str
 ) -> None:
