@@ -118,7 +118,7 @@ def train(assignment: Assignment, epochs: int, *, told: Iterator[bool]) -> list[
     [
         pytest.param(COMPLETE, 5, id="complete", marks=pytest.mark.long),
         pytest.param(READ, None, id="read", marks=pytest.mark.long),
-        pytest.param(LIFTING, 5, id="lifting", marks=pytest.mark.long),
+        pytest.param(LIFTING, 5, id="lifting"),
     ],
 )
 def test_two_processes_learn_what_one_learns(
