@@ -33,7 +33,7 @@ def limit_in_words(spec: SweepSpec) -> str:
     budget = spec.budget
     if budget.limit_gpu_hours is None:
         return ""
-    hours = f"{budget.limit_gpu_hours:.4g} {unit(spec)}"
+    hours = f"{budget.limit_gpu_hours:g} {unit(spec)}"
     if not budget.is_limited_by_cost:
         return hours
     return f"{hours} (cost {budget.cost:g} at {budget.cost_per_gpu_hour:g} each)"
