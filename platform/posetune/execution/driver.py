@@ -39,10 +39,6 @@ MORE_TRIALS = 1000
 or raise the budget meanwhile. Beyond that its loop is turned once more."""
 
 
-TURN = "other sweeps are served first, by priority and share (posetune queue)"
-"""What a sweep waits for that may have no slot at the moment."""
-
-
 class StudyLostError(RuntimeError):
     """The driver cannot write to its study any more; the message says why. Nothing is lost."""
 
@@ -133,12 +129,11 @@ def _wait_for_turn(context: DriverContext, watch: ClusterWatch) -> None:
     """Wait while other sweeps are served first, unless there is a reason to stop."""
     run = context.run
     while not context.turn.may_start and run.may_start and not context.stop_reason():
-        run.notice = TURN
         time.sleep(REQUESTS_S)
         run.check_lease()
         context.take_up_requests()
         watch.look()
-    run.notice = ""
+    watch.end_wait()
 
 
 def _tune(context: DriverContext) -> None:

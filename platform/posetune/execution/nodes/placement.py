@@ -134,11 +134,11 @@ class ClusterWatch:
                 self._context.preemption.leave(node.id)
         self._judge_lost(now)
         if not self._context.unplaced:
-            self._end_wait()
+            self.end_wait()
             return
         holdings, waiting = read_trial_groups()
         if self._context.run.name not in waiting:
-            self._end_wait()
+            self.end_wait()
             return
         self._waits_since = self._waits_since or now
         if now - self._waits_since > WAIT_S:
@@ -167,9 +167,10 @@ class ClusterWatch:
             if node not in staying or now - since > NODE_DEATH_S:
                 del self._lost[trial, attempt]
 
-    def _end_wait(self) -> None:
+    def end_wait(self) -> None:
+        """Note that no trial waits for a place; the sweep may wait for its turn."""
         self._waits_since = None
-        self._say("")
+        self._say(self._context.turn.waits_for)
 
     def _say(self, text: str) -> None:
         now = time.monotonic()

@@ -52,6 +52,13 @@ class ClusterTurn:
         return self.entitled is not None and self._run.under_way > self.entitled
 
     @property
+    def waits_for(self) -> str:
+        """What a sweep waits for that has no trial at work and may start none; empty otherwise."""
+        if self.may_start or self._run.under_way:
+            return ""
+        return "other sweeps are served first, by priority and share (posetune queue)"
+
+    @property
     def why(self) -> str:
         """Why a slot goes back."""
         other = f"sweep {self._next}" if self._next else "another sweep"
@@ -83,7 +90,7 @@ class ClusterTurn:
             return  # the database is away; whoever commits next waits for it
         entitled = entitlements(demands)
         others = [d for d in demands if d.sweep != run.name]
-        # On a cluster without a node that suits it, the nodes come once a trial asks for one.
-        self.entitled = entitled[run.name] if others and fits else None
+        # Where no node suits it, nodes come once a trial asks for one.
+        self.entitled = entitled[run.name] if others and fits and room else None
         waiting = [d.sweep for d in others if d.holds < entitled[d.sweep]]
         self._next = waiting[0] if waiting else ""
