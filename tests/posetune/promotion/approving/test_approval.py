@@ -206,7 +206,7 @@ def test_an_approval_that_was_killed_is_ended_by_the_same_person(
     class Killed(BaseException):
         pass
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise Killed
 
     ask(trained)
