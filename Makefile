@@ -10,8 +10,6 @@ TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
 WORKERS := -n 3
-# What is long waits two thirds of its time: for nodes that die, leases that expire, jobs that start.
-LONG_WORKERS := -n 4
 # One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
@@ -56,7 +54,7 @@ test: setup ## The tests but the long ones, three at a time; their times in runs
 	$(PYTEST) $(WORKERS) -m "not long" --junitxml=$(TIMES)/test.xml
 
 test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
-	$(PYTEST) $(LONG_WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
+	$(PYTEST) $(WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
 
 test-next: ## The fast tests against the newest Ray, Optuna, MLflow and torch, in runs/next; what breaks, and where.
 	$(PYTHON) tests/support/next_versions.py

@@ -28,6 +28,8 @@ pytest_plugins = ["support.one_process", "support.processor_time"]
 ROOT = Path(__file__).parents[1]
 
 os.environ.setdefault("COLUMNS", "160")  # the commands' console is made once a process
+# Ray gives a node half a minute to start, which a busy machine may need.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ def test_whatever_is_killed_nothing_is_lost(tmp_path: Path) -> None:
     kinds = list(KINDS)
     random.Random(SEED).shuffle(kinds)
     kills, faults = run_round(tmp_path / "round", SEED, kinds)
-    assert [kill.kind for kill in kills] == kinds
     assert faults == []
+    assert [kill.kind for kill in kills] == kinds
     for kill in kills:
         if kill.kind in ENDS_WITHIN_S:
             assert kill.code is not None
