@@ -155,13 +155,16 @@ def _tune(context: DriverContext) -> None:
         scheduler.look()
         context.take_up_requests()
 
+    def is_over() -> bool:
+        return context.preemption.is_over() or context.let_others_pass()
+
     with storage.scratch(f"tune-{context.run.name}") as folder:
         run_trials(
             TrialActor,
             TrialRequest(context.run.name, resources),
             searcher=StudySearcher(context, watch),
             scheduler=scheduler,
-            stopper=SweepStopper(look, context.preemption.is_over),
+            stopper=SweepStopper(look, is_over),
             trials=context.run.attempts_left + MORE_TRIALS,
             folder=folder,
             reuse_workers=is_reusable(context.trainable),

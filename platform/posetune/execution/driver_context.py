@@ -125,6 +125,18 @@ class DriverContext:
         for number in self.run.releasing:
             self.release(number)
 
+    def let_others_pass(self) -> bool:
+        """Give up the places that trials wait for, where others come first; say whether any was.
+
+        Only where no trial is at work: one that is gives its slot back after its epoch.
+        """
+        run = self.run
+        if not (self.unplaced and self.turn.gives_back) or run.placed or self.preemption.asked:
+            return False
+        for number in sorted(self.unplaced):
+            run.give_back(number, self.turn.why)
+        return True
+
     def assign(self, attempt: Attempt) -> Assignment:
         """Return what an attempt's process needs to know."""
         if attempt.crashes:

@@ -261,7 +261,7 @@ class HandedOver:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A trial ends its attempt after an epoch, and stays open.
+    """A trial ends its attempt after an epoch, or before it has a place, and stays open.
 
     The budget has no room for another epoch of it now, or its slot goes to another sweep.
     """

@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 def begin(file: Path, name: str, address: str, folder: Path) -> Driver:
     """Start the driver of a sweep; all have the home of the folder."""
     own = folder / name
-    own.mkdir()
+    own.mkdir(parents=True)
     file = file.rename(own / "toy.yaml")
     words = ("sweep", file, "--name", name, "--address", address, "--no-tracking")
     return Driver(own, *words, POSETUNE_HOME=str(folder / "home"))
@@ -31,6 +31,17 @@ def in_the_queue(home: Path) -> dict[str, int | None]:
     """How many trials each driven sweep may have at work; None for one that is alone."""
     with open_study(home) as database:
         return {entry.sweep: entry.entitled for entry in read_queue(database)}
+
+
+def waits_for(home: Path, name: str) -> str:
+    found = view(home, name)
+    return "" if found is None else found.waits_for
+
+
+def outcome_of(home: Path, name: str) -> list[tuple[str, int]]:
+    found = view(home, name)
+    assert found is not None
+    return [(str(trial.state), trial.epochs) for trial in found.trials]
 
 
 def times(home: Path, kind: type[Any], name: str) -> list[float]:
@@ -61,6 +72,32 @@ def test_the_only_slot_goes_to_the_higher_priority_and_the_first_sweep_ends_as_a
     assert all(at <= given.at or at >= ends for at in times(home, Reported, "s"))
     with open_study(home) as database:
         assert outcome(database, "s") == undisturbed
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_that_waits_for_a_place_lets_one_of_higher_priority_pass(
+    toy_sweep: Write, ray_head: str, tmp_path: Path
+) -> None:
+    """It asked for the place while it was alone in its study; who has all slots knows neither."""
+    home = tmp_path / "home"
+    script = Script(tmp_path / "script", "wait")
+    other = begin(
+        toy_sweep(trials=1, cpu=4, script=str(script.file)), "s", ray_head, tmp_path / "other"
+    )
+    other.until(script.is_over)
+    patient = begin(toy_sweep(trials=2, max_epochs=2, cpu=4), "patient", ray_head, tmp_path)
+    patient.until(lambda: waits_for(home, "patient").startswith("a trial waits for cpu 4; "))
+    file = toy_sweep(trials=2, max_epochs=2, cpu=4)
+    file.write_text(file.read_text() + "cluster: {priority: 5}\n")
+    urgent = begin(file, "urgent", ray_head, tmp_path)
+    patient.until(lambda: waits_for(home, "patient").startswith("other sweeps are served first"))
+    script.let_go()
+    for driver in (other, urgent, patient):
+        assert driver.end() == 0, driver.output
+    (given,) = events(home, SetAside, "patient")
+    assert given.why == "its slot goes to sweep urgent, by priority and share (posetune queue)"
+    assert times(home, Reported, "patient")[0] > times(home, TrialEnded, "urgent")[-1]
+    assert outcome_of(home, "patient") == [("COMPLETE", 2)] * 2
 
 
 @pytest.mark.timeout(600)

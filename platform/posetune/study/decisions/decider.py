@@ -259,7 +259,7 @@ class Decider:
         return SetAside(self._clock(), number, trial.attempt)
 
     def give_back(self, number: int, why: str) -> SetAside:
-        """Return the event that a trial's slot goes to another sweep after an epoch.
+        """Return the event that a trial's slot, or the place it waits for, goes to another sweep.
 
         The trial stays open, and goes on first once the sweep has a slot for it again.
         """

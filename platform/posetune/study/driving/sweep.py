@@ -462,7 +462,7 @@ class SweepRun:
         return [demand if one.sweep == self.name else one for one in others]
 
     def give_back(self, number: int, why: str) -> None:
-        """Set a trial aside after a report, because its slot goes to another sweep."""
+        """Set a trial aside because its slot, or the place it waits for, goes to another sweep."""
         self._commit(self._decider.give_back(number, why))
 
     # -- where it stands -------------------------------------------------------------------
