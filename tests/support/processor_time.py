@@ -6,6 +6,7 @@ first test of a process pays, the imports, is then paid before.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Generator
@@ -32,6 +33,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if session.config.getoption("--most-processor-s") is not None:
         for name in IMPORTED_FIRST:
             importlib.import_module(name)
+
+
+def pytest_collection_finish() -> None:
+    """Take the modules out of garbage collections; which test meets a full one is chance."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

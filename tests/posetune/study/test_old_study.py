@@ -206,6 +206,18 @@ def as_ended(view: SweepView) -> dict[str, Any]:
     return {"state": view.state, "trials": trials, "reports": reports, "ranked": ranked}
 
 
+def nearly(recorded: Any) -> Any:
+    """What was recorded, to the last digits: numpy's logarithm hangs on the processor's kind."""
+    match recorded:
+        case float():
+            return pytest.approx(recorded, rel=1e-12, abs=0)
+        case dict():
+            return {key: nearly(value) for key, value in recorded.items()}
+        case list():
+            return [nearly(value) for value in recorded]
+    return recorded
+
+
 @pytest.mark.parametrize("name", HALF_DONE)
 def test_a_half_done_sweep_ends_trial_for_trial_as_the_code_before_ends_it(
     old: Database, name: str
@@ -217,7 +229,7 @@ def test_a_half_done_sweep_ends_trial_for_trial_as_the_code_before_ends_it(
         record(old, start_of(old, name), world, slots=slots, recording=recording)
     else:
         drive(old, start_of(old, name))
-    assert as_ended(read_sweep(old, name)) == RECORDED["ends"][name]
+    assert as_ended(read_sweep(old, name)) == nearly(RECORDED["ends"][name])
     with old.reading() as connection:
         first = next(iter(journal.read_events(connection, read_sweep(old, name).id)))
     assert isinstance(first, SweepStarted)
