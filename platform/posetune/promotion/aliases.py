@@ -22,7 +22,7 @@ from posetune.promotion.approving.approval import (
     ask_for_approval,
     waiting_of,
 )
-from posetune.promotion.gate import markdown
+from posetune.promotion.judging.gate import markdown
 from posetune.promotion.models import Version, check_files, find_alias, find_number
 from posetune.promotion.noting import note_on_sweep
 from posetune.promotion.registry import check_names

@@ -17,13 +17,13 @@ from typing import Any
 from posetune.api import BadInputError, Evaluation, Progress, Trainable, silent
 from posetune.home import Home
 from posetune.promotion.aliases import AliasMove, number_of
-from posetune.promotion.gate import Finalist, judge
+from posetune.promotion.judging.gate import Finalist, judge
+from posetune.promotion.judging.test_looks import record_test_look
+from posetune.promotion.judging.validation import Measured, Validation, choose_epoch
 from posetune.promotion.model_card import model_card
 from posetune.promotion.models import Version, check_files, fetch_model, find_alias
 from posetune.promotion.registry import Candidate, check_names, register
 from posetune.promotion.request import UNGATED_ALIAS, Promotion, Request
-from posetune.promotion.test_looks import record_test_look
-from posetune.promotion.validation import Measured, Validation, choose_epoch
 from posetune.report.leaderboard import candidate_note
 from posetune.report.models.evaluation import evaluation_facts, write_evaluation
 from posetune.storage import open_folder

@@ -26,8 +26,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from posetune.api import BadInputError, Trainable
+from posetune.promotion.judging.validation import Measured
 from posetune.promotion.models import FILES_DIGEST, Version, to_version
-from posetune.promotion.validation import Measured
 from posetune.storage.digest import digest_folder
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking.naming import tag_value

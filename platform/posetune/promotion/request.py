@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from posetune.promotion.gate import Finalist, Verdict
-from posetune.promotion.validation import Measured
+from posetune.promotion.judging.gate import Finalist, Verdict
+from posetune.promotion.judging.validation import Measured
 
 __all__ = ["UNGATED_ALIAS", "Promotion", "Request"]
 

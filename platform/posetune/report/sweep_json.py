@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from posetune.report.importance import Importance, param_importance
-from posetune.report.search_notes import health_lines
+from posetune.report.findings.importance import Importance, param_importance
+from posetune.report.findings.search_notes import health_lines
 from posetune.report.tables import changed_params
 from posetune.study.forecasting.forecast import forecast_sweep
 from posetune.study.view import SweepView, TrialView

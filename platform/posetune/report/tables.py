@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from posetune.report.importance import param_importance
+from posetune.report.findings.importance import param_importance
+from posetune.report.findings.pruning import pruning_balance
+from posetune.report.findings.search_notes import health_lines, pause_lines
 from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
-from posetune.report.pruning import pruning_balance
-from posetune.report.search_notes import health_lines, pause_lines
 from posetune.report.steering import steering_lines
 from posetune.report.wording import (
     count_epochs,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from posetune.api import BadInputError, Progress, silent
 from posetune.home import Home
-from posetune.promotion.finalists import retrain_finalists
+from posetune.promotion.judging.finalists import retrain_finalists
 from posetune.provenance import this_person
 from posetune.spec.home_file import read_home_file
 from posetune.spec.registration import load_trainable

@@ -20,9 +20,9 @@ from posetune.api import BadInputError, Evaluation, StoreSummary
 from posetune.cli.app import app
 from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
-from posetune.promotion.finalists import retrain_finalists
+from posetune.promotion.judging.finalists import retrain_finalists
+from posetune.promotion.judging.test_looks import count_test_looks
 from posetune.promotion.request import Promotion, Request
-from posetune.promotion.test_looks import count_test_looks
 from posetune.study.reading import read_sweep
 from posetune.study.tables import journal
 from posetune.testing.toy import Toy

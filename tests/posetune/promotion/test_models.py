@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from posetune.api import BadInputError
 from posetune.cli.app import app
 from posetune.promotion.decision import promote
+from posetune.promotion.judging.test_looks import count_test_looks
 from posetune.promotion.request import Request
-from posetune.promotion.test_looks import count_test_looks
 from posetune.testing.toy import Toy
 from posetune.workflow.models import open_model
 

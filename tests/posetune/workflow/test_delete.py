@@ -18,7 +18,7 @@ from support.worlds import World, go_on, random_world
 
 from posetune.notifications import outbox
 from posetune.notifications.messages import Message
-from posetune.promotion.test_looks import count_test_looks, record_test_look
+from posetune.promotion.judging.test_looks import count_test_looks, record_test_look
 from posetune.spec.notify import EVENTS, parse_destinations
 from posetune.storage import Folder
 from posetune.study.acts.act import HoldSweep

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from posetune.api import BadInputError
-from posetune.promotion.gate import judge
+from posetune.promotion.judging.gate import judge
 from selfpose.config import LiftingConfig, SelfPoseConfig
 from selfpose.data.metadata import Metadata, write_metadata
 from selfpose.data.shards import Shard, write_shard

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from posetune.report.importance import Importance
+from posetune.report.findings.importance import Importance
 from posetune.report.pages.scales import (
     best_values,
     drawable,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from posetune.report.importance import Importance
+from posetune.report.findings.importance import Importance
 from posetune.report.pages.figures import Figure, layout_of, lines_of, marks_at, plain_text, rounded
 from posetune.report.pages.scales import numeric, spans_a_plane, to_unit, unlog
 from posetune.report.pages.series import parallel_lines

@@ -19,7 +19,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from posetune.api import Evaluation
-from posetune.report.importance import matched_values, param_importance
+from posetune.report.findings.importance import matched_values, param_importance
+from posetune.report.findings.pruning import pruning_balance
+from posetune.report.findings.search_notes import health_lines, pause_lines
 from posetune.report.leaderboard import selection_note
 from posetune.report.pages import charts, interactive, interactive_search
 from posetune.report.pages.blocks import (
@@ -33,8 +35,6 @@ from posetune.report.pages.blocks import (
     Picture,
 )
 from posetune.report.pages.script import packed_plotly
-from posetune.report.pruning import pruning_balance
-from posetune.report.search_notes import health_lines, pause_lines
 from posetune.report.steering import steering_lines
 from posetune.report.tables import budget_used, changed_params
 from posetune.report.wording import count_epochs, format_measure, short_names

@@ -18,10 +18,10 @@ from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import Evaluation
+from posetune.report.findings.pruning import pruning_balance
 from posetune.report.pages.page import BestTrial, build_page
 from posetune.report.pages.script import packed_plotly
 from posetune.report.pages.watching import watch_sweep
-from posetune.report.pruning import pruning_balance
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.reading import read_sweep
 from posetune.study.tables.database import Database

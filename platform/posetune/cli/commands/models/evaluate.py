@@ -11,7 +11,7 @@ from posetune.api import BadInputError, StoreSummary
 from posetune.cli.options import HomeOption, JsonOption, ModelArgument, TrainableOption
 from posetune.cli.screen import console, progress_bar
 from posetune.home import Home
-from posetune.promotion.test_looks import record_test_look
+from posetune.promotion.judging.test_looks import record_test_look
 from posetune.report.models.evaluation import evaluation_facts, evaluation_table, write_evaluation
 from posetune.spec.registration import DEFAULT_TRAINABLE
 from posetune.storage import open_folder, open_storage

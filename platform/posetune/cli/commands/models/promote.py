@@ -12,7 +12,7 @@ from posetune.api import BadInputError
 from posetune.cli.options import HomeOption, JsonOption, ModelNameOption, SweepArgument
 from posetune.cli.screen import console, interruptible, print_json, progress_bar
 from posetune.home import Home
-from posetune.promotion.verdict_table import verdict_table
+from posetune.promotion.judging.verdict_table import verdict_table
 from posetune.report.wording import format_measure
 from posetune.workflow.promote import promote as promote_best
 

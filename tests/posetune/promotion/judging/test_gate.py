@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from posetune.api import BadInputError, Contest, Evaluation
-from posetune.promotion.gate import LEAST_MOTIONS, judge, markdown
+from posetune.promotion.judging.gate import LEAST_MOTIONS, judge, markdown
 
 MOTIONS, ACTIVITIES = 120, 10
 SCATTER_MM = 8.0

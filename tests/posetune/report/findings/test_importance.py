@@ -15,7 +15,7 @@ from rich.console import Console
 from support.simulated_driver import SimulatedTrial, drive, open_unsynced
 from support.simulated_driver import simulated_start as sweep_start
 
-from posetune.report.importance import param_importance
+from posetune.report.findings.importance import param_importance
 from posetune.report.sweep_json import as_json
 from posetune.report.tables import sweep_tables
 from posetune.study.driving.sweep import SweepRun

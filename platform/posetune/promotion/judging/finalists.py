@@ -13,7 +13,7 @@ from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home
-from posetune.promotion.gate import Finalist
+from posetune.promotion.judging.gate import Finalist
 from posetune.storage import open_folder
 from posetune.storage.digest import digest_json
 from posetune.storage.whole_files import write_whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from posetune.report.importance import param_importance
+from posetune.report.findings.importance import param_importance
 from posetune.report.leaderboard import FEW
 from posetune.report.wording import count_epochs, format_value
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar

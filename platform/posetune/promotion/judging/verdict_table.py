@@ -7,7 +7,7 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from posetune.promotion.gate import Verdict
+from posetune.promotion.judging.gate import Verdict
 
 __all__ = ["verdict_table"]
 

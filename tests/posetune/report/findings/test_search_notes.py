@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
 
-from posetune.report.search_notes import health_lines, pause_lines
+from posetune.report.findings.search_notes import health_lines, pause_lines
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Decision
