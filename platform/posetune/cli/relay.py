@@ -43,7 +43,8 @@ def relay(
         source: text of a sweep file that travels along, as sweep.yaml.
         trainable: the trainable that it names, whose package travels along.
     """
-    from posetune.execution.jobs import Parcel, run_there
+    from posetune.execution.jobs.parcel import Parcel
+    from posetune.execution.jobs.sweep_jobs import run_there
 
     parcel = Parcel(Home.resolve(home), source=source, trainable=trainable)
     if as_json:
@@ -63,7 +64,7 @@ def ask_head(*arguments: str, address: str, parcel: Any) -> tuple[int, Any]:
 
     A command that gives no JSON shows what it says instead, and ends this one.
     """
-    from posetune.execution.jobs import run_there
+    from posetune.execution.jobs.sweep_jobs import run_there
 
     log: list[str] = []
     code = run_there([*arguments, "--json"], parcel, address, show=log.append)

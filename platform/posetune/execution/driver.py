@@ -175,7 +175,7 @@ def _tune(context: DriverContext) -> None:
 def _ray(address: str | None, run: SweepRun, stopping: StopRequest) -> Iterator[str]:
     """Join a cluster or start Ray for a block, and leave it at the end; give the cluster's id."""
     from posetune.execution.connection import connected
-    from posetune.execution.job_folder import own_folder
+    from posetune.execution.jobs.job_folder import own_folder
     from posetune.execution.nodes.placement import read_cluster
     from posetune.execution.tune_adapter import dead_ray_processes, set_environment
 

@@ -4,8 +4,8 @@ Of Tune we use actors, queueing and placement; the study decides everything else
 public way for that, the way around it stands here, one function or class each, with its reason.
 `tests/posetune/execution/test_tune_adapter.py` has a test for each of them, which fails when
 another Ray changes that point: read the two side by side when Ray is upgraded. One thing of that
-kind stands elsewhere, with its test beside the others: `jobs.silence_clients`. It is about the
-client that sends commands to a cluster, which runs without Tune and starts 1.3 s sooner so.
+kind stands elsewhere, with its test beside the others: `job_server.silence_clients`. It is about
+the client that sends commands to a cluster, which runs without Tune and starts 1.3 s sooner so.
 
 The main path is `run_trials`, which `driver` calls. `scheduler` and `searcher` are our answers to
 Tune's questions; they call the rest.

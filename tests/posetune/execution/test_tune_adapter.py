@@ -19,7 +19,8 @@ import ray
 from support import tune_scene
 from support.tune_scene import ATTEMPTS, BEREFT, DYING, EPOCHS, REMEMBERED, SWEEP, TRIALS
 
-from posetune.execution import jobs, tune_adapter
+from posetune.execution import tune_adapter
+from posetune.execution.jobs import job_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -157,7 +158,7 @@ def test_placement_groups_say_whose_trials_are_placed_and_who_waits(scene: Scene
     assert during["drained"] == []
 
 
-@pytest.mark.parametrize("name", jobs.TALKERS)
+@pytest.mark.parametrize("name", job_server.TALKERS)
 def test_rays_clients_are_silenced_by_the_names_of_their_loggers(name: str) -> None:
     # A logger that Ray has renamed is not there before somebody asks for it by the old name.
     names = "import logging, ray.job_submission, ray._private.runtime_env.packaging; "
@@ -166,5 +167,5 @@ def test_rays_clients_are_silenced_by_the_names_of_their_loggers(name: str) -> N
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert name in ended.stdout.split()
-    jobs.silence_clients()
+    job_server.silence_clients()
     assert logging.getLogger(name).level == logging.WARNING

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
-from posetune.execution.jobs import Parcel, Shipment, submit_sweep
+from posetune.execution.jobs.parcel import Parcel
+from posetune.execution.jobs.sweep_jobs import Shipment, submit_sweep
 from posetune.home import Home
 from posetune.storage import open_storage
 from posetune.storage.credentials import check_aws, check_mlflow, check_ray

@@ -115,7 +115,7 @@ def _compared(plan: Plan, spec: SweepSpec) -> str:
 def _check_cluster(
     file: Path, *, store: str | None, home: Path | None, address: str, as_json: bool
 ) -> typer.Exit:
-    from posetune.execution.jobs import Parcel
+    from posetune.execution.jobs.parcel import Parcel
 
     spec, trainable, document = load_sweep(file)
     path, resolved = store_on_cluster(store, spec.store), Home.resolve(home)

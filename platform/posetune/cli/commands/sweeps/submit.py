@@ -17,7 +17,7 @@ from posetune.home import Home, check_name
 from posetune.spec.loading import load_sweep
 
 if TYPE_CHECKING:
-    from posetune.execution.jobs import ClusterJob, Shipment
+    from posetune.execution.jobs.sweep_jobs import ClusterJob, Shipment
     from posetune.execution.slurm import SlurmJob
 
 __all__ = ["submit"]
@@ -146,7 +146,8 @@ def submit(
         _submit_to_slurm(job, dry_run=dry_run, as_json=as_json)
         return
 
-    from posetune.execution.jobs import Parcel, Shipment  # imports Ray
+    from posetune.execution.jobs.parcel import Parcel
+    from posetune.execution.jobs.sweep_jobs import Shipment  # imports Ray
 
     parcel = Parcel(resolved, document.text, spec.trainable, console.width)
     _submit_to_ray(Shipment(sweep_name, parcel, there), address, follow=follow, as_json=as_json)
@@ -197,7 +198,7 @@ def _submit_to_slurm(job: SlurmJob, *, dry_run: bool, as_json: bool) -> None:
 
 
 def _submit_to_ray(shipment: Shipment, address: str, *, follow: bool, as_json: bool) -> None:
-    from posetune.execution.jobs import await_start, submit_sweep
+    from posetune.execution.jobs.sweep_jobs import await_start, submit_sweep
 
     with console.status(f"waiting for {address}"):
         job = submit_sweep(shipment, address)
@@ -230,7 +231,7 @@ def _submit_to_ray(shipment: Shipment, address: str, *, follow: bool, as_json: b
 
 
 def _follow(shipment: Shipment, job: ClusterJob, address: str) -> int:
-    from posetune.execution.jobs import follow_sweep
+    from posetune.execution.jobs.sweep_jobs import follow_sweep
 
     try:
         return follow_sweep(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from posetune.api import BadInputError
-from posetune.execution.jobs import Parcel, Shipment, _identity, _refuse_another
+from posetune.execution.jobs.parcel import Parcel
+from posetune.execution.jobs.sweep_jobs import Shipment, _identity, _refuse_another
 from posetune.home import Home
 
 SOURCE = "objective: {metric: m, mode: min}\nbudget: {trials: 4}\n"

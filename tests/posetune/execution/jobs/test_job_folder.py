@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posetune.execution.job_folder import own_folder
+from posetune.execution.jobs.job_folder import own_folder
 from posetune.provenance import CODE_FILE
 
 

@@ -1,0 +1,1 @@
+"""Commands that run on a Ray cluster as its jobs."""
