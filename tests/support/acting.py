@@ -84,10 +84,10 @@ ACTS: list[tuple[str, Callable[[SweepRun], bool], Act]] = [
 def act_on(run: SweepRun) -> None:
     """Ask for what is due where the sweep stands, and let its driver take it up."""
     for name, is_due, act in ACTS:
-        if not is_due(run) or _is_asked(run._database, name):
+        if not is_due(run) or _is_asked(run.database, name):
             continue
         request = requests.Request(act, PERSON, at=1.0, token=name)
-        run._database.write(partial(_write, sweep_id=run.id, request=request))
+        run.database.write(partial(_write, sweep_id=run.id, request=request))
         run.take_up_requests()
 
 
@@ -113,7 +113,7 @@ def start_now(database: Database) -> SweepStart:
 
 def check_folds(run: SweepRun) -> None:
     """Hold the state of a driver against the fold of all events that it has committed."""
-    with run._database.reading() as connection:
+    with run.database.reading() as connection:
         row = journal.find_sweep(connection, run.name)
         assert row is not None
         folded, lived = _fields(journal.fold_sweep(connection, row)), _fields(run.state)

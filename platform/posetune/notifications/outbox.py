@@ -31,7 +31,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from posetune.notifications.messages import Message
 from posetune.spec.notify import Destination, parse_destinations
@@ -126,12 +125,7 @@ def has_tables(connection: Connection) -> bool:
 
 def make_tables(database: Database) -> None:
     """Make the tables of messages where they are missing."""
-    try:
-        database.write(lambda connection: _metadata.create_all(connection, checkfirst=True))
-    except (IntegrityError, ProgrammingError):  # another process may be faster by a moment
-        with database.reading() as connection:
-            if not has_tables(connection):
-                raise
+    database.make_tables(_metadata)
 
 
 def cursors(connection: Connection) -> list[Cursor]:

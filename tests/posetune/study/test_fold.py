@@ -420,7 +420,7 @@ def test_an_event_that_was_committed_before_its_connection_broke_is_there_once(
     database: Database,
 ) -> None:
     run = SweepRun(database, simulated_start())
-    run._database = Forgetful(database.engine)
+    run.database = Forgetful(database.engine)
     for _ in range(2):
         run.next_trial()
     run.begin_attempt(0)

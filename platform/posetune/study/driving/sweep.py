@@ -48,8 +48,6 @@ from posetune.study.records import Attempt, CheckpointRecord
 from posetune.study.search.contracts import NamedSampler, Sampler
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.search.sampler import search_memory
-from posetune.study.sharing.demands import make_table, publish, read_demands
-from posetune.study.sharing.entitlements import Demand
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
@@ -90,7 +88,7 @@ class SweepRun:
         self.cluster_rules = start.spec.cluster
         """How it shares its cluster with other sweeps, as its file said when it was opened."""
         clock = clock or life_clock()
-        self._database, self._clock = database, clock
+        self.database, self._clock = database, clock
         self._defaults = dict(start.defaults)
         upgrade_before_driving(database)
         with database.reading() as connection:
@@ -106,8 +104,6 @@ class SweepRun:
         """Keys of the stage products that trials used before this driver, by stage."""
         self._handed_out: set[int] = set()
         """Open trials that the caller was given, and has not begun an attempt at."""
-        self._published: tuple[str, Demand] | None = None
-        """The cluster and what the sweep wants of it, as other drivers can read it."""
         self._released = ReleasedCheckpoints()
         budget, machine = start.spec.budget.model_dump(), start.spec.machine
         self._commit(DriverOpened(clock(), budget, start.commit, by=start.by, machine=machine))
@@ -345,7 +341,7 @@ class SweepRun:
         trial is at work any more.
         """
         try:
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 pending = requests.read_pending(connection, self.id)
         except OperationalError:
             return  # the database is away; whoever commits next waits for it
@@ -354,7 +350,7 @@ class SweepRun:
                 event = event_of(request.act, by=request.by, at=self._clock(), state=self.state)
             except ActRefusedError as error:
                 why = str(error)
-                self._database.write(partial(requests.refuse, token=request.token, why=why))
+                self.database.write(partial(requests.refuse, token=request.token, why=why))
                 continue
             self._commit(event, request=request.token)
             self._follow(event)
@@ -391,7 +387,7 @@ class SweepRun:
         Raises:
             LeaseLostError: one has.
         """
-        self._database.write(self.lease.check)
+        self.database.write(self.lease.check)
 
     def _end_decided(self) -> None:
         """End the trials that wait for no attempt, since their end is decided."""
@@ -439,28 +435,6 @@ class SweepRun:
             return self.under_way
         return self.under_way + max(1, self.left)
 
-    def exchange(self, cluster: str, demand: Demand) -> list[Demand]:
-        """Write down what the sweep wants of a cluster, and return what all sweeps want of it.
-
-        Raises:
-            OperationalError: the database is busy or away; it is not waited for.
-        """
-        if self._published != (cluster, demand):
-            if self._published is None:
-                make_table(self._database)
-
-            def write(connection: Connection) -> None:
-                self.lease.check(connection)
-                holder = self.lease.holder
-                publish(connection, self.id, demand, holder=holder, cluster=cluster)
-
-            self._database.write(write, patience_s=0.0)
-            self._published = cluster, demand
-        with self._database.reading() as connection:
-            found = read_demands(connection)
-        others = [one.demand for one in found if one.cluster == cluster]
-        return [demand if one.sweep == self.name else one for one in others]
-
     def give_back(self, number: int, why: str) -> None:
         """Set a trial aside because its slot, or the place it waits for, goes to another sweep."""
         self._commit(self._decider.give_back(number, why))
@@ -495,7 +469,7 @@ class SweepRun:
     @property
     def waits_for(self) -> str:
         """What the sweep is waiting for; empty while it goes on."""
-        return self.held or self.notice or self.state.waits_for_room or self._database.notice
+        return self.held or self.notice or self.state.waits_for_room or self.database.notice
 
     @property
     def spent(self) -> str:
@@ -530,11 +504,11 @@ class SweepRun:
 
     def view(self) -> SweepView:
         """Read the sweep as everybody sees it; from any thread."""
-        return read_sweep(self._database, self.name)
+        return read_sweep(self.database, self.name)
 
     def give_up_waiting(self) -> None:
         """Let an event that cannot be committed raise, instead of waiting for the database."""
-        self._database.give_up.set()
+        self.database.give_up.set()
 
     def close(self, reason: str) -> None:
         """Record why the driver stops, and give the lease back."""
@@ -574,9 +548,9 @@ class SweepRun:
                 requests.mark_taken_up(connection, request, seq)
 
         try:
-            self._database.write(append)
+            self.database.write(append)
         except IntegrityError:
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 if not journal.has_event(connection, self.id, seq, event):
                     raise
         self._released.note(event, self.trials)

@@ -24,7 +24,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from posetune.study.sharing.entitlements import Demand
 from posetune.study.tables import schema
@@ -60,13 +59,8 @@ class LiveDemand:
 
 
 def make_table(database: Database) -> None:
-    """Make the table where there is none; another driver may be doing so at this moment."""
-    try:
-        database.write(lambda connection: _metadata.create_all(connection))
-    except (IntegrityError, ProgrammingError):
-        with database.reading() as connection:
-            if not inspect(connection).has_table(_demand.name):
-                raise
+    """Make the table where there is none."""
+    database.make_tables(_metadata)
 
 
 def publish(

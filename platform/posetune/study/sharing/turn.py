@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from posetune.spec.sweep import ClusterRules
 from posetune.study.driving.sweep import SweepRun
+from posetune.study.sharing.demands import make_table, publish, read_demands
 from posetune.study.sharing.entitlements import Demand, entitlements
 
 __all__ = ["ClusterTurn"]
@@ -40,6 +42,8 @@ class ClusterTurn:
         """How many trials it may have at work; None where nobody else wants the cluster."""
         self._next = ""
         """The sweep that the next slot goes to; empty where none waits."""
+        self._published: Demand | None = None
+        """What the sweep wants, as other drivers can read it."""
 
     @property
     def may_start(self) -> bool:
@@ -85,7 +89,7 @@ class ClusterTurn:
             share=rules.share,
         )
         try:
-            demands = run.exchange(self._cluster, demand)
+            demands = self._exchange(demand)
         except OperationalError:
             return  # the database is away; whoever commits next waits for it
         entitled = entitlements(demands)
@@ -94,3 +98,26 @@ class ClusterTurn:
         self.entitled = entitled[run.name] if others and fits and room else None
         waiting = [d.sweep for d in others if d.holds < entitled[d.sweep]]
         self._next = waiting[0] if waiting else ""
+
+    def _exchange(self, demand: Demand) -> list[Demand]:
+        """Write down what the sweep wants of the cluster, and return what all sweeps want of it.
+
+        Raises:
+            OperationalError: the database is busy or away; it is not waited for.
+        """
+        run, cluster = self._run, self._cluster
+        if self._published != demand:
+            if self._published is None:
+                make_table(run.database)
+
+            def write(connection: Connection) -> None:
+                run.lease.check(connection)
+                holder = run.lease.holder
+                publish(connection, run.id, demand, holder=holder, cluster=cluster)
+
+            run.database.write(write, patience_s=0.0)
+            self._published = demand
+        with run.database.reading() as connection:
+            found = read_demands(connection)
+        others = [one.demand for one in found if one.cluster == cluster]
+        return [demand if one.sweep == run.name else one for one in others]

@@ -21,6 +21,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    MetaData,
     create_engine,
     event,
     insert,
@@ -126,6 +127,15 @@ class Database:
             else:
                 self.notice = ""
                 return result
+
+    def make_tables(self, metadata: MetaData) -> None:
+        """Make the tables that are missing; another process may be doing so at this moment."""
+        try:
+            self.write(lambda connection: metadata.create_all(connection))
+        except (IntegrityError, ProgrammingError):
+            with self.reading() as connection:
+                if set(metadata.tables) - set(inspect(connection).get_table_names()):
+                    raise
 
     def close(self) -> None:
         """Give the connections back."""
