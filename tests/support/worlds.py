@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ SPEC = {
     "pruner": {"max_epochs": MAX_EPOCHS, "grace_epochs": 1, "reduction_factor": 2},
 }
 DEFAULTS = {"x": 0.3, "depth": 4}
+
+
+@dataclass
+class Kind:
+    """Where the studies, storages and backups of a test are."""
+
+    addresses: list[str]
+    """Those of empty study databases; SQLite in the home where there is none left."""
+    bucket: str = ""
 
 
 class World:
