@@ -7,6 +7,7 @@ Tune's.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -82,7 +83,7 @@ class Recorder:
             "workers": [],
             "held": {"let go": [], "kept": []},
             "turns": 0,
-            "errors": [],
+            "deaths": [],
             "requests": [],
         }
 
@@ -126,7 +127,7 @@ class SceneScheduler(tune_adapter.StatelessScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         number = trial.config["number"]
         self.recorder.note("error", number)
-        self.recorder.seen["errors"].append(tune_adapter.read_error(trial))
+        self.recorder.seen["deaths"].append(dataclasses.asdict(tune_adapter.read_death(trial)))
         self._ask(trial)
         asked = trial.placement_group_factory.required_resources
         self.recorder.seen["requests"].append([trial.status, asked["CPU"]])

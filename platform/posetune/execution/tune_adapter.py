@@ -18,6 +18,7 @@ import importlib
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ __all__ = [
     "StudyController",
     "SweepStopper",
     "TrialRequest",
+    "WorkerDeath",
     "ask_for_resources",
     "dead_ray_processes",
     "end_queued_trial",
@@ -56,7 +58,7 @@ __all__ = [
     "keep_keys_off_command_lines",
     "let_idle_worker_go",
     "nodes_being_drained",
-    "read_error",
+    "read_death",
     "read_trial_groups",
     "run_trials",
     "set_environment",
@@ -80,6 +82,9 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Variables that Tune and Ray read; values that the user has set are kept."""
+
+_NEVER_RAN = "The actor never ran"
+"""How Ray says of a dead actor that its process had not begun."""
 
 _PREFIX = "posetune"
 """How the name of a trial's placement group begins."""
@@ -317,12 +322,31 @@ def let_idle_worker_go(tune_controller: Any) -> None:
         tune_controller._cleanup_cached_actors(force_all=True)
 
 
-def read_error(trial: Trial) -> str:
-    """Return the trace of a worker's death, which Tune writes into a file beside the driver."""
+@dataclass(frozen=True)
+class WorkerDeath:
+    """What Ray says of a worker that is gone."""
+
+    words: str
+    """A sentence or two."""
+    has_run: bool
+    """Whether it was alive at all: Ray may give up the process that is to become a worker."""
+
+
+def read_death(trial: Trial) -> WorkerDeath:
+    """Return why a trial's worker is gone, from a file that Tune writes beside the driver.
+
+    Tune appends each error; that of a dead actor has a sentence, facts about the actor, each
+    behind a tab, and what Ray knows of the cause.
+    """
+    text = ""
     if trial.error_file:
         with contextlib.suppress(OSError):
-            return Path(trial.error_file).read_text(encoding="utf-8") or "no message"
-    return "no message"
+            text = Path(trial.error_file).read_text(encoding="utf-8")
+    last = text.rpartition("Failure # ")[2].partition("\n")[2]
+    said = [line.strip() for line in last.splitlines() if line.strip() and line[0] != "\t"]
+    has_run = _NEVER_RAN not in last
+    words = said[-1:] if has_run else said[-2:]  # why, and that it never ran
+    return WorkerDeath(" ".join(words) or "no message", has_run)
 
 
 # -- where trials are placed -----------------------------------------------------------------------
