@@ -168,6 +168,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         tags=dict(state.tags),
         most_trials=state.most_trials,
         used_up=state.used_up,
+        seq=state.seq,
     )
 
 

@@ -146,6 +146,8 @@ class SweepView:
     """How many trials it can have: those of its budget, or of its whole search space."""
     used_up: str = ""
     """Why it has fewer trials than its budget, once it has them all."""
+    seq: int = 0
+    """Number of its events."""
 
     @cached_property
     def standings(self) -> dict[int, Standing]:
