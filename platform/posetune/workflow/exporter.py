@@ -46,6 +46,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "posetune_best_value": ("The best value of the objective so far.", ("sweep", "metric")),
     "posetune_slot_hours_total": ("Hours for which trials held a slot.", ("sweep",)),
     "posetune_gpu_hours_total": ("Hours of GPUs that trials held.", ("sweep",)),
+    "posetune_energy_joules_total": (
+        "Energy of GPUs by their own counters, where it was measured.",
+        ("sweep",),
+    ),
     "posetune_slot_hours_forecast": (
         "Hours for which trials will hold slots from now to the end of a sweep, if it goes on: "
         "low, middle and high of its forecast (80 %).",
@@ -245,4 +249,6 @@ def _samples(view: SweepView, *, live: bool, at: float) -> Iterator[_Sample]:
     slot_hours = sum(trial.held_s for trial in view.trials) / 3600
     yield "posetune_slot_hours_total", (sweep,), slot_hours
     yield "posetune_gpu_hours_total", (sweep,), slot_hours * view.spec.resources.gpu
+    if view.energy_j is not None:
+        yield "posetune_energy_joules_total", (sweep,), view.energy_j
     yield "posetune_last_event_seconds", (sweep,), at

@@ -1,7 +1,8 @@
 """Takes the rows of a whole study, and puts such rows into an empty one.
 
 Who drives a sweep at this moment, and what its driver holds of the cluster, is left out: nobody
-drives the copy. So is how far a tracking server was: the copy may have another one. The database may have tables of MLflow too; they are not the study's.
+drives the copy. So is how far a tracking server was: the copy may have another one. The database
+may have tables of MLflow too; they are not the study's.
 """
 
 from __future__ import annotations
