@@ -57,7 +57,7 @@ test-long: setup ## What takes long: clusters of several nodes, proofs of learni
 	$(PYTEST) $(WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
 
 test-next: ## The fast tests against the newest Ray, Optuna, MLflow and torch, in runs/next; what breaks, and where.
-	$(PYTHON) tests/support/next_versions.py
+	$(PYTHON) tests/support/next_versions.py $(NEXT)
 
 test-times: ## The times of the last runs of the tests, by module.
 	$(BIN)/python tests/support/times_table.py $(TIMES)/*.xml

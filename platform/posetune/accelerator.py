@@ -1,16 +1,17 @@
-"""Describes the device that a trial with `resources.gpu` trains on and measures its memory.
+"""Describes the device that a trial with `resources.gpu` trains on, and measures what it takes.
 
 It also says on how many processor threads torch works.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-__all__ = ["CUDA", "Accelerator", "DeviceMemory", "processor_threads"]
+__all__ = ["CUDA", "Accelerator", "DeviceMemory", "nvidia_energy_j", "processor_threads"]
 
 
 class DeviceMemory(NamedTuple):
@@ -41,6 +42,15 @@ class Accelerator(Protocol):
 
     def memory(self) -> DeviceMemory:
         """Return how much memory was used since `reset`."""
+
+    def energy_j(self, devices: int) -> float | None:
+        """Return what the first devices of this process have taken since any fixed moment.
+
+        In joules, of the whole devices; None where one of them has no counter.
+
+        Args:
+            devices: number of them.
+        """
 
 
 class _Cuda:
@@ -73,6 +83,45 @@ class _Cuda:
         free, total = torch.cuda.mem_get_info()
         beside = total - free - torch.cuda.memory_reserved()
         return DeviceMemory(torch.cuda.max_memory_reserved(), max(0, beside), total)
+
+    def energy_j(self, devices: int) -> float | None:
+        return nvidia_energy_j(_identities(devices))
+
+
+@functools.cache
+def _identities(devices: int) -> tuple[str, ...]:
+    """Return what NVML calls the first devices of this process; CUDA is asked once.
+
+    torch and NVML number devices differently. A part of a device (MIG) has an identity of its own,
+    by which NVML finds no counter.
+    """
+    import torch
+
+    return tuple(f"GPU-{torch.cuda.get_device_properties(i).uuid}" for i in range(devices))
+
+
+def nvidia_energy_j(identities: Sequence[str]) -> float | None:
+    """Return what NVIDIA's devices have taken since their driver was loaded, in joules.
+
+    None where one of them, or the machine, has no counter; GPUs from Volta on have one.
+
+    Args:
+        identities: the devices as NVML names them, e.g. `GPU-8932f937-d72c-...`.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        devices = [pynvml.nvmlDeviceGetHandleByUUID(name) for name in identities]
+        taken_mj = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(one) for one in devices)
+        return float(taken_mj) / 1000
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 CUDA: Accelerator = _Cuda()

@@ -1,15 +1,22 @@
 """Runs the tests against the newest Ray, Optuna, MLflow and torch, and says what breaks and where.
 
-python tests/support/next_versions.py    (make test-next)
+python tests/support/next_versions.py [--constraint FILE]    (make test-next)
 
 It makes a virtual environment of its own, first with the pinned versions, then with the newest that
-pip finds for the four, whatever our own ranges say. The tests of what is written against each of
-them come first, then all fast tests. It ends with 1 where something breaks.
+pip finds for the four, whatever our own ranges say; pip says on the way that ours do not agree. The
+tests of what is written against each of them come first, then all fast tests. What fails is run
+again with the pinned versions: what fails with them, too, is no matter of versions. It ends with 1
+where something breaks, and with 2 where it could not look. What pytest printed is in runs/next.
+
+The newest torch brings CUDA, nearly three gigabytes. `--constraint` names a file as pip takes it,
+e.g. with the line `torch<2.14`, for what is not to be newer.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -18,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-__all__ = ["Breakage", "read_breakages", "shown"]
+__all__ = ["Breakage", "main", "new_ones", "read_breakages", "shown"]
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "runs" / "next"
 PYTHON = FOLDER / "venv" / "bin" / "python"
+CACHE = FOLDER / "cache"
+"""Where pytest keeps which tests failed."""
 
 ADAPTERS = {
     "ray": ["tests/posetune/execution/test_tune_adapter.py"],
@@ -88,30 +97,79 @@ def _pip(*words: str) -> None:
     subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", *words], check=True, cwd=ROOT)
 
 
-def _prepare() -> tuple[dict[str, str], dict[str, str]]:
+def _prepare(constraints: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Make the environment; return the versions that are pinned and those that are newest."""
+    shutil.rmtree(CACHE, ignore_errors=True)
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", str(PYTHON.parents[1])], check=True)
         _pip("--upgrade", "pip>=25.1")
-    _pip("--constraint", "cluster/constraints.txt", "--editable", ".", "--group", "dev")
+    _pin()
     pinned = _versions()
-    _pip("--upgrade", *(ASKED.get(name, name) for name in ADAPTERS))
+    _pip("--upgrade", *constraints, *(ASKED.get(name, name) for name in ADAPTERS))
     return pinned, _versions()
+
+
+def _pin() -> None:
+    """Give the environment the pinned versions."""
+    _pip("--constraint", "cluster/constraints.txt", "--editable", ".", "--group", "dev")
 
 
 def _run(title: str, words: Sequence[str]) -> list[Breakage]:
     report = FOLDER / f"{title}.xml"
     report.unlink(missing_ok=True)
     command = [str(PYTHON), "-m", "pytest", "-q", "-n", "3", f"--junitxml={report}", *words]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+    printed = FOLDER / f"{title}.log"
+    with printed.open("wb") as log:
+        subprocess.run(
+            [*command, "-o", f"cache_dir={CACHE}"],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
     if not report.exists():
-        return [Breakage(title, "pytest itself does not start; run it by hand", "")]
+        return [Breakage(title, f"pytest itself does not start; {printed} says why", "")]
     return read_breakages(report)
 
 
-def main() -> int:
+def new_ones(broken: Iterable[Breakage], before: Iterable[Breakage]) -> list[Breakage]:
+    """Return what breaks and did not before, each test once."""
+    known = {one.test for one in before}
+    return list({one.test: one for one in broken if one.test not in known}.values())
+
+
+def _judge(broken: Sequence[Breakage]) -> int:
+    """Say what of it is a matter of versions, and return how the command ends."""
+    if not broken:
+        print("\nnothing breaks with the newest versions")
+        return 0
+    print("\nwhat failed, again with the pinned versions:", flush=True)
+    _pin()
+    before = _run("pinned", ["--last-failed", "--last-failed-no-failures=none"])
+    print(f"fails with them, too:\n{shown(before)}")
+    found = new_ones(broken, before)
+    print(f"\nbreaks with the newest versions alone:\n{shown(found)}")
+    return 1 if found else 0
+
+
+def main(given: Sequence[str] | None = None) -> int:
     """Make the environment, run the tests and print what breaks."""
-    pinned, newest = _prepare()
+    parser = argparse.ArgumentParser(description="Run the tests against the newest versions.")
+    parser.add_argument("--constraint", type=Path, help="pip's file of what is not to be newer")
+    file = parser.parse_args(given).constraint
+    if file is not None and not file.is_file():
+        print(f"--constraint {file}: is no file; give one with lines like torch<2.14")
+        return 2
+    try:
+        return _look([] if file is None else ["--constraint", str(file.resolve())])
+    except subprocess.CalledProcessError as error:
+        words = " ".join(map(str, error.cmd))
+        print(f"\n{words}\nended with {error.returncode}; nothing is known of newer versions")
+        return 2
+
+
+def _look(constraints: Sequence[str]) -> int:
+    pinned, newest = _prepare(constraints)
     for name, version in newest.items():
         print(f"{name}: pinned {pinned[name]}, newest {version}", flush=True)
     if newest == pinned:
@@ -125,7 +183,7 @@ def main() -> int:
         broken += found
     found = _run("fast", ["-m", "not slow and not long"])
     print(f"\nall fast tests:\n{shown(found)}", flush=True)
-    return 1 if broken or found else 0
+    return _judge([*broken, *found])
 
 
 if __name__ == "__main__":

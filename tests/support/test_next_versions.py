@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from support.next_versions import ADAPTERS, read_breakages, shown
+import pytest
+from support.next_versions import ADAPTERS, main, new_ones, read_breakages, shown
 
 TESTS = """
 import sys
@@ -52,6 +54,18 @@ def test_it_names_the_place_in_our_code_and_the_tests(tmp_path: Path) -> None:
     assert first.startswith("platform/ours/adapter.py:2: 2 tests, e.g. KeyError: 'gone since 3.0'")
     assert any(line.startswith("tests/test_it.py:") for line in rest)
     assert shown([]) == "nothing breaks"
+    alone = next(one for one in found if one.test.endswith("test_alone"))
+    assert new_ones([*found, alone], [replace(alone, why="other words")]) == [
+        one for one in found if one != alone
+    ]
+
+
+def test_a_file_of_constraints_that_is_none_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "none.txt"
+    assert main(["--constraint", str(missing)]) == 2
+    assert capsys.readouterr().out.startswith(f"--constraint {missing}: is no file")
 
 
 def test_what_it_runs_first_is_there(repository: Path) -> None:

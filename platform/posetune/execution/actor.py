@@ -163,9 +163,12 @@ class TrialActor(tune.Trainable):
         if fault.kind == FaultKind.MEMORY:
             fault = say_memory(fault, self._assignment)
         if fault.kind in (FaultKind.TOLD, FaultKind.CODE):  # another try would fail alike
-            return TrialFailed(fault)
+            return TrialFailed(fault, self._take_energy_j())
         self._broken = fault.line
-        return WorkerBroken(fault)
+        return WorkerBroken(fault, self._take_energy_j())
+
+    def _take_energy_j(self) -> float | None:
+        return None if self._run is None else self._run.take_energy_j()
 
     def _end_if_it_must(self) -> None:
         """Let Tune replace this process, once the driver has heard what there is to say."""
@@ -192,7 +195,12 @@ class TrialActor(tune.Trainable):
         except HandOver:
             self._handed_over = True
             saved = self._run.hand_over()
-            return TrialHandedOver(saved, reached=self._run.reached, is_asked=not self._signalled)
+            return TrialHandedOver(
+                saved,
+                reached=self._run.reached,
+                is_asked=not self._signalled,
+                energy_j=self._run.take_energy_j(),
+            )
 
     def _told_to_stop(self) -> bool:
         if self._watch is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "WorkerBroken",
     "assigned_config",
     "assignment_of",
+    "energy_of",
     "number_of",
     "pack",
     "suggested_config",
@@ -78,6 +79,8 @@ class TrialHandedOver:
     """How far the epoch was, in the trainable's own count of its steps."""
     is_asked: bool = True
     """Whether the driver asked for it; otherwise the process was told by a signal."""
+    energy_j: float | None = None
+    """Joules of its GPUs since its last epoch; None if not known."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class TrialFailed:
     """Says that the trial cannot go on, and must not be tried again."""
 
     fault: Fault
+    energy_j: float | None = None
+    """Joules of its GPUs since its last epoch; None if not known."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class WorkerBroken:
     """
 
     fault: Fault
+    energy_j: float | None = None
+    """Joules of its GPUs since its last epoch; None if not known."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,17 @@ def unpack(result: Mapping[str, Any]) -> Message:
     """Return the message in the result of a step."""
     message: Message = result[_MESSAGE]
     return message
+
+
+def energy_of(message: Message) -> float | None:
+    """Return the joules of the attempt's GPUs since the message before; None if not known."""
+    match message:
+        case Trained(result):
+            return result.energy_j
+        case TrialHandedOver() | TrialFailed() | WorkerBroken():
+            return message.energy_j
+        case _:
+            return None
 
 
 def suggested_config(number: int) -> dict[str, Any]:

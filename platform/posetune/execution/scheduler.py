@@ -27,6 +27,7 @@ from posetune.execution.messages import (
     WorkerBroken,
     assigned_config,
     assignment_of,
+    energy_of,
     number_of,
     unpack,
 )
@@ -127,7 +128,12 @@ class StudyScheduler(StatelessScheduler):
         number, attempt = number_of(trial.config), assignment_of(trial.config).attempt
         self._context.unplaced.discard(number)
         goes_on = False
-        match unpack(result):
+        message = unpack(result)
+        energy_j = energy_of(message)
+        if energy_j is not None:
+            with contextlib.suppress(StaleAttemptError):
+                self._run.energy_used(number, attempt, energy_j)
+        match message:
             case TrialFailed(fault):
                 self._attempt_failed(number, attempt, fault)
             case TrialRefused(reason):
@@ -135,7 +141,7 @@ class StudyScheduler(StatelessScheduler):
             case TrialWaits(reason):
                 self._run.notice = f"trial {number} waits: {reason}; make some, or press Ctrl-C"
                 goes_on = True
-            case message:
+            case _:
                 self._run.notice = ""
                 with contextlib.suppress(StaleAttemptError):
                     goes_on = self._commit(trial, number, attempt, message)

@@ -137,8 +137,8 @@ def _count(
     for message in messages:
         for destination in destinations:
             if destination.wants(message.event):
-                number, error = counts.get(destination.key, WaitingCount(0, ""))
-                counts[destination.key] = WaitingCount(number + 1, error)
+                before = counts.get(destination.key, WaitingCount(0, "", message.at))
+                counts[destination.key] = before.and_one_of(message.at)
 
 
 class _Reader:

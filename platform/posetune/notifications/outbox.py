@@ -116,6 +116,12 @@ class WaitingCount(NamedTuple):
     number: int
     error: str
     """Why the first of them could not be sent the last time; empty where it was not tried."""
+    since: float
+    """Time of the oldest of them, in seconds since the epoch."""
+
+    def and_one_of(self, at: float) -> WaitingCount:
+        """Return the same with another message, of a time in seconds since the epoch."""
+        return WaitingCount(self.number + 1, self.error, min(self.since, at))
 
 
 def has_tables(connection: Connection) -> bool:
@@ -281,11 +287,13 @@ def count_waiting(connection: Connection, sweep_id: int | None = None) -> dict[s
     """Return how many messages wait for each destination, of one sweep or of the whole study."""
     if not has_tables(connection):
         return {}
-    query = select(_message.c.destination, _message.c.error).where(_message.c.sent.is_(None))
+    query = select(_message.c.destination, _message.c.error, _message.c.body)
+    query = query.where(_message.c.sent.is_(None))
     if sweep_id is not None:
         query = query.where(_message.c.sweep_id == sweep_id)
     counts: dict[str, WaitingCount] = {}
-    for destination, error in connection.execute(query.order_by(_message.c.id)):
-        number, first = counts.get(destination, WaitingCount(0, error or ""))
-        counts[destination] = WaitingCount(number + 1, first)
+    for destination, error, body in connection.execute(query.order_by(_message.c.id)):
+        at = float(body["at"])
+        before = counts.get(destination, WaitingCount(0, error or "", at))
+        counts[destination] = before.and_one_of(at)
     return counts

@@ -21,7 +21,7 @@ from posetune.promotion.request import Promotion, Request
 from posetune.report.wording import format_seconds
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder
-from posetune.study.budget import unit
+from posetune.study.budget import energy_in_words, unit
 
 __all__ = ["cost_text", "model_card"]
 
@@ -136,7 +136,8 @@ def _made(candidate: Candidate, request: Request) -> Mapping[str, Any]:
         "training of this trial": format_seconds(trial.seconds),
         "cost of this trial": cost_text(trial.held_s * gpus / 3600, view.spec, request),
         "cost of the whole sweep": cost_text(view.gpu_hours, view.spec, request),
-        "energy": "not measured",
+        "energy of this trial": energy_in_words(trial.energy_j, view.spec) or "not measured",
+        "energy of the whole sweep": energy_in_words(view.energy_j, view.spec) or "not measured",
     }
 
 

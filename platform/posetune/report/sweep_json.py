@@ -7,6 +7,7 @@ from typing import Any
 from posetune.report.findings.importance import Importance, param_importance
 from posetune.report.findings.search_notes import health_lines
 from posetune.report.tables import changed_params
+from posetune.study.budget import kilowatt_hours
 from posetune.study.forecasting.forecast import forecast_sweep
 from posetune.study.view import SweepView, TrialView
 
@@ -39,6 +40,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
             "gpu_hours": view.gpu_hours if view.spec.resources.gpu else 0.0,
             "trial_hours": round(sum(trial.held_s for trial in view.trials) / 3600, 6),
             "driven_s": round(view.driven_s, 3),
+            "energy_kwh": kilowatt_hours(view.energy_j),
         },
         "left_out": view.left_out._asdict(),
         "health": health_lines(view),
@@ -85,6 +87,7 @@ def _trial_json(trial: TrialView) -> dict[str, Any]:
         "last_value": trial.value,
         "mlflow_run_id": trial.mlflow_run_id,
         "seconds": round(trial.seconds, 3),
+        "energy_kwh": kilowatt_hours(trial.energy_j),
         "attempts": trial.attempts,
         "seed": trial.seed,
         "reason": trial.reason,

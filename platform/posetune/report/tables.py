@@ -23,7 +23,7 @@ from posetune.report.wording import (
 )
 from posetune.spec.sweep import SweepSpec
 from posetune.study.acts.act import EditSweep
-from posetune.study.budget import limit_in_words, unit
+from posetune.study.budget import energy_in_words, limit_in_words, unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast_sweep
 from posetune.study.states import SweepStatus
 from posetune.study.view import SweepView
@@ -105,6 +105,8 @@ def budget_used(view: SweepView) -> str:
     if view.spec.resources.gpu or budget.gpu_hours:
         limit = limit_in_words(view.spec)
         parts.append(f"{view.gpu_hours:.3g} {f'of {limit}' if limit else unit(view.spec)}")
+    if energy := energy_in_words(view.energy_j, view.spec):
+        parts.append(energy)
     limit = f" of {format_seconds(3600 * budget.wall_hours)}" if budget.wall_hours else ""
     parts.append(f"{format_seconds(view.driven_s)}{limit} by the clock")
     return ", ".join(parts)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from posetune.api import BadInputError
 from posetune.spec.home_file import HomeFile
+from posetune.study.budget import kilowatt_hours
 from posetune.study.usage import SweepUsage
 from posetune.study.view import SweepView
 
@@ -49,6 +50,8 @@ class Usage:
     gpu_hours: float
     cost: float | None
     """None where the home's file names no cost."""
+    energy_kwh: float | None
+    """Energy of GPUs; None where nothing was measured."""
 
 
 def moment(since: str) -> float:
@@ -85,6 +88,7 @@ def group(found: Iterable[SweepUsage], by: By, file: HomeFile) -> list[Usage]:
 def total(name: str, usages: Sequence[SweepUsage], file: HomeFile) -> Usage:
     """Return the sum of what sweeps have used."""
     gpu_hours = sum(usage.gpu_hours for usage in usages)
+    known = [usage.energy_j for usage in usages if usage.energy_j is not None]
     return Usage(
         name=name,
         sweeps=sum(usage.trials > 0 for usage in usages),
@@ -93,18 +97,22 @@ def total(name: str, usages: Sequence[SweepUsage], file: HomeFile) -> Usage:
         slot_hours=sum(usage.slot_hours for usage in usages),
         gpu_hours=gpu_hours,
         cost=None if file.cost_per_gpu_hour is None else gpu_hours * file.cost_per_gpu_hour,
+        energy_kwh=kilowatt_hours(sum(known)) if known else None,
     )
 
 
 def usage_table(groups: Sequence[Usage], whole: Usage, *, by: By, currency: str) -> Table:
     """Return the numbers as a table, with the sum in its last line."""
     cost = [f"cost {currency}".strip()] if whole.cost is not None else []
-    table = Table(by, "sweeps", "trials", "epochs", "slot-hours", "GPU-hours", *cost, box=SIMPLE)
+    beside = [*cost, *(["kWh of GPUs"] if whole.energy_kwh is not None else [])]
+    table = Table(by, "sweeps", "trials", "epochs", "slot-hours", "GPU-hours", *beside, box=SIMPLE)
     for usage in [*groups, whole]:
         if usage is whole:
             table.add_section()
         numbers = [f"{usage.slot_hours:.2f}", f"{usage.gpu_hours:.2f}"]
         spent = [] if usage.cost is None else [f"{usage.cost:.2f}"]
+        if whole.energy_kwh is not None:
+            spent.append("-" if usage.energy_kwh is None else f"{usage.energy_kwh:.3g}")
         counts = map(str, (usage.sweeps, usage.trials, usage.epochs))
         table.add_row(Text(usage.name), *counts, *numbers, *spent)
     return table

@@ -20,7 +20,14 @@ from posetune.study.records import SweepBest
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
-__all__ = ["BudgetLedger", "limit_in_words", "target_reached", "unit"]
+__all__ = [
+    "BudgetLedger",
+    "energy_in_words",
+    "kilowatt_hours",
+    "limit_in_words",
+    "target_reached",
+    "unit",
+]
 
 
 def unit(spec: SweepSpec) -> str:
@@ -37,6 +44,20 @@ def limit_in_words(spec: SweepSpec) -> str:
     if not budget.is_limited_by_cost:
         return hours
     return f"{hours} (cost {budget.cost:g} at {budget.cost_per_gpu_hour:g} each)"
+
+
+def kilowatt_hours(joules: float | None) -> float | None:
+    """Return energy in kWh; None where it is not known."""
+    return None if joules is None else joules / 3.6e6
+
+
+def energy_in_words(joules: float | None, spec: SweepSpec) -> str:
+    """Return what trials have taken of their GPUs' energy; empty where that was not measured."""
+    energy = kilowatt_hours(joules)
+    if energy is None:
+        return ""
+    part = ", as part of shared GPUs" if spec.resources.gpu_share < 1 else ""
+    return f"{energy:.3g} kWh of GPUs{part}"
 
 
 def target_reached(spec: SweepSpec, bests: Sequence[SweepBest]) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "BaselinesMeasured",
     "DriverClosed",
     "DriverOpened",
+    "EnergyMeasured",
     "EpochRepeated",
     "Event",
     "HandedOver",
@@ -308,6 +309,18 @@ class MemoryPeaked:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyMeasured:
+    """An attempt has taken energy, by the counter of its GPUs."""
+
+    at: float
+    trial: int
+    attempt: int
+    joules: float
+    """Energy since the event before of the attempt, or since its start. Where it asked for a part
+    of a GPU, that part of what the whole GPU has taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrialEnded:
     """A trial has ended for good."""
 
@@ -342,6 +355,7 @@ Event: TypeAlias = (
     | AttemptFailed
     | AttemptExcused
     | MemoryPeaked
+    | EnergyMeasured
     | TrialEnded
     | ActEvent
 )

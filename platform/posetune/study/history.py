@@ -69,6 +69,10 @@ def _peak(event: events.MemoryPeaked) -> str:
     return f"trial {event.trial} has taken {peak} of its GPU, more than was measured before"
 
 
+def _energy(event: events.EnergyMeasured) -> str:
+    return f"attempt {event.attempt} has taken another {event.joules / 1000:.3g} kJ of its GPUs"
+
+
 def _baselines(event: events.BaselinesMeasured) -> str:
     shown = {name: f"{v:.2f}" if abs(v) < 1e7 else f"{v:.3e}" for name, v in event.values.items()}
     return "baselines: " + ", ".join(f"{name} {v}" for name, v in shown.items())
@@ -151,6 +155,7 @@ _WORDS: dict[type[events.Event], Callable[[Any], str]] = {
     events.AttemptFailed: _failed,
     events.AttemptExcused: _excused,
     events.MemoryPeaked: _peak,
+    events.EnergyMeasured: _energy,
     events.TrialEnded: _ended,
     act_events.NoteAdded: lambda e: f"{e.by} noted: {e.text}",
     act_events.TagSet: _tagged,

@@ -168,6 +168,7 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         tags=dict(state.tags),
         most_trials=state.most_trials,
         used_up=state.used_up,
+        seq=state.seq,
     )
 
 
@@ -190,6 +191,7 @@ def _trial(trial: TrialRecord, objective: Objective, live: bool, run_id: str | N
         asked=trial.asked,
         ended=trial.ended,
         held_s=trial.holding.seconds,
+        energy_j=trial.energy_j,
         standing=trial.standing,
         stages=trial.stages,
         parent=trial.parent,

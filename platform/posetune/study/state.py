@@ -377,6 +377,10 @@ class SweepState:
     def _memory_peaked(self, event: events.MemoryPeaked) -> None:
         self.peak_bytes = max(self.peak_bytes, event.peak_bytes)
 
+    def _energy_measured(self, event: events.EnergyMeasured) -> None:
+        trial = self.trials[event.trial]
+        trial.energy_j = (trial.energy_j or 0.0) + event.joules
+
     def _trial_ended(self, event: events.TrialEnded) -> None:
         trial = self.trials[event.trial]
         trial.state, trial.reason, trial.ended = event.state, event.reason, event.at
@@ -420,5 +424,6 @@ _MEANINGS: dict[type[events.Event], Callable[[SweepState, Any], None]] = {
     events.AttemptFailed: SweepState._attempt_failed,
     events.AttemptExcused: SweepState._attempt_excused,
     events.MemoryPeaked: SweepState._memory_peaked,
+    events.EnergyMeasured: SweepState._energy_measured,
     events.TrialEnded: SweepState._trial_ended,
 }

@@ -130,6 +130,8 @@ class TrialRecord:
     """The key of each shared stage product that it used."""
     holding: Holding = field(default_factory=Holding)
     """For how long its attempts have held their resources."""
+    energy_j: float | None = None
+    """Joules that its attempts have taken of their GPUs; None where that was not measured."""
     chosen_by: str = ""
     """Who chose its parameters, as person@host; empty where the sampler did."""
     stop_after: int | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, select
 
 from posetune.spec.sweep import SweepSpec
-from posetune.study.events import EpochRepeated, Event, Reported
+from posetune.study.events import EnergyMeasured, EpochRepeated, Event, Reported
 from posetune.study.state import SweepState
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
@@ -32,6 +32,8 @@ class SweepUsage:
     """Seconds for which attempts held a slot."""
     gpus: float
     """GPUs of a slot; 0 where trials have none."""
+    energy_j: float | None = None
+    """Joules of GPUs; None where nothing was measured."""
 
     @property
     def slot_hours(self) -> float:
@@ -62,11 +64,14 @@ def _usage(connection: Connection, row: RowMapping, since: float) -> SweepUsage:
     state = SweepState(SweepSpec.model_validate(row["spec"]))
     trials: set[int] = set()
     epochs, held_s = 0, 0.0
+    energy_j: float | None = None
     for event in journal.read_events(connection, row["id"]):
         added = _apply(state, event)
         counted = min(added, event.at - since)
         if counted > 0:
             held_s += counted
+        if event.at >= since and isinstance(event, EnergyMeasured):
+            energy_j = (energy_j or 0.0) + event.joules
         if event.at >= since and isinstance(event, Reported | EpochRepeated):
             epochs += 1
             trials.add(event.trial)
@@ -80,6 +85,7 @@ def _usage(connection: Connection, row: RowMapping, since: float) -> SweepUsage:
         epochs=epochs,
         held_s=held_s,
         gpus=state.spec.resources.gpu,
+        energy_j=energy_j,
     )
 
 

@@ -51,6 +51,8 @@ class TrialView:
     """When it ended; None while it is open."""
     held_s: float = 0.0
     """For how long its attempts have held their resources."""
+    energy_j: float | None = None
+    """Joules that its attempts have taken of their GPUs; None where that was not measured."""
     standing: Standing | None = None
     """Where it is compared with others; None before the first rung."""
     stages: dict[str, str] = field(default_factory=dict)
@@ -146,6 +148,8 @@ class SweepView:
     """How many trials it can have: those of its budget, or of its whole search space."""
     used_up: str = ""
     """Why it has fewer trials than its budget, once it has them all."""
+    seq: int = 0
+    """Number of its events."""
 
     @cached_property
     def standings(self) -> dict[int, Standing]:
@@ -230,6 +234,12 @@ class SweepView:
         """GPU-hours as the budget counts them; trial-hours where trials have no GPU."""
         held_s = sum(trial.held_s for trial in self.trials)
         return held_s * self.spec.resources.gpus_or_one / 3600
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of GPUs, of the trials of which it was measured; None where it was of none."""
+        known = [trial.energy_j for trial in self.trials if trial.energy_j is not None]
+        return sum(known) if known else None
 
     @property
     def target_reached(self) -> str:

@@ -132,6 +132,10 @@ class ToyDevice:
         """Return the most that was allocated at once."""
         return DeviceMemory(tracemalloc.get_traced_memory()[1], 0, self.total)
 
+    def energy_j(self, devices: int) -> float | None:
+        """Return None: memory has no counter."""
+        return None
+
 
 class Toy:
     """Descends a noisy bowl and answers every image with one constant pose."""

@@ -20,7 +20,7 @@ from posetune.spec.loading import configure, flatten
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import Objective
 from posetune.storage.digest import digest_json
-from posetune.study.budget import unit
+from posetune.study.budget import kilowatt_hours, unit
 from posetune.study.events import Reported
 from posetune.study.forecasting.forecast import Forecast
 from posetune.study.records import Remark
@@ -79,6 +79,8 @@ PEOPLE_TAG = "posetune.tag."
 """How the names of the tags begin that people gave a sweep or a trial."""
 NOTES_TAG = "posetune.notes"
 """Tag with what people wrote about a sweep or a trial, the newest first."""
+ENERGY_TAG = "posetune.energy_kwh"
+"""Tag with the energy of a trial's or a sweep's GPUs, where it was measured."""
 _PEOPLE_TAGS = 20
 """Number of tags that people gave which are shown at most."""
 _PROVENANCE_TAGS = 50
@@ -152,6 +154,8 @@ def trial_tags(view: SweepView, trial: TrialView, *, home: Home) -> dict[str, st
         }
     tags |= {entity_key(f"posetune.stage.{stage}"): key for stage, key in trial.stages.items()}
     tags |= _steering_tags(trial.tags, trial.remarks)
+    if trial.energy_j is not None:
+        tags[ENERGY_TAG] = kilowatt_hours(trial.energy_j)
     if trial.chosen_by:
         tags["posetune.chosen_by"] = trial.chosen_by
     if trial.parent is not None:
@@ -233,6 +237,8 @@ def sweep_tags(view: SweepView, home: Home) -> dict[str, str]:
             "posetune.best_value": best.chosen.value,
         }
     tags |= _steering_tags(view.tags, view.remarks)
+    if view.energy_j is not None:
+        tags[ENERGY_TAG] = kilowatt_hours(view.energy_j)
     if view.owner:
         tags["posetune.owner"] = view.owner
     if view.held_by:

@@ -22,6 +22,7 @@ from posetune.study.reading import read_sweep
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
+from posetune.study.tables.shipped import note_shipped
 from posetune.study.view import SweepView, TrialView
 from posetune.tracking import artifacts, content
 from posetune.tracking.runs import HeldRun, SweepRuns
@@ -105,6 +106,8 @@ class Projection:
         """The trials that have ended and that MLflow holds completely, with what may still change
         of them: see `_may_change`."""
         self._runs: SweepRuns | None = None
+        self._noted = 0
+        """Number of the last event that MLflow is noted to show."""
 
     def advance(self) -> ShipReport:
         """Ship the difference between the study and MLflow."""
@@ -116,6 +119,9 @@ class Projection:
                 self._runs = self._adopt(view)
             self._runs.done.clear()
             report = self._ship(view, self._runs)
+            if view.seq != self._noted:
+                note_shipped(self._database, view.id, self._tracking, view.seq)
+                self._noted = view.seq
             if view.state == SweepStatus.RUNNING:
                 take_stops(self._database, view, self._runs)
             self._runs.is_fresh = False  # from here on another process may make runs

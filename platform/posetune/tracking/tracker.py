@@ -15,7 +15,9 @@ from collections.abc import Callable
 
 from posetune.home import Home
 from posetune.study.forecasting.forecast import Forecaster
+from posetune.study.tables import journal
 from posetune.study.tables.database import Database
+from posetune.study.tables.shipped import begin_shipping
 
 __all__ = ["Tracker"]
 
@@ -96,6 +98,12 @@ class Tracker:
         self._abandoned.set()
         return self._shipped.is_set()
 
+    def _note_begun(self, tracking: str) -> None:
+        with self._database.reading() as connection:
+            row = journal.find_sweep(connection, self._name)
+        if row is not None:
+            begin_shipping(self._database, row["id"], tracking)
+
     def _run(self) -> None:
         pause = PERIOD_S
         self._stopping.wait(HEAD_START_S)
@@ -103,10 +111,14 @@ class Tracker:
         from posetune.tracking.server.connection import explain, public_address
 
         projection: Projection | None = None
+        is_noted = False
         while not self._abandoned.is_set():
             is_last = self._stopping.is_set()
             self._begun = started = time.monotonic()
             try:
+                if not is_noted:
+                    self._note_begun(public_address(self._home.tracking))
+                    is_noted = True
                 projection = projection or Projection(
                     self._database, self._name, self._home, self._forecaster
                 )

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from posetune.trial.checkpoints import (
     trial_folder,
     write_checkpoint,
 )
+from posetune.trial.energy import EnergyMeter
 from posetune.trial.processes import TrialProcesses
 from posetune.trial.worker.foreign_mlflow import mlflow_refused
 from posetune.trial.worker.process_state import seed_process
@@ -126,6 +128,8 @@ class EpochResult:
     checkpoint: CheckpointRecord
     peak_bytes: int = 0
     """Most bytes of its GPU that the trial has held so far; 0 where trials do not share GPUs."""
+    energy_j: float | None = None
+    """Joules of its GPUs since the result before, or the attempt's start; None if not known."""
 
 
 def require_device(resources: Resources, accelerator: Accelerator = CUDA) -> str:
@@ -189,8 +193,12 @@ class TrialRun:
         config = configure(trainable.config_model, spec.fixed, assignment.params)
         self._device: Accelerator = getattr(trainable, "accelerator", CUDA)
         device = require_device(spec.resources, self._device)
+        self._meter = EnergyMeter(lambda: None)
         if spec.resources.gpu:
             self._device.reset()
+            gpus = max(1, int(spec.resources.gpu))
+            read_energy = partial(self._device.energy_j, gpus)
+            self._meter = EnergyMeter(read_energy, spec.resources.gpu_share)
         stages = _obtain_stages(
             trainable.stages(config, store), assignment=assignment, progress=between_steps
         )
@@ -294,7 +302,14 @@ class TrialRun:
         metrics, self._unwritten = self._unwritten, None
         seconds, self._partial_s = self._trained_s(), 0.0
         peak = self._device.memory().peak if self.assignment.spec.resources.share else 0
-        return EpochResult(self.epoch, metrics, seconds, record, peak)
+        return EpochResult(self.epoch, metrics, seconds, record, peak, self.take_energy_j())
+
+    def take_energy_j(self) -> float | None:
+        """Return the joules since the last call, or the attempt's start; None if not known.
+
+        An epoch's result has them already, so call it where an attempt ends without one.
+        """
+        return self._meter.take()
 
     def _read(self, reported: Any) -> dict[str, float]:
         """Return the metrics of the epoch that was just trained."""

@@ -24,7 +24,7 @@ from posetune.study.act_events import TagSet
 from posetune.study.old.upgrade import refuse_old_tables
 from posetune.study.reading import find_sweep_row, list_sweeps, read_sweep
 from posetune.study.sharing import demands
-from posetune.study.tables import journal, schema
+from posetune.study.tables import journal, schema, shipped
 from posetune.study.tables.database import Database
 from posetune.study.tables.journal import Run
 from posetune.study.tables.lease import Lease
@@ -136,6 +136,7 @@ def _end(connection: Connection, lease: Lease, sweep_id: int) -> int:
     lease.check(connection)
     forgotten = outbox.forget(connection, sweep_id)
     demands.forget(connection, sweep_id)
+    shipped.forget(connection, sweep_id)
     delete_rows(connection, sweep_id)
     return forgotten
 

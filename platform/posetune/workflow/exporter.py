@@ -1,7 +1,8 @@
 """Gives what happens in a study as metrics, by Prometheus' own client library.
 
 Every scrape reads the study. A sweep of which nothing new was said since the scrape before is not
-read again, so a study of a hundred finished sweeps costs one query for each.
+read again, so a study of a hundred finished sweeps costs one query for each. Sweeps on their way
+are forecast now and then, `FORECAST_S` at a time, so that a scraper does not wait for simulations.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from posetune.api import BadInputError
 from posetune.notifications.delivery import count_waiting
 from posetune.study.events import RoomAwaited, kind_of
+from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.reading import read_sweep
 from posetune.study.sharing.queue import read_shared_slots
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import is_live
+from posetune.study.tables.shipped import read_lags
 from posetune.study.tables.whole_sweep import last_event
 from posetune.study.view import SweepView
 
 __all__ = ["METRICS", "StudyMetrics", "registry_of"]
 
+FORECAST_S = 0.5
+"""For how long one sweep is simulated for one scrape, in seconds of this thread's work."""
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "posetune_study_reachable": ("Whether the study could be read.", ()),
@@ -41,6 +46,20 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "posetune_best_value": ("The best value of the objective so far.", ("sweep", "metric")),
     "posetune_slot_hours_total": ("Hours for which trials held a slot.", ("sweep",)),
     "posetune_gpu_hours_total": ("Hours of GPUs that trials held.", ("sweep",)),
+    "posetune_energy_joules_total": (
+        "Energy of GPUs by their own counters, where it was measured.",
+        ("sweep",),
+    ),
+    "posetune_slot_hours_forecast": (
+        "Hours for which trials will hold slots from now to the end of a sweep, if it goes on: "
+        "low, middle and high of its forecast (80 %).",
+        ("sweep", "bound"),
+    ),
+    "posetune_gpu_hours_forecast": (
+        "Hours of GPUs that trials will hold from now to the end of a sweep, if it goes on: "
+        "low, middle and high of its forecast (80 %).",
+        ("sweep", "bound"),
+    ),
     "posetune_waiting_since_seconds": (
         "Time since which a trial has no place on the cluster, in seconds since the epoch.",
         ("sweep",),
@@ -58,7 +77,20 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Trials that a sweep would have at work if the cluster were its own.",
         ("sweep",),
     ),
+    "posetune_tracking_events_waiting": (
+        "Events of a sweep that its MLflow server does not show yet.",
+        ("sweep",),
+    ),
+    "posetune_tracking_waiting_since_seconds": (
+        "Time of the oldest event that the MLflow server does not show yet, in seconds since the "
+        "epoch.",
+        ("sweep",),
+    ),
     "posetune_messages_waiting": ("Messages that were not sent yet.", ("destination",)),
+    "posetune_messages_waiting_since_seconds": (
+        "Time of the oldest message that was not sent yet, in seconds since the epoch.",
+        ("destination",),
+    ),
 }
 """The help and the labels of each metric; those that end in `_total` only grow."""
 
@@ -82,6 +114,7 @@ class StudyMetrics(Collector):
         """Read nothing yet."""
         self._database = database
         self._read: dict[int, _Read] = {}
+        self._forecasters: dict[int, Forecaster] = {}
         self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
@@ -102,23 +135,55 @@ class StudyMetrics(Collector):
         try:
             found = [sample for read in self._sweeps() for sample in read.samples]
             found += self._shared_slots()
+            found += self._lags()
             waiting = count_waiting(self._database)
         except (SQLAlchemyError, BadInputError):
             return [("posetune_study_reachable", (), 0.0)]
         for destination, count in waiting.items():
             found.append(("posetune_messages_waiting", (destination,), float(count.number)))
+            found.append(("posetune_messages_waiting_since_seconds", (destination,), count.since))
         return [("posetune_study_reachable", (), 1.0), *found]
 
     def _sweeps(self) -> list[_Read]:
         marks = self._marks()
         self._read = {key: read for key, read in self._read.items() if key in marks}
+        self._forecasters = {k: each for k, each in self._forecasters.items() if k in marks}
         for key, (name, mark) in marks.items():
             if key not in self._read or self._read[key].mark != mark:
                 *_, live, at = mark
                 view = read_sweep(self._database, name)
-                waits = self._waiting_since(view)
-                self._read[key] = _Read(mark, [*_samples(view, live=live, at=at), *waits])
+                beside = [*self._waiting_since(view), *self._to_come(view)]
+                self._read[key] = _Read(mark, [*_samples(view, live=live, at=at), *beside])
         return list(self._read.values())
+
+    def _to_come(self, view: SweepView) -> list[_Sample]:
+        """Return what a sweep will take from now on; nothing where nothing is known of it."""
+        if not _is_open(view):
+            return []
+        known = self._forecasters.setdefault(view.id, Forecaster(0.0, simulation_s=FORECAST_S))
+        expected = known.latest(lambda: view)
+        if expected is None:
+            return []
+        held_s = sum(trial.held_s for trial in view.trials)
+        found: list[_Sample] = []
+        for bound, seconds in expected.held_s._asdict().items():
+            hours = max(0.0, seconds - held_s) / 3600
+            labels = view.name, bound
+            found.append(("posetune_slot_hours_forecast", labels, hours))
+            if view.spec.resources.gpu:
+                gpu_hours = hours * view.spec.resources.gpu
+                found.append(("posetune_gpu_hours_forecast", labels, gpu_hours))
+        return found
+
+    def _lags(self) -> list[_Sample]:
+        with self._database.reading() as connection:
+            lags = read_lags(connection)
+        found: list[_Sample] = []
+        for sweep, lag in lags.items():
+            found.append(("posetune_tracking_events_waiting", (sweep,), float(lag.events)))
+            if lag.since is not None:
+                found.append(("posetune_tracking_waiting_since_seconds", (sweep,), lag.since))
+        return found
 
     def _shared_slots(self) -> list[_Sample]:
         with self._database.reading() as connection:
@@ -165,11 +230,14 @@ def _family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
     return GaugeMetricFamily(name, text, labels=labels)
 
 
+def _is_open(view: SweepView) -> bool:
+    return view.state in (SweepStatus.RUNNING, SweepStatus.INTERRUPTED)
+
+
 def _samples(view: SweepView, *, live: bool, at: float) -> Iterator[_Sample]:
     sweep = view.name
     who = sweep, view.owner
-    is_open = view.state in (SweepStatus.RUNNING, SweepStatus.INTERRUPTED)
-    yield "posetune_sweep_open", who, float(is_open)
+    yield "posetune_sweep_open", who, float(_is_open(view))
     yield "posetune_sweep_driver", who, float(live)
     states = Counter(trial.state for trial in view.trials)
     for state in TrialState:
@@ -181,4 +249,6 @@ def _samples(view: SweepView, *, live: bool, at: float) -> Iterator[_Sample]:
     slot_hours = sum(trial.held_s for trial in view.trials) / 3600
     yield "posetune_slot_hours_total", (sweep,), slot_hours
     yield "posetune_gpu_hours_total", (sweep,), slot_hours * view.spec.resources.gpu
+    if view.energy_j is not None:
+        yield "posetune_energy_joules_total", (sweep,), view.energy_j
     yield "posetune_last_event_seconds", (sweep,), at

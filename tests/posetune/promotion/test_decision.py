@@ -115,10 +115,31 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
     assert "posetune reproduce first/" in card
     assert "| test/error_mm | " in card
     assert "| baseline: at_rest | " in card
-    assert "energy: not measured" in card
+    assert "energy of this trial: not measured" in card
+    assert "energy of the whole sweep: not measured" in card
     evaluated = json.loads((tmp_path / "evaluated" / "metrics.json").read_text(encoding="utf-8"))
     assert (evaluated["model"], evaluated["split"]) == ("toy version 1", "test")
     assert evaluated["test_split_opened"] == 1
+
+
+@pytest.mark.slow
+def test_card_and_runs_say_what_was_measured_of_energy(graded: Any) -> None:
+    run = graded.open()
+    number, attempt = graded.begin(run)
+    for epoch in range(1, 5):
+        run.energy_used(number, attempt, 0.45e6)
+        graded.epoch(run, number, attempt, value=9.0 - epoch)
+    run.finish(number)
+
+    promotion = ask(graded, alias="candidate")
+
+    client = MlflowClient(graded.home.tracking)
+    card = client.get_model_version("toy", promotion.version).description
+    assert "energy of this trial: 0.5 kWh of GPUs\n" in card
+    assert "energy of the whole sweep: 0.5 kWh of GPUs\n" in card
+    trial = client.get_run(promotion.run_id).data.tags
+    sweep = client.get_run(trial["mlflow.parentRunId"]).data.tags
+    assert trial["posetune.energy_kwh"] == sweep["posetune.energy_kwh"] == "0.5"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from support.worlds import World
 from posetune.study.act_events import TagSet
 from posetune.study.acts.act import SetTag
 from posetune.study.acts.asking import ask
+from posetune.study.driving.sweep import StaleAttemptError
 from posetune.study.events import AttemptPlaced, Reported, TrialEnded
 from posetune.study.usage import read_usage
 
@@ -103,6 +104,61 @@ def test_the_cost_stands_wherever_hours_of_gpus_do(world: World, tmp_path: Path)
     assert f"cost so far: {line}" in words
     assert line in page.read_text()
     assert "cost EUR" in world.command("usage").stderr
+
+
+def measured(world: World, name: str, *joules: float) -> None:
+    """A sweep with a trial whose attempts have taken energy."""
+    world.sweep(name, epochs=0, trials=1, gpu=0.5)
+    run = world.driver(name)
+    trial = run.next_trial()
+    assert trial is not None
+    for one in joules:
+        attempt = run.begin_attempt(trial.number)
+        run.energy_used(trial.number, attempt.number, one)
+    with pytest.raises(StaleAttemptError):
+        run.energy_used(trial.number, 1, 1e9)
+    run.lease.release()
+    world.sweep(name, trials=1, gpu=0.5)
+
+
+@pytest.mark.slow
+def test_energy_stands_wherever_hours_of_gpus_do_and_only_where_it_was_measured(
+    world: World, tmp_path: Path
+) -> None:
+    measured(world, "m", 1.8e6, 0.9e6)
+
+    said = {g["name"]: g["energy_kwh"] for g in usage(world, "--by", "sweep")["groups"]}
+    shown = {n: json.loads(world.command("show", n, "--json").stdout) for n in ("a", "m")}
+    words = {n: world.command("show", n).stderr for n in ("a", "m")}
+    pages = {}
+    for name in ("a", "m"):
+        out = tmp_path / f"{name}.html"
+        world.command("report", name, "--out", out, "--no-log", "--no-evaluate")
+        pages[name] = out.read_text()
+    metrics = {
+        m["labels"]["sweep"]: m["value"]
+        for m in json.loads(world.command("metrics", "--json").stdout)["metrics"]
+        if m["name"] == "posetune_energy_joules_total"
+    }
+    history = [e["text"] for e in json.loads(world.command("logs", "m", "--json").stdout)["events"]]
+
+    assert said == {"a": None, "b": None, "c": None, "m": 0.75}
+    assert [shown[n]["used"]["energy_kwh"] for n in ("a", "m")] == [None, 0.75]
+    assert [shown[n]["trials"][0]["energy_kwh"] for n in ("a", "m")] == [None, 0.75]
+    for of_all in (words, pages):
+        assert "0.75 kWh of GPUs, as part of shared GPUs" in " ".join(of_all["m"].split())
+        assert "kWh of GPUs" not in of_all["a"]
+    assert metrics == {"m": 2.7e6}
+    assert "attempt 2 has taken another 900 kJ of its GPUs" in history
+    table = world.command("usage", "--by", "sweep").stderr
+    assert "kWh of GPUs" in table
+    assert "0.75" in table
+    assert usage(world, "--since", "2100-01-01")["total"]["energy_kwh"] is None
+
+
+def test_where_nothing_was_measured_the_table_has_no_energy(world: World) -> None:
+    assert "kWh" not in world.command("usage").stderr
+    assert usage(world)["total"]["energy_kwh"] is None
 
 
 @pytest.mark.parametrize("since", ["yesterday", "30", "-3d", "3y", ""])

@@ -139,6 +139,8 @@ class History:
         number = self.random.choice(list(self.at_work))
         trial = self.run.trials[number]
         is_again = trial.epoch > 0 and self.random.random() < 0.15
+        if number % 4 == 1:  # its node counts energy
+            self.run.energy_used(number, self.at_work[number], 500.0)
         epoch = trial.epoch if is_again else trial.epoch + 1
         value = self.random.gauss(0, 1) if self.random.random() < 0.9 else float("nan")
         decision = self.run.report(

@@ -86,7 +86,7 @@ def start_of(database: Database, name: str) -> SweepStart:
 
 LATER = (
     *("standing", "stages", "chosen", "improvements", "last_epoch", "parent"),
-    *("chosen_by", "stopped_by", "is_pinned", "remarks", "tags"),
+    *("chosen_by", "stopped_by", "is_pinned", "remarks", "tags", "energy_j"),
 )
 """What was said of no trial then."""
 

@@ -15,6 +15,7 @@ from support.waiting import wait_until
 from posetune.api import BadInputError
 from posetune.home import Home
 from posetune.study.reading import read_sweep
+from posetune.study.tables.shipped import ShippingLag, read_lags
 from posetune.tracking import tracker as tracker_module
 from posetune.tracking.projection import ship
 from posetune.tracking.tracker import Tracker
@@ -47,6 +48,8 @@ def test_a_tracker_ships_beside_the_driver_and_to_the_end(scene: Any, shown: Rea
     assert tracker.error == ""
     assert {r["status"] for r in shown(scene.home).values()} == {"FINISHED"}
     assert shown(scene.home)["first"]["tags"]["posetune.state"] == "complete"
+    with scene.database.reading() as connection:
+        assert read_lags(connection) == {"first": ShippingLag(0, None)}
 
 
 def test_a_tracker_without_mlflow_says_so_and_lets_the_driver_end(scene: Any) -> None:
@@ -60,6 +63,9 @@ def test_a_tracker_without_mlflow_says_so_and_lets_the_driver_end(scene: Any) ->
     assert not tracker.stop(0.1)
     assert "127.0.0.1" in tracker.error
     assert "secret" not in tracker.error
+    with scene.database.reading() as connection:
+        lag = read_lags(connection)["first"]
+    assert lag.events == read_sweep(scene.database, "first").seq, "all of it waits"
     with pytest.raises(BadInputError, match=r"MLflow at http://127\.0\.0\.1:9: .*nothing is lost"):
         ship(scene.database, "first", away)
 

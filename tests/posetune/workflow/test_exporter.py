@@ -30,6 +30,7 @@ from posetune.study.events import RoomAwaited
 from posetune.study.tables import journal
 from posetune.study.tables.database import Database
 from posetune.study.tables.lease import Lease
+from posetune.study.tables.shipped import begin_shipping, note_shipped
 from posetune.workflow.exporter import METRICS, StudyMetrics, registry_of
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -46,7 +47,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, toy_store: Path) -> It
     made.sweep("open", epochs=3, seed=4)
     destination = parse_destinations([{"name": "team", "webhook": "http://127.0.0.1:9/nobody"}])
     outbox.make_tables(made.database)
-    message = Message("m", EVENTS[0], 0.0, "", "what a driver left", {})
+    message = Message("m", EVENTS[0], 1234.5, "", "what a driver left", {})
     made.database.write(lambda c: outbox.put(c, None, [message], destination))
     yield made
     made.database.close()
@@ -105,6 +106,7 @@ def test_the_metrics_are_what_the_study_says(world: World) -> None:
     )
     assert of(samples, "posetune_gpu_hours_total", sweep="open") == 0
     assert of(samples, "posetune_messages_waiting", destination="team") == 1
+    assert of(samples, "posetune_messages_waiting_since_seconds", destination="team") == 1234.5
 
 
 def test_a_driver_and_a_trial_without_a_place_are_seen(world: World) -> None:
@@ -140,8 +142,63 @@ def test_what_has_not_changed_is_not_read_again_and_what_has_is(world: World) ->
     world.command("delete", "open", "--yes")
 
     assert before != after
-    assert sorted(after) == sorted(fresh)
+    assert sorted(map(but_forecast, after)) == sorted(map(but_forecast, fresh))
     assert "open" not in {labels[0] for _, labels, _ in seen.samples() if labels}
+
+
+def but_forecast(sample: tuple[str, tuple[str, ...], float]) -> tuple[Any, ...]:
+    """A sample without the hours to come: a forecast holds for a while, whatever is reported."""
+    return sample[:2] if "_forecast" in sample[0] else sample
+
+
+def test_the_hours_to_come_are_those_of_the_forecast_that_show_has(world: World) -> None:
+    samples = parsed(world.command("metrics").stdout)
+    shown = json.loads(world.command("show", "open", "--json").stdout)
+
+    spent = shown["used"]["trial_hours"]
+    to_come = [
+        of(samples, "posetune_slot_hours_forecast", sweep="open", bound=bound)
+        for bound in ("low", "middle", "high")
+    ]
+    assert to_come[0] == pytest.approx(shown["forecast"]["hours"][0] - spent, abs=1e-5)
+    assert to_come[2] == pytest.approx(shown["forecast"]["hours"][1] - spent, abs=1e-5)
+    assert 0 < to_come[0] <= to_come[1] <= to_come[2]
+    forecast = {key for key in samples if "_forecast" in key[0]}
+    assert len(forecast) == 3, "no GPUs, and nothing of the sweep that is at its end"
+
+
+def test_what_is_to_come_of_gpus_is_theirs(tmp_path: Path, toy_store: Path) -> None:
+    world = World(tmp_path, f"sqlite:///{tmp_path / 'home' / 'study.db'}", toy_store)
+    world.sweep("unknown", epochs=0, gpu=2.0)
+    world.sweep("s", epochs=2, gpu=2.0)
+
+    samples = parsed(generate_latest(registry_of(world.database)).decode())
+
+    for bound in ("low", "middle", "high"):
+        hours = of(samples, "posetune_slot_hours_forecast", sweep="s", bound=bound)
+        gpu_hours = of(samples, "posetune_gpu_hours_forecast", sweep="s", bound=bound)
+        assert gpu_hours == pytest.approx(2 * hours)
+    known = {dict(labels)["sweep"] for name, labels in samples if "_forecast" in name}
+    assert known == {"s"}, "nothing was reported of the other one"
+
+
+def test_how_far_tracking_is_behind_is_measured_where_it_was_ever_begun(world: World) -> None:
+    view = world.view("open")
+    begin_shipping(world.database, view.id, "http://mlflow:5000")
+    never = parsed(world.command("metrics").stdout)
+    note_shipped(world.database, view.id, "http://mlflow:5000", view.seq - 2)
+    behind = parsed(world.command("metrics").stdout)
+    note_shipped(world.database, view.id, "http://mlflow:5000", view.seq)
+    even = parsed(world.command("metrics").stdout)
+
+    with world.database.reading() as connection:
+        times = [event.at for event in journal.read_events(connection, view.id)]
+    name, since = "posetune_tracking_events_waiting", "posetune_tracking_waiting_since_seconds"
+    assert [of(found, name, sweep="open") for found in (never, behind, even)] == [view.seq, 2, 0]
+    assert of(never, since, sweep="open") == pytest.approx(times[0], abs=1e-3)
+    assert of(behind, since, sweep="open") == pytest.approx(times[-2], abs=1e-3)
+    assert (since, (("sweep", "open"),)) not in even
+    assert (name, (("sweep", "done"),)) not in even
 
 
 def test_a_study_that_is_away_is_a_metric() -> None:
@@ -219,7 +276,7 @@ def test_alerts_and_dashboard_name_metrics_that_there_are(repository: Path) -> N
     dashboard = json.loads((folder / "dashboard.json").read_text())
     expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
 
-    assert len(group["rules"]) == 5
+    assert len(group["rules"]) == 6
     for rule in group["rules"]:
         assert names_in(rule["expr"]) <= set(METRICS)
         labels = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))

@@ -34,6 +34,7 @@ from posetune.study.events import (
     BaselinesMeasured,
     DriverClosed,
     DriverOpened,
+    EnergyMeasured,
     Event,
     MemoryPeaked,
     Reported,
@@ -410,6 +411,15 @@ class SweepRun:
     def peaked(self, number: int, peak_bytes: int) -> None:
         """Record that a trial has taken more of its GPU's memory than was measured before."""
         self._commit(MemoryPeaked(self._clock(), number, peak_bytes))
+
+    def energy_used(self, number: int, attempt: int, joules: float) -> None:
+        """Record what an attempt has taken of its GPUs' energy since the last time.
+
+        Raises:
+            StaleAttemptError: the attempt has been replaced.
+        """
+        self._current(number, attempt)
+        self._commit(EnergyMeasured(self._clock(), number, attempt, joules))
 
     def wait_for_room(self, what: str) -> None:
         """Record what a trial without a place waits for; empty when none waits any more."""

@@ -125,9 +125,10 @@ class Forecaster:
     loop needs the core that it takes.
     """
 
-    def __init__(self, first_s: float = FIRST_S) -> None:
-        """Begin; the first forecast is due after `first_s`."""
+    def __init__(self, first_s: float = FIRST_S, *, simulation_s: float = BESIDE_S) -> None:
+        """Begin; the first forecast is due after `first_s`, and simulates that long at most."""
         self._due = time.monotonic() + first_s
+        self._simulation_s = simulation_s
         self._lock = threading.Lock()
         self._last: Forecast | None = None
 
@@ -140,7 +141,7 @@ class Forecaster:
         with self._lock:
             if time.monotonic() >= self._due:
                 begun = time.thread_time()
-                self._last = forecast_sweep(read(), seconds=BESIDE_S)
+                self._last = forecast_sweep(read(), seconds=self._simulation_s)
                 taken = time.thread_time() - begun
                 self._due = time.monotonic() + max(EVERY_S, SHARE * taken)
             return self._last

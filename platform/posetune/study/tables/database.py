@@ -79,6 +79,11 @@ class Database:
         """The address without its password."""
         return self._read_only or self.engine.url.render_as_string(hide_password=True)
 
+    @property
+    def may_be_written(self) -> bool:
+        """Whether it was opened for writing; the server of one may refuse that all the same."""
+        return not self._read_only
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view for several queries, while a driver goes on writing."""

@@ -1,7 +1,8 @@
 """Takes the rows of a whole study, and puts such rows into an empty one.
 
 Who drives a sweep at this moment, and what its driver holds of the cluster, is left out: nobody
-drives the copy. The database may have tables of MLflow too; they are not the study's.
+drives the copy. So is how far a tracking server was: the copy may have another one. The database
+may have tables of MLflow too; they are not the study's.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ __all__ = ["STUDY_TABLES", "NamedFiles", "check_study", "put_study", "read_study
 
 _DEMAND = "demand"
 """Table of `sharing.demands`, made when it is first needed."""
+_SHIPPED = "shipped"
+"""Table of `tables.shipped`, made when it is first needed."""
 _NOTIFY = {"notify_cursor", "notify_message"}
 """Tables of `notifications.outbox`, made when they are first needed."""
-STUDY_TABLES = frozenset({*schema.metadata.tables, _DEMAND, *_NOTIFY})
+STUDY_TABLES = frozenset({*schema.metadata.tables, _DEMAND, _SHIPPED, *_NOTIFY})
 """Names of all tables that a study may have."""
-_LEFT_OUT = {schema.about.name, schema.lease.name, _DEMAND}
+_LEFT_OUT = {schema.about.name, schema.lease.name, _DEMAND, _SHIPPED}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from posetune.notifications import outbox
 from posetune.storage import Folder, open_storage
 from posetune.study.sharing import demands
 from posetune.study.tables.lease import Lease
+from posetune.study.tables.shipped import begin_shipping
 from posetune.study.tables.table_rows import read_lines, tables_of
 from posetune.study.tables.whole_study import STUDY_TABLES
 from posetune.workflow.backup import back_up, sha256_of
@@ -236,6 +237,7 @@ def test_all_tables_that_a_study_may_have_are_known(worlds: Worlds, mlflow_templ
     here = worlds("here")
     outbox.make_tables(here.database)
     demands.make_table(here.database)
+    begin_shipping(here.database, 1, "http://mlflow:5000")
 
     with here.database.reading() as connection:
         assert set(inspect(connection).get_table_names()) == STUDY_TABLES
