@@ -6,16 +6,15 @@ import dataclasses
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
+from support.metered import MeteredDevice, MeteredToy
 
-from posetune.accelerator import Accelerator, nvidia_energy_j
-from posetune.api import TrialContext
+from posetune.accelerator import nvidia_energy_j
 from posetune.execution.messages import Trained, TrialHandedOver, TrialWaits, energy_of
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.storage import open_storage
-from posetune.testing.toy import Toy, ToyDevice
+from posetune.testing.toy import Toy
 from posetune.trial.energy import EnergyMeter
 from posetune.trial.run import Assignment, HandOver, TrialRun
 
@@ -45,28 +44,6 @@ def test_what_a_counter_that_was_set_back_has_counted_is_not_known() -> None:
 
 def test_nvidia_has_no_counter_of_a_device_that_is_not_there() -> None:
     assert nvidia_energy_j(["GPU-00000000-0000-0000-0000-000000000000"]) is None
-
-
-class MeteredDevice(ToyDevice):
-    """A toy's device that takes 600 J for each step, and whose counter began long ago."""
-
-    joules = 1e6
-
-    def energy_j(self, devices: int) -> float | None:
-        return devices * self.joules
-
-
-class MeteredToy(Toy):
-    """A toy that trains on it."""
-
-    accelerator: ClassVar[Accelerator] = MeteredDevice()
-
-    def start(self, config: Any, context: TrialContext) -> None:
-        def step(done: int, total: int, note: str = "") -> None:
-            MeteredDevice.joules += 600.0
-            context.progress(done, total, note)
-
-        super().start(config, dataclasses.replace(context, progress=step))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -13,14 +14,18 @@ import pytest
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
+from support import metered
 from support.commands import Posetune
 from support.sweeps import Driver, Script, events, view
 
+from posetune.spec.registration import TRAINABLES_VARIABLE
 from posetune.study.events import (
     AttemptExcused,
     AttemptPlaced,
+    EnergyMeasured,
     HandedOver,
     MemoryPeaked,
+    Reported,
     RoomAwaited,
     ShareMeasured,
     TrialEnded,
@@ -222,3 +227,31 @@ def test_a_trial_that_runs_out_of_memory_has_the_gpu_to_itself_next_time(
     assert script.is_over()
     given = [event.facts["gpu"] for event in events(home, AttemptPlaced, "outgrown")]
     assert given == [0.125, 1.0]
+
+
+@pytest.mark.long
+def test_each_report_of_a_trial_on_a_gpu_that_counts_energy_has_its_part(
+    posetune: Posetune,
+    write: Write,
+    nodes: Nodes,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Ray gives its workers the driver's working folder to import from, and no more of its path.
+    shutil.copy(metered.__file__, tmp_path / "metered.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(TRAINABLES_VARIABLE, "metered:MeteredToy")
+    nodes.add("metered", num_cpus=2, num_gpus=1)
+    file = write("metered", ", gpu: 0.5, labels: {kind: metered}", trials=2, max_epochs=2)
+    text = file.read_text().replace("posetune.testing.toy:Toy", "metered:MeteredToy")
+    file.write_text(text)
+    result = posetune(
+        "sweep", file, "--name", "metered", "--address", nodes.address, "--no-tracking"
+    )
+    assert result.returncode == 0, result.stderr
+    reports, measured = events(home, Reported, "metered"), events(home, EnergyMeasured, "metered")
+    assert len(measured) == len(reports) >= 2
+    assert all(one.joules >= 10 * 300.0 for one in measured), "half of what ten steps take"
+    found = found_of(home, "metered")
+    assert found.energy_j == sum(one.joules for one in measured)
