@@ -7,7 +7,6 @@ Tune's.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -127,7 +126,7 @@ class SceneScheduler(tune_adapter.StatelessScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         number = trial.config["number"]
         self.recorder.note("error", number)
-        self.recorder.seen["deaths"].append(dataclasses.asdict(tune_adapter.read_death(trial)))
+        self.recorder.seen["deaths"].append(tune_adapter.read_death(trial))
         self._ask(trial)
         asked = trial.placement_group_factory.required_resources
         self.recorder.seen["requests"].append([trial.status, asked["CPU"]])

@@ -34,7 +34,6 @@ from posetune.execution.messages import (
 from posetune.execution.nodes.placement import ClusterWatch
 from posetune.execution.tune_adapter import (
     StatelessScheduler,
-    WorkerDeath,
     ask_for_resources,
     end_queued_trial,
     forget_answers,
@@ -43,16 +42,23 @@ from posetune.execution.tune_adapter import (
     let_idle_worker_go,
     read_death,
 )
-from posetune.execution.worker_deaths import WorkerDeaths
 from posetune.stages.cache import StageCache
 from posetune.storage import StorageError
 from posetune.study.driving.sweep import StaleAttemptError
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.search.rungs import Decision
 from posetune.trial.baselines import ask_baselines
+from posetune.trial.checkpoints import stuck_file
 from posetune.trial.run import EpochResult, Started
 
 __all__ = ["StudyScheduler"]
+
+
+DIED = "died"
+"""What stands for the type of an error where a worker died and could say nothing."""
+
+STUCK = "an epoch without any progress for too long; the trial's log shows where it was"
+"""What is said of a worker that was killed because its epoch was stuck."""
 
 
 class StudyScheduler(StatelessScheduler):
@@ -68,7 +74,6 @@ class StudyScheduler(StatelessScheduler):
         self._nodes: dict[int, str] = {}
         """Ray's id of the node of each trial that has begun to train."""
         self._preemption = context.preemption
-        self._deaths = WorkerDeaths(context.run, context.home.storage, context.stopping)
         self._looked_for_baselines = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
@@ -90,27 +95,25 @@ class StudyScheduler(StatelessScheduler):
         self._preemption.at_work.pop(number, None)
         self._context.unplaced.discard(number)
         node = self._nodes.pop(number, None)
-        if not record.is_attempt_over:
-            self._worker_died(number, record.attempt, read_death(trial), node)
+        if not record.is_attempt_over and self._watch.is_ray_dead():
+            self._run.excuse(number, record.attempt, "Ray on this machine has died")
+        elif not record.is_attempt_over:
+            if node is not None:
+                self._watch.lost(number, record.attempt, node)
+            self._attempt_failed(
+                number, record.attempt, self._fault_of_death(trial, record.attempt)
+            )
         self._ask_for_room(trial)
 
-    def _worker_died(self, number: int, attempt: int, death: WorkerDeath, node: str | None) -> None:
-        """Commit that a worker is gone that could say nothing itself.
-
-        Args:
-            number: the trial.
-            attempt: the attempt.
-            death: what Ray says of it.
-            node: Ray's id of the node on which it had begun to train; None where it had not.
-        """
-        if self._watch.is_ray_dead():
-            self._run.excuse(number, attempt, "Ray on this machine has died")
-        elif not death.has_run:
-            self._deaths.excuse_unstarted(number, attempt, death)
-        else:
-            if node is not None:
-                self._watch.lost(number, attempt, node)
-            self._attempt_failed(number, attempt, self._deaths.fault_of(number, attempt, death))
+    def _fault_of_death(self, trial: Trial, attempt: int) -> Fault:
+        """Return why a worker is gone that could say nothing itself."""
+        storage, number = self._context.home.storage, number_of(trial.config)
+        mark = stuck_file(self._run.name, number, attempt)
+        with contextlib.suppress(StorageError):
+            if storage.exists(mark):
+                storage.remove(mark)
+                return Fault(FaultKind.STUCK, "stuck", "", STUCK)
+        return Fault(FaultKind.CRASH, DIED, "", read_death(trial))
 
     def _attempt_failed(self, number: int, attempt: int, fault: Fault) -> None:
         """Commit an attempt's fault, and what the study makes of it."""
@@ -163,7 +166,6 @@ class StudyScheduler(StatelessScheduler):
                 self._note_start(number, attempt, started, where=where)
                 self._preemption.at_work[number] = partial(ray.kill, handle)
                 self._nodes[number] = node
-                self._deaths.one_has_started()
                 return True
             case TrialHandedOver():
                 self._take_over(number, attempt, message)

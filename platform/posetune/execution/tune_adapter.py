@@ -18,7 +18,6 @@ import importlib
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,6 @@ __all__ = [
     "StudyController",
     "SweepStopper",
     "TrialRequest",
-    "WorkerDeath",
     "ask_for_resources",
     "dead_ray_processes",
     "end_queued_trial",
@@ -84,7 +82,7 @@ ENVIRONMENT = {
 """Variables that Tune and Ray read; values that the user has set are kept."""
 
 _NEVER_RAN = "The actor never ran"
-"""How Ray says of a dead actor that its process had not begun."""
+"""How Ray's last line begins where an actor died before its constructor had ended."""
 
 _PREFIX = "posetune"
 """How the name of a trial's placement group begins."""
@@ -322,21 +320,11 @@ def let_idle_worker_go(tune_controller: Any) -> None:
         tune_controller._cleanup_cached_actors(force_all=True)
 
 
-@dataclass(frozen=True)
-class WorkerDeath:
-    """What Ray says of a worker that is gone."""
-
-    words: str
-    """A sentence or two."""
-    has_run: bool
-    """Whether it was alive at all: Ray may give up the process that is to become a worker."""
-
-
-def read_death(trial: Trial) -> WorkerDeath:
-    """Return why a trial's worker is gone, from a file that Tune writes beside the driver.
+def read_death(trial: Trial) -> str:
+    """Return what Ray says of a trial's dead worker, from a file that Tune writes near the driver.
 
     Tune appends each error; that of a dead actor has a sentence, facts about the actor, each
-    behind a tab, and what Ray knows of the cause.
+    behind a tab, what Ray knows of the cause, and perhaps that its constructor had not ended.
     """
     text = ""
     if trial.error_file:
@@ -344,9 +332,9 @@ def read_death(trial: Trial) -> WorkerDeath:
             text = Path(trial.error_file).read_text(encoding="utf-8")
     last = text.rpartition("Failure # ")[2].partition("\n")[2]
     said = [line.strip() for line in last.splitlines() if line.strip() and line[0] != "\t"]
-    has_run = _NEVER_RAN not in last
-    words = said[-1:] if has_run else said[-2:]  # why, and that it never ran
-    return WorkerDeath(" ".join(words) or "no message", has_run)
+    if said and said[-1].startswith(_NEVER_RAN):  # the cause stands before
+        said = said[:-1]
+    return said[-1] if said else "no message"
 
 
 # -- where trials are placed -----------------------------------------------------------------------
