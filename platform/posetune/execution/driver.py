@@ -156,7 +156,7 @@ def _tune(context: DriverContext) -> None:
         context.take_up_requests()
 
     def is_over() -> bool:
-        return context.preemption.is_over() or context.let_others_pass()
+        return context.preemption.is_over() or (watch.only_waits and context.let_others_pass())
 
     with storage.scratch(f"tune-{context.run.name}") as folder:
         run_trials(

@@ -126,15 +126,15 @@ class DriverContext:
             self.release(number)
 
     def let_others_pass(self) -> bool:
-        """Give up the places that trials wait for, where others come first; say whether any was.
+        """Give up the places that trials wait for, where all slots are others'; say if any was.
 
-        Only where no trial is at work: one that is gives its slot back after its epoch.
+        Call it only where none of the sweep's trials has a place: one that has gives it back after
+        its epoch.
         """
-        run = self.run
-        if not (self.unplaced and self.turn.gives_back) or run.placed or self.preemption.asked:
+        if not self.unplaced or self.turn.entitled != 0 or self.preemption.asked:
             return False
         for number in sorted(self.unplaced):
-            run.give_back(number, self.turn.why)
+            self.run.give_back(number, self.turn.why)
         return True
 
     def assign(self, attempt: Attempt) -> Assignment:

@@ -74,6 +74,8 @@ class ClusterWatch:
         self._nodes = read_nodes()
         self._looked = time.monotonic()
         self._waits_since: float | None = None
+        self._has_place = False
+        """Whether one of the sweep's trials had a place while another waited for one."""
         self._said = ""
         """What a trial waits for, as it was last recorded in the study."""
         self._said_at = 0.0
@@ -115,6 +117,11 @@ class ClusterWatch:
         """Whether a trial waits for a place; no further trial should be asked for then."""
         return self._waits_since is not None
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether trials wait for a place and none has one, not even one that still starts."""
+        return self.is_waiting and not self._has_place
+
     def lost(self, trial: int, attempt: int, node: str) -> None:
         """Note the death of a worker: if its node turns out to be gone, the trial is excused."""
         self._lost[trial, attempt] = node, time.monotonic()
@@ -141,6 +148,7 @@ class ClusterWatch:
             self.end_wait()
             return
         self._waits_since = self._waits_since or now
+        self._has_place = any(held.sweep == self._context.run.name for held in holdings)
         if now - self._waits_since > WAIT_S:
             what = describe_wait(self.asked, self._resources.labels, self._nodes, holdings)
             self._say(f"a trial waits for {what}")
