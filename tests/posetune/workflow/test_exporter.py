@@ -220,7 +220,11 @@ def test_a_textfile_and_json_say_the_same(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_a_scraper_gets_them_over_http(tmp_path: Path, toy_store: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_scraper_gets_them_over_http(
+    tmp_path: Path, toy_store: Path, number: signal.Signals
+) -> None:
+    """Also where it was started in the background by a script, which has it ignore Ctrl-C."""
     world = World(tmp_path, f"sqlite:///{tmp_path / 'home' / 'study.db'}", toy_store)
     world.sweep("s", epochs=2)
     server = subprocess.Popen(
@@ -228,6 +232,7 @@ def test_a_scraper_gets_them_over_http(tmp_path: Path, toy_store: Path) -> None:
         env=command_environment(tmp_path),
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     try:
         assert server.stdout is not None
@@ -238,7 +243,7 @@ def test_a_scraper_gets_them_over_http(tmp_path: Path, toy_store: Path) -> None:
             world.sweep("s", epochs=epochs)
             with urllib.request.urlopen(address[0]) as answer:
                 scrapes.append(parsed(answer.read().decode()))
-        server.send_signal(signal.SIGINT)
+        server.send_signal(number)
         assert server.wait(60) == 0
     finally:
         server.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from signal import Signals
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from posetune.api import BadInputError
 from posetune.cli.acting import study_of
 from posetune.cli.options import HomeOption, JsonOption
 from posetune.cli.screen import print_json
+from posetune.signals import take_signals
 from posetune.study.tables.database import Database
 
 __all__ = ["metrics"]
@@ -98,10 +100,13 @@ def _serve(database: Database, host: str, port: int, *, as_json: bool) -> None:
         print_json({"address": address})
     else:
         print(f"metrics at {address} (Ctrl-C ends it)", flush=True)
-    try:
-        thread.join()
-    except KeyboardInterrupt:
+
+    def end(_signal: Signals) -> bool:
         server.shutdown()
+        return True
+
+    with take_signals(end):
+        thread.join()
 
 
 def _write(database: Database, file: Path) -> None:
