@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 __all__ = ["EnergyMeter"]
@@ -20,7 +21,7 @@ class EnergyMeter:
                 is of a whole device, also where several trials work on it.
         """
         self._read, self._share = read, share
-        self._last = read()
+        self._last = self._ask()
 
     def take(self) -> float | None:
         """Return the attempt's part of what was taken since the last call, or since the beginning.
@@ -29,7 +30,13 @@ class EnergyMeter:
         """
         if self._last is None:
             return None
-        before, self._last = self._last, self._read()
+        before, self._last = self._last, self._ask()
         if self._last is None or self._last < before:
             return None
         return (self._last - before) * self._share
+
+    def _ask(self) -> float | None:
+        """Ask the counter; whatever is wrong with it costs no trial anything."""
+        with contextlib.suppress(Exception):
+            return self._read()
+        return None

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +196,8 @@ class TrialRun:
         if spec.resources.gpu:
             self._device.reset()
             gpus = max(1, int(spec.resources.gpu))
-            read_energy = partial(self._device.energy_j, gpus)
-            self._meter = EnergyMeter(read_energy, spec.resources.gpu_share)
+            device_now = self._device
+            self._meter = EnergyMeter(lambda: device_now.energy_j(gpus), spec.resources.gpu_share)
         stages = _obtain_stages(
             trainable.stages(config, store), assignment=assignment, progress=between_steps
         )

@@ -37,6 +37,14 @@ def test_a_device_without_a_counter_is_asked_once() -> None:
     assert [measured.take(), measured.take()] == [None, None]
 
 
+def test_a_counter_that_fails_costs_nothing_but_the_figure() -> None:
+    counts = iter([10.0, 25.0])
+    meter = EnergyMeter(lambda: next(counts))
+    assert meter.take() == 15.0
+    assert meter.take() is None
+    assert EnergyMeter(lambda: 1 / 0).take() is None
+
+
 def test_what_a_counter_that_was_set_back_has_counted_is_not_known() -> None:
     measured = meter(9000.0, 20.0, 70.0, None)
     assert [measured.take() for _ in range(4)] == [None, 50.0, None, None]
