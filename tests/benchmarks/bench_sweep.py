@@ -250,7 +250,7 @@ def test_quickstart_trials_to_the_end(tmp_path: Path, repository: Path) -> None:
     content["budget"] = {"trials": SWEEP_TRIALS}
     content["resources"] = {"cpu": 1, "concurrent": SLOTS}
     fixed = content["fixed"]
-    for steps in ("steps_per_epoch", "pretrain_keypoints", "pretrain_silhouette"):
+    for steps in ("steps_per_epoch", "decay_steps", "pretrain_bodies", "pretrain_pairs"):
         fixed[steps] //= SHORTER
     fixed["flow"]["steps"] //= SHORTER
     file, store = tmp_path / "quickstart.yaml", repository / "data" / "procedural"

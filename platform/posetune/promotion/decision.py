@@ -1,6 +1,6 @@
 """Decides whether a sweep's best trial takes an alias.
 
-`promote` measures the trial's best and last epoch on the whole validation split (`validation`),
+`promote` measures the trial's best and last epoch on the whole validation split (`judging`),
 registers the better one (`registry`), and for every alias but `candidate` asks the gate: the
 test split is opened once, for the candidate and the present champion, and `gate.judge` says who is
 better. The decision is written down before the alias moves (`aliases`).

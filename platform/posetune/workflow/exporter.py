@@ -2,7 +2,7 @@
 
 Every scrape reads the study. A sweep of which nothing new was said since the scrape before is not
 read again, so a study of a hundred finished sweeps costs one query for each. Sweeps on their way
-are forecast now and then, `FORECAST_S` at a time, so that a scraper does not wait for simulations.
+are forecast now and then, `FORECAST_S` at a time each; the first scrape forecasts all of them.
 """
 
 from __future__ import annotations
