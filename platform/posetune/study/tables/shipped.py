@@ -76,6 +76,8 @@ def note_shipped(database: Database, sweep_id: int, tracking: str, seq: int) -> 
 
 
 def _note(database: Database, sweep_id: int, tracking: str, seq: int) -> None:
+    if not database.may_be_written:
+        return
     with database.reading() as connection:
         if old_tables.is_old(connection):  # its first driver upgrades it, and nobody else
             return
@@ -90,13 +92,10 @@ def _note(database: Database, sweep_id: int, tracking: str, seq: int) -> None:
         elif row.tracking != tracking or row.seq < seq:
             connection.execute(update(_shipped).where(ours).values(**values))
 
-    if not database.may_be_written:
-        return
     # Shipping goes on where this user may make no table, or another process is faster by a moment.
     with contextlib.suppress(IntegrityError, ProgrammingError):
         if not is_there:
-            database.write(_metadata.create_all)
-    with contextlib.suppress(IntegrityError, ProgrammingError):
+            database.make_tables(_metadata)
         database.write(note)
 
 
@@ -109,19 +108,13 @@ def read_lags(connection: Connection) -> dict[str, ShippingLag]:
     if not inspect(connection).has_table(_shipped.name):
         return {}
     sweep, event = schema.sweep, schema.event
-    last = func.coalesce(func.max(event.c.seq), 0)
     query = (
-        select(sweep.c.id, sweep.c.name, _shipped.c.seq, last.label("last"))
+        select(sweep.c.name, func.count(event.c.seq), func.min(event.c.at))
         .join(_shipped, _shipped.c.sweep_id == sweep.c.id)
         .outerjoin(event, (event.c.sweep_id == sweep.c.id) & (event.c.seq > _shipped.c.seq))
-        .group_by(sweep.c.id, sweep.c.name, _shipped.c.seq)
+        .group_by(sweep.c.id, sweep.c.name)
     )
-    lags = {}
-    for row in connection.execute(query).all():
-        oldest = select(event.c.at).where(event.c.sweep_id == row.id, event.c.seq == row.seq + 1)
-        since = connection.execute(oldest).scalar() if row.last else None
-        lags[row.name] = ShippingLag(max(0, row.last - row.seq), since)
-    return lags
+    return {name: ShippingLag(*lag) for name, *lag in connection.execute(query)}
 
 
 def forget(connection: Connection, sweep_id: int) -> None:
