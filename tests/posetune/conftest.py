@@ -1,14 +1,16 @@
-"""What is dear and shared: a browser and an MLflow server, one each per pytest process."""
+"""What is shared: a browser and an MLflow server for a process, a folder for several users."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.browser import Browser, find_browser, start_browser
 from support.mlflow_server import MlflowServer, empty_store
+from support.other_user import become_possible
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,13 @@ def running_mlflow_server(kept_mlflow_server: MlflowServer, mlflow_template: Pat
     """A running server whose store is empty, for tests that do not kill it."""
     empty_store(kept_mlflow_server.folder / "server.db", mlflow_template)
     return kept_mlflow_server
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that everybody may look into."""
+    if why := become_possible():
+        pytest.skip(why)
+    with tempfile.TemporaryDirectory(prefix="posetune-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)

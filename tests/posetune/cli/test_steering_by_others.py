@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url
-from support.other_user import become_possible, run_as
+from support.other_user import run_as
 from support.simulated_driver import happened
 from support.steered import SWEEP_FILE, Steered
 
@@ -26,16 +25,6 @@ NAMELESS = 54321
 """A user without a name, as in many containers."""
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A folder that everybody may look into."""
-    if why := become_possible():
-        pytest.skip(why)
-    with tempfile.TemporaryDirectory(prefix="posetune-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])

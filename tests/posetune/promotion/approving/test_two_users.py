@@ -6,15 +6,13 @@ import json
 import shutil
 import socket
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from sqlalchemy import make_url
-from support.other_user import become_possible, run_as
+from support.other_user import run_as
 
 OWNER, NOBODY = 54321, 65534
 """The owner has no name on the machine, as in many containers."""
@@ -29,16 +27,6 @@ sampler: {name: random}
 pruner: {name: none, max_epochs: 2}
 budget: {trials: 2}
 """
-
-
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """A folder that everybody may look into."""
-    if why := become_possible():
-        pytest.skip(why)
-    with tempfile.TemporaryDirectory(prefix="posetune-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
 
 
 class User:
