@@ -18,6 +18,15 @@ from posetune.tracking.projection import ship
 Worlds = Callable[..., World]
 
 
+def move(here: World, there: World, place: str) -> None:
+    """Back one home up and restore it into another, twice, as after a command that was killed."""
+    made = here.command("backup", "--to", place)
+    restored = there.command("restore", place)
+    again = there.command("restore", place)
+    assert made.returncode == 0, made.stderr
+    assert (restored.returncode, again.returncode) == (0, 0), restored.stderr + again.stderr
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite and folders"], indirect=True)
 def test_study_and_mlflow_may_share_one_postgres_database(
@@ -29,12 +38,8 @@ def test_study_and_mlflow_may_share_one_postgres_database(
     here.sweep("first", epochs=5)
     ship(here.database, "first", here.home)
 
-    made = here.command("backup", "--to", place)
-    restored = there.command("restore", place)
-    again = there.command("restore", place)
+    move(here, there, place)
 
-    assert made.returncode == 0, made.stderr
-    assert (restored.returncode, again.returncode) == (0, 0), restored.stderr + again.stderr
     first = {json.loads(line)[0] for line in (Path(place) / "rows" / "study.jsonl").open()}
     second = {json.loads(line)[0] for line in (Path(place) / "rows" / "mlflow.jsonl").open()}
     assert "event" in first <= STUDY_TABLES
@@ -68,12 +73,8 @@ def test_mlflow_is_restored_with_its_files_from_sqlite_to_postgres_and_goes_on(
     here.sweep("first", epochs=5)
     ship(here.database, "first", here.home)
 
-    made = here.command("backup", "--to", place)
-    restored = there.command("restore", place)
-    again = there.command("restore", place)
+    move(here, there, place)
 
-    assert made.returncode == 0, made.stderr
-    assert (restored.returncode, again.returncode) == (0, 0), restored.stderr + again.stderr
     assert shown_in(there) == shown_in(here)
     assert there.view("first").id == here.view("first").id
     files = {f.relative_to(here.home.artifacts) for f in here.home.artifacts.rglob("*")}
