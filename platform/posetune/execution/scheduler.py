@@ -53,7 +53,6 @@ from posetune.trial.run import EpochResult, Started
 
 __all__ = ["StudyScheduler"]
 
-
 DIED = "died"
 """What stands for the type of an error where a worker died and could say nothing."""
 

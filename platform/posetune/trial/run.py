@@ -196,8 +196,7 @@ class TrialRun:
         if spec.resources.gpu:
             self._device.reset()
             gpus = max(1, int(spec.resources.gpu))
-            device_now = self._device
-            self._meter = EnergyMeter(lambda: device_now.energy_j(gpus), spec.resources.gpu_share)
+            self._meter = EnergyMeter(lambda: self._device.energy_j(gpus), spec.resources.gpu_share)
         stages = _obtain_stages(
             trainable.stages(config, store), assignment=assignment, progress=between_steps
         )
