@@ -8,7 +8,7 @@ import pytest
 
 from posetune.api import TrialContext
 from selfpose.config import SelfPoseConfig
-from selfpose.training.forecast import forecast_cost
+from selfpose.training.forecast import _scaled, forecast_cost
 
 
 @pytest.mark.slow
@@ -36,3 +36,11 @@ def test_a_million_steps_of_each_pre_training_are_forecast_and_not_taken(
     assert cost.stages_s.keys() == {"baselines", "flow", "bodies"}
     # Even a step of a tenth of a millisecond makes a million of them 100 s.
     assert min(cost.stages_s["flow"], cost.stages_s["bodies"]) > 100
+
+
+def test_a_moment_in_which_the_machine_did_something_else_does_not_make_steps_free() -> None:
+    def measure(steps: int) -> float:
+        return 0.01 + 0.001 * steps
+
+    assert _scaled(measure, few_s=0.2, steps=100_000) == pytest.approx(100, rel=0.5)
+    assert _scaled(measure, few_s=measure(1), steps=5) == pytest.approx(measure(5))
