@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -380,6 +380,29 @@ _TUPLES = frozenset({"released", "displaced", "passed_over"})
 """Fields that are lists in the data of a row."""
 
 
+def _read_checkpoint(data: dict[str, Any]) -> CheckpointRecord:
+    return CheckpointRecord(**data)
+
+
+def _read_fault(data: dict[str, Any]) -> Fault:
+    return Fault(**{**data, "kind": FaultKind(data["kind"])})
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "checkpoint": _read_checkpoint,
+    "fault": _read_fault,
+    "decision": Decision,
+    "state": TrialState,
+    **dict.fromkeys(_TUPLES, tuple),
+}
+"""How a field is made from the data of a row, where that is no plain value."""
+_READERS = {
+    kind: (cls, [(f.name, _READ[f.name]) for f in fields(cls) if f.name in _READ])
+    for kind, cls in _CLASSES.items()
+}
+"""The class of each kind of event, and those of its fields."""
+
+
 def encode(event: Event) -> dict[str, Any]:
     """Return an event as a row: its kind, its columns and its data without what is the default."""
     cls = type(event)
@@ -413,16 +436,8 @@ def decode(
         data["trial"] = trial
     if epoch is not None:
         data["epoch"] = epoch
-    if "checkpoint" in data:
-        data["checkpoint"] = CheckpointRecord(**data["checkpoint"])
-    if "fault" in data:
-        fault = data["fault"]
-        data["fault"] = Fault(**{**fault, "kind": FaultKind(fault["kind"])})
-    for name in _TUPLES:
+    cls, readers = _READERS[kind]
+    for name, read in readers:
         if name in data:
-            data[name] = tuple(data[name])
-    if "decision" in data:
-        data["decision"] = Decision(data["decision"])
-    elif "state" in data:
-        data["state"] = TrialState(data["state"])
-    return _CLASSES[kind](**data)
+            data[name] = read(data[name])
+    return cls(**data)
