@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from support.commands import command_environment
@@ -186,7 +187,8 @@ class Driver:
 def beside(act: Callable[[], Any]) -> Iterator[None]:
     """Do something in a thread while the block runs a sweep in this process.
 
-    Where that fails, the sweep is interrupted, and the block raises what went wrong.
+    Where that fails, the sweep is interrupted, and the block raises what went wrong. A signal
+    that the sweep does not take fails the test: else it would end the process of the tests.
     """
     failures: list[BaseException] = []
 
@@ -198,11 +200,26 @@ def beside(act: Callable[[], Any]) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=run, name="beside", daemon=True)
-    thread.start()
+    with _signals_that_fail():
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(HANG_S)
+            if failures:
+                raise failures[0]
+    assert not thread.is_alive(), "what was to be done beside the sweep is not done"
+
+
+@contextmanager
+def _signals_that_fail() -> Iterator[None]:
+    def fail(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"{signal.Signals(number).name} came while no sweep took it")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, fail) for number in numbers}
     try:
         yield
     finally:
-        thread.join(HANG_S)
-        if failures:
-            raise failures[0]
-    assert not thread.is_alive(), "what was to be done beside the sweep is not done"
+        for number in numbers:
+            signal.signal(number, before[number])
