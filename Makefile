@@ -9,7 +9,8 @@ BENCHES := pieces platform study importing figures report thaw
 TIMES := runs/tests
 MUTANTS := tests/mutants
 # Three at a time keep two cores at work: half of a test's time it waits for Ray, MLflow or a browser.
-WORKERS := -n 3
+# One that is gone ends the run, with the name of its test: xdist would run that test again and again.
+WORKERS := -n 3 --max-worker-restart 0
 # One thread a process: several run at a time, and the rounding of sums does not hang on the machine.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 
@@ -54,7 +55,7 @@ test: setup ## The tests but the long ones, three at a time; their times in runs
 	$(PYTEST) $(WORKERS) -m "not long" --junitxml=$(TIMES)/test.xml
 
 test-long: setup ## What takes long: clusters of several nodes, proofs of learning, the wheel.
-	$(PYTEST) $(WORKERS) -m long --junitxml=$(TIMES)/test-long.xml
+	$(PYTEST) $(WORKERS) --verbose -m long --junitxml=$(TIMES)/test-long.xml
 
 test-next: ## The fast tests against the newest Ray, Optuna, MLflow and torch, in runs/next; what breaks, and where.
 	$(PYTHON) tests/support/next_versions.py $(NEXT)
