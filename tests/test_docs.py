@@ -111,7 +111,7 @@ def runnable_pages() -> Iterator[Any]:
             yield pytest.param(page, blocks, marks=marks, id=page_id(page))
 
 
-@pytest.mark.parametrize(("page", "blocks"), runnable_pages())
+@pytest.mark.parametrize(("page", "blocks"), [*runnable_pages()])
 def test_the_blocks_of_a_page_that_are_to_run_do(
     page: Path, blocks: list[tuple[str, str]], tmp_path: Path
 ) -> None:
