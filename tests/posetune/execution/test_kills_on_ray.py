@@ -119,7 +119,7 @@ def check_reports(home: Path, *, trials: int) -> None:
 
 @pytest.mark.long
 def test_killed_within_a_stage_and_later_the_model_ends_the_same(
-    tiny_store: Path, tmp_path: Path
+    tiny_store: Path, ray_head: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "selfpose.yaml"
     file.write_text(SELFPOSE_SWEEP.format(store=tiny_store, cpu=os.cpu_count() or 1))
@@ -128,9 +128,10 @@ def test_killed_within_a_stage_and_later_the_model_ends_the_same(
         folder = tmp_path / name
         folder.mkdir()
         home = folder / "home"
-        command = ("sweep", file, "--name", "s")
+        alone = ("sweep", file, "--name", "s", "--no-tracking")
+        command = (*alone, "--address", ray_head)
         if name == "killed":
-            driver = Driver(folder, *command)
+            driver = Driver(folder, *alone)  # with a Ray of its own, in one process group
             driver.until(lambda home=home: list(home.glob("storage/stages/*/*.claim")))
             driver.kill()
             driver = Driver(folder, *command)
