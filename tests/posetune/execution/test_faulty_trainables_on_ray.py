@@ -156,11 +156,11 @@ def test_a_million_trials_start_at_once_and_end_with_their_hour(
     posetune: Posetune, toy_sweep: Callable[..., Path], ray_head: str, tmp_path: Path
 ) -> None:
     file = toy_sweep(trials=1_000_000, max_epochs=9)
-    text = file.read_text().replace("trials: 1000000", "trials: 1000000, wall_hours: 0.02")
+    text = file.read_text().replace("trials: 1000000", "trials: 1000000, gpu_hours: 0.01")
     file.write_text(text)
     result = posetune("sweep", file, "--name", "s", "--address", ray_head, "--no-tracking")
     assert result.returncode == 0, result.stderr
     found = view(tmp_path / "home")
     assert found is not None
     assert 0 < len(found.trials) < 10_000
-    assert found.stopped == "the budget of 0.02 hours is spent"
+    assert found.stopped == "the budget of 0.01 trial-hours is spent"
