@@ -30,7 +30,10 @@ _DEVICE_BYTES = 64 * 1024**2
 """Bytes of the GPU that may stay allocated after a trial: what libraries keep for themselves."""
 _NOT_A_TRIALS = (
     *("/proc/", "/sys/", "/usr/", "/dev/shm", "/dev/nvidia", "/dev/dri", "/dev/urandom"),
-    *(f"{Path(place).resolve()}/" for place in (sys.prefix, Path(np.__file__).parents[1])),
+    *(
+        f"{place}/"
+        for place in (Path(sys.prefix).resolve(), Path(np.__file__).resolve().parents[1])
+    ),
 )
 """How the paths of open files begin that belong to libraries and drivers, not to a trial:
 Matplotlib, for one, keeps its fonts open."""
