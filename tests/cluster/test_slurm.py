@@ -76,6 +76,9 @@ class Queue:
         """Wait until Slurm has nothing more to do for the jobs that are over."""
         self.slurm.hosts.until(lambda: not self.slurm.run("squeue", "--noheader").stdout.strip())
 
+    def until_restart(self, number: int, job_id: str) -> None:
+        self.until(lambda: self.slurm.job(job_id)["Restarts"] == str(number), job_id)
+
     def until_state(self, state: str, job_id: str) -> None:
         self.until(lambda: self.state(job_id) == state, job_id)
 
@@ -93,10 +96,12 @@ class Queue:
         for node in self.slurm.nodes:
             left = self.slurm.hosts.processes(node)
             assert not [line for line in left if "ray" in line or "posetune" in line], left
-            assert not [
-                name for name in self.slurm.hosts.files(node, "/tmp") if name.startswith("ray")
-            ]
+            assert not self.folders(node)
         assert not list(self.home.glob(".ray-token*"))
+
+    def folders(self, node: str) -> list[str]:
+        """The folders of Ray on a node, one a job."""
+        return [name for name in self.slurm.hosts.files(node, "/tmp") if name.startswith("ray")]
 
     def check_whole(self, name: str, trials: int = TRIALS) -> None:
         """All trials of a sweep are there once, with each epoch once."""
@@ -117,78 +122,45 @@ def queue(slurm: Slurm, tmp_path: Path) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def sweep_file(toy_sweep: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a sweep whose trials are not pruned, and do what a script says."""
+def sweep_file(toy_sweep: Callable[..., Path]) -> Callable[[Script], Path]:
+    """Write a sweep whose trials are not pruned and do what a script says, beside the script."""
 
-    def write(script: Script | None = None) -> Path:
-        fixed = {"script": str(script.file)} if script else {}
-        file = toy_sweep(trials=TRIALS, max_epochs=EPOCHS, cpu=1, **fixed)
+    def write(script: Script) -> Path:
+        file = toy_sweep(trials=TRIALS, max_epochs=EPOCHS, cpu=1, script=str(script.file))
         file.write_text(file.read_text().replace("name: asha", "name: none"))
-        return file
+        return file.rename(script.file.with_suffix(".yaml"))
 
     return write
 
 
-def test_two_sweeps_that_share_their_nodes_run_to_the_end_and_leave_nothing(
-    repository: Path, queue: Queue, sweep_file: Callable[..., Path], toy_store: Path
+def test_a_job_goes_on_after_its_time_limit_and_after_each_of_its_nodes_has_died(
+    queue: Queue, sweep_file: Callable[[Script], Path], tmp_path: Path
 ) -> None:
-    file = sweep_file()
-    of_ours = ["--cpus-per-task=2", "--gpus-per-node=1", "--mem=1500"]
-    # What the user's shell says counts less than the command.
-    queue.environment["SBATCH_PARTITION"] = "none"
-    ours = queue.submit(file, "ours", *of_ours, "--partition=gpu")
-    again = queue.submit(file, "ours", *of_ours, "--partition=gpu")
-    assert again == ours, "it is in the queue already"
-    del queue.environment["SBATCH_PARTITION"]
-    refused = queue.send(file, "ours", *of_ours)
-    assert refused.returncode == 2
-    assert f"is in Slurm already as job {ours}, which is another: its script" in refused.stderr
-    options = ["--parsable", "--nodes=2", "--cpus-per-task=2", "--gpus-per-node=1", "--mem=1500"]
-    options += [f"--output={queue.home}/by-hand-%j.log"]
-    script = repository / "cluster" / "slurm" / "sweep.sbatch"
-    sent = queue.slurm.run(
-        "sbatch", *options, script, file, "theirs", toy_store, **queue.environment
-    )
-    theirs = sent.stdout.strip()
-    for name, job_id in (("ours", ours), ("theirs", theirs)):
-        queue.until_state("COMPLETED", job_id)
-        assert f"sweep {name}: COMPLETE" in queue.output(job_id)
-        assert queue.slurm.job(job_id)["Restarts"] == "0"
-        queue.check_whole(name)
-    queue.check_nothing_is_left()
-
-
-def test_a_job_goes_on_after_its_time_limit_and_a_lost_head_and_stays_away_once_cancelled(
-    queue: Queue, sweep_file: Callable[..., Path], tmp_path: Path
-) -> None:
+    first, second = queue.slurm.nodes
     script = Script(tmp_path / "script", "go", *["wait"] * 6)  # two trials at a time
     job_id = queue.submit(sweep_file(script), "full", "--cpus-per-task=1", "--mem=1500")
     queue.until(lambda: len(script.lines) == 4, job_id)
     set_limit(queue.slurm, job_id, "2")  # it is told two minutes before the end, so at once
-    queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "1", job_id)
+    queue.until_restart(1, job_id)
     assert "stopped by SIGTERM" in queue.output(job_id), "it was asked, not killed"
     assert len(partial_seconds(queue.home)) == 2, "both trials saved within their epochs"
     set_limit(queue.slurm, job_id, "UNLIMITED")
 
     queue.until(lambda: len(script.lines) == 2, job_id)
-    queue.slurm.hosts.run(queue.slurm.nodes[0], "pkill", "-KILL", "gcs_server")
-    queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "2", job_id)
-    assert "Ray's head has ended" in queue.output(job_id), "before the driver knew of it"
+    queue.slurm.kill_node(first)
+    queue.until_restart(2, job_id)
+    queue.slurm.revive_node(first)
 
     queue.until(script.is_over, job_id)
-    queue.cancel(job_id)
-
-
-@pytest.mark.parametrize("sign", ["gcs_server", "posetune sweep"])
-def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(
-    queue: Queue, sweep_file: Callable[..., Path], sign: str
-) -> None:
-    job_id = queue.submit(sweep_file(), "full", "--cpus-per-task=1", "--mem=1500")
-    queue.until(
-        lambda: any(sign in line for line in queue.slurm.hosts.processes(queue.slurm.nodes[0])),
-        job_id,
-    )
-    queue.cancel(job_id)
+    queue.slurm.kill_node(second)
+    script.let_go()
+    queue.until_state("COMPLETED", job_id)
+    assert queue.slurm.job(job_id)["Restarts"] == "2", "the other node went on"
+    assert queue.slurm.job(job_id)["NodeList"] == first
+    queue.check_whole("full")
+    queue.slurm.revive_node(second)
+    queue.slurm.hosts.until(lambda: queue.slurm.states() == ["idle", "idle"])
+    queue.check_nothing_is_left()
 
 
 def set_limit(slurm: Slurm, job_id: str, minutes: str) -> None:
@@ -196,24 +168,58 @@ def set_limit(slurm: Slurm, job_id: str, minutes: str) -> None:
     assert changed.returncode == 0, changed.stderr
 
 
-def test_a_node_that_dies_leaves_the_sweep_and_the_first_one_has_the_job_queued_again(
-    queue: Queue, sweep_file: Callable[..., Path], tmp_path: Path
+def test_of_two_jobs_that_share_their_nodes_one_ends_and_the_other_loses_its_head_and_is_cancelled(
+    repository: Path,
+    queue: Queue,
+    sweep_file: Callable[[Script], Path],
+    toy_store: Path,
+    tmp_path: Path,
 ) -> None:
-    first, second = queue.slurm.nodes
-    script = Script(tmp_path / "script", "go", *["wait"] * 4)  # two trials at a time
-    job_id = queue.submit(sweep_file(script), "full", "--cpus-per-task=1", "--mem=1500")
-    queue.until(lambda: len(script.lines) == 2, job_id)
-    queue.slurm.kill_node(first)
-    queue.until(lambda: queue.slurm.job(job_id)["Restarts"] == "1", job_id)
-    queue.slurm.revive_node(first)
+    of_each = ["--cpus-per-task=1", "--gpus-per-node=1", "--mem=1500"]
+    our_script = Script(tmp_path / "ours", *["wait"] * 2)
+    our_file = sweep_file(our_script)
+    # What the user's shell says counts less than the command.
+    queue.environment["SBATCH_PARTITION"] = "none"
+    ours = queue.submit(our_file, "ours", *of_each, "--partition=gpu")
+    again = queue.submit(our_file, "ours", *of_each, "--partition=gpu")
+    assert again == ours, "it is in the queue already"
+    del queue.environment["SBATCH_PARTITION"]
+    refused = queue.send(our_file, "ours", *of_each)
+    assert refused.returncode == 2
+    assert f"is in Slurm already as job {ours}, which is another: its script" in refused.stderr
 
-    queue.until(script.is_over, job_id)
-    queue.slurm.kill_node(second)
-    script.let_go()
-    queue.until_state("COMPLETED", job_id)
-    assert queue.slurm.job(job_id)["Restarts"] == "1", "the other node went on"
-    assert queue.slurm.job(job_id)["NodeList"] == first
-    queue.check_whole("full")
-    queue.slurm.revive_node(second)
-    queue.slurm.hosts.until(lambda: queue.slurm.states() == ["idle", "idle"])
-    queue.check_nothing_is_left()
+    their_script = Script(tmp_path / "theirs", *["wait"] * 4)
+    by_hand = ["--parsable", "--nodes=2", *of_each, f"--output={queue.home}/by-hand-%j.log"]
+    sbatch = repository / "cluster" / "slurm" / "sweep.sbatch"
+    arguments = [sweep_file(their_script), "theirs", toy_store]
+    sent = queue.slurm.run("sbatch", *by_hand, sbatch, *arguments, **queue.environment)
+    theirs = sent.stdout.strip()
+
+    queue.until(our_script.is_over, ours)
+    queue.until(lambda: len(their_script.lines) == 2, theirs)
+    our_script.let_go()
+    queue.until_state("COMPLETED", ours)
+    assert "sweep ours: COMPLETE" in queue.output(ours)
+    assert queue.slurm.job(ours)["Restarts"] == "0"
+    queue.check_whole("ours")
+    for node in queue.slurm.nodes:
+        assert queue.folders(node) == [f"ray-{theirs}"], "it took nothing of the other's with it"
+
+    queue.slurm.hosts.run(queue.slurm.nodes[0], "pkill", "-KILL", "gcs_server")
+    queue.until_restart(1, theirs)
+    assert "Ray's head has ended" in queue.output(theirs), "before the driver knew of it"
+    queue.until(their_script.is_over, theirs)
+    queue.cancel(theirs)
+
+
+@pytest.mark.parametrize("sign", ["gcs_server", "posetune sweep"])
+def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(
+    queue: Queue, sweep_file: Callable[[Script], Path], tmp_path: Path, sign: str
+) -> None:
+    file = sweep_file(Script(tmp_path / "script"))
+    job_id = queue.submit(file, "full", "--cpus-per-task=1", "--mem=1500")
+    queue.until(
+        lambda: any(sign in line for line in queue.slurm.hosts.processes(queue.slurm.nodes[0])),
+        job_id,
+    )
+    queue.cancel(job_id)
