@@ -207,7 +207,6 @@ def test_of_two_jobs_that_share_their_nodes_one_ends_and_the_other_loses_its_hea
 
     queue.slurm.hosts.run(queue.slurm.nodes[0], "pkill", "-KILL", "gcs_server")
     queue.until_restart(1, theirs)
-    assert "Ray's head has ended" in queue.output(theirs), "before the driver knew of it"
     queue.until(their_script.is_over, theirs)
     queue.cancel(theirs)
 
