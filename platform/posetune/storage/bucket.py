@@ -3,7 +3,8 @@
 Credentials come from the environment, as the AWS tools find them, and from nowhere else. A folder
 counts once its last file is there, or once the study remembers it, so a folder that was uploaded
 in part is never read. Data that all processes of a node read (stores, stage products) is fetched
-once into a folder of the node, `POSETUNE_CACHE`; anything there may be deleted while no trial runs.
+once into a folder of the node, `POSETUNE_CACHE`, of `POSETUNE_CACHE_GB` at most; anything there may
+be deleted while no trial runs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from posetune.api import BadInputError
 from posetune.storage.base import CLAIM_S, Log, Storage, StorageError
 from posetune.storage.credentials import check_aws
 from posetune.storage.digest import digest_json
-from posetune.storage.node import cache_folder, fetch_once
+from posetune.storage.fetch_progress import saying_how_far
+from posetune.storage.node import cache_folder, fetch_once, make_space
 
 __all__ = ["Bucket"]
 
@@ -146,7 +148,7 @@ class Bucket(Storage):
         if copy is not None:
             if again:
                 shutil.rmtree(copy, ignore_errors=True)
-            fetch_once(copy, lambda partial: self._download(name, partial))
+            fetch_once(copy, lambda partial: self._fetch(name, partial))
         return copy
 
     def set_aside(self, name: str, *, marker: str) -> None:
@@ -176,7 +178,7 @@ class Bucket(Storage):
                     f"{self.address}: nothing is stored there; check the spelling of the address"
                 )
             copy = cache_folder() / "stores" / digest_json([self.address, sorted(listed.items())])
-            fetch_once(copy, lambda partial: self._download("", partial))
+            fetch_once(copy, lambda partial: self._fetch("", partial))
         except StorageError as error:
             raise BadInputError(str(error)) from error
         except OSError as error:
@@ -185,6 +187,13 @@ class Bucket(Storage):
                 "name another folder of this node in POSETUNE_CACHE"
             ) from error
         return copy
+
+    def _fetch(self, name: str, folder: Path) -> None:
+        """Download a folder into one of this node's cache."""
+        size, _ = self.measure(name)
+        make_space(size)
+        with saying_how_far(folder, self.uri(name), size):
+            self._download(name, folder)
 
     def _download(self, name: str, folder: Path) -> bool:
         """Download a folder; False if there is none."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from posetune.storage.node import held_descriptors
 from posetune.trial.worker.imports import after_import
 from posetune.trial.worker.torch_state import TorchState, device_bytes
 
@@ -135,15 +136,17 @@ def _read_umask() -> int:
 def _open_files() -> Counter[str]:
     """Return the paths of the files that this process has open, each as often as it is open.
 
-    Sockets, pipes and what has no path are left out: Ray opens and closes them at any time.
+    Sockets, pipes and what has no path are left out: Ray opens and closes them at any time. So is
+    what says which copies of data this process uses, as it does until its end.
     """
     found: Counter[str] = Counter()
+    ours = {0, 1, 2, *held_descriptors()}
     with contextlib.suppress(OSError):  # there is no such folder but on Linux
         for entry in Path("/proc/self/fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile, as the folder's own is
                 path = str(entry.readlink())
                 is_file = path.startswith("/") and not path.endswith(" (deleted)")
                 is_known = path.startswith(_NOT_A_TRIALS) or _RAYS in path
-                if int(entry.name) > 2 and is_file and not is_known:
+                if int(entry.name) not in ours and is_file and not is_known:
                     found[path] += 1
     return found

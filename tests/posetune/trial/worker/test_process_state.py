@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from posetune.storage.node import fetch_once
 from posetune.trial.worker.process_state import ProcessState, seed_process
 
 
@@ -106,6 +107,13 @@ def test_a_file_of_a_library_that_stays_open_is_not_a_trials(before: ProcessStat
         assert before.restore() == []
 
 
+def test_a_copy_of_data_that_stays_in_use_is_not_a_trials(
+    before: ProcessState, tmp_path: Path
+) -> None:
+    fetch_once(tmp_path / "store", lambda partial: None)
+    assert before.restore() == []
+
+
 @pytest.mark.slow
 def test_a_file_that_is_left_open_is_named(before: ProcessState, tmp_path: Path) -> None:
     (tmp_path / "log.txt").touch()
@@ -143,6 +151,7 @@ def test_all_shared_generators_are_seeded() -> None:
 
 _LATE = """
 import sys
+from posetune.storage.node import fetch_once
 from posetune.trial.worker.process_state import ProcessState, seed_process
 state = ProcessState()
 seed_process(1)
