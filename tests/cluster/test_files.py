@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,8 @@ def test_kuberay_starts_the_ray_that_is_pinned(cluster: Path, name: str) -> None
 
 def test_the_image_copies_what_is_there_and_pins_every_version(cluster: Path) -> None:
     lines = (cluster / "Dockerfile").read_text().splitlines()
+    (base,) = (line for line in lines if line.startswith("FROM"))
+    assert re.fullmatch(r"FROM python:3\.11[.\d]*-slim-bookworm@sha256:[0-9a-f]{64}", base)
     copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
     assert copied
     assert all((cluster.parent / name).exists() for name in copied)
@@ -86,6 +91,44 @@ def test_no_password_of_the_servers_has_a_default_and_both_bind_to_loopback(clus
     for line in (cluster / "tracking" / "example.env").read_text().splitlines():
         assert line.startswith("#") or line.endswith("=")
     assert "admin_password =\n" in (cluster / "tracking" / "example.auth.ini").read_text()
+
+
+@pytest.fixture
+def compose(required: Callable[[str, bool, str], None]) -> list[str]:
+    """The words that call Docker Compose, as Docker's plugin or as a program of its own."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(words[0]) and subprocess.run([*words, "version"]).returncode == 0:
+            return words
+    required("compose", False, "install Docker Compose (Debian: docker-compose)")
+    raise AssertionError
+
+
+@pytest.mark.slow
+def test_compose_takes_the_servers_only_with_their_passwords(
+    cluster: Path, compose: list[str], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(cluster / "tracking", tmp_path / "tracking"))
+    names = re.findall(r"^(\w+)=$", (folder / "example.env").read_text(), re.M)
+    for filled in range(len(names)):
+        lines = [f"{name}=secret-{number}\n" for number, name in enumerate(names[:filled])]
+        (folder / ".env").write_text("".join(lines))
+        refused = run_config(compose, folder)
+        assert refused.returncode != 0
+        assert "write it into cluster/tracking/.env" in refused.stderr
+    lines = [f"{name}=secret-{number}\n" for number, name in enumerate(names)]
+    (folder / ".env").write_text("".join(lines))
+    taken = run_config(compose, folder)
+    assert taken.returncode == 0, taken.stderr
+    services = yaml.safe_load(taken.stdout)["services"]
+    given = [value for service in services.values() for value in service["environment"].values()]
+    for number in range(len(names)):
+        assert any(f"secret-{number}" in value for value in given)
+
+
+def run_config(compose: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    command = [*compose, "-f", "compose.yaml", "config"]
+    return subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ["slurm/sweep.sbatch", "tracking/plain.sh"])
