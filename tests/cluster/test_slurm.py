@@ -40,8 +40,10 @@ class Queue:
             "VENV": sys.prefix,
             "POSETUNE_HOME": str(self.home),
             "COLUMNS": "160",
-            # What a busy machine needs, and how soon a lost head is given up.
+            # What a busy machine needs, whose time Ray's workers are to share with everything else,
+            # and how soon a lost head is given up.
             "RAY_raylet_start_wait_time_s": "120",
+            "RAY_worker_niceness": "0",
             "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         }
 

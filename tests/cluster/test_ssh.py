@@ -30,7 +30,7 @@ NODE = HOME + f'mount -t tmpfs tmpfs /run; mkdir /run/sshd\n{SSHD} -D -e -f "$1/
 
 OTHERS = "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
 
-# What a busy machine needs to start a node; Ray gives it 30 seconds.
+# What a busy machine needs: Ray gives a node 30 seconds to start, and its workers nice 15.
 SERVER = """\
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/key.pub
@@ -38,7 +38,7 @@ StrictModes no
 PasswordAuthentication no
 UsePAM no
 PidFile none
-SetEnv RAY_raylet_start_wait_time_s=180
+SetEnv RAY_raylet_start_wait_time_s=180 RAY_worker_niceness=0
 """
 
 
