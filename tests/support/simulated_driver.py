@@ -62,13 +62,16 @@ def simulated_loss(params: Mapping[str, Scalar], epoch: int) -> float:
 class SimulatedTrial:
     """A trial under way, as its worker and the scheduler see it."""
 
-    def __init__(self, run: SweepRun, number: int, *, broken: bool = False) -> None:
+    def __init__(
+        self, run: SweepRun, number: int, *, broken: bool = False, noise: float = 0.0
+    ) -> None:
         """Begin an attempt.
 
         Args:
             run: the sweep.
             number: the trial.
             broken: whether the newest checkpoint turns out to be broken.
+            noise: standard deviation of its values between seeds.
         """
         self.run, self.number = run, number
         attempt = run.begin_attempt(number)
@@ -80,6 +83,7 @@ class SimulatedTrial:
         begun_at = whole[0].folder if whole else ""
         run.started(number, self.attempt, facts={**facts, "checkpoint": begun_at})
         self.epoch = whole[0].epoch if whole else 0
+        self.luck = noise * random.Random(attempt.seed).gauss(0, 1)
 
     def hand_over(self) -> None:
         """Save in the middle of the next epoch, as a worker does that is taken away."""
@@ -94,7 +98,7 @@ class SimulatedTrial:
             self.number,
             self.attempt,
             epoch=self.epoch,
-            metrics=metrics or {"loss": simulated_loss(self.params, self.epoch)},
+            metrics=metrics or {"loss": simulated_loss(self.params, self.epoch) + self.luck},
             seconds=1.0,
             checkpoint=self._checkpoint(self.epoch),
         )
@@ -117,6 +121,7 @@ def drive(
     slots: int = 1,
     order: random.Random | None = None,
     broken: bool = False,
+    noise: float = 0.0,
     between: Callable[[SweepRun], None] = lambda run: None,
 ) -> None:
     """Open a sweep, run what is left of it, and give its lease back.
@@ -127,6 +132,7 @@ def drive(
         slots: trials at a time.
         order: draws which of them reports next.
         broken: whether the newest checkpoint of each continued trial turns out to be broken.
+        noise: standard deviation of a trial's values between seeds.
         between: is called between any two steps, as where a real driver takes up requests.
 
     Some workers are taken away within an epoch, and hand over. So do all once the sweep is held:
@@ -137,8 +143,11 @@ def drive(
     running: list[SimulatedTrial] = []
     try:
         while True:
+            if run.spent:
+                _let_go(running)
+                break
             while len(running) < slots and not run.held and (trial := run.next_trial()) is not None:
-                running.append(SimulatedTrial(run, trial.number, broken=broken))
+                running.append(SimulatedTrial(run, trial.number, broken=broken, noise=noise))
             between(run)
             if run.held:
                 _let_go(running)
@@ -152,7 +161,8 @@ def drive(
             if trial_under_way.attempt == 1 and trial_under_way.epoch == trial_under_way.number % 5:
                 trial_under_way.hand_over()
                 running.remove(trial_under_way)
-                running.append(SimulatedTrial(run, trial_under_way.number, broken=broken))
+                again = SimulatedTrial(run, trial_under_way.number, broken=broken, noise=noise)
+                running.append(again)
                 continue
             decision = trial_under_way.step()
             has_ended = run.trials[trial_under_way.number].state is not None

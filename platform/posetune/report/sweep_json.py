@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from posetune.report.findings.importance import Importance, param_importance
@@ -44,6 +45,7 @@ def as_json(view: SweepView) -> dict[str, Any]:
         },
         "left_out": view.left_out._asdict(),
         "health": health_lines(view),
+        "expected_gain": None if view.gain is None else asdict(view.gain),
         "forecast": _forecast_json(view),
         "stages": {
             name: {"trained": use.trained, "reused": use.reused}

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from posetune.report.findings.importance import param_importance
 from posetune.report.findings.pruning import pruning_balance
-from posetune.report.findings.search_notes import health_lines, pause_lines
+from posetune.report.findings.search_notes import health_lines, patience_line, pause_lines
 from posetune.report.leaderboard import FEW, STATE_STYLES, Leaderboard
 from posetune.report.steering import steering_lines
 from posetune.report.wording import (
@@ -70,6 +70,7 @@ def sweep_tables(view: SweepView, *, most: int = 20) -> RenderableType:
         _importance(view),
         Text(str(pruning_balance(view))),
         Text("\n".join(health_lines(view)), "yellow"),
+        Text(patience_line(view)),
         Text(f"budget used: {budget_used(view)}"),
         Text(f"left out: {left_out(view)}" if left_out(view) else ""),
         *(Text(line) for line in steering_lines(view)),
@@ -180,6 +181,11 @@ def next_steps(view: SweepView, home_flag: str = "") -> str:
         return (
             f"posetune promote {name}{home_flag} --model MODEL; or, to search on, give "
             f"budget.target a {harder} value in the file, or none, and then the same command again"
+        )
+    if view.state == SweepStatus.INTERRUPTED and view.patience_over:
+        return (
+            f"posetune promote {name}{home_flag} --model MODEL; or, to search on, give "
+            "budget.patience a higher number in the file, or none, and then the same command again"
         )
     if view.state == SweepStatus.INTERRUPTED:
         grow = " (raise its budget in the file first)" if "budget" in view.stopped else ""

@@ -384,6 +384,15 @@ class Budget(Frozen):
         description="Value of the objective at which the sweep ends, as soon as an epoch of any "
         "trial reaches it; in the objective's unit. Default: the sweep does not end by a value.",
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="The sweep ends when the expected gain of what is left of it, with its "
+        "interval of 80 %, has been below the noise between seeds at the ends of this many trials "
+        "in a row. The noise is known from trials with the same parameters (`sampler.repeats`, "
+        "finalists) or, more roughly, from audited trials. Default: the sweep does not end so.",
+    )
 
     @property
     def limit_gpu_hours(self) -> float | None:
@@ -509,6 +518,12 @@ class SweepSpec(Frozen):
             raise ValueError("sampler.repeats ranks trials by their best epoch: give select: best")
         if self.sampler.repeats > 1 and self.sampler.name == "one_by_one":
             raise ValueError("one_by_one has the same seed in all trials: give no repeats")
+        return self
+
+    @model_validator(mode="after")
+    def _an_ablation_is_not_ended_by_its_gain(self) -> SweepSpec:
+        if self.budget.patience is not None and self.sampler.name == "one_by_one":
+            raise ValueError("one_by_one compares all its trials: give no budget.patience")
         return self
 
     @model_validator(mode="after")

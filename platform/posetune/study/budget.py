@@ -16,15 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from posetune.spec.sweep import Objective, SweepSpec
-from posetune.study.records import SweepBest
+from posetune.study.records import ExpectedGain, SweepBest
 from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
 __all__ = [
     "BudgetLedger",
     "energy_in_words",
+    "gain_in_words",
     "kilowatt_hours",
     "limit_in_words",
+    "patience_over",
     "target_reached",
     "unit",
 ]
@@ -73,6 +75,29 @@ def target_reached(spec: SweepSpec, bests: Sequence[SweepBest]) -> str:
     best = bests[-1]
     by = f"trial {best.trial} with {best.value:.4g} after epoch {best.epoch}"
     return f"the target of {target:g} is reached by {by}"
+
+
+def gain_in_words(gain: ExpectedGain) -> str:
+    """Return what the rest of a sweep is expected to gain, beside the noise between seeds."""
+    beside = "is below" if gain.is_noise else "may be above"
+    return (
+        f"the expected gain of what is left, {gain.mean:.2g} ({gain.low:.2g} to {gain.high:.2g}), "
+        f"{beside} the noise between seeds, {gain.noise:.2g} ({gain.noise_from})"
+    )
+
+
+def patience_over(spec: SweepSpec, gain: ExpectedGain | None, in_a_row: int) -> str:
+    """Return why a sweep's patience is over, in words; empty while it is not.
+
+    Args:
+        spec: the sweep.
+        gain: what its rest is expected to gain, as it was known last.
+        in_a_row: at the ends of how many trials in a row that was less than the noise.
+    """
+    patience = spec.budget.patience
+    if patience is None or gain is None or in_a_row < patience:
+        return ""
+    return f"the patience of {patience} trials is over: {gain_in_words(gain)}"
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from posetune.spec.parameters import Scalar
 from posetune.study.act_events import ActEvent
 from posetune.study.faults import Fault, FaultKind
-from posetune.study.records import CheckpointRecord
+from posetune.study.records import CheckpointRecord, ExpectedGain
 from posetune.study.search.rungs import Decision
 from posetune.study.states import TrialState
 
@@ -106,6 +106,9 @@ class DriverOpened:
     """Who gave the command, as person@host; empty where it is not known."""
     machine: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What the file says of the machine from now on: `SweepSpec.machine`."""
+    finalists: tuple[tuple[float, ...], ...] = ()
+    """Values of trials of this sweep that were trained again with further seeds, for each of these
+    trials; they tell the noise between seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +338,9 @@ class TrialEnded:
     """Whether no driver was at work, so that the time until then was not spent on it."""
     stops_sweep: str = ""
     """Why the sweep ends with it: too many trials failed alike. Empty where it goes on."""
+    gain: ExpectedGain | None = None
+    """What the rest of the sweep is expected to gain; None where `budget.patience` is not given, or
+    too little is known."""
 
 
 Event: TypeAlias = (
@@ -379,6 +385,9 @@ _HAS = {cls: [f.name for f in fields(cls) if f.name in COLUMNS] for cls in _KIND
 _TUPLES = frozenset({"released", "displaced", "passed_over"})
 """Fields that are lists in the data of a row."""
 
+_RECORDS = frozenset({"checkpoint", "fault", "gain"})
+"""Fields that are objects in the data of a row."""
+
 
 def _read_checkpoint(data: dict[str, Any]) -> CheckpointRecord:
     return CheckpointRecord(**data)
@@ -388,9 +397,19 @@ def _read_fault(data: dict[str, Any]) -> Fault:
     return Fault(**{**data, "kind": FaultKind(data["kind"])})
 
 
+def _read_gain(data: dict[str, Any]) -> ExpectedGain:
+    return ExpectedGain(**data)
+
+
+def _read_finalists(data: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(values) for values in data)
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "checkpoint": _read_checkpoint,
     "fault": _read_fault,
+    "gain": _read_gain,
+    "finalists": _read_finalists,
     "decision": Decision,
     "state": TrialState,
     **dict.fromkeys(_TUPLES, tuple),
@@ -409,10 +428,10 @@ def encode(event: Event) -> dict[str, Any]:
     data = {
         name: value for name, default in _DATA[cls] if (value := getattr(event, name)) != default
     }
-    if "checkpoint" in data:
-        data["checkpoint"] = dataclasses.asdict(data["checkpoint"])
-    if "fault" in data:
-        data["fault"] = dataclasses.asdict(data["fault"])
+    for name in _RECORDS & data.keys():
+        data[name] = dataclasses.asdict(data[name])
+    if "finalists" in data:
+        data["finalists"] = [list(values) for values in data["finalists"]]
     for name in _TUPLES & data.keys():
         data[name] = list(data[name])
     row = {name: getattr(event, name) for name in _HAS[cls]}

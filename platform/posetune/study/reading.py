@@ -168,6 +168,8 @@ def _view(connection: Connection, row: RowMapping) -> SweepView:
         tags=dict(state.tags),
         most_trials=state.most_trials,
         used_up=state.used_up,
+        gain=state.gain,
+        gains_in_noise=state.gains_in_noise,
         seq=state.seq,
     )
 

@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from posetune.spec.parameters import Scalar
 
-__all__ = ["Attempt", "CheckpointRecord", "EpochValue", "Remark", "Report", "SweepBest"]
+__all__ = [
+    "Attempt",
+    "CheckpointRecord",
+    "EpochValue",
+    "ExpectedGain",
+    "Remark",
+    "Report",
+    "SweepBest",
+]
 
 
 class Report(NamedTuple):
@@ -54,6 +62,28 @@ class SweepBest(NamedTuple):
     trial: int
     epoch: int
     value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedGain:
+    """What the rest of a sweep is expected to gain over the best, beside the noise between seeds.
+
+    All values are in the objective's unit.
+    """
+
+    mean: float
+    low: float
+    """With `high` the ends of an interval of 80 %."""
+    high: float
+    noise: float
+    """Standard deviation of the values of trials that differ in their seed alone."""
+    noise_from: str
+    """What the noise is known from, in words."""
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether all of the interval is less than what a lucky seed gains."""
+        return self.high < self.noise
 
 
 @dataclass(frozen=True, slots=True)

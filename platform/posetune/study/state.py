@@ -19,7 +19,7 @@ from posetune.study import act_events, events
 from posetune.study.acts.folding import ACT_MEANINGS, begin_from_parent
 from posetune.study.budget import BudgetLedger
 from posetune.study.faults import NO_PROGRESS, FaultKind
-from posetune.study.records import CheckpointRecord, EpochValue, Remark, SweepBest
+from posetune.study.records import CheckpointRecord, EpochValue, ExpectedGain, Remark, SweepBest
 from posetune.study.search.rungs import Decision, Rungs, compared_epochs
 from posetune.study.search.tried import TriedPoints
 from posetune.study.states import TrialState
@@ -64,6 +64,12 @@ class SweepState:
         """The trials with the best values, at whichever epochs: as many as the sweep keeps."""
         self.bests: list[SweepBest] = []
         """Every best value that the sweep has had, so each better than the one before."""
+        self.gain: ExpectedGain | None = None
+        """What the rest of the sweep is expected to gain, as it was known last."""
+        self.gains_in_noise = 0
+        """At the ends of how many trials in a row that was less than the noise between seeds."""
+        self.finalists: tuple[tuple[float, ...], ...] = ()
+        """Values of trials that were trained again with further seeds, for each of these trials."""
         self.ended: list[int] = []
         """The trials that have ended, in the order of their ends."""
         self.waiting: list[int] = []
@@ -206,6 +212,7 @@ class SweepState:
         budget = Budget.model_validate(event.budget)
         self.spec = self.spec.model_copy(update={"budget": budget})
         self._set_machine(event.machine)
+        self.finalists = event.finalists
         if self.stopped:  # the driver before has told why
             self.failures = [] if self.broken else self.failures
             self.broken = ""
@@ -394,6 +401,9 @@ class SweepState:
         if event.state == TrialState.FAILED:
             self.failures.append(event.trial)
         self.broken = event.stops_sweep or self.broken
+        if event.gain is not None:
+            self.gain = event.gain
+            self.gains_in_noise = self.gains_in_noise + 1 if event.gain.is_noise else 0
         self._wait_no_more(event.trial)
         self._release(trial, event.released)
 

@@ -12,8 +12,15 @@ from typing import Any, NamedTuple
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.acts.requests import Request
-from posetune.study.budget import target_reached
-from posetune.study.records import CheckpointRecord, EpochValue, Remark, Report, SweepBest
+from posetune.study.budget import patience_over, target_reached
+from posetune.study.records import (
+    CheckpointRecord,
+    EpochValue,
+    ExpectedGain,
+    Remark,
+    Report,
+    SweepBest,
+)
 from posetune.study.repeats import PointMean, point_means, rank_trials
 from posetune.study.search.rungs import Standing, place
 from posetune.study.state import StageUse
@@ -148,6 +155,10 @@ class SweepView:
     """How many trials it can have: those of its budget, or of its whole search space."""
     used_up: str = ""
     """Why it has fewer trials than its budget, once it has them all."""
+    gain: ExpectedGain | None = None
+    """What the rest of it is expected to gain, as it was known last; None where that is not."""
+    gains_in_noise: int = 0
+    """At the ends of how many trials in a row that was less than the noise between seeds."""
     seq: int = 0
     """Number of its events."""
 
@@ -245,6 +256,11 @@ class SweepView:
     def target_reached(self) -> str:
         """By whom the target of its budget is reached, in words; empty where there is none."""
         return target_reached(self.spec, self.bests)
+
+    @property
+    def patience_over(self) -> str:
+        """Why its patience is over, in words; empty while it is not."""
+        return patience_over(self.spec, self.gain, self.gains_in_noise)
 
     @property
     def left_out(self) -> LeftOut:

@@ -15,14 +15,17 @@ from posetune.home import Home, check_name
 from posetune.notifications.delivery import check_destinations, count_waiting, merged
 from posetune.notifications.notifier import Notifier
 from posetune.notifications.outbox import WaitingCount
+from posetune.promotion.judging.finalists import finalist_values
 from posetune.provenance import collect, this_person
 from posetune.spec.followed import FollowedRules
 from posetune.spec.home_file import priced_by, read_home_destinations
 from posetune.spec.loading import configure, default_params, load_sweep
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import Storage
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.forecasting.forecast import Forecaster
-from posetune.study.reading import read_sweep
+from posetune.study.reading import read_sweep, sweep_names
+from posetune.study.search.seed_noise import what_is_missing
 from posetune.study.tables.database import Database, open_database
 from posetune.study.view import SweepView
 from posetune.tracking.tracker import Tracker
@@ -146,11 +149,14 @@ def run_sweep(
         provenance=collect(),
         defaults=defaults,
         by=this_person(),
+        finalists=_known_finalists(database, name, spec, resolved),
     )
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)
     shown = observer or _NoObserver()
-    shown.begins(run, [*run.state.notes, *warn_of_no_rungs(run.spec)])
+    missing = what_is_missing(run.spec, has_finalists=bool(start.finalists))
+    warnings = [*warn_of_no_rungs(run.spec), *([missing] if missing else [])]
+    shown.begins(run, [*run.state.notes, *warnings])
     forecaster = Forecaster()
     notifier = Notifier(database, resolved)
     notifier.follow(run.id, spec.notify, forecaster)
@@ -187,6 +193,15 @@ def run_sweep(
         tracking_error=tracker.error,
         messages_waiting=count_waiting(database, name),
     )
+
+
+def _known_finalists(
+    database: Database, name: str, spec: SweepSpec, home: Home
+) -> tuple[tuple[float, ...], ...]:
+    """Return what finalists of a sweep that is continued came to, where its patience asks."""
+    if spec.budget.patience is None or name not in sweep_names(database):
+        return ()
+    return finalist_values(read_sweep(database, name), home)
 
 
 def _machine(database: Database, name: str, home: Home) -> AbstractContextManager[object]:

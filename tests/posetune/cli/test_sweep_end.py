@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from support.simulated_driver import SimulatedTrial, open_unsynced, simulated_start
+from support.simulated_driver import SimulatedTrial, drive, open_unsynced, simulated_start
 
 from posetune.cli.commands.sweeps.sweep import _say_how_it_ended
 from posetune.cli.screen import console
@@ -107,6 +107,23 @@ def test_a_target_that_is_reached_is_no_budget_to_raise(
     assert "raise the budget" not in line
     assert next_steps(end.view) in line
     assert said(replace(end, stopped_by_user=True))[0] == 130
+
+
+@pytest.mark.slow
+def test_a_patience_that_is_over_is_no_budget_to_raise(study: Database) -> None:
+    start = simulated_start(
+        sampler={"name": "random", "repeats": 2},
+        pruner={"name": "none", "max_epochs": 2},
+        budget={"trials": 60, "patience": 2},
+    )
+    drive(study, start, noise=0.5)
+    run = SweepRun(study, start)
+    code, line = said(ended(run, study, run.spent))
+    assert code == 0
+    assert "the patience of 2 trials is over: the expected gain of what is left, " in line
+    assert "is below the noise between seeds, " in line
+    assert "Next: posetune promote s --model MODEL" in line
+    assert "raise the budget" not in line
 
 
 def test_after_its_target_was_made_harder_a_sweep_goes_on(study: Database) -> None:

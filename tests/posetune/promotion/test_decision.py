@@ -20,7 +20,7 @@ from posetune.api import BadInputError, Evaluation, StoreSummary
 from posetune.cli.app import app
 from posetune.promotion.aliases import roll_back
 from posetune.promotion.decision import promote
-from posetune.promotion.judging.finalists import retrain_finalists
+from posetune.promotion.judging.finalists import finalist_values, retrain_finalists
 from posetune.promotion.judging.test_looks import count_test_looks
 from posetune.promotion.request import Promotion, Request
 from posetune.study.reading import read_sweep
@@ -303,7 +303,10 @@ def test_finalists_are_trained_again_and_their_means_choose(graded: Any) -> None
     view = read_sweep(graded.database, "first")
     given = {"trainable": Graded, "seeds": 2, "store": graded.home.folder}
 
+    assert finalist_values(view, graded.home) == ()
     found = retrain_finalists(view, graded.home, **given)
+    known = finalist_values(view, graded.home)
+    assert sorted(known) == sorted(finalist.values for finalist in found)
     again = retrain_finalists(
         view, graded.home, **{**given, "trainable": type("Idle", (Graded,), {"epoch": None})}
     )

@@ -23,6 +23,7 @@ from posetune.study.budget import limit_in_words, unit
 from posetune.study.forecasting.forecast import SIMULATION_S, forecast
 from posetune.study.forecasting.forecast_model import ForecastInput
 from posetune.study.search.rungs import rung_epochs
+from posetune.study.search.seed_noise import what_is_missing
 from posetune.study.search.space import most_trials
 from posetune.trial.run import require_device
 
@@ -140,6 +141,8 @@ def _warnings(spec: SweepSpec, stages: Mapping[str, int], cost: Cost) -> Iterato
                 "nothing is shared"
             )
     yield from warn_of_no_rungs(spec)
+    if missing := what_is_missing(spec):
+        yield missing
     if spec.resources.cpu > (os.cpu_count() or 1):
         yield (
             f"resources.cpu: {spec.resources.cpu:g} is more than the {os.cpu_count()} of this "

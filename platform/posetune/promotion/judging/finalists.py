@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.home import Home
 from posetune.promotion.judging.gate import Finalist
+from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder
 from posetune.storage.digest import digest_json
 from posetune.storage.whole_files import write_whole
@@ -23,7 +25,7 @@ from posetune.study.view import SweepView, TrialView
 from posetune.trial.run import EpochResult
 from posetune.trial.single import SingleTrial, forget_single, train_single
 
-__all__ = ["FINALISTS", "retrain_finalists"]
+__all__ = ["FINALISTS", "finalist_values", "retrain_finalists"]
 
 FINALISTS = 3
 """Number of trials that are trained again, the best ones on validation."""
@@ -72,7 +74,7 @@ def retrain_finalists(
         assert trial.chosen is not None  # else it is not ranked
         values = [trial.chosen.value]
         for k in range(1, seeds + 1):
-            single = _single(view, trial, home=home, store=store, number=k)
+            single = _single(view, trial, home, store, k)
             told = _titled(progress, f"trial {trial.number}, seed {k} of {seeds}")
             values.append(_value(single, trainable, told))
         found.append(Finalist(trial.number, tuple(values)))
@@ -86,14 +88,40 @@ def retrain_finalists(
     return sorted(found, key=lambda f: (not f.is_finite, sign * f.mean if f.is_finite else 0.0))
 
 
+def finalist_values(view: SweepView, home: Home) -> tuple[tuple[float, ...], ...]:
+    """Return what finalists of a sweep came to, as far as they were trained; nothing is trained.
+
+    Args:
+        view: the sweep.
+        home: where its finalists were trained.
+
+    Returns:
+        The values of each finalist that has any but its own: its own, and those of other seeds.
+    """
+    if not (home.folder / "finalists").is_dir():
+        return ()
+    found = []
+    for trial in view.promotable[:FINALISTS]:
+        if trial.state != TrialState.COMPLETE or trial.chosen is None:
+            continue
+        values = [trial.chosen.value]
+        number = 1
+        while (file := _values_file(_single(view, trial, home, view.store, number))).exists():
+            by_epoch = _read_values(file)
+            if len(by_epoch) == trial.last_epoch:
+                values.append(_selected(by_epoch, view.spec.up_to(trial.last_epoch)))
+            number += 1
+        if len(values) > 1:
+            found.append(tuple(values))
+    return tuple(found)
+
+
 def _titled(progress: Progress, title: str) -> Progress:
     """Return a `Progress` that puts the title of a training before each note."""
     return lambda done, total, note="": progress(done, total, f"{title} {note}")
 
 
-def _single(
-    view: SweepView, trial: TrialView, *, home: Home, store: str, number: int
-) -> SingleTrial:
+def _single(view: SweepView, trial: TrialView, home: Home, store: str, number: int) -> SingleTrial:
     spec = view.spec.up_to(trial.last_epoch)
     what: list[Any] = [spec.trainable, spec.fixed, trial.params, view.store_digest]
     if spec != view.spec:  # a person has extended it
@@ -122,11 +150,15 @@ def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) 
         forget_single(single)
         _values_file(single).unlink(missing_ok=True)
         values = _train(single, trainable, progress)
-    objective = single.spec.objective
-    if objective.select == "last":
-        return values[single.spec.pruner.max_epochs]
+    return _selected(values, single.spec)
+
+
+def _selected(values: Mapping[int, float], spec: SweepSpec) -> float:
+    """Return the value at the epoch that counts of a whole training; NaN where none is finite."""
+    if spec.objective.select == "last":
+        return values[spec.pruner.max_epochs]
     finite = [value for value in values.values() if math.isfinite(value)]
-    return objective.best(finite) if finite else math.nan
+    return spec.objective.best(finite) if finite else math.nan
 
 
 def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> dict[int, float]:
@@ -134,8 +166,7 @@ def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) 
     file, metric = _values_file(single), single.spec.objective.metric
     values: dict[int, float] = {}
     if file.exists():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        values = {int(epoch): float(value) for epoch, value in found.items()}
+        values = _read_values(file)
     if len(values) == single.spec.pruner.max_epochs:
         return values
 
@@ -145,6 +176,12 @@ def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) 
 
     train_single(single, trainable, on_start=lambda _: None, on_epoch=note, progress=progress)
     return values
+
+
+def _read_values(file: Path) -> dict[int, float]:
+    """Return the objective by epoch of a training."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {int(epoch): float(value) for epoch, value in found.items()}
 
 
 def _values_file(single: SingleTrial) -> Path:

@@ -9,13 +9,14 @@ from posetune.report.findings.importance import param_importance
 from posetune.report.leaderboard import FEW
 from posetune.report.wording import count_epochs, format_value
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
+from posetune.study.budget import gain_in_words
 from posetune.study.repeats import PointMean
 from posetune.study.search.rungs import rung_epochs
 from posetune.study.search.space import Space
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView
 
-__all__ = ["health_lines", "pause_lines"]
+__all__ = ["health_lines", "patience_line", "pause_lines"]
 
 EDGE = 0.02
 """Share of a range at either end that counts as its edge, on the range's own scale."""
@@ -32,6 +33,17 @@ def pause_lines(view: SweepView) -> list[str]:
     paused = [trial for trial in view.ranked if trial.state == TrialState.PAUSED]
     lines = [f"trial {trial.number} {trial.reason}" for trial in paused[:FEW]]
     return [*lines, *([f"{len(paused) - FEW} more are paused"] if len(paused) > FEW else [])]
+
+
+def patience_line(view: SweepView) -> str:
+    """Return what is still to gain, where the sweep ends by it; empty where it does not."""
+    patience = view.spec.budget.patience
+    if patience is None:
+        return ""
+    if view.gain is None:
+        return "patience: it is not known yet what is still to gain, or the noise between seeds"
+    in_a_row = f"{view.gains_in_noise} of {patience} trials in a row"
+    return f"patience: {gain_in_words(view.gain)}; below it at the ends of {in_a_row}"
 
 
 def health_lines(view: SweepView) -> list[str]:

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from posetune.api import Evaluation
 from posetune.report.findings.importance import matched_values, param_importance
 from posetune.report.findings.pruning import pruning_balance
-from posetune.report.findings.search_notes import health_lines, pause_lines
+from posetune.report.findings.search_notes import health_lines, patience_line, pause_lines
 from posetune.report.leaderboard import selection_note
 from posetune.report.pages import charts, interactive, interactive_search
 from posetune.report.pages.blocks import (
@@ -128,6 +128,8 @@ def _facts(view: SweepView) -> dict[str, str]:
         "budget used": budget_used(view),
     }
     notes = [*pause_lines(view), *health_lines(view)]
+    if patience := patience_line(view):
+        notes.append(patience)
     if notes:
         facts["search"] = "; ".join(notes)
     if view.best is None or view.best.chosen is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from posetune.study.budget import limit_in_words, target_reached
+from posetune.study.budget import limit_in_words, patience_over, target_reached
 from posetune.study.state import SweepState
 from posetune.study.trials import TrialRecord
 
@@ -60,7 +60,9 @@ class BudgetRule:
             return f"{self.limit} is spent"
         if not self._state.held_by and self._clock() >= self.ends_at:
             return f"the budget of {self._state.spec.budget.wall_hours:g} hours is spent"
-        return target_reached(self._state.spec, self._state.bests)
+        state = self._state
+        reached = target_reached(state.spec, state.bests)
+        return reached or patience_over(state.spec, state.gain, state.gains_in_noise)
 
     def may_train(self, trial: TrialRecord | None) -> bool:
         """Whether an open trial, or a new one (None), may hold its resources for a report more."""

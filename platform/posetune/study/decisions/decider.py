@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from posetune.spec.parameters import Scalar
 from posetune.study.decisions import letting_go
 from posetune.study.decisions.budget_rule import BudgetRule
+from posetune.study.decisions.patience_rule import PatienceRule
 from posetune.study.decisions.pruner_rule import PrunerRule
 from posetune.study.events import (
     AttemptBegun,
@@ -64,6 +65,7 @@ class Decider:
         self.curves = _curves(state)
         """The model of the sweep's curves; None where its sampler has none."""
         self.pruner = PrunerRule(state, self.budget, self.curves)
+        self._patience = PatienceRule(state, self.curves)
 
     # -- which trial runs next ---------------------------------------------------------------------
 
@@ -289,7 +291,7 @@ class Decider:
             why = why or f"cut by ASHA at epoch {trial.epoch}"
             if trial.value is None:
                 why += f", where {spec.objective.metric} was not a number"
-            return self._end(trial, TrialState.PRUNED, why)
+            return self._end_with_gain(trial, TrialState.PRUNED, why)
         if trial.value is None:
             reason = f"{spec.objective.metric} was not a number"
             return self._end(trial, TrialState.FAILED, reason)
@@ -297,10 +299,11 @@ class Decider:
             is_whole = trial.epoch >= spec.pruner.max_epochs
             state = TrialState.COMPLETE if is_whole else TrialState.PRUNED
             begun = "was extended" if trial.parent is None else f"went on from trial {trial.parent}"
-            return self._end(trial, state, f"{begun} to {trial.epoch} epochs")
+            return self._end_with_gain(trial, state, f"{begun} to {trial.epoch} epochs")
         cut = self._state.rungs.audited.get(number)
         audit = f"; ASHA would have cut it at epoch {cut}" if cut else ""
-        return self._end(trial, TrialState.COMPLETE, f"ran its {trial.epoch} epochs{audit}")
+        reason = f"ran its {trial.epoch} epochs{audit}"
+        return self._end_with_gain(trial, TrialState.COMPLETE, reason)
 
     def fail(self, number: int, reason: str) -> TrialEnded:
         """Return the end of a trial that failed for good."""
@@ -356,6 +359,11 @@ class Decider:
         trial = self._state.trials[number]
         reason = f"paused after epoch {trial.epoch} and cut: {why}"
         return self._end(trial, TrialState.PRUNED, reason)
+
+    def _end_with_gain(self, trial: TrialRecord, state: TrialState, reason: str) -> TrialEnded:
+        """Return the end of a trial, with what its sweep may still gain."""
+        gain = self._patience.gain_at(trial, state)
+        return dataclasses.replace(self._end(trial, state, reason), gain=gain)
 
     def _end(
         self, trial: TrialRecord, state: TrialState, reason: str, *, at_rest: bool = False

@@ -41,6 +41,8 @@ class SweepStart:
     """The parameters of trial 0."""
     by: str = ""
     """Who gives the command, as person@host."""
+    finalists: tuple[tuple[float, ...], ...] = ()
+    """Values of trials of the sweep that were trained again with further seeds, for each trial."""
 
     @property
     def commit(self) -> dict[str, Any]:
@@ -112,7 +114,8 @@ def check_unchanged(row: Mapping[str, Any], budget: Mapping[str, Any], start: Sw
     shrunk = [
         f"budget.{name}: {before} -> {new['budget'].get(name)}"
         for name, before in budget.items()
-        if name not in ("target", "cost_per_gpu_hour") and _less(new["budget"].get(name), before)
+        if name not in ("target", "patience", "cost_per_gpu_hour")
+        and _less(new["budget"].get(name), before)
     ]
     if changed or shrunk:
         raise BadInputError(

@@ -369,7 +369,8 @@ def _comparable(spec: SweepSpec) -> SweepSpec:
     if pruner.name not in ("asha", "none"):
         pruner = pruner.model_copy(update={"name": "asha"})
     sampler = spec.sampler.model_copy(update={"name": "random"})
-    budget = spec.budget.model_copy(update={"target": None})  # the values of trials are latent
+    # The values of trials are latent, so nobody knows when one is good enough.
+    budget = spec.budget.model_copy(update={"target": None, "patience": None})
     changes = {"pruner": pruner, "sampler": sampler, "budget": budget}
     return spec.model_copy(update=changes)
 

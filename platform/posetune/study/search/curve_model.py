@@ -39,6 +39,7 @@ __all__ = [
     "CurveShape",
     "Ends",
     "Observations",
+    "Settings",
     "fit",
     "log_chance_to_win",
     "log_expected_improvement",
@@ -99,6 +100,13 @@ class Observations:
     epochs_n: Integers
     values_n: Floats
     last_epoch: int
+
+
+class Settings(NamedTuple):
+    """What is expected of the settings of some points, without what is a trial's own."""
+
+    mean_c: Floats
+    covariance_cc: Floats
 
 
 class Ends(NamedTuple):
@@ -235,6 +243,18 @@ class CurveModel:
             more = solve_triangular(lower, cross_w, lower=True, check_finite=False)
             variance -= np.einsum("wc,wc->c", more, more)
         return Ends(mean, np.sqrt(np.maximum(variance, 1e-10)))
+
+    def settings(self, points_cd: Floats) -> Settings:
+        """Predict what the settings of some points come to at the last epoch, together.
+
+        A trial's own part of its end is left out, for example what it owes to its seed.
+        """
+        shape, seen = self._shape, self._seen
+        like = _matern(points_cd, seen.points_td, shape.scales)
+        cross = (MEAN_SPREAD**2 + shape.end**2 * like)[:, seen.trials_n]
+        white = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
+        total = MEAN_SPREAD**2 + shape.end**2 * _matern(points_cd, points_cd, shape.scales)
+        return Settings(cross @ self._weights, total - white.T @ white)
 
     def _with_observations(self, points_cd: Floats, trials_c: Integers) -> Floats:
         """Return the covariance of ends with observations, (C, N)."""

@@ -29,6 +29,7 @@ from posetune.study.search.curve_model import (
     CurveModel,
     CurveShape,
     Ends,
+    Settings,
     fit,
     log_expected_improvement,
     start_shape,
@@ -241,6 +242,15 @@ class CurveSearch:
         return np.asarray(np.clip(middle + steps, 0.0, 1.0 - 1e-9))
 
 
+class NewPoints(NamedTuple):
+    """New points, and what is expected of them."""
+
+    points: Candidates
+    ends: Ends
+    log_gains_c: NDArray[np.float64]
+    """Logarithm of the expected improvement of each."""
+
+
 class Outlook:
     """What the model expects of trials and of new points, after some reports."""
 
@@ -262,6 +272,15 @@ class Outlook:
         """Return a transformed value in the objective's own terms."""
         return self._seen.scale.back(z)
 
+    @property
+    def seed(self) -> int:
+        """The seed of the sweep's sampler."""
+        return self._search.spec.sampler.seed
+
+    def seat(self, number: int) -> list[float]:
+        """Return where a trial lies for the model."""
+        return self._search.data.unit(number)
+
     def observed(self, numbers: Sequence[int]) -> list[int]:
         """Return those of some trials that the model has seen."""
         return [number for number in numbers if number in self._seen.index]
@@ -271,24 +290,34 @@ class Outlook:
         points = np.array([self._search.data.unit(number) for number in numbers])
         return self._model.ends(points, self._indices(numbers), self._work_wd, self._work_w)
 
-    def propose(self, number: int) -> Proposal | None:
-        """Return the most promising new point for a trial; None where all were tried."""
-        leaders = self._leaders()
-        points = self._search.candidates(number, leaders)
+    def settings(self, seats_cd: NDArray[np.float64]) -> Settings:
+        """Predict what the settings of some points come to, without what is a trial's own."""
+        return self._model.settings(seats_cd)
+
+    def new_points(self, number: int) -> NewPoints | None:
+        """Return the points that a trial may have; None where all were tried."""
+        points = self._search.candidates(number, self.leaders())
         count = len(points.seats_cd)
         if not count:
             return None
         fresh = np.arange(-count, 0) - number - 1  # none of those observed, and none at work
         ends = self._model.ends(points.seats_cd, fresh, self._work_wd, self._work_w)
-        gains = log_expected_improvement(ends, self.best)
-        believed = gains
-        if self._search.belief.has_any:
-            believed = gains + self._search.belief.log_weight(points.places_cd, number)
-        most = int(np.argmax(believed))
-        params = self._search.space.from_unit(points.places_cd[most])
-        return Proposal(params, float(gains[most]), float(ends.mean_c[most]))
+        return NewPoints(points, ends, log_expected_improvement(ends, self.best))
 
-    def _leaders(self) -> list[int]:
+    def propose(self, number: int) -> Proposal | None:
+        """Return the most promising new point for a trial; None where all were tried."""
+        new = self.new_points(number)
+        if new is None:
+            return None
+        believed = new.log_gains_c
+        if self._search.belief.has_any:
+            believed = believed + self._search.belief.log_weight(new.points.places_cd, number)
+        most = int(np.argmax(believed))
+        params = self._search.space.from_unit(new.points.places_cd[most])
+        return Proposal(params, float(new.log_gains_c[most]), float(new.ends.mean_c[most]))
+
+    def leaders(self) -> list[int]:
+        """Return the trials of the sweep that the model has seen, the best first."""
         seen = self._seen.observations
         best: dict[int, float] = {}
         for trial, value in zip(seen.trials_n, seen.values_n, strict=True):

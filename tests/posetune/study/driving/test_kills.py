@@ -110,6 +110,15 @@ def modelled_opening(pruner: str) -> SweepStart:
     return opening(search=search, sampler={"name": "gp"}, pruner=pruning, budget={"trials": 8})
 
 
+def patient_opening(sampler: str) -> SweepStart:
+    """A sweep that ends once the noise between seeds is more than what is still to gain."""
+    return opening(
+        sampler={"name": sampler, "repeats": 2},
+        pruner={"name": "none", "max_epochs": 2},
+        budget={"trials": 60, "patience": 2},
+    )
+
+
 EVERY = pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
 """Of the moments at which a driver is killed: one in four, or each."""
 
@@ -177,6 +186,35 @@ def test_killed_here_and_there_a_search_that_pauses_trials_ends_the_same(tmp_pat
         _forget_lease(database)
         drive(database, start)
         assert outcome(database) == expected, (at, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sampler", "step"),
+    [
+        ("random", 90),
+        pytest.param("random", 5, marks=pytest.mark.long),
+        pytest.param("gp", 5, marks=pytest.mark.long),
+    ],
+)
+def test_killed_here_and_there_a_sweep_ends_by_its_patience_at_the_same_trial(
+    tmp_path: Path, sampler: str, step: int
+) -> None:
+    start = patient_opening(sampler)
+    recorder = Recorder(open_unsynced(tmp_path / "whole.db"), tmp_path)
+    drive(recorder, start, noise=0.5)
+    expected, view = outcome(recorder), read_sweep(recorder, "s")
+    assert view.patience_over
+    assert 10 < len(view.trials) < 60
+    before_the_end = range(recorder.copies - 3, recorder.copies + 1)
+    for at in [*range(step, recorder.copies - 3, step), *before_the_end]:
+        database = open_unsynced(tmp_path / f"{at}.db")
+        _forget_lease(database)
+        drive(database, start, noise=0.5, order=random.Random(at))
+        again = read_sweep(database, "s")
+        assert outcome(database) == expected, at
+        assert (again.gain, again.gains_in_noise) == (view.gain, view.gains_in_noise), at
+        database.close()
 
 
 @pytest.mark.long

@@ -106,6 +106,19 @@ def test_an_observed_end_says_what_being_at_work_says_of_the_spread() -> None:
     np.testing.assert_allclose(ours.mean_c, plain.mean_c, atol=1e-6)
 
 
+def test_the_settings_of_points_are_their_ends_without_a_trial_of_its_own() -> None:
+    seen, _ = observed(8, (1, 4))
+    shape = start_shape(2)
+    points = np.array([[0.6, 0.4], [0.2, 0.9], [0.21, 0.9]])
+    ends = CurveModel(shape, seen).ends(points, none(3))
+    found = CurveModel(shape, seen).settings(points)
+    np.testing.assert_allclose(found.mean_c, ends.mean_c)
+    own = ends.spread_c**2 - np.diag(found.covariance_cc)
+    np.testing.assert_allclose(own, shape.end_own**2)
+    alike = found.covariance_cc[1, 2] / np.sqrt(np.prod(np.diag(found.covariance_cc)[1:]))
+    assert alike > 0.99, "neighbours are drawn together"
+
+
 def test_expected_improvement_is_that_of_drawn_ends() -> None:
     generator = np.random.default_rng(0)
     for mean, spread, best in [(0.0, 1.0, -0.5), (1.0, 0.3, 1.2), (-2.0, 0.7, -1.0)]:

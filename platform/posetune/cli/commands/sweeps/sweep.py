@@ -156,7 +156,7 @@ def _say_how_it_ended(end: SweepEnd, home: Path | None, *, tracking: bool) -> No
         raise typer.Exit(1)
     if view.state == SweepStatus.INTERRUPTED:
         is_spent = not end.stopped_by_user and not end.refused
-        if is_spent and view.target_reached:
+        if is_spent and (view.target_reached or view.patience_over):
             console.print(f"{view.stopped}. Next: {next_steps(view, home_flag)}", soft_wrap=True)
             raise typer.Exit(0)
         first = _GROW if is_spent else ""
