@@ -113,8 +113,9 @@ class Sampler(Frozen):
     )
     start_from: tuple[str, ...] = Field(
         (),
-        description="Names of other sweeps of the same study; the sampler learns from their "
-        "finished trials before it proposes its first parameters.",
+        description="Names of other sweeps of the same study; the sampler learns from those of "
+        "their finished trials that lie in this search space before it proposes its first "
+        "parameters. On other data only `gp` learns from them, at a discount.",
     )
 
 

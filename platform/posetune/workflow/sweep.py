@@ -19,7 +19,7 @@ from posetune.promotion.judging.finalists import finalist_values
 from posetune.provenance import collect, this_person
 from posetune.spec.followed import FollowedRules
 from posetune.spec.home_file import priced_by, read_home_destinations
-from posetune.spec.loading import configure, default_params, load_sweep
+from posetune.spec.loading import configure, default_params, flatten, load_sweep
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import Storage
 from posetune.study.driving.sweep import SweepRun, SweepStart
@@ -150,6 +150,7 @@ def run_sweep(
         defaults=defaults,
         by=this_person(),
         finalists=_known_finalists(database, name, spec, resolved),
+        config=flatten(configure(trainable.config_model, {}, {}).model_dump(mode="json")),
     )
     machine = _machine(database, name, resolved) if system_metrics else nullcontext()
     run = SweepRun(database, start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -43,6 +43,8 @@ class SweepStart:
     """Who gives the command, as person@host."""
     finalists: tuple[tuple[float, ...], ...] = ()
     """Values of trials of the sweep that were trained again with further seeds, for each trial."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The trainable's configuration where nothing else is given, by dotted name."""
 
     @property
     def commit(self) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def _create(connection: Connection, start: SweepStart, at: float) -> int:
     }
     key = connection.execute(insert(schema.sweep).values(at=at, **values)).inserted_primary_key
     identity = int(key[0]) if key else 0
-    prior, notes = gather(connection, start.spec, start.store_digest)
+    prior, notes = gather(connection, start.spec, start.store_digest, start.config)
     journal.append_event(
         connection, identity, 1, SweepStarted(at, SEMANTICS, prior, notes, start.by)
     )

@@ -3,7 +3,8 @@
 What was observed follows from a prefix of the sweep's reports, in the order of its events, so it is
 the same however often the driver was killed since. Values are turned so that lower is better, and
 into units of the distance between the median and the best; those worse than the median are
-compressed, so that a diverging trial does not set the scale.
+compressed, so that a diverging trial does not set the scale. The trials of another store have a
+median of their own, and a unit of their own where that is larger.
 """
 
 from __future__ import annotations
@@ -94,6 +95,9 @@ class CurveData:
         self.last_epoch = spec.pruner.max_epochs
         self._sign = float(spec.objective.sign)
         self._trials, self._prior = trials, prior
+        digests = sorted({trial.store for trial in prior if trial.store})
+        self._stores = {digest: 1 + place for place, digest in enumerate(digests)}
+        """The number of each other store from which the sweep has trials."""
         self._units: dict[int, list[float]] = {}
         self._curves: dict[int, tuple[int, dict[int, float]]] = {}
         """The curve of each trial that was asked for last, and up to which epoch it goes."""
@@ -142,29 +146,54 @@ class CurveData:
             return None
         curves = {number: curve for number, curve in curves.items() if curve}
         lasts = {number: curve[max(curve)] for number, curve in curves.items()}
-        scale = _scale(self._sign, list(lasts.values()), best)
-        worst = max(v for c in curves.values() for v in c.values())
+        own = [number for number in curves if not self._store(number)]
+        scale = _scale(self._sign, [lasts[number] for number in own], best)
+        scales = {there: self._scale_there(there, curves, scale) for there in self._there(curves)}
+        scales[0] = scale
+        worst = max(v for number in own for v in curves[number].values())
         for number in progress.failed:
             curves[number] = {self.last_epoch: worst}
             lasts[number] = worst
         reporting = None if now is None else now[0]
 
         def key(n: int) -> tuple[float, ...]:
-            return (n != reporting, n not in first, -max(curves[n]), lasts[n], n)
+            is_other = self._store(n) > 0
+            return (n != reporting, n not in first, is_other, -max(curves[n]), lasts[n], n)
 
         order = sorted(lasts, key=key)
         chosen = [(number, max(curves[number])) for number in order[:MOST_TRIALS]]
         on_the_way = [(n, e) for n, last in chosen for e in _told_epochs(curves[n]) if e != last]
         chosen += on_the_way[: MOST_OBSERVATIONS - len(chosen)]
         index = {number: i for i, number in enumerate(order[:MOST_TRIALS])}
+        values = [scales[self._store(n)].transform(self._sign * curves[n][e]) for n, e in chosen]
+        stores = np.array([self._store(number) for number in index], dtype=np.int64)
         observations = Observations(
             points_td=np.array([self.unit(number) for number in index]),
             trials_n=np.array([index[number] for number, _ in chosen], dtype=np.int64),
             epochs_n=np.array([epoch for _, epoch in chosen], dtype=np.int64),
-            values_n=np.array([scale.transform(self._sign * curves[n][e]) for n, e in chosen]),
+            values_n=np.array(values),
             last_epoch=self.last_epoch,
+            stores_t=stores if stores.any() else None,
         )
         return Seen(observations, index, scale, scale.transform(self._sign * best))
+
+    def _store(self, number: int) -> int:
+        """Return on which store a trial was trained, 0 for the sweep's own."""
+        digest = self._prior[-1 - number].store if number < 0 else ""
+        return self._stores[digest] if digest else 0
+
+    def _there(self, curves: Collection[int]) -> set[int]:
+        """Return the other stores on which some trials were trained."""
+        return {self._store(number) for number in curves} - {0}
+
+    def _scale_there(
+        self, store: int, curves: Mapping[int, Mapping[int, float]], own: Scale
+    ) -> Scale:
+        """Return how the values of another store are transformed."""
+        there = [curve for number, curve in curves.items() if self._store(number) == store]
+        best = min(value for curve in there for value in curve.values())
+        found = _scale(self._sign, [curve[max(curve)] for curve in there], best)
+        return Scale(found.sign, found.median, max(found.unit, own.unit))
 
     def _curve(self, number: int, reached: int) -> dict[int, float]:
         """Return a trial's values by epoch, turned so that lower is better."""

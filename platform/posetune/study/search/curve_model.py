@@ -9,6 +9,10 @@ epoch. Both are alike for settings that are alike (Matern 5/2), and both have a 
 own. The gap has the covariance of a random walk in a clock s(e) that runs from 1 after the first
 epoch to 0 after the last, in epochs, in their logarithm, or halfway between.
 
+Trials on the data of another store, from which a sweep may start, have ends that differ from its
+own by a constant and by a further part that depends on their settings. The size of that part is
+fitted, too: it is the discount at which they are believed.
+
 `fit` finds the sizes of all that (`CurveShape`) for some observations, and `CurveModel` predicts
 ends by them. Lower is better throughout. Everything is deterministic: the same observations give
 the same prediction, in whichever process.
@@ -52,10 +56,14 @@ Integers = NDArray[np.int64]
 
 MEAN_SPREAD = 1.0
 """Prior standard deviation of the mean of all ends."""
+OTHER_SPREAD = 1.0
+"""Prior standard deviation of how far apart the means of two stores are."""
 SCALE_WIDTH, SIZE_WIDTH = 0.8, 0.7
 """Widths of the log-normal priors of length scales, and of standard deviations."""
 SCALE_STEPS, SIZE_STEPS = (0.4, 2.5), (0.5, 2.0)
 """By what a fit multiplies them."""
+OTHER_WIDTH, OTHER_STEPS = 1.5, (0.1, 0.3, 2.0, 6.0)
+"""The same of what another store's ends have beyond the sweep's own, of which little is known."""
 JITTER = 1e-8
 """Is added to the diagonal, so that it can be factorised."""
 
@@ -78,6 +86,9 @@ class CurveShape:
     scales: tuple[float, ...]
     """How far apart two points are that still tell of each other, for each coordinate, (D,)."""
     clock: Clock = "mean"
+    other: float = 0.5
+    """Of the part of another store's ends that the sweep's own do not have: the larger it is, the
+    less these tell."""
 
 
 SIZES = ("end", "end_own", "gap", "gap_settings", "gap_own", "noise")
@@ -100,6 +111,13 @@ class Observations:
     epochs_n: Integers
     values_n: Floats
     last_epoch: int
+    stores_t: Integers | None = None
+    """On which store each trial was trained, 0 for the sweep's own; None where all are its own."""
+
+    @property
+    def stores_n(self) -> Integers | None:
+        """On which store each value was measured; None where all are the sweep's own."""
+        return None if self.stores_t is None else self.stores_t[self.trials_n]
 
 
 class Settings(NamedTuple):
@@ -144,6 +162,10 @@ def _covariance(shape: CurveShape, seen: Observations, like_tt: Floats) -> Float
     gap = shape.gap**2 + shape.gap_settings**2 * like + shape.gap_own**2 * same
     found: Floats = MEAN_SPREAD**2 + shape.end**2 * like + shape.end_own**2 * same
     found = found + np.minimum(s[:, None], s[None, :]) * gap
+    stores = seen.stores_n
+    if stores is not None:
+        both_there = (stores[:, None] == stores[None, :]) & (stores[:, None] > 0)
+        found += both_there * (OTHER_SPREAD**2 + shape.other**2 * like)
     found[np.diag_indices_from(found)] += shape.noise**2 + JITTER
     return found
 
@@ -162,8 +184,11 @@ def _prior(shape: CurveShape, start: CurveShape) -> float:
     """Return the logarithm of the prior density of a shape, but for a constant."""
     scales = np.log(np.asarray(shape.scales) / np.asarray(start.scales))
     sizes = [math.log(getattr(shape, name) / getattr(start, name)) for name in SIZES]
+    other = math.log(shape.other / start.other) / OTHER_WIDTH
     return float(
-        -0.5 * np.sum((scales / SCALE_WIDTH) ** 2) - 0.5 * sum((x / SIZE_WIDTH) ** 2 for x in sizes)
+        -0.5 * np.sum((scales / SCALE_WIDTH) ** 2)
+        - 0.5 * sum((x / SIZE_WIDTH) ** 2 for x in sizes)
+        - 0.5 * other**2
     )
 
 
@@ -179,7 +204,7 @@ def _steps(best: CurveShape, coordinate: int | str) -> Iterator[CurveShape]:
             if clock != best.clock:
                 yield dataclasses.replace(best, clock=clock)
     else:
-        for factor in SIZE_STEPS:
+        for factor in OTHER_STEPS if coordinate == "other" else SIZE_STEPS:
             yield dataclasses.replace(best, **{coordinate: getattr(best, coordinate) * factor})
 
 
@@ -189,6 +214,8 @@ def fit(seen: Observations) -> CurveShape:
     like = _matern(seen.points_td, seen.points_td, best.scales)
     most = _likelihood(best, seen, like)
     coordinates: list[int | str] = [*range(len(best.scales)), *SIZES, "clock"]
+    if seen.stores_t is not None:
+        coordinates.append("other")
     for coordinate in coordinates:
         for shape in _steps(best, coordinate):
             changed = shape.scales != best.scales

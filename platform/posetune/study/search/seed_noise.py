@@ -111,7 +111,7 @@ def _repeated(state: SweepState) -> list[list[float]]:
         if trial.state == TrialState.COMPLETE and is_own and chosen is not None:
             groups.setdefault(("here", *trial.params.items()), []).append(chosen.value)
     for other in prior_trials(state.prior):
-        if other.state == TrialState.COMPLETE:
+        if other.state == TrialState.COMPLETE and not other.store:
             values = _chosen(other.values, state.spec)
             groups.setdefault(("there", *other.params.items()), []).append(values)
     return [*groups.values(), *(list(values) for values in state.finalists)]
