@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from posetune.study.records import ExpectedGain
 from posetune.study.search.seed_noise import seed_noise
+from posetune.study.search.space import Space
 from posetune.study.search.start_from import prior_trials
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
@@ -59,6 +60,8 @@ class PatienceRule:
         is_early = len(self._state.ended) + 1 < fewest
         if spec.budget.patience is None or not state.has_value or is_early:
             return None
+        if not self._is_all_within():
+            return None
         noise = seed_noise(self._state)
         if noise is None:
             return None
@@ -75,6 +78,14 @@ class PatienceRule:
 
         gain = gain_of_rest(outlook, open_trials, number=number, new=new)
         return ExpectedGain(*gain, noise=noise.spread, noise_from=noise.source)
+
+    def _is_all_within(self) -> bool:
+        """Whether the model can see every trial; after an edit some may lie out of its bounds."""
+        if self._state.edited is None:
+            return True
+        space = Space(self._state.spec.search)
+        prior = prior_trials(self._state.prior)
+        return all(space.has(trial.params) for trial in (*self._state.trials, *prior))
 
     def _model_with(self, trial: TrialRecord) -> CurveSearch:
         """Return the model that has seen the trials which have ended, and the one that ends now."""

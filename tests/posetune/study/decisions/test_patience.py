@@ -21,7 +21,10 @@ from support.simulated_driver import (
 from posetune.report.findings.search_notes import patience_line
 from posetune.report.sweep_json import as_json
 from posetune.report.tables import next_steps
+from posetune.spec.sweep import SweepSpec
 from posetune.study import events
+from posetune.study.acts.act import EditSweep
+from posetune.study.acts.asking import ask
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.reading import read_sweep
 from posetune.study.search.rungs import Decision
@@ -209,3 +212,24 @@ def test_an_audit_tells_the_spread_around_what_the_rung_foretells(seed: int) -> 
     assert found.spread == pytest.approx(2.0, rel=0.4)
     assert noise_of_audit(rung.tolist(), end.tolist(), 2) is None, "too few"
     assert noise_of_audit([1.0] * 9, [1.0] * 9, 9) is None, "the rung tells nothing apart"
+
+
+def test_where_an_edit_left_trials_outside_of_the_bounds_nothing_is_told(study: Database) -> None:
+    search = {"x": {"choice": [0.1, 0.3, 0.7, 1.0, 3.0]}, "depth": {"int": [2, 16], "step": 2}}
+    narrow = {**search, "x": {"choice": [0.7, 1.0, 3.0]}}
+    start = patient(9, search=search, budget={"trials": 16, "patience": 9})
+    run = SweepRun(study, start)
+    while len(run.trials) < 11 and (trial := run.next_trial()) is not None:
+        at_work = SimulatedTrial(run, trial.number, noise=0.5)
+        while at_work.step() == Decision.CONTINUE:
+            pass
+    run.lease.release()
+    before = len(happened(study, events.TrialEnded))
+    assert {trial.params["x"] for trial in run.trials} & {0.1, 0.3}
+    spec = SweepSpec.model_validate({**start.spec.canonical(), "search": narrow})
+    ask(study, "s", EditSweep(spec=spec.canonical(), source="narrow"), by="ana@laptop", wait_s=0.0)
+    edited = SweepStart(**{**vars(start), "spec": spec, "source": "narrow"})
+    view = driven(study, edited, 0.5)
+    assert view.state == "COMPLETE"
+    assert len(view.trials) == 16
+    assert not any(end.gain for end in happened(study, events.TrialEnded)[before:])

@@ -55,6 +55,9 @@ def test_every_trial_ends_and_the_best_runs_to_its_end(tmp_path: Path, slots: in
     assert view.best is not None
     assert view.best.state == TrialState.COMPLETE
     assert view.best.params == {"x": 0.7, "depth": 6}
+    cut = [trial.reason for trial in view.trials if trial.state == TrialState.PRUNED]
+    assert cut
+    assert all("so it wins with less than 1%" in reason for reason in cut)
     paused = [e for e in happened(database, events.Reported) if e.decision == Decision.PAUSE]
     assert any(view.trials[e.trial].epochs > e.epoch for e in paused), "one went on later"
     reports = sum(trial.epochs for trial in view.trials)
