@@ -97,7 +97,8 @@ def patience_over(spec: SweepSpec, gain: ExpectedGain | None, in_a_row: int) -> 
     patience = spec.budget.patience
     if patience is None or gain is None or in_a_row < patience:
         return ""
-    return f"the patience of {patience} trials is over: {gain_in_words(gain)}"
+    trials = "1 trial" if patience == 1 else f"{patience} trials"
+    return f"the patience of {trials} is over: {gain_in_words(gain)}"
 
 
 @dataclass

@@ -96,7 +96,8 @@ def finalist_values(view: SweepView, home: Home) -> tuple[tuple[float, ...], ...
         home: where its finalists were trained.
 
     Returns:
-        The values of each finalist that has any but its own: its own, and those of other seeds.
+        The finite values of each finalist that has more than one: its own, and those of other
+        seeds.
     """
     if not (home.folder / "finalists").is_dir():
         return ()
@@ -111,8 +112,9 @@ def finalist_values(view: SweepView, home: Home) -> tuple[tuple[float, ...], ...
             if len(by_epoch) == trial.last_epoch:
                 values.append(_selected(by_epoch, view.spec.up_to(trial.last_epoch)))
             number += 1
-        if len(values) > 1:
-            found.append(tuple(values))
+        finite = tuple(value for value in values if math.isfinite(value))
+        if len(finite) > 1:
+            found.append(finite)
     return tuple(found)
 
 

@@ -84,8 +84,9 @@ class PatienceRule:
         if self._state.edited is None:
             return True
         space = Space(self._state.spec.search)
-        prior = prior_trials(self._state.prior)
-        return all(space.has(trial.params) for trial in (*self._state.trials, *prior))
+        points = [trial.params for trial in self._state.trials]
+        points += [trial.params for trial in prior_trials(self._state.prior)]
+        return all(space.has(params) for params in points)
 
     def _model_with(self, trial: TrialRecord) -> CurveSearch:
         """Return the model that has seen the trials which have ended, and the one that ends now."""
