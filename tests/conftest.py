@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("COLUMNS", "160")  # the commands' console is made once a process
 # Ray gives a node half a minute to start, which a busy machine may need.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
+# Ray starts workers with nice 15: beside other tests they would get hardly any time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")

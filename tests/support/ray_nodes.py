@@ -20,13 +20,16 @@ __all__ = ["Cluster", "Node", "new_cluster", "start_head"]
 MARK = "POSETUNE_TEST_NODE"
 """Every process of a node inherits it; so a node is found, and killed, whole."""
 
+PATIENT = {"RAY_raylet_start_wait_time_s": "180", "RAY_worker_niceness": "0"}
+"""What a node needs beside other tests: time to start, and workers that get their share of it."""
+
 
 class Node:
     """One `ray start`, and all processes that come from it."""
 
     def __init__(self, ip: str, environment: dict[str, str], agent_port: int) -> None:
         self.ip, self.mark, self.agent_port = ip, uuid.uuid4().hex, agent_port
-        self.environment = {**environment, MARK: self.mark}
+        self.environment = {**PATIENT, **environment, MARK: self.mark}
 
     def start(self, *options: str, within: Sequence[str] = ()) -> None:
         command = [*within, "ray", "start", f"--node-ip-address={self.ip}"]
@@ -67,7 +70,6 @@ class Cluster:
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "POSETUNE_"))},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "RAY_raylet_start_wait_time_s": "60",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "POSETUNE_HOME": str(folder / "home"),
@@ -150,7 +152,6 @@ def start_head(cpus: int) -> Iterator[str]:
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "POSETUNE_"))},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_raylet_start_wait_time_s": "60",
         "RAY_AUTH_MODE": "disabled",
     }
     with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp", ignore_cleanup_errors=True) as path:
