@@ -127,12 +127,13 @@ class SweepBoard:
         run = self._run
         ended = [t for t in run.trials if t.state is not None]
         shown = _shown(run.best, run.spec.objective)
+        left = f"{self._left} left" if self._left else "time left not known yet"
         elapsed = format_seconds(time.monotonic() - self.started)
         # Where last epochs count, the first of now may stand worse than the first of before.
         word = "best so far" if run.spec.objective.select == "best" else "first now"
         return (
             f"{run.name}: {len(ended)} of {run.state.most_trials} trials ended, {word} "
-            f"{shown}, {elapsed} elapsed, {self._left or '?'} left"
+            f"{shown}, {elapsed} elapsed, {left}"
         )
 
     def print_lines(self, done: threading.Event) -> None:

@@ -137,12 +137,11 @@ class _Lines:
         if self._work is None or self._work[1] != total or done < self._work[0]:
             self._work, self._started = (done, total), now
             if note and done < total:
-                console.print(f"{self._title}: {done}/{total} {note}")
+                console.print(f"{self._title}: {done}/{total}, {note}")
         if now - self._last >= LINE_EVERY_S or done >= total:
             self._last = now
             seconds, new = now - self._started, done - self._work[0]
             speed = f", {new / seconds:.1f}/s" if new and seconds else ""
             left = f", {seconds / new * (total - done):.0f} s left" if new else ""
-            console.print(
-                f"{self._title}: {done}/{total} after {seconds:.0f} s{speed}{left} {note}"
-            )
+            last = f", {note}" if note else ""
+            console.print(f"{self._title}: {done}/{total} after {seconds:.0f} s{speed}{left}{last}")

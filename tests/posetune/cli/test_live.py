@@ -51,6 +51,7 @@ def test_lines_are_news_and_one_a_minute(tmp_path: Path) -> None:
     ended, summary = board.news(began + 6 + LINE_EVERY_S)
     assert ended.startswith("trial 1 COMPLETE at epoch 9/9: 0.90  x=")
     assert "1 of 14 trials ended" in summary
+    assert summary.endswith("elapsed, time left not known yet")
     run.lease.release()
 
 

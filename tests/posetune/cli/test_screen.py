@@ -21,6 +21,6 @@ def test_a_line_of_progress_counts_what_is_new_and_says_what_is_left(
         progress(1_000_200, 1_000_200)
     lines = capsys.readouterr().err.splitlines()
 
-    assert lines[0] == "import: 1000000/1000200 continuing"
-    rate, left = re.findall(r", ([\d.]+)/s, (\d+) s left train", " ".join(lines))[0]
+    assert lines[0] == "import: 1000000/1000200, continuing"
+    rate, left = re.findall(r", ([\d.]+)/s, (\d+) s left, train", " ".join(lines))[0]
     assert (rate, left) == ("200.0", "0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from posetune.promotion.decision import promote
 from posetune.promotion.request import Request
@@ -75,7 +77,17 @@ def ask(url: str, content: object) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
-def test_images_go_in_and_poses_come_out(address: str) -> None:
+def program_of_the_manual(page: Path, address: str) -> str:
+    """Return the manual's program, with the address and the image side of the server here."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    (program,) = [block for block in blocks if "/invocations" in block]
+    for written, here in (("http://127.0.0.1:5001", address), ("SIDE = 32", "SIDE = 8")):
+        assert written in program
+        program = program.replace(written, here)
+    return program
+
+
+def test_images_go_in_and_poses_come_out(address: str, repository: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     status, answer = ask(address, {"inputs": images.tolist()})
     assert status == 200, answer
@@ -83,3 +95,11 @@ def test_images_go_in_and_poses_come_out(address: str) -> None:
     status, answer = ask(address, {"inputs": images[:, :5].tolist()})
     assert status == 400
     assert "shape" in answer["message"]
+
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "me.jpg")
+    program = program_of_the_manual(repository / "docs" / "use-a-model.md", address)
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "  0.00   0.00   0.00\n -1.00   0.00   0.00\n  1.00   0.00   0.00\n"

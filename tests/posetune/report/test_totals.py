@@ -60,7 +60,7 @@ def test_a_finite_space_is_the_total_wherever_trials_are_counted(
     study: Database, tmp_path: Path
 ) -> None:
     run = SweepRun(study, finite_start(pruner={"name": "none", "max_epochs": 9}))
-    assert "54 to 54 epochs" in _expected(run)
+    assert "54 to 54 epochs; how long" in _expected(run)
     trial = run.next_trial()
     assert trial is not None
     under_way = SimulatedTrial(run, trial.number)

@@ -127,9 +127,11 @@ def _expected(run: SweepRun) -> str:
     if expected is None:
         return no_forecast(spec)
     low, _, high = expected.epochs
+    has_hours = spec.budget.limit_gpu_hours is not None or spec.budget.wall_hours is not None
+    fewer = ", fewer if the hours of the budget run out" if has_hours else ""
     return (
-        f"forecast (80 %): {low:.0f} to {high:.0f} epochs, unless hours run out; their time is "
-        "shown once some are trained (posetune check measures before)"
+        f"forecast (80 %): {low:.0f} to {high:.0f} epochs{fewer}; how long they take is shown once "
+        "some are trained (posetune check measures it before)"
     )
 
 
