@@ -12,9 +12,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from posetune.api import BadInputError, Evaluation, StoreSummary, Trainable
+from posetune.api import BadInputError, Evaluation, Predictor, StoreSummary, Trainable
 from posetune.promotion.aliases import decision_text
 from posetune.promotion.registry import Candidate
 from posetune.promotion.request import Promotion, Request
@@ -54,6 +55,7 @@ def model_card(
         version=decision.version,
         about=candidate.description,
         side=predictor.image_size,
+        refusal=_refusal(predictor),
         joints=list(predictor.joint_names),
         metrics=_metrics(result),
         activities=_activities(result, score),
@@ -66,6 +68,16 @@ def model_card(
         limits=_limits(result),
         command=shlex.join(command),
     )
+
+
+def _refusal(predictor: Predictor) -> str:
+    """Return why a model refuses images, such as one that begins with 2D poses; empty otherwise."""
+    side = predictor.image_size
+    try:
+        predictor(np.zeros((1, side, side, 3), np.uint8))
+    except BadInputError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache

@@ -136,12 +136,12 @@ def candidate_note(view: SweepView) -> str:
         named = ", ".join(str(trial.number) for trial in passed[:FEW])
         more = f" and {len(passed) - FEW} more" if len(passed) > FEW else ""
         reasons.append(
-            f"the best checkpoint of trial {named}{more} is gone (`keep` in the sweep file says "
+            f"the best checkpoint of trial {named}{more} is gone (the sweep file's key keep says "
             "how many are kept)"
         )
     among = [f"reached epoch {view.last_rung}"] if view.last_rung else []
     among += ["has its checkpoint"] if passed else []
-    takes = f"`promote` takes trial {candidate.number}, the best that {' and '.join(among)}"
+    takes = f"posetune promote takes trial {candidate.number}, the best that {' and '.join(among)}"
     return "; ".join([*reasons, takes])
 
 
@@ -153,5 +153,5 @@ def _flattery(view: SweepView) -> str:
     return (
         f"trial {best.number}'s {format_measure(best.chosen.value)} is the {extreme} over "
         f"{count_epochs(best.epochs)} on the frames of validation that a sweep looks at, so it "
-        "flatters; `promote` measures on the whole validation split"
+        "flatters; posetune promote measures on the whole validation split"
     )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
@@ -25,7 +26,7 @@ from posetune.promotion.judging.test_looks import count_test_looks
 from posetune.promotion.request import Promotion, Request
 from posetune.study.reading import read_sweep
 from posetune.study.tables import journal
-from posetune.testing.toy import Toy
+from posetune.testing.toy import Toy, ToyPredictor
 
 DIGEST = "d" * 64
 GOOD, FAIR, BAD = 0.0, 0.2, 5.0
@@ -46,6 +47,19 @@ class Graded(Toy):
     @classmethod
     def describe_store(cls, store: Path) -> StoreSummary:
         return StoreSummary(cls.digest, {}, {})
+
+
+class FromJoints(Graded):
+    """Exports a model that begins with 2D poses."""
+
+    @classmethod
+    def load_model(cls, exported: Path) -> ToyPredictor:
+        class Lifter(ToyPredictor):
+            def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+                raise BadInputError("this model begins with 2D poses")
+
+        predictor = super().load_model(exported)
+        return Lifter(predictor.pose_j3, predictor.image_size)
 
 
 @pytest.fixture
@@ -123,6 +137,15 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
 
 
 @pytest.mark.slow
+def test_the_card_of_a_model_without_pictures_says_so(graded: Any) -> None:
+    train(graded, GOOD)
+    promotion = ask(graded, "candidate", trainable=FromJoints)
+    client = MlflowClient(graded.home.tracking)
+    card = client.get_model_version("toy", promotion.version).description
+    assert "\n- It takes no pictures: this model begins with 2D poses.\n- It returns" in card
+    assert "It sees pictures" not in card
+
+
 def test_card_and_runs_say_what_was_measured_of_energy(graded: Any) -> None:
     run = graded.open()
     number, attempt = graded.begin(run)

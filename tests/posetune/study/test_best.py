@@ -212,9 +212,9 @@ def test_who_is_promoted_instead_of_the_best_is_said_with_the_reason(database: D
     assert view.candidate is view.trials[2]
     note = candidate_note(view)
     assert note == (
-        "trial 3's 1.00 at epoch 1 failed; the best checkpoint of trial 1 is gone (`keep` in the "
-        "sweep file says how many are kept); `promote` takes trial 2, the best that reached epoch "
-        "3 and has its checkpoint"
+        "trial 3's 1.00 at epoch 1 failed; the best checkpoint of trial 1 is gone (the sweep "
+        "file's key keep says how many are kept); posetune promote takes trial 2, the best that "
+        "reached epoch 3 and has its checkpoint"
     )
     assert selection_note(view).endswith(note)
     run.lease.release()

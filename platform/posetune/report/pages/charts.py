@@ -180,7 +180,7 @@ def importance_bars(found: Importance) -> str:
         axes.bar_label(bars, fmt="%.0f %%", padding=3)
         axes.invert_yaxis()
         axes.set_xlim(0, max(shares) * 1.25)
-        axes.set_xlabel(f"share, {found.trials} trials after epoch {found.epoch}")
+        axes.set_xlabel("share, %")
         axes.grid(visible=False)
 
     return _svg(draw)
@@ -254,7 +254,7 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> str
         axes.plot(across[i], up[i], "*", color=COLOURS[4], markersize=13, markeredgecolor="black")
         _scale(axes, view, x, vertical=False)
         _scale(axes, view, y, vertical=True)
-        axes.set_xlabel(f"{x} (star: the best)")
+        axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(visible=False)
 

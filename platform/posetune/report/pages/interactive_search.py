@@ -39,7 +39,7 @@ def importance_bars(found: Importance) -> Figure:
         "showlegend": False,
         "meta": {"colour": 0},
     }
-    layout = layout_of(f"share, {found.trials} trials after epoch {found.epoch}", "")
+    layout = layout_of("share, %", "")
     layout["yaxis"] |= {"autorange": "reversed", "type": "category"}
     layout["xaxis"] |= {"range": [0, max(shares) * 1.25]}
     return {"data": [bars], "layout": layout}
@@ -155,7 +155,7 @@ def contour(view: SweepView, values: Mapping[int, float], x: str, y: str) -> Fig
     best = min(values, key=lambda n: view.spec.objective.sign * values[n])
     i = numbers.index(best)
     star = marks_at("the best", [best], [(across[i], up[i])], symbol="star", colour=4)
-    layout = layout_of(f"{x} (star: the best)", y)
+    layout = layout_of(x, y)
     layout["xaxis"] |= _axis(view, x)
     layout["yaxis"] |= _axis(view, y)
     traces = [*([surface] if surface else []), points, {**star, "showlegend": False}]

@@ -199,7 +199,8 @@ def _parameters(view: SweepView, epoch: int, values: Mapping[int, float]) -> lis
     for x, y in _pairs(view, list(param_importance(view).params)):
         surface = interactive_search.contour(view, values, x, y)
         svg = charts.contour(view, values, x, y)
-        pictures.append(Picture.of_svg(svg, f"{objective} over {x} and {y}.", figure=surface))
+        says = f"{objective} over {x} and {y}; the star is the best trial."
+        pictures.append(Picture.of_svg(svg, says, figure=surface))
     blocks.append(Grid([[picture] for picture in pictures]))
     return blocks
 

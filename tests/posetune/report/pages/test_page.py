@@ -232,6 +232,12 @@ CUT_TABLES = """
 [...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth)
   .map(box => box.textContent.slice(0, 80))
 """
+CUT_TITLES = """
+[...document.querySelectorAll(".xtitle, .ytitle")].filter(title => {
+  const chart = title.closest(".plot").getBoundingClientRect(), box = title.getBoundingClientRect();
+  return box.left < chart.left - 1 || box.right > chart.right + 1;
+}).map(title => title.textContent)
+"""
 SELECTED_ROWS = "[...document.querySelectorAll('tr.selected')].map(row => +row.dataset.trial)"
 SELECTED_POINTS = """
 [...document.querySelectorAll(".plot")].map(plot => plot.data)
@@ -261,6 +267,7 @@ def test_the_page_can_be_read_at_every_width(
             assert opened.evaluate("innerWidth") == width
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
             assert cut_off(opened) == []
+            assert opened.evaluate(CUT_TITLES) == []
             assert faint_texts(opened) == []
             assert nameless_controls(opened) == []
             tracks = "getComputedStyle(document.querySelector('#parameters .grid:last-child'))"
