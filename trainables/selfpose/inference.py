@@ -67,8 +67,8 @@ class PoseModel(nn.Module):
             BadInputError: the model was trained in lifting mode.
         """
         raise BadInputError(
-            "this model was trained in lifting mode and takes no images; give 2D poses to `lift`, "
-            "or train with mode: complete"
+            "this model was trained in lifting mode and takes no images; train with mode: "
+            "complete, or give 2D poses to its `lift` in Python"
         )
 
     def lift(self, joints_bj2: Tensor) -> Tensor:

@@ -103,10 +103,12 @@ class Candidate:
         """A sentence about the trial, for the version's page."""
         then, number = self.measured.value, self.trial.number
         value = "not a number" if then is None else f"{then:.6g}"
+        whole = self.measured.whole_value
+        whole_value = self._whole_value if whole is None else f"{whole:.6g}"
         return (
             f"Trial {number} of sweep {self.view.name} after epoch {self.model.epoch}: "
             f"{self.view.spec.objective.metric} = {value} on the frames of validation that the "
-            f"sweep looked at; on the whole validation split: {self._whole_value}."
+            f"sweep looked at; on the whole validation split: {whole_value}."
         )
 
     @property

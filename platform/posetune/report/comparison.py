@@ -27,6 +27,9 @@ from posetune.trial.exported import verified_model
 
 __all__ = ["Compared", "compare", "comparison_json", "comparison_tables", "evaluate_for_comparison"]
 
+MOST_NAME = 40
+"""Largest number of characters of a name that keep their place on a narrow terminal."""
+
 Interval = tuple[float, float, float]
 """Mean and the two ends of its 95 % interval, which are NaN if the interval is not known."""
 
@@ -257,7 +260,11 @@ def _paired(first: Compared, other: Compared) -> Interval | None:
 
 
 def _table(title: str, names: Sequence[str], rows: Mapping[str, Any]) -> Table:
-    table = Table(title, *names, box=SIMPLE)
+    table = Table(box=SIMPLE)
+    longest = max(map(len, rows), default=0)
+    table.add_column(title, min_width=min(longest, MOST_NAME), overflow="fold")
+    for name in names:
+        table.add_column(name, overflow="fold")
     for name, row in rows.items():
         table.add_row(name, *row)
     return table

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 from support.simulated_driver import drive, open_unsynced
 from support.simulated_driver import simulated_start as sweep_start
 
 from posetune.api import Evaluation
-from posetune.report.comparison import Compared, compare, comparison_json
+from posetune.report.comparison import Compared, compare, comparison_json, comparison_tables
 from posetune.study.reading import read_sweep
 from posetune.study.view import SweepView
 
@@ -58,6 +60,14 @@ def test_other_data_is_not_paired(view: SweepView) -> None:
     found = compare([column(view, 0, errors_n), column(other, 0, errors_n)])
     assert found.differences == {}
     assert found.data_and_code["store digest"] == ("d1", "other")
+
+
+def test_on_a_narrow_terminal_no_name_of_a_metric_is_cut(view: SweepView) -> None:
+    metric, interval = "val/error_2d_side_swap_px", (109.25, 100.65, 125.15)
+    found = compare([Compared(f"s/{n}", view, view.trials[n]) for n in range(3)])
+    out = Console(file=StringIO(), width=80)
+    out.print(comparison_tables(replace(found, metrics={metric: (interval,) * 3})))
+    assert metric in out.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_is_the_same_is_left_out_and_all_of_it_is_json(view: SweepView) -> None:

@@ -51,12 +51,14 @@ class PruningBalance:
     """Number of trials that wait until they promise more than others."""
 
     def __str__(self) -> str:
+        cut = f"pruning cut {self.cut} trial{'' if self.cut == 1 else 's'}"
         if self.paused:
-            return f"pruning cut {self.cut} trials; {self.paused} are paused and may go on"
+            waiting = f"{self.paused} {'is' if self.paused == 1 else 'are'}"
+            return f"{cut}; {waiting} paused and may go on"
         if not self.cut and not self.audits:
             return "pruning cut no trial"
         share = self.saved_s / max(self.saved_s + self.trained_s, 1e-9)
-        text = f"pruning cut {self.cut} trials and saved {share:.0%} of the training"
+        text = f"{cut} and saved {share:.0%} of the training"
         if not self.audits:
             hint = (
                 "none of the drawn trials was to be cut yet"

@@ -140,6 +140,8 @@ def test_what_pruning_saved_is_the_epochs_that_were_not_trained(database: Databa
     assert balance.saved_s == pytest.approx(missing)  # a simulated epoch takes a second
     assert balance.audits == ()
     assert "what that cost is not known" in str(balance)
+    one = dataclasses.replace(balance, cut=1, paused=1)
+    assert str(one) == "pruning cut 1 trial; 1 is paused and may go on"
 
 
 @pytest.mark.slow
