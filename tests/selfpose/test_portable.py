@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -47,10 +48,15 @@ def test_the_program_runs_without_our_code_and_gives_the_models_poses(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_onnx_gives_the_models_poses_without_our_code(tmp_path: Path) -> None:
+def test_onnx_gives_the_models_poses_without_our_code(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within 0.1 mm for a person whose mean limb has 300 mm, whatever the number of images."""
     model = exported(tmp_path / "model", keypoint={"map_px": 8})
+    # torch's loggers print for themselves and tell the root nothing
+    monkeypatch.setattr(logging.getLogger("torch.onnx"), "handlers", [caplog.handler])
     assert export_graph(model, tmp_path / "pose.onnx") < 1e-4
+    assert [record for record in caplog.records if record.name.startswith("torch.onnx")] == []
     assert {p.name for p in tmp_path.iterdir()} == {"model", "pose.onnx"}, "the weights are inside"
     code = (
         "import sys, numpy as np, onnxruntime\n"

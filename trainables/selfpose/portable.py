@@ -6,8 +6,10 @@ Shape letters: N poses, J joints, S image side in pixels.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -124,12 +126,25 @@ def _require_onnx(out: Path) -> None:
 
 
 def _write_onnx(program: ExportedProgram, file: Path) -> None:
-    written = torch.onnx.export(
-        program, input_names=["images"], output_names=["poses"], dynamo=True, verbose=False
-    )
+    with _without_warnings("torch.onnx"):
+        written = torch.onnx.export(
+            program, input_names=["images"], output_names=["poses"], dynamo=True, verbose=False
+        )
     if written is None:
         raise RuntimeError("torch.onnx.export returned no program to write")
     written.save(file, external_data=False)
+
+
+@contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Let a logger say errors alone; torch warns of packages that the model does not use."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _read_onnx(file: Path) -> Run:
