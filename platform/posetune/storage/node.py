@@ -2,7 +2,7 @@
 
 Beside each copy lie two empty files: `.lock`, held by the one process that makes or removes the
 copy, and `.used`, held by every process that has asked for the copy, until that process ends. The
-system frees both when their holder dies.
+system frees both when their holder dies. What another user has made is shared, but not removed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def fetch_once(target: Path, fetch: Callable[[Path], object]) -> None:
         fetch: function that fills the folder that it is given, which is then moved into place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target, "lock").open("w") as lock:
+    with _opened(_beside(target, "lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
             partial = _beside(target, "partial")
@@ -87,9 +87,10 @@ def held_descriptors() -> set[int]:
 
 def _hold(copy: Path) -> None:
     """Say that this process uses a copy, until it ends; its `.lock` must be held."""
-    used = os.open(_beside(copy, "used"), os.O_RDWR | os.O_CREAT)
+    used = _open(_beside(copy, "used"))
     fcntl.flock(used, fcntl.LOCK_SH)
-    os.utime(used)  # when the copy was last asked for
+    with contextlib.suppress(PermissionError):
+        os.utime(used)  # when the copy was last asked for
     if copy in _held:  # of a cache that may have been emptied since
         os.close(_held[copy])
     _held[copy] = used
@@ -105,8 +106,12 @@ def _remove_unless_used(copy: Path) -> bool:
                 return False
             partial = _beside(copy, "partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 copy.rename(partial)  # so that nobody takes a part of it for the whole
+            except PermissionError:
+                return False
+            except FileNotFoundError:
+                return True
             shutil.rmtree(partial, ignore_errors=True)
             return True
 
@@ -114,13 +119,30 @@ def _remove_unless_used(copy: Path) -> bool:
 @contextmanager
 def _held_alone(file: Path) -> Iterator[bool]:
     """Hold a file's lock for a block, if no other process does."""
-    with file.open("a") as lock:
+    with _opened(file) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    """Open a file for its lock, for a block."""
+    descriptor = _open(file)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(file: Path) -> int:
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # another user's
+        return os.open(file, os.O_RDONLY)
 
 
 def _copies() -> list[Path]:

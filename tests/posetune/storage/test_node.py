@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def fetch(folder):
 
 for copy in sys.argv[2:]:
     fetch_once(Path(copy), fetch)
+"""
+
+OTHER_USER = """
+import os, sys
+from pathlib import Path
+from posetune.storage.node import fetch_once, make_space
+
+os.setuid(65534)
+fetch_once(Path(sys.argv[1]), lambda partial: sys.exit("it is there"))
+make_space(10_000)
 """
 
 OPENER = """
@@ -78,6 +89,21 @@ def test_nothing_is_removed_within_the_limit(stores: Path) -> None:
     run(FETCHER, "ends", stores / "a", stores / "b")
     make_space(500)
     assert names(stores) == ["a", "b"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_another_users_copy_is_shared_and_not_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POSETUNE_CACHE_GB", "0")
+    with tempfile.TemporaryDirectory(prefix="copies-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("POSETUNE_CACHE", folder)
+        stores = Path(folder) / "stores"
+        assert run(FETCHER, "ends", stores / "a", stores / "b").returncode == 0
+        ended = run(OTHER_USER, stores / "a")
+        assert ended.returncode == 0, ended.stderr
+        assert names(stores) == ["a", "b"]
 
 
 @pytest.mark.parametrize("given", ["much", "-1", "nan", ""])
