@@ -190,6 +190,20 @@ def test_a_sweep_that_is_alone_asks_the_study_nothing(database: Database) -> Non
     cluster.leave(["first"])
 
 
+def test_a_sweep_whose_trials_have_ended_waits_for_nothing(database: Database) -> None:
+    cluster = SharedCluster(database, slots=2)
+    cluster.begin("first")
+    last = cluster.begin("second", trials=1, seed=1)
+    cluster.epoch()
+    assert last.at_work
+    while last.at_work:
+        last.train()
+    last.look()
+    assert last.turn.entitled == 0
+    assert last.turn.waits_for == ""
+    cluster.leave(["first", "second"])
+
+
 def test_a_sweep_on_gpus_and_one_without_leave_each_other_alone(database: Database) -> None:
     cluster = SharedCluster(database, slots=8)
     processors = cluster.begin("first")
