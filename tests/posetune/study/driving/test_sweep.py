@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_second_driver_is_refused_by_name(database: Database) -> None:
 
 @pytest.mark.parametrize("lives", [False, True])
 def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
-    database: Database, lives: bool
+    database: Database, lives: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = SweepRun(database, sweep_start())
 
@@ -179,14 +180,14 @@ def test_the_lease_of_another_host_is_waited_for_and_taken_if_it_is_not_renewed(
         values = {"holder": "x", "host": "elsewhere", "expires": time.time() + seconds}
         database.write(lambda connection: connection.execute(schema.lease.update().values(values)))
 
-    hold(0.5)
     if lives:
-        renewal = threading.Timer(0.2, lambda: hold(60))
-        renewal.start()
+        hold(60)
+        # It is renewed while the other driver waits, however slow this machine is.
+        monkeypatch.setattr(time, "sleep", lambda seconds: hold(90))
         with pytest.raises(BadInputError, match="on elsewhere"):
             SweepRun(database, sweep_start())
-        renewal.join()
     else:
+        hold(0.5)
         SweepRun(database, sweep_start()).lease.release()
     first.lease.release()
 
@@ -322,11 +323,19 @@ def test_a_trial_without_a_number_at_a_rung_is_cut_unless_its_sweep_began_before
 @pytest.mark.slow
 def test_a_sweep_is_read_whole_while_its_driver_writes(database: Database) -> None:
     """Several queries see one state: a trial that is asked between two of them is in neither."""
-    driver = threading.Thread(target=drive, args=(database, sweep_start()), daemon=True)
+    begun = threading.Event()
+
+    def await_reader(run: SweepRun) -> None:
+        begun.wait(60)
+        begun.clear()
+
+    work = partial(drive, database, sweep_start(), between=await_reader)
+    driver = threading.Thread(target=work, daemon=True)
     SweepRun(database, sweep_start()).lease.release()
     driver.start()
     seen = []
     while driver.is_alive():
+        begun.set()  # each step of the driver falls into a reading
         view = read_sweep(database, "s")
         assert {report.trial for report in view.reports} <= {t.number for t in view.trials}
         seen.append(len(view.reports))
