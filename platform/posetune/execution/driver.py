@@ -76,8 +76,12 @@ def run_sweep(
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.may_start and not (run.spent or run.broken):
-                # Ray takes SIGTERM when it starts and would abort on it, so we take it again after.
-                with _ray(address, run, stopping) as cluster, stopping.on_signals():
+                with (
+                    contextlib.ExitStack() as until_ray_has_ended,
+                    _ray(address, run, stopping) as cluster,
+                ):
+                    # Ray takes SIGTERM when it starts, and would abort on it; also while it ends.
+                    until_ray_has_ended.enter_context(stopping.on_signals())
                     turn = ClusterTurn(run, cluster, cluster_rules)
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent or run.broken):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 from support.commands import Posetune
 from support.simulated_driver import outcome
 from support.sweeps import Driver, Script, beside, events, open_study, partial_seconds, until, view
@@ -83,7 +84,7 @@ def check_stopped(home: Path, code: int, output: str, number: signal.Signals) ->
     assert "RUNNING" not in {trial.state for trial in found.trials}
 
 
-def test_a_driver_interrupted_by_the_user_saves_the_epoch_under_way(
+def test_a_driver_that_is_interrupted_and_told_again_saves_the_epoch_under_way(
     posetune: Posetune,
     ray_head: str,
     undisturbed: str,
@@ -101,9 +102,15 @@ def test_a_driver_interrupted_by_the_user_saves_the_epoch_under_way(
         until(script.is_over)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with beside(interrupt):
+    def shut_down_while_told_again() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # as a batch system does that waits no longer
+        shut_down()
+
+    shut_down = ray.shutdown
+    with monkeypatch.context() as patched, beside(interrupt):
+        patched.setattr(ray, "shutdown", shut_down_while_told_again)
         result = posetune(*command)
-    check_stopped(home, result.returncode, result.stderr, signal.SIGINT)
+    check_stopped(home, result.returncode, result.stderr, signal.SIGTERM)
     assert posetune(*command).returncode == 0
     check_outcome(home, undisturbed, disturbances=1)
 

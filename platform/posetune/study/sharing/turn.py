@@ -57,7 +57,7 @@ class ClusterTurn:
 
     @property
     def waits_for(self) -> str:
-        """What a sweep waits for that has trials left, none at work, and may start none; or empty."""
+        """What a sweep with trials left waits for that may start none now; empty otherwise."""
         if self.may_start or self._run.under_way or not self._run.may_start:
             return ""
         return "other sweeps are served first, by priority and share (posetune queue)"
