@@ -6,7 +6,6 @@ Here are as few as show that Ray adds no loss of its own: with Ray and workers, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +40,7 @@ fixed:
   discriminator.width: 4
   pretrain_keypoints: 4
 pruner: {{name: asha, max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
-resources: {{cpu: {cpu}}}
+resources: {{cpu: 1, concurrent: 1}}
 budget: {{trials: 4}}
 """
 
@@ -122,7 +121,7 @@ def test_killed_within_a_stage_and_later_the_model_ends_the_same(
     tiny_store: Path, ray_head: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "selfpose.yaml"
-    file.write_text(SELFPOSE_SWEEP.format(store=tiny_store, cpu=os.cpu_count() or 1))
+    file.write_text(SELFPOSE_SWEEP.format(store=tiny_store))
     found = []
     for name in ("undisturbed", "killed"):
         folder = tmp_path / name
