@@ -70,6 +70,26 @@ def test_no_point_is_trained_twice_and_a_space_that_is_used_up_ends_the_sweep(
     run.lease.release()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("search", "count", "trials"),
+    [
+        ({"x": {"choice": [0.01, 0.7]}, "depth": {"int": [4, 8], "step": 2}}, 6, 20),
+        ({"x": {"float": [0.1, 1.6], "step": 0.1}, "depth": {"int": [2, 16], "step": 2}}, 128, 128),
+    ],
+    ids=["6 points, 20 trials", "128 points, 128 trials"],
+)
+def test_as_many_points_are_trained_as_there_are(
+    tmp_path: Path, search: dict[str, Any], count: int, trials: int
+) -> None:
+    """Before, 20 trainings of 6 points, and 70 different ones of 128, one of them 32 times."""
+    database = open_unsynced(tmp_path / "study.db")
+    drive(database, grid(search=search, budget={"trials": trials}), slots=3)
+    view = read_sweep(database, "s")
+    assert (len(view.trials), view.state) == (count, "COMPLETE")
+    assert set(points(view).values()) == {1}
+
+
 def test_a_sweep_that_was_begun_before_draws_points_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
