@@ -8,8 +8,8 @@ from support.paused_trials import many_trials
 
 from posetune.spec.sweep import SweepSpec
 from posetune.study.decisions.patience_rule import PatienceRule
-from posetune.study.search.curve_search import CurveSearch
-from posetune.study.search.thaw import Thaw
+from posetune.study.search.curves.search import CurveSearch
+from posetune.study.search.curves.thaw import Thaw
 from posetune.study.state import SweepState
 from posetune.study.states import TrialState
 

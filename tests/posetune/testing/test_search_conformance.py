@@ -18,7 +18,7 @@ from posetune.spec.registration import TRAINABLES_VARIABLE
 from posetune.spec.sweep import SweepSpec
 from posetune.study.reading import read_sweep
 from posetune.study.search.contracts import NamedPruner, NamedSampler, Pruner, Sampler
-from posetune.study.search.curve_search import CurveSearch
+from posetune.study.search.curves.search import CurveSearch
 from posetune.study.search.sampler import SearchMemory
 from posetune.study.trials import TrialRecord
 from posetune.testing.search_conformance import PrunerConformance, SamplerConformance

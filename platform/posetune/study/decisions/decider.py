@@ -39,7 +39,7 @@ from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
 if TYPE_CHECKING:
-    from posetune.study.search.curve_search import CurveSearch
+    from posetune.study.search.curves.search import CurveSearch
 
 __all__ = ["MAX_CRASHES", "Decider"]
 
@@ -384,7 +384,7 @@ def _curves(state: SweepState) -> CurveSearch | None:
     """Return the model of a sweep's curves, where its sampler has one."""
     if state.spec.sampler.name != "gp":
         return None
-    from posetune.study.search.curve_search import CurveSearch  # takes SciPy, which takes a second
+    from posetune.study.search.curves.search import CurveSearch  # takes SciPy, which takes a second
 
     prior, audited = prior_trials(state.prior), state.rungs.audited
     return CurveSearch(state.spec, state.trials, state.curve_log, prior, audited)

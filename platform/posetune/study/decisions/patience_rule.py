@@ -20,7 +20,7 @@ from posetune.study.states import TrialState
 from posetune.study.trials import TrialRecord
 
 if TYPE_CHECKING:
-    from posetune.study.search.curve_search import CurveSearch
+    from posetune.study.search.curves.search import CurveSearch
 
 __all__ = ["PatienceRule"]
 
@@ -74,7 +74,7 @@ class PatienceRule:
         outlook = search.look([], first=open_trials)
         if outlook is None:
             return None
-        from posetune.study.search.gain import gain_of_rest
+        from posetune.study.search.curves.gain import gain_of_rest
 
         gain = gain_of_rest(outlook, open_trials, number=number, new=new)
         return ExpectedGain(*gain, noise=noise.spread, noise_from=noise.source)
@@ -90,7 +90,7 @@ class PatienceRule:
 
     def _model_with(self, trial: TrialRecord) -> CurveSearch:
         """Return the model that has seen the trials which have ended, and the one that ends now."""
-        from posetune.study.search.curve_search import CurveSearch  # takes SciPy: a second
+        from posetune.study.search.curves.search import CurveSearch  # takes SciPy: a second
 
         ended = [*self._state.ended, trial.number]
         is_known = self._own is not None and ended[: len(self._order)] == self._order

@@ -16,8 +16,8 @@ from posetune.study.state import SweepState
 from posetune.study.trials import TrialRecord
 
 if TYPE_CHECKING:
-    from posetune.study.search.curve_search import CurveSearch
-    from posetune.study.search.thaw import Selection, Thaw
+    from posetune.study.search.curves.search import CurveSearch
+    from posetune.study.search.curves.thaw import Selection, Thaw
 
 __all__ = ["PrunerRule"]
 
@@ -112,6 +112,6 @@ def _thaw(state: SweepState, curves: CurveSearch | None) -> Thaw | None:
     """Return what pauses a sweep's trials, where its pruner does."""
     if curves is None or state.spec.pruner.name != "thaw":
         return None
-    from posetune.study.search.thaw import Thaw
+    from posetune.study.search.curves.thaw import Thaw
 
     return Thaw(curves)

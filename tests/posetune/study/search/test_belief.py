@@ -10,7 +10,7 @@ from support.simulated_driver import simulated_start
 
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.belief import Belief
-from posetune.study.search.curve_search import CurveSearch
+from posetune.study.search.curves.search import CurveSearch
 from posetune.study.search.space import Space
 from posetune.study.search.startup import start_values
 from posetune.study.states import TrialState

@@ -27,8 +27,8 @@ from posetune.spec.sweep import SweepSpec
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.driving.sweep_start import SweepStart
 from posetune.study.reading import list_sweeps
-from posetune.study.search.curve_data import CurveData, Seen
-from posetune.study.search.curve_model import CurveModel, fit, start_shape
+from posetune.study.search.curves.data import CurveData, Seen
+from posetune.study.search.curves.model import CurveModel, fit, start_shape
 from posetune.study.search.seed_noise import seed_noise
 from posetune.study.search.start_from import Overlap, PriorTrial
 from posetune.study.states import TrialState

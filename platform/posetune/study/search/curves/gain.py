@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.study.search.curve_model import log_expected_improvement
-from posetune.study.search.curve_search import Outlook
+from posetune.study.search.curves.model import log_expected_improvement
+from posetune.study.search.curves.search import Outlook
 from posetune.study.search.seeding import seed_for
 
 __all__ = ["Gain", "gain_of_rest"]

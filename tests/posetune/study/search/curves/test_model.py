@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from posetune.study.search.curve_model import (
+from posetune.study.search.curves.model import (
     CurveModel,
     Ends,
     Observations,

@@ -2,7 +2,7 @@
 
 Where curves cross, a cut loses trials that would have won late. Here a trial that falls behind is
 paused with its checkpoint and may go on later. At each rung the expected improvement of the trial's
-end is compared with that of every paused trial and of the best new point (`curve_search`); the most
+end is compared with that of every paused trial and of the best new point (`search`); the most
 promising of them trains next. When no new trial may begin, paused ones go on as long as they may
 still win, and the others are cut.
 
@@ -25,12 +25,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from posetune.study.search.curve_model import (
+from posetune.study.search.curves.model import (
     Ends,
     log_chance_to_win,
     log_expected_improvement,
 )
-from posetune.study.search.curve_search import CurveSearch, Outlook, Proposal
+from posetune.study.search.curves.search import CurveSearch, Outlook, Proposal
 from posetune.study.search.rungs import Decision, RungVerdict, rung_epochs
 
 __all__ = ["Selection", "Thaw"]

@@ -23,7 +23,7 @@ from support.simulated_driver import (
 from posetune.study import events
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.reading import read_sweep
-from posetune.study.search.curve_search import CurveSearch
+from posetune.study.search.curves.search import CurveSearch
 from posetune.study.search.rungs import Decision, rung_epochs
 from posetune.study.states import TrialState
 

@@ -24,8 +24,8 @@ from scipy.stats import qmc
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.study.search.belief import Belief
-from posetune.study.search.curve_data import CurveData, Reached, Seen
-from posetune.study.search.curve_model import (
+from posetune.study.search.curves.data import CurveData, Reached, Seen
+from posetune.study.search.curves.model import (
     CurveModel,
     CurveShape,
     Ends,

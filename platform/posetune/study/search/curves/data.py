@@ -17,7 +17,7 @@ import numpy as np
 
 from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
-from posetune.study.search.curve_model import Observations
+from posetune.study.search.curves.model import Observations
 from posetune.study.search.space import Space
 from posetune.study.search.start_from import PriorTrial
 from posetune.study.trials import TrialRecord
