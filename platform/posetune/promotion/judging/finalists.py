@@ -6,6 +6,7 @@ So the finalists' means decide which trial is promoted; its own weights are prom
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def retrain_finalists(
         assert trial.chosen is not None  # else it is not ranked
         values = [trial.chosen.value]
         for k in range(1, seeds + 1):
-            single = _single(view, trial, home, store, k)
+            single = _single(view, trial, home=home, store=store, number=k)
             told = _titled(progress, f"trial {trial.number}, seed {k} of {seeds}")
             values.append(_value(single, trainable, told))
         found.append(Finalist(trial.number, tuple(values)))
@@ -106,12 +107,14 @@ def finalist_values(view: SweepView, home: Home) -> tuple[tuple[float, ...], ...
         if trial.state != TrialState.COMPLETE or trial.chosen is None:
             continue
         values = [trial.chosen.value]
-        number = 1
-        while (file := _values_file(_single(view, trial, home, view.store, number))).exists():
+        for number in itertools.count(1):
+            single = _single(view, trial, home=home, store=view.store, number=number)
+            file = _values_file(single)
+            if not file.exists():
+                break
             by_epoch = _read_values(file)
-            if len(by_epoch) == trial.last_epoch:
-                values.append(_selected(by_epoch, view.spec.up_to(trial.last_epoch)))
-            number += 1
+            if len(by_epoch) == single.spec.pruner.max_epochs:
+                values.append(_selected(by_epoch, single.spec))
         finite = tuple(value for value in values if math.isfinite(value))
         if len(finite) > 1:
             found.append(finite)
@@ -123,7 +126,9 @@ def _titled(progress: Progress, title: str) -> Progress:
     return lambda done, total, note="": progress(done, total, f"{title} {note}")
 
 
-def _single(view: SweepView, trial: TrialView, home: Home, store: str, number: int) -> SingleTrial:
+def _single(
+    view: SweepView, trial: TrialView, *, home: Home, store: str, number: int
+) -> SingleTrial:
     spec = view.spec.up_to(trial.last_epoch)
     what: list[Any] = [spec.trainable, spec.fixed, trial.params, view.store_digest]
     if spec != view.spec:  # a person has extended it

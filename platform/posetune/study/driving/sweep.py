@@ -107,7 +107,14 @@ class SweepRun:
         """Open trials that the caller was given, and has not begun an attempt at."""
         self._released = ReleasedCheckpoints()
         budget, machine = start.spec.budget.model_dump(), start.spec.machine
-        opened = DriverOpened(clock(), budget, start.commit, start.by, machine, start.finalists)
+        opened = DriverOpened(
+            clock(),
+            budget,
+            start.commit,
+            by=start.by,
+            machine=machine,
+            finalists=start.finalists,
+        )
         self._commit(opened)
         self._decider = Decider(self.state, clock)
         self._memory = self._sampler()
