@@ -1,4 +1,7 @@
-"""The gate around a real registry: what moves an alias, what does not, and what is written down."""
+"""The gate around a real registry: what moves an alias, what does not, and what is written down.
+
+One idea, every way to ask for an alias on the same made-up sweep, so it is long.
+"""
 
 from __future__ import annotations
 
