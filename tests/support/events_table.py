@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from posetune.study.events import Event, kind_of
+from posetune.study.events import Event
+from posetune.study.tables.event_rows import kind_of
 
 __all__ = ["events_table"]
 

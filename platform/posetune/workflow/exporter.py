@@ -20,13 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from posetune.api import BadInputError
 from posetune.notifications.delivery import count_waiting
-from posetune.study.events import RoomAwaited, kind_of
+from posetune.study.events import RoomAwaited
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.reading import read_sweep
 from posetune.study.sharing.queue import read_shared_slots
 from posetune.study.states import SweepStatus, TrialState
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
+from posetune.study.tables.event_rows import kind_of
 from posetune.study.tables.lease import is_live
 from posetune.study.tables.shipped import read_lags
 from posetune.study.tables.whole_sweep import last_event

@@ -30,7 +30,7 @@ from posetune.study.acts.asking import ask
 from posetune.study.acts.deciding import ActRefusedError
 from posetune.study.decisions.decider import Decider
 from posetune.study.driving.sweep import SweepRun, SweepStart
-from posetune.study.events import COLUMNS, Event, decode, encode, kind_of
+from posetune.study.events import Event
 from posetune.study.faults import Fault, FaultKind
 from posetune.study.records import CheckpointRecord
 from posetune.study.search.rungs import Decision
@@ -38,6 +38,7 @@ from posetune.study.search.sampler import search_memory
 from posetune.study.state import SweepState
 from posetune.study.tables import journal, schema
 from posetune.study.tables.database import Database
+from posetune.study.tables.event_rows import COLUMNS, decode, encode, kind_of
 from posetune.study.tables.lease import LeaseLostError
 
 Clock = Callable[[], float]

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from posetune.api import BadInputError
 from posetune.storage.whole_files import writing_whole
-from posetune.study.events import encode
 from posetune.study.old import old_events, old_tables
 from posetune.study.tables import schema
 from posetune.study.tables.database import Database
+from posetune.study.tables.event_rows import encode
 from posetune.study.tables.lease import is_live
 
 __all__ = ["needs_upgrade", "refuse_old_tables", "upgrade", "upgrade_before_driving"]

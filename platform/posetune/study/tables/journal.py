@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from posetune.spec.sweep import SweepSpec
-from posetune.study.events import Event, Reported, decode, encode
+from posetune.study.events import Event, Reported
 from posetune.study.old import old_events, old_tables
 from posetune.study.state import SweepState
 from posetune.study.tables import schema
+from posetune.study.tables.event_rows import decode, encode
 
 __all__ = [
     "Run",

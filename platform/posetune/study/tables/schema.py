@@ -68,7 +68,7 @@ event = Table(
     metadata,
     Column("sweep_id", ForeignKey("sweep.id"), primary_key=True),
     Column("seq", Integer, primary_key=True, autoincrement=False),  # from 1, without gaps
-    Column("kind", String(32), nullable=False),  # events.kind_of
+    Column("kind", String(32), nullable=False),  # event_rows.kind_of
     Column("at", Float, nullable=False),
     Column("trial", Integer),  # its number
     Column("epoch", Integer),

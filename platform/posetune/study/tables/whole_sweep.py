@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select
 
 from posetune.spec.sweep import SweepSpec
-from posetune.study.events import Event, decode, encode
+from posetune.study.events import Event
 from posetune.study.state import SweepState
 from posetune.study.tables import schema
+from posetune.study.tables.event_rows import decode, encode
 
 __all__ = ["SweepRows", "delete_rows", "last_event", "last_seq", "read_rows", "write_rows"]
 
