@@ -110,6 +110,10 @@ class Hosts:
         process.kill()  # and with it the first process of the host, which ends the host
         process.wait()
 
+    def runs(self, name: str) -> bool:
+        """Whether a host was started, and its power was not cut since."""
+        return name in self._processes
+
     def stop(self) -> None:
         """Cut the power of all."""
         for name in list(self._processes):

@@ -93,9 +93,7 @@ class Slurm:
         self._write_files()
         self.hosts.start_control(CONTROLLER)
         self.hosts.until((folder / "munge.socket").exists)
-        for node in self.nodes:
-            self.revive_node(node)
-        self.hosts.until(lambda: self.states() == ["idle"] * nodes)
+        self.revive_all()
 
     def run(self, *command: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command on the controller's host."""
@@ -119,11 +117,22 @@ class Slurm:
         """Start a node, also after its power was cut."""
         self.hosts.start(node, NODE)
 
+    def revive_all(self) -> None:
+        """Start the nodes that are dead, and wait until Slurm has all of them."""
+        for node in self.nodes:
+            if not self.hosts.runs(node):
+                self.revive_node(node)
+        self.hosts.until(self._all_serve)
+
     def stop(self) -> None:
         """End everything, as a power cut does."""
         self.hosts.stop()
         for node in self.nodes:
             until(lambda node=node: self._drop_groups(FREEZER / f"slurm_{node}"))
+
+    def _all_serve(self) -> bool:
+        states = self.states()
+        return len(states) == len(self.nodes) and {*states} <= {"idle", "mixed", "allocated"}
 
     @staticmethod
     def _drop_groups(folder: Path) -> bool:
