@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from posetune.api import BadInputError, Trainable
 from posetune.execution.messages import (
     Message,
     Trained,
@@ -31,11 +33,13 @@ from posetune.execution.messages import (
     assignment_of,
     pack,
 )
+from posetune.execution.nodes.store_copy import own_node, store_on_node
 from posetune.execution.preemption import HandOverRequest
 from posetune.signals import take_signals
 from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 from posetune.storage.log_limit import limited
+from posetune.storage.store_place import StorePlace
 from posetune.study.faults import FaultKind
 from posetune.trial.checkpoints import StorageFullError, log_file, stuck_file
 from posetune.trial.errors import read_error, say_memory
@@ -105,7 +109,7 @@ class TrialActor(tune.Trainable):
         self.cleanup()
         left = self._before.restore() if self._before is not None else []
         self._log = _write_to(assignment.storage, log_file(assignment.sweep, assignment.trial))
-        self._node = ray.get_runtime_context().get_node_id()
+        self._node = own_node()
         self._hand_over_request = HandOverRequest(
             assignment.storage, assignment.sweep, node=self._node
         )
@@ -139,7 +143,7 @@ class TrialActor(tune.Trainable):
                 self._before = self._before or ProcessState()
                 self._run = TrialRun(
                     trainable(),
-                    self._assignment,
+                    _with_store_here(self._assignment, trainable),
                     StageLines(self._log),
                     told_to_stop=self._told_to_stop,
                 )
@@ -214,6 +218,15 @@ class TrialActor(tune.Trainable):
         was_terminated, self._terminated = self._terminated, True
         self._signalled = True
         return not was_terminated
+
+
+def _with_store_here(assignment: Assignment, trainable: type[Trainable]) -> Assignment:
+    """Return the assignment with the address by which this node reads the store."""
+    place = StorePlace(assignment.store, assignment.store_digest, assignment.store_node)
+    try:
+        return replace(assignment, store=store_on_node(place, trainable))
+    except BadInputError as error:
+        raise StoreChangedError(str(error)) from error
 
 
 def _write_to(storage: Storage, name: str) -> Log:

@@ -11,15 +11,17 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from posetune.api import BadInputError, Trainable, is_reusable
-from posetune.execution.driver_context import REQUESTS_S, Data, DriverContext, StopRequest
+from posetune.execution.driver_context import REQUESTS_S, DriverContext, StopRequest
 from posetune.execution.own_ray import OwnRayWatch
 from posetune.home import Home
 from posetune.spec.sweep import ClusterRules, Resources
+from posetune.storage.store_place import StorePlace
 from posetune.study.driving.sweep import SweepRun
 from posetune.study.sharing.turn import ClusterTurn
 from posetune.study.tables.lease import LeaseLostError
@@ -47,7 +49,7 @@ def run_sweep(
     run: SweepRun,
     trainable: type[Trainable],
     *,
-    data: Data,
+    store: StorePlace,
     home: Home,
     address: str | None = None,
     stopping: StopRequest | None = None,
@@ -58,7 +60,7 @@ def run_sweep(
     Args:
         run: the opened sweep; closed before this returns.
         trainable: the class that the sweep file names.
-        data: the store.
+        store: where the data is.
         home: where checkpoints and products go.
         address: a Ray cluster to join; a local one is started without.
         stopping: set its reason to stop; it is also set by SIGINT and SIGTERM.
@@ -82,6 +84,7 @@ def run_sweep(
                 ):
                     # Ray takes SIGTERM when it starts, and would abort on it; also while it ends.
                     until_ray_has_ended.enter_context(stopping.on_signals())
+                    store = _as_seen_here(store)
                     turn = ClusterTurn(run, cluster, cluster_rules)
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent or run.broken):
@@ -89,7 +92,7 @@ def run_sweep(
                             _wait_for_release(run, stopping)
                             continue
                         context = DriverContext(
-                            run, trainable, data=data, home=home, stopping=stopping, turn=turn
+                            run, trainable, store=store, home=home, stopping=stopping, turn=turn
                         )
                         with contextlib.closing(context):
                             _tune(context)
@@ -173,6 +176,13 @@ def _tune(context: DriverContext) -> None:
             folder=folder,
             reuse_workers=is_reusable(context.trainable),
         )
+
+
+def _as_seen_here(store: StorePlace) -> StorePlace:
+    """Return where the store is, with this node as the one that has it."""
+    from posetune.execution.nodes.store_copy import own_node
+
+    return replace(store, node=own_node())
 
 
 @contextmanager

@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from posetune.api import Trainable
 from posetune.execution.preemption import Preemption
 from posetune.home import Home
 from posetune.signals import take_signals
 from posetune.storage import StorageError
+from posetune.storage.store_place import StorePlace
 from posetune.study.driving.sweep import Attempt, SweepRun
 from posetune.study.sharing.turn import ClusterTurn
 from posetune.trial.checkpoints import drop_checkpoints, drop_orphans
 from posetune.trial.run import Assignment
 
-__all__ = ["REQUESTS_S", "Data", "DriverContext", "StopRequest"]
+__all__ = ["REQUESTS_S", "DriverContext", "StopRequest"]
 
 REQUESTS_S = 1.0
 """Seconds between two looks for what people want of the sweep."""
@@ -66,15 +66,6 @@ class StopRequest:
         return True
 
 
-@dataclass(frozen=True)
-class Data:
-    """The store that a sweep runs on."""
-
-    store: str
-    """Address of the store: a folder that every node sees, or s3://..."""
-    digest: str
-
-
 class DriverContext:
     """Holds what one driver needs while it runs one sweep."""
 
@@ -83,7 +74,7 @@ class DriverContext:
         run: SweepRun,
         trainable: type[Trainable],
         *,
-        data: Data,
+        store: StorePlace,
         home: Home,
         stopping: StopRequest,
         turn: ClusterTurn,
@@ -93,18 +84,13 @@ class DriverContext:
         self.home = home
         self.stopping = stopping
         self.turn = turn
-        self._data = data
+        self.store = store
         # Deleting on S3 or NFS takes its time, and the driver must not wait for it.
         self._cleaner = ThreadPoolExecutor(1, "cleaner")
         self.preemption = Preemption(home.storage, run.name, self.stop_reason)
         self.unplaced: set[int] = set()
         """Numbers of the trials that were given to Tune and have not begun to train."""
         self._looked = -math.inf
-
-    @property
-    def store(self) -> str:
-        """Address of the store: a folder that every node sees, or s3://..."""
-        return self._data.store
 
     def stop_reason(self) -> str:
         """Return why the sweep should stop now; empty while it should not."""
@@ -154,9 +140,10 @@ class DriverContext:
             seed=attempt.seed,
             params=attempt.params,
             spec=self.run.spec_of(attempt.trial),
-            store=self._data.store,
+            store=self.store.address,
+            store_digest=self.store.digest,
+            store_node=self.store.node,
             storage=self.home.storage,
-            store_digest=self._data.digest,
             checkpoints=attempt.checkpoints,
             parent=attempt.parent,
             median_epoch_s=statistics.median(lasted) if lasted else 0.0,

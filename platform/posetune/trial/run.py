@@ -89,6 +89,8 @@ class Assignment:
     """The trial whose checkpoint is the last of them, where the trial never begins anew."""
     checkpoints_in: Storage | None = None
     """Where they lie; None if they are in `storage`, as everything else."""
+    store_node: str = ""
+    """Ray's id of the node that has the folder, from which others copy it; empty without Ray."""
     median_epoch_s: float = 0.0
     """The median epoch of the sweep so far, in seconds; 0 where none has ended."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from posetune.execution.driver import run_sweep as run_trials
-from posetune.execution.driver_context import Data, StopRequest
+from posetune.execution.driver_context import StopRequest
 from posetune.execution.nodes.plan import warn_of_no_rungs
 from posetune.home import Home, check_name
 from posetune.notifications.delivery import check_destinations, count_waiting, merged
@@ -22,6 +22,7 @@ from posetune.spec.home_file import priced_by, read_home_destinations
 from posetune.spec.loading import configure, default_params, flatten, load_sweep
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import Storage
+from posetune.storage.store_place import StorePlace
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.forecasting.forecast import Forecaster
 from posetune.study.reading import read_sweep, sweep_names
@@ -173,7 +174,7 @@ def run_sweep(
             run_trials(
                 run,
                 trainable,
-                data=Data(found.address, found.summary.digest),
+                store=StorePlace(found.address, found.summary.digest),
                 home=resolved,
                 address=address,
                 stopping=request,

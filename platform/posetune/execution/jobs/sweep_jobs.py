@@ -68,7 +68,7 @@ class Shipment:
     name: str
     parcel: Parcel
     store: str
-    """Address of the store on the cluster: a folder that every node sees, or s3://..."""
+    """Address of the store on the cluster: a folder that its head sees, or s3://..."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from pathlib import Path
 from posetune.accelerator import CUDA
 from posetune.api import BadInputError
 from posetune.execution.nodes.plan import measure
+from posetune.execution.nodes.store_copy import store_on_node
 from posetune.spec.loading import default_params
 from posetune.spec.parameters import Choice, IntRange, Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder
+from posetune.storage.store_place import StorePlace
 from posetune.study.state import SweepState
 from posetune.trial.run import require_device
 
@@ -82,13 +84,14 @@ def largest_params(spec: SweepSpec, defaults: Mapping[str, Scalar]) -> dict[str,
     return largest
 
 
-def measure_need(spec: SweepSpec, store: str) -> Need | BadInputError:
+def measure_need(spec: SweepSpec, store: StorePlace) -> Need | BadInputError:
     """Train a few steps of the largest configuration here, alone on a device.
 
     An error of the user's is returned, so that it reaches the driver as it is.
     """
     try:
-        return _measure(spec, open_folder(store))
+        here = store_on_node(store, load_trainable(spec.trainable))
+        return _measure(spec, open_folder(here))
     except BadInputError as error:
         return error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import ray
@@ -34,9 +34,11 @@ from posetune.execution.nodes.probe import (
     seen,
     try_batches,
 )
+from posetune.execution.nodes.store_copy import own_node
 from posetune.home import Home
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.storage import Storage, StorageError, open_folder
+from posetune.storage.store_place import StorePlace
 from posetune.study.search.space import most_trials
 
 __all__ = ["DRIVER", "Fault", "NodeReport", "Preflight", "preflight"]
@@ -132,7 +134,8 @@ def preflight(
         faults = [Fault(DRIVER, finding.check, finding.text) for finding in findings]
         try:
             with connected(address):
-                return _inspect(expected, faults)
+                seen_here = replace(expected.store, node=own_node())
+                return _inspect(replace(expected, store=seen_here), faults)
         finally:
             if expected.mark:
                 with contextlib.suppress(OSError):
@@ -159,7 +162,7 @@ def _expect(
         text = f"{storage.where('')}: cannot be written ({why}); make it writable for this user"
         findings.append(Finding("storage", text))
         mark = ""
-    expected = Expected(spec, store, digest, storage, mark, installed())
+    expected = Expected(spec, StorePlace(store, digest), storage, mark, installed())
     return expected, findings
 
 
@@ -176,7 +179,7 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
     # A node that cannot read the store can try nothing, and the store is among its faults already.
     able = [n for n in fit if n in looks and not any(f.check == "store" for f in looks[n].findings)]
     batches = _ask(
-        able if expected.store_digest else [],
+        able if expected.store.digest else [],
         try_batches,
         expected,
         within_s=BATCHES_S,

@@ -17,12 +17,14 @@ from pathlib import Path
 from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Cost, Trainable, TrialFailedError
 from posetune.execution.nodes.plan import measure
+from posetune.execution.nodes.store_copy import store_on_node
 from posetune.provenance import versions
 from posetune.spec.loading import default_params, vary_one_by_one
 from posetune.spec.parameters import FloatRange, Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import Folder, Storage, StorageError, open_folder
+from posetune.storage.store_place import StorePlace
 from posetune.trial.run import require_device
 
 __all__ = [
@@ -66,9 +68,8 @@ class Expected:
     """What the driver sees, for the nodes to compare with; plain values that travel."""
 
     spec: SweepSpec
-    store: str
-    """Address of the store: a folder that every node sees, or s3://..."""
-    store_digest: str
+    store: StorePlace
+    """Where the store is; its digest is empty where the driver cannot read it."""
     storage: Storage
     mark: str
     """Name in storage below which all marks lie; empty where the driver could not leave its own."""
@@ -186,18 +187,21 @@ def seen(storage: Storage, mark: str, *, who: str) -> bool:
 
 def check_store(trainable: type[Trainable], expected: Expected) -> list[Finding]:
     """Read the store's description and compare its digest with the driver's."""
-    if not expected.store_digest:
+    store = expected.store
+    if not store.digest:
         return []  # the driver cannot read the store either, which is a fault of its own
     try:
-        digest = trainable.describe_store(open_folder(expected.store)).digest
+        digest = trainable.describe_store(open_folder(store_on_node(store, trainable))).digest
+    except StorageError as error:
+        return [Finding("store", str(error))]
     except BadInputError as error:
         return [Finding("store", f"{error}; put the store there, or mount its folder")]
-    if digest != expected.store_digest:
+    if digest != store.digest:
         return [
             Finding(
                 "store",
-                f"{expected.store}: has digest {digest[:12]}, the driver's has "
-                f"{expected.store_digest[:12]}; put the same store on every node",
+                f"{store.address}: has digest {digest[:12]}, the driver's has "
+                f"{store.digest[:12]}; put the same store on every node, or nothing there",
             )
         ]
     return []
@@ -234,7 +238,7 @@ def try_batches(expected: Expected, node: str) -> Batches:
         changed = {n: v for n, v in params.items() if v != defaults[n]}
         what = ", ".join(f"{name}={value}" for name, value in changed.items()) or "the defaults"
         try:
-            store = open_folder(expected.store)
+            store = open_folder(store_on_node(expected.store, trainable))
             if spec.resources.gpu:
                 accelerator.reset()  # a trial has a process of its own
             costs.append(measure(spec, trainable, params, store=store, device=device))

@@ -74,7 +74,10 @@ def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
         (f"the driver: tracking: MLflow at http://127.0.0.1:{tracking}: no connection", "start it"),
         (f"node {second}: versions: optuna 0.0.1 (the driver has", "pip install"),
         (f"node {second}: storage: {storage}: what the driver has written is not", "mount"),
-        (f"node {second}: store: {toy_store}: has digest", "put the same store on every node"),
+        (
+            f"node {second}: store: {toy_store}: has digest",
+            "put the same store on every node, or nothing",
+        ),
         (f"node {first}: disk: {storage} has ", "make space"),
         (f"node {first}: memory: 10000 trials at a time of ", "raise resources.cpu"),
     ]:

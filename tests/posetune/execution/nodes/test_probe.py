@@ -25,6 +25,7 @@ from posetune.spec.loading import default_params
 from posetune.spec.registration import TRAINABLES_VARIABLE
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
+from posetune.storage.store_place import StorePlace
 from posetune.testing.toy import Toy, ToyConfig
 
 SPEC = {
@@ -53,7 +54,8 @@ def expected(tmp_path: Path, toy_store: Path) -> Expected:
     leave_mark(storage, ".mark", who=DRIVERS)
     spec = SweepSpec.model_validate(SPEC)
     digest = Toy.describe_store(toy_store).digest
-    return Expected(spec, str(toy_store), digest, storage, ".mark", installed())
+    place = StorePlace(str(toy_store), digest)
+    return Expected(spec, place, storage, ".mark", installed())
 
 
 def texts(found: Any, check: str) -> list[str]:
@@ -110,7 +112,9 @@ def test_a_storage_without_space_is_named_on_a_node_and_on_the_driver(
             filler.flush()
     (line,) = texts(look_around(dataclasses.replace(expected, storage=storage), "a"), "storage")
     assert line.startswith(f"{small_disk}: cannot be written (No space left on device); ")
-    _, (found,) = preflight._expect(expected.spec, Toy, store=expected.store, storage=storage)
+    _, (found,) = preflight._expect(
+        expected.spec, Toy, store=expected.store.address, storage=storage
+    )
     assert found.check == "storage"
     assert found.text.startswith(f"{small_disk}: cannot be written (No space left on device); ")
     assert found.text.endswith("make it writable for this user")
@@ -135,7 +139,7 @@ def test_another_store_and_none_are_named(expected: Expected, toy_store: Path) -
     (toy_store / "toy.json").write_text('{"image_size": 9}')
     (line,) = texts(look_around(expected, "a"), "store")
     assert f"{toy_store}: has digest " in line
-    assert f"the driver's has {expected.store_digest[:12]}; put the same store" in line
+    assert f"the driver's has {expected.store.digest[:12]}; put the same store" in line
     shutil.rmtree(toy_store)
     (line,) = texts(look_around(expected, "b"), "store")
     assert "is no toy store" in line

@@ -38,7 +38,7 @@ def submit(
     store: Annotated[
         str | None,
         typer.Option(
-            "--store", help="Store on the cluster: a path that every node sees, or s3://..."
+            "--store", help="Store on the cluster: a path that its head sees, or s3://..."
         ),
     ] = None,
     home: Annotated[
