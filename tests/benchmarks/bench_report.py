@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_a_report_is_painted_at_once_and_stays_small(trials: int, tmp_path: Path
         "built_processor_s": built,
         "first_paint_s": paint,
         "charts_s": drawn,
+        "load": os.getloadavg()[0],
         **{key: where[key] for key in ("commit", "dirty", "processor", "usable_cores")},
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)

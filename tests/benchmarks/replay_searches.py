@@ -1,7 +1,6 @@
 """How many epochs searches take until they are within 1 mm of the best, replayed.
 
     python tests/benchmarks/replay_searches.py            # what is missing; some hours of one core
-    python tests/benchmarks/replay_searches.py --table    # what was measured, as Markdown
 
 Every search runs through the real study, sampler, pruner and events (`support.recording`); its
 trainings are looked up (`support.curves`) or made up (`support.made_curves`). What it takes is
@@ -21,11 +20,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import trim_mean
 from support.curves import Curves, Search, epochs_until, read_curves
 from support.made_curves import made_curves
+from support.search_table import BEFORE, RANDOM, search_row
 from support.simulated_driver import open_unsynced
 
 from posetune.provenance import collect
@@ -36,7 +33,6 @@ RESULTS = HERE / "results" / "search.json"
 RECORDED = {"lifting": "lifting.json", "lifting again": "lifting_again.json"}
 """Files of the recorded worlds: the same space, trained under other seeds."""
 WITHIN_MM = 1.0
-DRAWS = 10_000
 CHUNK = 10
 """Seeds after which what was measured is kept."""
 LATE: dict[str, Any] = {"grace_epochs": 6, "reduction_factor": 2}
@@ -52,7 +48,6 @@ class Method(NamedTuple):
     """The rules that it is begun with; under 2 points were drawn again."""
 
 
-BEFORE, RANDOM = "random in full, points drawn again", "random in full"
 METHODS = {
     BEFORE: Method({"name": "random"}, FULL, 2),
     RANDOM: Method({"name": "random"}, FULL),
@@ -155,75 +150,11 @@ def measure(processes: int) -> None:
             while (done := len(recorded().get(row.key, {}).get("epochs", ()))) < row.seeds:
                 seeds = range(row.first + done, row.first + min(done + CHUNK, row.seeds))
                 keep(row, list(pool.map(search, [row] * len(seeds), seeds)))
-            print(line(recorded()[row.key], recorded()), flush=True)
-
-
-# -- the table -------------------------------------------------------------------------------------
-
-
-def middle(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the interquartile mean along the last axis; infinite where a quarter never ends."""
-    return np.asarray(trim_mean(epochs_n, 0.25, axis=-1))
-
-
-def epochs_of(result: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the epochs of every seed; infinite where a search never got there."""
-    return np.array([np.inf if e is None else e for e in result["epochs"]], dtype=np.float64)
-
-
-def resampled(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the interquartile means of bootstrap samples of the seeds."""
-    generator = np.random.default_rng(0)
-    return middle(epochs_n[generator.integers(len(epochs_n), size=(DRAWS, len(epochs_n)))])
-
-
-def ends(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of the 95 % interval."""
-    low, high = np.quantile(values, [0.025, 0.975], method="nearest")
-    return float(low), float(high)
-
-
-def line(result: dict[str, Any], every: dict[str, Any]) -> str:
-    """Return a row of the table."""
-    epochs_n = epochs_of(result)
-    own = resampled(epochs_n)
-    low, high = ends(own)
-    cells = [result["world"], result["method"], str(result["slots"]), str(len(epochs_n))]
-    cells.append(f"{middle(epochs_n):.0f} ({low:.0f} to {high:.0f})")
-    for rival in (BEFORE, RANDOM):
-        beside = [
-            r
-            for r in every.values()
-            if (r["world"], r["method"], r["slots"]) == (result["world"], rival, result["slots"])
-        ]
-        if not beside or result["method"] in (rival, BEFORE):
-            cells.append("")
-            continue
-        theirs = epochs_of(beside[0])
-        generator = np.random.default_rng(1)
-        picks = generator.integers(len(theirs), size=(DRAWS, len(theirs)))
-        few, many = ends(middle(theirs[picks]) / own)
-        cells.append(f"{middle(theirs) / middle(epochs_n):.2f} ({few:.2f} to {many:.2f})")
-    cells.append(f"{np.mean(np.isinf(epochs_n)):.0%}")
-    cells.append(f"{trim_mean(result['begun'], 0.25):.0f}")
-    return "| " + " | ".join(cells) + " |"
-
-
-def table() -> str:
-    """Return everything that was measured."""
-    found = recorded()
-    head = "| world | search | slots | seeds | epochs (95 %) | fewer than random, points again | "
-    head += "fewer than random | never | trials |"
-    order = [found[row.key] for row in rows() if row.key in found]
-    return "\n".join([head, "|---" * 9 + "|", *(line(result, found) for result in order)])
+            print(search_row(recorded()[row.key], recorded()), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--table", action="store_true", help="only print what was measured")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    if given.table:
-        print(table())
-    else:
-        measure(given.processes)
+    measure(given.processes)

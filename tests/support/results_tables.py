@@ -1,16 +1,23 @@
 """Makes the tables of docs/results from the JSON of the benchmarks.
 
-`python tests/support/results_tables.py` writes them into the pages, each between a line that names
-it and a line that ends it. The JSON is in tests/benchmarks/results, and says machine and commit.
+`python tests/support/results_tables.py` takes what the benchmarks have left in runs/bench into
+tests/benchmarks/results, and writes the tables into the pages, each between a line that names it
+and a line that ends it. The JSON says machine and commit.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a program
+
+from support.search_table import search_table
 
 __all__ = ["PAGES", "renewed"]
 
@@ -23,6 +30,85 @@ PLACE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end of the table -->)
 def renewed(text: str) -> str:
     """Return a page's text with its tables made anew."""
     return PLACE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", text)
+
+
+def take_new() -> None:
+    """Take what benchmarks have written on this machine since."""
+    for file in (ROOT / "runs" / "bench").glob("*.json"):
+        kept = RESULTS / file.name
+        if not kept.exists() or kept.stat().st_mtime < file.stat().st_mtime:
+            shutil.copyfile(file, kept)
+
+
+def pieces_table() -> str:
+    """Return the hot pieces beside their rivals."""
+    rows = [
+        (
+            row["what"],
+            _time(found["ours_s"]),
+            f"{row['rival']}: {_time(found['rival_s'])}" + _said(row, found),
+            f"{found['ratio']:.3g}",
+            f"{row['aim']:g}",
+            _where(found),
+        )
+        for row in _read("pieces")["rows"]
+        for found in [row["measured"]]
+        if found
+    ]
+    return _table(("what", "ours", "beside", "ratio", "aim", "measured on"), rows)
+
+
+def _said(row: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return the note of a row, and why it misses its aim if it does."""
+    missed = f"missed: {row['why']}" if found["ratio"] < row["aim"] and row["why"] else ""
+    return "".join(f"; {said}" for said in (found["note"], missed) if said)
+
+
+def _time(seconds: float) -> str:
+    return f"{1000 * seconds:,.4g} ms" if seconds < 10 else f"{seconds:,.1f} s"
+
+
+def report_table() -> str:
+    """Return what a report weighs, and how soon a browser shows it."""
+    rows = [
+        (
+            f"{int(trials):,}",
+            f"{found['bytes'] / 1e6:.2f} MB",
+            f"{found['built_processor_s']:.1f} s",
+            f"{found['first_paint_s']:.2f} s",
+            f"{found['charts_s']:.1f} s",
+            _where(found),
+        )
+        for trials, found in sorted(_read("report").items(), key=lambda item: int(item[0]))
+    ]
+    head = ("trials", "size", "built, of the processor", "first paint", "all charts", "measured on")
+    return _table(head, rows)
+
+
+def searches_table() -> str:
+    """Return the searches that were replayed; what is counted does not hang on the machine."""
+    found = _read("search")
+    commits = ", ".join(sorted({row["commit"][:7] for row in found.values()}))
+    return f"{search_table(found)}\n\nReplayed at {commits}."
+
+
+def forecast_table() -> str:
+    """Return how often forecasts held."""
+    found = _read("forecast")
+    rows = [
+        (
+            row["when"],
+            row["what"],
+            str(row["forecasts"]),
+            f"{row['held']:.1%}",
+            f"{row['too_low']:.1%}",
+            f"{row['too_high']:.1%}",
+            f"{row['width']:.2f}",
+        )
+        for row in found["rows"]
+    ]
+    head = ("asked", "of", "forecasts", "held", "too low", "too high", "high / low, median")
+    return f"{_table(head, rows)}\n\nMeasured on {_where(found)}."
 
 
 def sweeps_table() -> str:
@@ -84,6 +170,10 @@ def gpu_training_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "pieces": pieces_table,
+    "report": report_table,
+    "forecast": forecast_table,
+    "search": searches_table,
     "sweeps": sweeps_table,
     "gpu-step": gpu_step_table,
     "gpu-training": gpu_training_table,
@@ -112,5 +202,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
+    take_new()
     for page in PAGES:
         page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")

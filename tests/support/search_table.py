@@ -1,0 +1,84 @@
+"""Makes the table of searches that were replayed: epochs until a good point, beside random search.
+
+Figures are interquartile means over the seeds, with their 95 % bootstrap interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import trim_mean
+
+__all__ = ["BEFORE", "HEAD", "RANDOM", "search_row", "search_table"]
+
+BEFORE, RANDOM = "random in full, points drawn again", "random in full"
+HEAD = (
+    "| world | search | slots | seeds | epochs (95 %) | fewer than random, points again | "
+    "fewer than random | never | trials |\n" + "|---" * 9 + "|"
+)
+
+_DRAWS = 10_000
+
+
+def search_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return everything that was measured: random search first in each world, then the others."""
+
+    def place(result: Mapping[str, Any]) -> tuple[Any, ...]:
+        of_random = (BEFORE, RANDOM)
+        method = result["method"]
+        rank = of_random.index(method) if method in of_random else len(of_random)
+        return result["world"], result["slots"], rank, _middle(_epochs(result))
+
+    rows = [search_row(result, found) for result in sorted(found.values(), key=place)]
+    return "\n".join([HEAD, *rows])
+
+
+def search_row(result: Mapping[str, Any], every: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one row; `every` has the random searches to compare with."""
+    epochs_n = _epochs(result)
+    own = _resampled(epochs_n)
+    low, high = _ends(own)
+    cells = [result["world"], result["method"], str(result["slots"]), str(len(epochs_n))]
+    cells.append(f"{_middle(epochs_n):.0f} ({low:.0f} to {high:.0f})")
+    for rival in (BEFORE, RANDOM):
+        beside = [
+            r
+            for r in every.values()
+            if (r["world"], r["method"], r["slots"]) == (result["world"], rival, result["slots"])
+        ]
+        if not beside or result["method"] in (rival, BEFORE):
+            cells.append("")
+            continue
+        theirs = _epochs(beside[0])
+        generator = np.random.default_rng(1)
+        picks = generator.integers(len(theirs), size=(_DRAWS, len(theirs)))
+        few, many = _ends(_middle(theirs[picks]) / own)
+        cells.append(f"{_middle(theirs) / _middle(epochs_n):.2f} ({few:.2f} to {many:.2f})")
+    cells.append(f"{np.mean(np.isinf(epochs_n)):.0%}")
+    cells.append(f"{trim_mean(result['begun'], 0.25):.0f}")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _middle(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interquartile mean along the last axis; infinite where a quarter never ends."""
+    return np.asarray(trim_mean(epochs_n, 0.25, axis=-1))
+
+
+def _epochs(result: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the epochs of every seed; infinite where a search never got there."""
+    return np.array([np.inf if e is None else e for e in result["epochs"]], dtype=np.float64)
+
+
+def _resampled(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the interquartile means of bootstrap samples of the seeds."""
+    generator = np.random.default_rng(0)
+    return _middle(epochs_n[generator.integers(len(epochs_n), size=(_DRAWS, len(epochs_n)))])
+
+
+def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the 95 % interval."""
+    low, high = np.quantile(values, [0.025, 0.975], method="nearest")
+    return float(low), float(high)
