@@ -211,8 +211,8 @@ class RendererConfig(_ConfigPart):
     )
     side_coding: bool = Field(
         False,
-        description="Whether left limbs are rendered dimmer than right ones. Not part of the "
-        "paper.",
+        description="Whether left limbs, or a hand's thumb and index finger, are rendered dimmer "
+        "than the others. Not part of the paper.",
     )
     silhouette_sigma: float = Field(
         0.35,
@@ -330,8 +330,9 @@ class SelfPoseConfig(_ConfigPart):
         0,
         description="Which side's limbs are bluer in the images, so that masks are shaded by hue "
         "and tell left from right, together with side_coding: the right side's (1), the left "
-        "side's (-1), or neither (0). The reader of pretrain_bodies tells sides by nothing else. "
-        "Not part of the paper.",
+        "side's (-1), or neither (0). On a hand, thumb and index finger stand for the left side "
+        "and the other fingers for the right. The reader of pretrain_bodies tells sides by nothing "
+        "else. Not part of the paper.",
     )
     pretrain_learning_rate: float = Field(
         2e-4,

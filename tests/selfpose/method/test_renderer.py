@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from selfpose.method.renderer import Profile, SkeletonRenderer, draw_skeletons, limb_brightness
-from selfpose.method.skeleton import H36M_17
+from selfpose.method.skeleton import H36M_17, HAND_21, KEYPOINTGAN_17, Layout
 from selfpose.training.reference import draw_plainly
 
 LIMBS = H36M_17.limbs
@@ -123,6 +123,20 @@ def test_x_is_the_column_and_y_the_row() -> None:
     image = SkeletonRenderer(H36M_17, 8)(joints)
 
     assert image[0, 0, 0, 7] == image.max()
+
+
+@pytest.mark.parametrize("layout", [H36M_17, KEYPOINTGAN_17], ids=lambda layout: layout.name)
+def test_a_persons_left_joints_are_dim(layout: Layout) -> None:
+    left = [i for i, name in enumerate(layout.joints) if name.startswith("left")]
+
+    assert list(layout.dim) == left
+
+
+def test_a_hands_thumb_and_index_finger_are_dim() -> None:
+    dim = {HAND_21.joints[joint].partition("_")[0] for joint in HAND_21.dim}
+
+    assert dim == {"thumb", "index"}
+    assert len(HAND_21.dim) == 8
 
 
 def test_side_coding_dims_the_left_limbs_only() -> None:

@@ -69,7 +69,8 @@ class SkeletonRenderer:
             image_size: S, pixels.
             sigma: width of a limb, square root of crop coordinates (see the module).
             profile: how brightness falls with the distance.
-            side_brightness: brightness of the limbs on the left side, 0 to 1; the others have 1.
+            side_brightness: brightness of the limbs on the layout's dim side, 0 to 1; the others
+                have 1.
         """
         self.limbs = layout.limbs
         self.image_size = image_size
@@ -92,11 +93,8 @@ class SkeletonRenderer:
 
 
 def limb_brightness(layout: Layout, side_brightness: float) -> tuple[float, ...]:
-    """Return the brightness of each limb: `side_brightness` on the left side, else 1."""
-    return tuple(
-        side_brightness if layout.joints[child].startswith("left") else 1.0
-        for child, _ in layout.limbs
-    )
+    """Return the brightness of each limb: `side_brightness` on the layout's dim side, else 1."""
+    return tuple(side_brightness if child in layout.dim else 1.0 for child, _ in layout.limbs)
 
 
 def draw_skeletons(

@@ -26,6 +26,9 @@ class Layout:
     """The joint whose distance to the root in 2D sets a pose's size (method: `h`)."""
     bone_ratios: tuple[float, ...]
     """Length of each limb over the mean limb length, in the order of `limbs`."""
+    dim: tuple[int, ...]
+    """The joints whose limbs are rendered dimmer than the others where sides are coded: a person's
+    left ones, a hand's thumb and index finger."""
 
     @property
     def limbs(self) -> tuple[tuple[int, int], ...]:
@@ -67,6 +70,7 @@ H36M_17 = Layout(
         *(0.5746, 1.0812, 0.9652),
         *(0.5746, 1.0812, 0.9652),
     ),
+    dim=(4, 5, 6, 11, 12, 13),
 )
 
 # The 17 joints of KeypointGAN (indices 1,2,3,5,6,7,8,10,11,13,15,17,18,19,25,26,27 of
@@ -94,6 +98,7 @@ KEYPOINTGAN_17 = Layout(
         *(0.5259, 0.9896, 0.8834),
         *(0.5259, 0.9896, 0.8834),
     ),
+    dim=(4, 5, 6, 7, 11, 12, 13),
 )
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
@@ -118,6 +123,7 @@ HAND_21 = Layout(
     root=0,
     head=9,  # the middle finger's knuckle: the palm does not bend
     bone_ratios=tuple(round(20 * length / sum(_HAND_BONES_MM), 4) for length in _HAND_BONES_MM),
+    dim=tuple(range(1, 9)),
 )
 
 LAYOUTS: Mapping[str, Layout] = {

@@ -35,6 +35,16 @@ def test_what_is_undone_is_as_it_was(poses: torch.Tensor) -> None:
     assert (distortion.poses(poses) - poses).abs().mean() > 0.01
 
 
+@pytest.mark.parametrize("turn", [0.15, 1.0])
+def test_no_crop_is_turned_farther_than_asked(turn: float) -> None:
+    matrix_b22, _ = draw_distortions(1000, torch.Generator().manual_seed(3), turn=turn)
+
+    angles = torch.atan2(matrix_b22[:, 1, 0], matrix_b22[:, 0, 0])
+
+    assert float(angles.abs().max()) == pytest.approx(turn, rel=0.01)
+    assert float(angles.abs().max()) <= turn + 1e-6
+
+
 def test_a_distortion_turns_by_hand() -> None:
     quarter = Distortion(torch.tensor([[[0.0, -2.0], [2.0, 0.0]]]), torch.tensor([[0.1, 0.2]]))
 

@@ -89,6 +89,15 @@ def test_a_drawing_covers_its_joints_and_its_size_follows_the_pose(name: str) ->
     assert (small > 0).sum() / (large > 0).sum() == pytest.approx(0.25, rel=0.15)
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_part_is_as_dim_as_the_limb_that_it_belongs_to(name: str) -> None:
+    layout = LAYOUTS[name]
+    dim = {layout.joints[joint] for joint in layout.dim}
+    for part in BODY_SHAPES[name].parts:
+        if part.shade != "middle":
+            assert (part.end in dim) == (part.shade == "dim"), part
+
+
 def test_right_limbs_are_brighter_where_sides_are_told() -> None:
     generator = torch.Generator().manual_seed(0)
     renderer = BodyRenderer(

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Distortion", "draw_distortions"]
+__all__ = ["TURN", "Distortion", "draw_distortions"]
 
 _SHIFT = 0.1
 """Largest shift along each axis, in crop coordinates."""
 _SCALE = 0.12
 """Largest logarithm of a scale."""
-_TURN = 0.15
-"""Largest turn, in radians."""
+TURN = 0.15
+"""Largest turn of a crop, in radians."""
 
 
 class Distortion(NamedTuple):
@@ -58,10 +58,16 @@ class Distortion(NamedTuple):
         return self.matrix_b22.mT / square_b[:, None, None]
 
 
-def draw_distortions(count: int, generator: torch.Generator) -> Distortion:
-    """Draw how `count` crops are scaled, turned and shifted, by a generator of the CPU."""
+def draw_distortions(count: int, generator: torch.Generator, *, turn: float = TURN) -> Distortion:
+    """Draw how `count` crops are scaled, turned and shifted.
+
+    Args:
+        count: B.
+        generator: of the CPU.
+        turn: the largest turn, in radians.
+    """
     scale_b, angle_b, x_b, y_b = 2 * torch.rand((4, count), generator=generator) - 1
-    scale_b, angle_b = (_SCALE * scale_b).exp(), _TURN * angle_b
+    scale_b, angle_b = (_SCALE * scale_b).exp(), turn * angle_b
     cos_b, sin_b = scale_b * angle_b.cos(), scale_b * angle_b.sin()
     matrix_b22 = torch.stack((cos_b, -sin_b, sin_b, cos_b), dim=-1).view(-1, 2, 2)
     return Distortion(matrix_b22, _SHIFT * torch.stack((x_b, y_b), dim=-1))

@@ -29,11 +29,11 @@ _THINNEST = 0.75
 _UNEVEN = 0.075
 """Largest difference of a part's width from the others, as a share."""
 _BRIGHT = (0.9, 1.0)
-"""Least and highest brightness of right parts, where sides show."""
+"""Least and highest brightness of bright parts, where sides show."""
 _MIDDLE = (0.55, 0.95)
 """Least and highest brightness of middle parts, where sides show."""
 _DIM = (SIDE_BRIGHTNESS, 1.1 * SIDE_BRIGHTNESS)
-"""Least and highest brightness of left parts, where sides show."""
+"""Least and highest brightness of dim parts, where sides show."""
 _BLUR = 0.6
 """Largest share of the smoothed picture in a drawing."""
 _NOISE = 0.03
@@ -212,5 +212,4 @@ def stack_layers(cover_bgss: Tensor, shades_bg: Tensor, order_bg: Tensor) -> Ten
 
 def _brightness(parts: list[Part], members: list[int]) -> tuple[float, float]:
     """Return the least and the highest brightness of a layer."""
-    side = parts[members[0]].side
-    return {"right": _BRIGHT, "left": _DIM, "": _MIDDLE}[side]
+    return {"bright": _BRIGHT, "dim": _DIM, "middle": _MIDDLE}[parts[members[0]].shade]

@@ -42,7 +42,7 @@ def train_reader(
         reader: changed in place.
         poses_nj2: the prior's 2D poses (N, J, 2), crop coordinates.
         layout: of their joints.
-        shape: says which limbs may come from another pose.
+        shape: says which limbs may come from another pose, and how far bodies are turned.
         renderer: draws the bodies.
         settings: steps, bodies in each, rate and clipping.
         generator: of the CPU; draws poses and distortions.
@@ -53,7 +53,8 @@ def train_reader(
         pick = torch.randint(len(poses_nj2), (settings.batch_size,), generator=generator)
         u_bj2 = poses_nj2[pick.to(poses_nj2.device)]
         u_bj2 = recombine(u_bj2, layout=layout, shape=shape, generator=generator)
-        u_bj2 = draw_distortions(len(u_bj2), generator).to(u_bj2.device).poses(u_bj2)
+        distortion = draw_distortions(len(u_bj2), generator, turn=shape.turn)
+        u_bj2 = distortion.to(u_bj2.device).poses(u_bj2)
         return pose_distance(reader(renderer(u_bj2)), u_bj2)
 
     pretrain([reader], loss, settings=settings, generator=generator, part=part)

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from selfpose.method.skeleton import FINGERS, H36M_17, HAND_21, KEYPOINTGAN_17, Layout
+from selfpose.training.bodies.distortion import TURN
 
-__all__ = ["BODY_SHAPES", "BodyShape", "Part", "Tip"]
+__all__ = ["BODY_SHAPES", "BodyShape", "Part", "Shade", "Tip"]
+
+Shade = Literal["bright", "middle", "dim"]
+"""How bright a part is in masks that are shaded by hue: right limbs and three fingers are bright,
+left limbs, the thumb and the index finger are dim, a trunk, a head and a palm are in the middle."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class Part:
     """Half the width of the part, in mean limb lengths."""
     layer: str
     """Parts of one layer are drawn as one shape, before or behind the other layers."""
-    side: str = ""
-    """`right` or `left`, where it belongs to one side; the side may show in its brightness."""
+    shade: Shade = "middle"
+    """How bright it is where the masks are shaded by hue."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Tip:
     far: str
     """The last joint, which is the end of the limb from `near`."""
     part: Part
-    """Radius, layer and side; its ends are drawn anew for every picture."""
+    """Radius, layer and shade; its ends are drawn anew for every picture."""
     is_foot: bool
     """A foot stands across the limb, a hand goes on along it."""
 
@@ -51,6 +57,8 @@ class BodyShape:
     mixed: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     """Which joints may come from another pose, and the joints that they hang on: one stem for all
     of them, or one for each side (`selfpose.training.bodies.recombination`)."""
+    turn: float = TURN
+    """How far drawings are turned at most, in radians: people stand upright, hands are free."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -72,11 +80,13 @@ _RADII = {
     "hip": 0.25,
     "shoulder": 0.22,
 }
+_SHADES: Mapping[str, Shade] = {"right": "bright", "left": "dim"}
 _FLANK_RADIUS = 0.36
 _FOOT_RADIUS = 0.15
 _HAND_RADIUS = 0.14
 _FINGER_RADII = {"thumb": 0.25, "index": 0.21, "middle": 0.21, "ring": 0.20, "little": 0.18}
 _PALM_RADIUS = 0.30
+_HAND_TURN = 1.0
 
 
 def _side_and_name(joint: str) -> tuple[str, str]:
@@ -95,7 +105,8 @@ def _layer(side: str, name: str) -> str:
 def _limb(child: str, parent: str) -> Part:
     side, name = _side_and_name(child)
     layer = _layer(side, name)
-    return Part(parent, child, _RADII[name], layer, side if layer.startswith(side) else "")
+    belongs = side and layer.startswith(side)
+    return Part(parent, child, _RADII[name], layer, _SHADES[side] if belongs else "middle")
 
 
 def _person(layout: Layout) -> BodyShape:
@@ -104,10 +115,10 @@ def _person(layout: Layout) -> BodyShape:
     tips = []
     for side in ("right", "left"):
         parts.append(Part(f"{side}_hip", f"{side}_shoulder", _FLANK_RADIUS, "trunk"))
-        hand = Part("", "", _HAND_RADIUS, f"{side} arm", side)
+        hand = Part("", "", _HAND_RADIUS, f"{side} arm", _SHADES[side])
         tips.append(Tip(f"{side}_elbow", f"{side}_wrist", hand, is_foot=False))
         if f"{side}_toe" not in names:
-            foot = Part("", "", _FOOT_RADIUS, f"{side} leg", side)
+            foot = Part("", "", _FOOT_RADIUS, f"{side} leg", _SHADES[side])
             tips.append(Tip(f"{side}_knee", f"{side}_ankle", foot, is_foot=True))
     legs = [f"{side}_{name}" for side in ("right", "left") for name in ("knee", "ankle", "toe")]
     mixed = (
@@ -123,13 +134,14 @@ def _hand() -> BodyShape:
     for finger in FINGERS:
         joints = [f"{finger}_{i}" for i in range(1, 5)]
         parts.append(Part("wrist", joints[0], _PALM_RADIUS, "palm"))
+        shade: Shade = "dim" if finger in ("thumb", "index") else "bright"
         for start, end in pairwise(joints):
-            parts.append(Part(start, end, _FINGER_RADII[finger], finger))
+            parts.append(Part(start, end, _FINGER_RADII[finger], finger, shade))
         mixed.append(((joints[0],), tuple(joints[1:])))
     knuckles = [f"{finger}_1" for finger in FINGERS[1:]]
     for start, end in pairwise(knuckles):
         parts.append(Part(start, end, _PALM_RADIUS, "palm"))
-    return BodyShape(tuple(parts), mixed=tuple(mixed))
+    return BodyShape(tuple(parts), mixed=tuple(mixed), turn=_HAND_TURN)
 
 
 BODY_SHAPES: Mapping[str, BodyShape] = {
