@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from support.curves import Curves, Search, epochs_until, read_curves
 from support.made_curves import made_curves
-from support.search_table import BEFORE, RANDOM, search_row
+from support.search_table import BEFORE, RANDOM, search_row, whole_row
 from support.simulated_driver import open_unsynced
 
 from posetune.provenance import collect
@@ -33,6 +34,8 @@ RESULTS = HERE / "results" / "search.json"
 RECORDED = {"lifting": "lifting.json", "lifting again": "lifting_again.json"}
 """Files of the recorded worlds: the same space, trained under other seeds."""
 WITHIN_MM = 1.0
+WHOLE = 64
+"""Trials of a budget that is spent to its end, as in lifting_grid.yaml."""
 CHUNK = 10
 """Seeds after which what was measured is kept."""
 LATE: dict[str, Any] = {"grace_epochs": 6, "reduction_factor": 2}
@@ -67,11 +70,14 @@ class Row(NamedTuple):
     first: int
     seeds: int
     trials: int = 128
+    whole: bool = False
+    """Whether the budget is spent to its end, whatever was found before."""
 
     @property
     def key(self) -> str:
         """Its name among the results."""
-        return f"{self.world}/{self.method}/{self.slots} slots/{self.first}+{self.seeds}"
+        key = f"{self.world}/{self.method}/{self.slots} slots/{self.first}+{self.seeds}"
+        return f"{key}/{self.trials} trials" if self.whole else key
 
 
 def rows() -> list[Row]:
@@ -82,11 +88,20 @@ def rows() -> list[Row]:
     found += [Row("lifting", BEFORE, 8, 0, 100), Row("lifting", RANDOM, 8, 0, 100)]
     found += [Row("lifting", name, 8, 100, 50) for name in (thaw, gp, tpe)]
     if curves_file("lifting again").exists():
-        found += [Row("lifting again", name, 2, 100, 100) for name in (BEFORE, thaw, gp, tpe)]
+        found += [Row("lifting again", name, 2, 0, 300) for name in (BEFORE, RANDOM)]
+        found += [Row("lifting again", name, 2, 100, 100) for name in (thaw, gp, tpe)]
+        found += [Row("lifting again", name, 8, 0, 100) for name in (BEFORE, RANDOM)]
+        found += [Row("lifting again", name, 8, 100, 50) for name in (thaw, gp, tpe)]
     for world in ("strong", "mild"):
         found += [Row(world, RANDOM, 2, 0, 50, 243)]
         found += [Row(world, name, 2, 100, 30, 243) for name in (thaw, gp, tpe)]
     found += [Row("lifting", before, 2, 100, 100), Row("lifting", before, 8, 100, 50)]
+    for world in RECORDED:
+        for slots in (2, 8):
+            found += [
+                Row(world, name, slots, 100, 50, WHOLE, whole=True)
+                for name in (RANDOM, thaw, gp, tpe)
+            ]
     return found
 
 
@@ -112,7 +127,7 @@ def search(row: Row, seed: int) -> Search:
             return epochs_until(
                 database,
                 curves,
-                curves.best + WITHIN_MM,
+                -math.inf if row.whole else curves.best + WITHIN_MM,
                 seed=seed,
                 slots=row.slots,
                 sampler=dict(method.sampler),
@@ -131,13 +146,17 @@ def recorded() -> dict[str, Any]:
 def keep(row: Row, found: list[Search]) -> None:
     """Put further seeds to a row."""
     where = collect()
-    before = recorded().get(row.key, {"epochs": [], "begun": []})
+    before = recorded().get(row.key, {"epochs": [], "begun": [], "above": []})
     result = {
         **row._asdict(),
         "commit": where["commit"],
-        "epochs": before["epochs"] + [one.epochs if one.reached else None for one in found],
+        "epochs": before["epochs"]
+        + [one.epochs if one.reached or row.whole else None for one in found],
         "begun": before["begun"] + [one.trials for one in found],
     }
+    if row.whole:
+        best = curves_of(row.world, row.first).best
+        result["above"] = before["above"] + [round(one.best - best, 3) for one in found]
     partial = RESULTS.with_name(".search.json.partial")
     partial.write_text(json.dumps({**recorded(), row.key: result}, sort_keys=True, indent=0) + "\n")
     partial.replace(RESULTS)
@@ -150,7 +169,8 @@ def measure(processes: int) -> None:
             while (done := len(recorded().get(row.key, {}).get("epochs", ()))) < row.seeds:
                 seeds = range(row.first + done, row.first + min(done + CHUNK, row.seeds))
                 keep(row, list(pool.map(search, [row] * len(seeds), seeds)))
-            print(search_row(recorded()[row.key], recorded()), flush=True)
+            made = whole_row if row.whole else search_row
+            print(made(recorded()[row.key], recorded()), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from support.sweeps import Found, Script, partial_seconds, view
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 TRIALS, EPOCHS = 4, 3
+OF_EACH = ("--cpus-per-task=1", "--mem=1500")
+"""What a job asks of each node."""
 UNDER_WAY = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
 
 
@@ -136,22 +138,33 @@ def sweep_file(toy_sweep: Callable[..., Path]) -> Callable[[Script], Path]:
     return write
 
 
-def test_a_job_goes_on_after_its_time_limit_and_after_each_of_its_nodes_has_died(
+def test_a_job_goes_on_after_its_time_limit(
     queue: Queue, sweep_file: Callable[[Script], Path], tmp_path: Path
 ) -> None:
-    first, second = queue.slurm.nodes
-    script = Script(tmp_path / "script", "go", *["wait"] * 6)  # two trials at a time
-    job_id = queue.submit(sweep_file(script), "full", "--cpus-per-task=1", "--mem=1500")
-    queue.until(lambda: len(script.lines) == 4, job_id)
+    script = Script(tmp_path / "script", "go", *["wait"] * 4)  # two trials at a time
+    job_id = queue.submit(sweep_file(script), "full", *OF_EACH)
+    queue.until(lambda: len(script.lines) == 2, job_id)
     set_limit(queue.slurm, job_id, "2")  # it is told two minutes before the end, so at once
     queue.until_restart(1, job_id)
     assert "stopped by SIGTERM" in queue.output(job_id), "it was asked, not killed"
     assert len(partial_seconds(queue.home)) == 2, "both trials saved within their epochs"
     set_limit(queue.slurm, job_id, "UNLIMITED")
 
+    queue.until(script.is_over, job_id)
+    script.let_go()
+    queue.until_state("COMPLETED", job_id)
+    queue.check_whole("full")
+
+
+def test_a_job_goes_on_after_each_of_its_nodes_has_died(
+    queue: Queue, sweep_file: Callable[[Script], Path], tmp_path: Path
+) -> None:
+    first, second = queue.slurm.nodes
+    script = Script(tmp_path / "script", *["wait"] * 4)
+    job_id = queue.submit(sweep_file(script), "full", *OF_EACH)
     queue.until(lambda: len(script.lines) == 2, job_id)
     queue.slurm.kill_node(first)
-    queue.until_restart(2, job_id)
+    queue.until_restart(1, job_id)
     queue.slurm.revive_node(first)
 
     queue.until(script.is_over, job_id)
@@ -160,7 +173,7 @@ def test_a_job_goes_on_after_its_time_limit_and_after_each_of_its_nodes_has_died
     queue.until(lambda: queue.slurm.job(job_id)["NodeList"] == first, job_id)
     script.let_go()
     queue.until_state("COMPLETED", job_id)
-    assert queue.slurm.job(job_id)["Restarts"] == "2", "the other node went on"
+    assert queue.slurm.job(job_id)["Restarts"] == "1", "the other node went on"
     queue.check_whole("full")
     queue.slurm.revive_all()
     queue.check_nothing_is_left()
@@ -178,7 +191,7 @@ def test_of_two_jobs_that_share_their_nodes_one_ends_and_the_other_loses_its_hea
     toy_store: Path,
     tmp_path: Path,
 ) -> None:
-    of_each = ["--cpus-per-task=1", "--gpus-per-node=1", "--mem=1500"]
+    of_each = [*OF_EACH, "--gpus-per-node=1"]
     our_script = Script(tmp_path / "ours", *["wait"] * 2)
     our_file = sweep_file(our_script)
     # What the user's shell says counts less than the command.
@@ -219,7 +232,7 @@ def test_a_job_that_is_cancelled_while_it_starts_is_not_queued_again(
     queue: Queue, sweep_file: Callable[[Script], Path], tmp_path: Path, sign: str
 ) -> None:
     file = sweep_file(Script(tmp_path / "script"))
-    job_id = queue.submit(file, "full", "--cpus-per-task=1", "--mem=1500")
+    job_id = queue.submit(file, "full", *OF_EACH)
     queue.until(
         lambda: any(sign in line for line in queue.slurm.hosts.processes(queue.slurm.nodes[0])),
         job_id,

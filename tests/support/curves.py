@@ -79,6 +79,8 @@ class Search:
     trials: int
     reached: bool
     """Whether there was one before the trials of its budget were spent."""
+    best: float
+    """The lowest value that a trial has reported."""
 
 
 def epochs_until(
@@ -111,16 +113,17 @@ def epochs_until(
         f"search{seed}", SweepSpec.model_validate(content), "", "store", "d1", {}, first
     )
     world = Curves(curves.space, curves.values, seed)
-    reached = False
+    reached, best = False, math.inf
     count = 0
 
     def goes_on(run: SweepRun, recording: Recording) -> bool:
-        nonlocal reached, count
+        nonlocal reached, best, count
         count = len(run.trials)
         if recording.reports:
             value = run.trials[recording.reports[-1][0]].value
-            reached = value is not None and value <= target
+            best = best if value is None else min(best, value)
+            reached = best <= target
         return not reached
 
     recording = record(database, sweep_start, world, slots=slots, watch=goes_on)
-    return Search(len(recording.reports), count, reached)
+    return Search(len(recording.reports), count, reached, best)

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a program
 
-from support.search_table import search_table
+from support.search_table import search_table, whole_table
 
 __all__ = ["PAGES", "renewed"]
 
@@ -85,11 +85,11 @@ def report_table() -> str:
     return _table(head, rows)
 
 
-def searches_table() -> str:
+def searches_table(make: Callable[[dict[str, Any]], str]) -> str:
     """Return the searches that were replayed; what is counted does not hang on the machine."""
     found = _read("search")
     commits = ", ".join(sorted({row["commit"][:7] for row in found.values()}))
-    return f"{search_table(found)}\n\nReplayed at {commits}."
+    return f"{make(found)}\n\nReplayed at {commits}."
 
 
 def forecast_table() -> str:
@@ -173,7 +173,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "pieces": pieces_table,
     "report": report_table,
     "forecast": forecast_table,
-    "search": searches_table,
+    "search": lambda: searches_table(search_table),
+    "search-whole": lambda: searches_table(whole_table),
     "sweeps": sweeps_table,
     "gpu-step": gpu_step_table,
     "gpu-training": gpu_training_table,

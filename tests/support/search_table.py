@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
-__all__ = ["BEFORE", "HEAD", "RANDOM", "search_row", "search_table"]
+__all__ = ["BEFORE", "RANDOM", "search_row", "search_table", "whole_row", "whole_table"]
 
 BEFORE, RANDOM = "random in full, points drawn again", "random in full"
 HEAD = (
@@ -20,20 +20,57 @@ HEAD = (
     "fewer than random | never | trials |\n" + "|---" * 9 + "|"
 )
 
+WHOLE_HEAD = (
+    "| world | search | slots | seeds | trials | epochs (95 %) | fewer than random | "
+    "best, mm above the best of all (95 %) | seeds within 1 mm |\n" + "|---" * 9 + "|"
+)
+
 _DRAWS = 10_000
 
 
 def search_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return everything that was measured: random search first in each world, then the others."""
-
-    def place(result: Mapping[str, Any]) -> tuple[Any, ...]:
-        of_random = (BEFORE, RANDOM)
-        method = result["method"]
-        rank = of_random.index(method) if method in of_random else len(of_random)
-        return result["world"], result["slots"], rank, _middle(_epochs(result))
-
-    rows = [search_row(result, found) for result in sorted(found.values(), key=place)]
+    """Return the searches until a good point, random search first in each world."""
+    rows = [search_row(r, found) for r in sorted(found.values(), key=_place) if not _whole(r)]
     return "\n".join([HEAD, *rows])
+
+
+def whole_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the searches that spent their whole budget, random search first in each world."""
+    rows = [whole_row(r, found) for r in sorted(found.values(), key=_place) if _whole(r)]
+    return "\n".join([WHOLE_HEAD, *rows])
+
+
+def whole_row(result: Mapping[str, Any], every: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one row of a budget that was spent; `every` has the random search to compare with."""
+    epochs_n, above_n = _epochs(result), np.asarray(result["above"], dtype=np.float64)
+    cells = [result["world"], result["method"], str(result["slots"]), str(len(epochs_n))]
+    cells.append(f"{trim_mean(result['begun'], 0.25):.0f}")
+    low, high = _ends(_resampled(epochs_n))
+    cells.append(f"{_middle(epochs_n):.0f} ({low:.0f} to {high:.0f})")
+    (theirs,) = [
+        _epochs(r)
+        for r in every.values()
+        if _whole(r)
+        and (r["world"], r["method"], r["slots"]) == (result["world"], RANDOM, result["slots"])
+    ]
+    is_random = result["method"] == RANDOM
+    cells.append("" if is_random else f"{_middle(theirs) / _middle(epochs_n):.2f}")
+    low, high = _ends(_resampled(above_n))
+    cells.append(f"{_middle(above_n):.2f} ({low:.2f} to {high:.2f})")
+    cells.append(f"{np.mean(above_n <= 1.0):.0%}")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _whole(result: Mapping[str, Any]) -> bool:
+    """Whether a search spent its whole budget."""
+    return bool(result.get("whole"))
+
+
+def _place(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return by what the rows are sorted."""
+    of_random, method = (BEFORE, RANDOM), result["method"]
+    rank = of_random.index(method) if method in of_random else len(of_random)
+    return result["world"], result["slots"], rank, _middle(_epochs(result))
 
 
 def search_row(result: Mapping[str, Any], every: Mapping[str, Mapping[str, Any]]) -> str:
@@ -42,12 +79,14 @@ def search_row(result: Mapping[str, Any], every: Mapping[str, Mapping[str, Any]]
     own = _resampled(epochs_n)
     low, high = _ends(own)
     cells = [result["world"], result["method"], str(result["slots"]), str(len(epochs_n))]
-    cells.append(f"{_middle(epochs_n):.0f} ({low:.0f} to {high:.0f})")
+    middle = _number(float(_middle(epochs_n)), ".0f")
+    cells.append(f"{middle} ({_number(low, '.0f')} to {_number(high, '.0f')})")
     for rival in (BEFORE, RANDOM):
         beside = [
             r
             for r in every.values()
             if (r["world"], r["method"], r["slots"]) == (result["world"], rival, result["slots"])
+            and not _whole(r)
         ]
         if not beside or result["method"] in (rival, BEFORE):
             cells.append("")
@@ -56,10 +95,16 @@ def search_row(result: Mapping[str, Any], every: Mapping[str, Mapping[str, Any]]
         generator = np.random.default_rng(1)
         picks = generator.integers(len(theirs), size=(_DRAWS, len(theirs)))
         few, many = _ends(_middle(theirs[picks]) / own)
-        cells.append(f"{_middle(theirs) / _middle(epochs_n):.2f} ({few:.2f} to {many:.2f})")
+        fewer = _middle(theirs) / _middle(epochs_n)
+        cells.append(_number(fewer, ".2f") + f" ({_number(few, '.2f')} to {_number(many, '.2f')})")
     cells.append(f"{np.mean(np.isinf(epochs_n)):.0%}")
     cells.append(f"{trim_mean(result['begun'], 0.25):.0f}")
     return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float, form: str) -> str:
+    """Return a number as text; infinite where too many seeds never got there."""
+    return format(value, form) if np.isfinite(value) else "no end"
 
 
 def _middle(epochs_n: NDArray[np.float64]) -> NDArray[np.float64]:
