@@ -17,7 +17,7 @@ class FoundStore:
     """Holds where a store is, and what is in it."""
 
     address: str
-    """Address of the store for every node: a folder, or s3://..."""
+    """Address of the store: a folder that the driver sees, or s3://..."""
     folder: Path
     """Folder of this node with the store."""
     summary: StoreSummary

@@ -15,7 +15,7 @@ from posetune.spec.loading import default_params
 from posetune.spec.parameters import Choice, IntRange, Scalar
 from posetune.spec.registration import load_trainable
 from posetune.spec.sweep import SweepSpec
-from posetune.storage import open_folder
+from posetune.storage import StorageError, open_folder
 from posetune.storage.store_place import StorePlace
 from posetune.study.state import SweepState
 from posetune.trial.run import require_device
@@ -94,6 +94,8 @@ def measure_need(spec: SweepSpec, store: StorePlace) -> Need | BadInputError:
         return _measure(spec, open_folder(here))
     except BadInputError as error:
         return error
+    except StorageError as error:
+        return BadInputError(str(error))
 
 
 def _measure(spec: SweepSpec, store: Path) -> Need:

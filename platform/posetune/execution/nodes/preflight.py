@@ -27,10 +27,12 @@ from posetune.execution.nodes.probe import (
     Batches,
     Expected,
     Finding,
+    StoreLook,
     Surroundings,
     installed,
     leave_mark,
     look_around,
+    look_at_store,
     seen,
     try_batches,
 )
@@ -46,6 +48,9 @@ __all__ = ["DRIVER", "Fault", "NodeReport", "Preflight", "preflight"]
 LOOK_S = 120.0
 """Seconds that a node has to look around; importing torch over a network file system is slow."""
 
+STORE_S = 3600.0
+"""Seconds that a node has to read the store, which it may have to copy first."""
+
 BATCHES_S = 900.0
 """Seconds that a node has to try all variants, its wait for a free slot included."""
 
@@ -54,7 +59,7 @@ CLUSTER = "the cluster"
 
 GB = 1e9
 
-T = TypeVar("T", Surroundings, Batches)
+T = TypeVar("T", Surroundings, StoreLook, Batches)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def preflight(
     Args:
         spec: the sweep.
         trainable: the class that it names.
-        store: the store's address, for every node.
+        store: the store's address, as the driver sees it.
         home: where the driver would keep things.
         address: of the cluster, as `ray.init` takes it.
 
@@ -176,8 +181,10 @@ def _inspect(expected: Expected, faults: list[Fault]) -> Preflight:
         wait = describe_wait(_asked(resources), resources.labels, read_nodes(), [])
         text = f"a trial asks for {wait}; lower `resources` in the sweep file, or add nodes"
         faults.append(Fault(CLUSTER, "resources", text))
+    answered = [node for node in fit if node in looks]
+    stores = _ask(answered, look_at_store, expected, within_s=STORE_S, faults=faults)
     # A node that cannot read the store can try nothing, and the store is among its faults already.
-    able = [n for n in fit if n in looks and not any(f.check == "store" for f in looks[n].findings)]
+    able = [node for node in stores if not stores[node].findings]
     batches = _ask(
         able if expected.store.digest else [],
         try_batches,

@@ -1,7 +1,8 @@
-"""Finds out on one node of a cluster what the preflight asks; it knows nothing of Ray.
+"""Finds out on one node of a cluster what the preflight asks.
 
 Each `check_*` returns its findings, one line of text each: what is wrong and what to do. Nothing
-that is looked at is changed; the storage gets a file of a few bytes, which the driver removes.
+that is looked at is changed; the storage gets a file of a few bytes, which the driver removes, and
+a node that does not see the store keeps a copy of it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "Batches",
     "Expected",
     "Finding",
+    "StoreLook",
     "Surroundings",
     "check_storage",
     "check_store",
@@ -89,6 +91,13 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class StoreLook:
+    """Says whether a node reads the store."""
+
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
 class Batches:
     """Says what time and memory the batches of all variants took on a node."""
 
@@ -104,7 +113,7 @@ class Batches:
 
 
 def look_around(expected: Expected, node: str) -> Surroundings:
-    """Check versions, storage and store on this node.
+    """Check versions and storage on this node.
 
     Args:
         expected: what the driver sees.
@@ -113,7 +122,6 @@ def look_around(expected: Expected, node: str) -> Surroundings:
     findings = [
         *check_versions(expected.versions, installed()),
         *(check_storage(expected.storage, expected.mark, node=node) if expected.mark else ()),
-        *check_store(load_trainable(expected.spec.trainable), expected),
     ]
     return Surroundings(
         host=socket.gethostname(),
@@ -121,6 +129,11 @@ def look_around(expected: Expected, node: str) -> Surroundings:
         memory_bytes=_memory(),
         findings=tuple(findings),
     )
+
+
+def look_at_store(expected: Expected, node: str) -> StoreLook:
+    """Bring the store to this node if need be, and compare it with the driver's."""
+    return StoreLook(tuple(check_store(load_trainable(expected.spec.trainable), expected)))
 
 
 def installed() -> dict[str, str]:
@@ -260,7 +273,7 @@ def try_batches(expected: Expected, node: str) -> Batches:
 
 
 def _explained(error: Exception) -> str:
-    if isinstance(error, BadInputError | TrialFailedError):
+    if isinstance(error, BadInputError | TrialFailedError | StorageError):
         return str(error)
     line = next(iter(str(error).strip().splitlines()), "no message")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

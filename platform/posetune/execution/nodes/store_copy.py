@@ -8,13 +8,14 @@ alone. Any other node copies the files once, through Ray and by the store's dige
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from posetune.api import BadInputError, Trainable
@@ -46,8 +47,9 @@ def store_on_node(place: StorePlace, trainable: type[Trainable]) -> str:
         trainable: tells the digest of a store.
 
     Raises:
-        BadInputError: the driver's node does not have the store any more, or there is no space.
-        StorageError: the driver's node does not answer.
+        BadInputError: the store cannot be read on the driver's node, has changed there, or cannot
+            be written here.
+        StorageError: the driver's node does not answer, or this one has no space now.
     """
     storage = open_storage(place.address)
     if not isinstance(storage, Folder) or _is_seen(storage):
@@ -58,37 +60,61 @@ def store_on_node(place: StorePlace, trainable: type[Trainable]) -> str:
     try:
         fetch_once(copy, partial(_fetch, place, trainable))
     except RayError as error:
-        raise StorageError(
-            f"store {place.address}: this node does not see it, and the driver's node does not "
-            f"give it ({str(error).strip().splitlines()[-1]})"
-        ) from error
+        raise _explain(place, error) from error
     except OSError as error:
-        raise BadInputError(
+        kind = StorageError if error.errno == errno.ENOSPC else BadInputError
+        raise kind(
             f"store {place.address}: cannot be copied to {cache_folder()} ({error}); make space, "
             "or name another folder of this node in POSETUNE_CACHE"
         ) from error
     return str(copy)
 
 
+def _explain(place: StorePlace, error: RayError) -> Exception:
+    """Return what a fault of the driver's node means for a store."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, OSError):
+        return _unreadable(place, error.cause)
+    return StorageError(
+        f"store {place.address}: this node does not see it, and the driver's node does not give "
+        f"it ({str(error).strip().splitlines()[-1]})"
+    )
+
+
+def _unreadable(place: StorePlace, why: object) -> BadInputError:
+    return BadInputError(
+        f"store {place.address}: cannot be read on the driver's node ({why}); put the data back"
+    )
+
+
 def _is_seen(storage: Folder) -> bool:
     """Whether it is there; an empty folder is where another file system is to be mounted."""
     place = Path(storage.address)
-    return place.is_file() or (place.is_dir() and any(place.iterdir()))
+    try:
+        return place.is_file() or (place.is_dir() and any(place.iterdir()))
+    except OSError:
+        return True  # whoever reads it says what is wrong
 
 
 def _fetch(place: StorePlace, trainable: type[Trainable], folder: Path) -> None:
     """Copy all files from the driver's node, and look whether they are the sweep's store."""
     parts = _parts_from(place)
-    size = ray.get(next(parts))
-    make_space(size)
-    with saying_how_far(folder, f"{place.address} on the driver's node", size):
-        for part in parts:
-            name, data = ray.get(part)
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("ab") as out:
-                out.write(data)
-    digest = trainable.describe_store(folder).digest
+    try:
+        size = ray.get(next(parts))
+        make_space(size)
+        with saying_how_far(folder, f"{place.address} on the driver's node", size):
+            for part in parts:
+                name, data = ray.get(part)
+                file = folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("ab") as out:
+                    out.write(data)
+    except BaseException:
+        ray.cancel(parts)  # or the rest would be read for nobody
+        raise
+    try:
+        digest = trainable.describe_store(folder).digest
+    except BadInputError as error:
+        raise _unreadable(place, error) from error
     if digest != place.digest:
         raise BadInputError(
             f"store {place.address}: has changed on the driver's node, from digest "
@@ -96,8 +122,8 @@ def _fetch(place: StorePlace, trainable: type[Trainable], folder: Path) -> None:
         )
 
 
-def _parts_from(place: StorePlace) -> Iterator[Any]:
-    """Let the driver's node read the files; what is returned stands for objects of Ray's."""
+def _parts_from(place: StorePlace) -> Any:
+    """Let the driver's node read the files; return Ray's generator of what `read_parts` gives."""
     there = NodeAffinitySchedulingStrategy(place.node, soft=False)
     reader: Any = ray.remote(read_parts).options(
         num_cpus=0,
@@ -105,8 +131,7 @@ def _parts_from(place: StorePlace) -> Iterator[Any]:
         scheduling_strategy=there,
         _generator_backpressure_num_objects=PARTS_AHEAD,
     )
-    parts: Iterator[Any] = reader.remote(place.address)
-    return parts
+    return reader.remote(place.address)
 
 
 def read_parts(address: str) -> Iterator[int | tuple[str, bytes]]:
@@ -114,10 +139,21 @@ def read_parts(address: str) -> Iterator[int | tuple[str, bytes]]:
 
     Args:
         address: the folder.
+
+    Raises:
+        OSError: it cannot be read, or holds a link to a folder, whose files would be missing.
     """
     root = Path(address)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is no folder")
+    found = sorted(root.rglob("*"))
+    for path in found:
+        if path.is_symlink() and path.is_dir():
+            raise OSError(f"{path} is a link to a folder")
     yield bytes_below(root)
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    for path in found:
+        if not path.is_file():
+            continue
         name = path.relative_to(root).as_posix()
         with path.open("rb") as file:
             data = file.read(PART_BYTES)

@@ -18,6 +18,7 @@ from posetune.execution.nodes.probe import (
     installed,
     leave_mark,
     look_around,
+    look_at_store,
     try_batches,
     variants,
 )
@@ -67,7 +68,7 @@ def test_a_healthy_node_has_no_finding_and_leaves_its_mark(
     expected: Expected, toy_store: Path
 ) -> None:
     found = look_around(expected, "a")
-    assert found.findings == ()
+    assert found.findings == look_at_store(expected, "a").findings == ()
     assert expected.storage.children(".mark") == ["a", DRIVERS]
     assert found.memory_bytes > 1e8
     assert found.free_bytes == pytest.approx(shutil.disk_usage(toy_store).free, rel=0.1)
@@ -137,11 +138,11 @@ def test_a_node_that_writes_where_the_driver_does_not_look_is_named(
 
 def test_another_store_and_none_are_named(expected: Expected, toy_store: Path) -> None:
     (toy_store / "toy.json").write_text('{"image_size": 9}')
-    (line,) = texts(look_around(expected, "a"), "store")
+    (line,) = texts(look_at_store(expected, "a"), "store")
     assert f"{toy_store}: has digest " in line
     assert f"the driver's has {expected.store.digest[:12]}; put the same store" in line
     shutil.rmtree(toy_store)
-    (line,) = texts(look_around(expected, "b"), "store")
+    (line,) = texts(look_at_store(expected, "b"), "store")
     assert "is no toy store" in line
     assert "mount its folder" in line
 

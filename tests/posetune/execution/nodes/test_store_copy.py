@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from support.sweeps import view
 
-from posetune.execution.nodes.store_copy import PART_BYTES, read_parts
+from posetune.execution.nodes.store_copy import PART_BYTES, read_parts, store_on_node
+from posetune.storage.store_place import StorePlace
+from posetune.testing.toy import Toy
 
 HIDDEN = 'mount -t tmpfs tmpfs "$STORE"; exec "$@"'
 """Runs a command that sees nothing in the store's folder."""
@@ -33,8 +35,8 @@ def ask(store, node):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
-for node in (head, "e" * 56):
-    print(ray.get(ask.remote(sys.argv[2], node)))
+for store, node in ((sys.argv[2], head), (sys.argv[2], "e" * 56), ("/no/store", head)):
+    print(ray.get(ask.remote(store, node)))
 """
 
 
@@ -56,6 +58,26 @@ def test_parts_put_together_are_the_files(tmp_path: Path) -> None:
         joined[name] += data
     assert joined == files
     assert len(parts) == len(files) + 1
+
+
+@pytest.mark.parametrize("node", ["", "a node"])
+def test_a_store_that_is_seen_or_on_s3_is_read_where_it_is(node: str, toy_store: Path) -> None:
+    for address in (str(toy_store), str(toy_store / "toy.json"), "s3://bucket/store"):
+        assert store_on_node(StorePlace(address, "d", node), Toy) == address
+
+
+def test_without_ray_whoever_reads_the_store_says_that_it_is_not_there(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert store_on_node(StorePlace(str(folder), "d"), Toy) == str(folder)
+
+
+def test_what_would_be_copied_in_part_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="link is a link to a folder"):
+        next(read_parts(str(tmp_path / "store")))
+    with pytest.raises(NotADirectoryError, match="none is no folder"):
+        next(read_parts(str(tmp_path / "none")))
 
 
 @pytest.mark.ray
@@ -96,7 +118,9 @@ def test_a_node_that_does_not_see_the_store_copies_it_once_from_the_drivers_node
         capture_output=True,
         text=True,
     )
-    changed, away = asked.stdout.splitlines()
+    changed, away, gone = asked.stdout.splitlines()
     assert changed.startswith(f"BadInputError: store {toy_store}: has changed on the driver's node")
     assert away.startswith(f"StorageError: store {toy_store}: this node does not see it")
+    assert gone.startswith("BadInputError: store /no/store: cannot be read on the driver's node")
+    assert "/no/store is no folder" in gone
     assert [path for path in (cache / "stores").iterdir() if path.is_dir()] == [copy]
