@@ -150,6 +150,7 @@ def keep(row: Row, found: list[Search]) -> None:
     result = {
         **row._asdict(),
         "commit": where["commit"],
+        "dirty": where["dirty"],
         "epochs": before["epochs"]
         + [one.epochs if one.reached or row.whole else None for one in found],
         "begun": before["begun"] + [one.trials for one in found],

@@ -197,8 +197,8 @@ def table(kills: Sequence[Kill], faults: Sequence[str], *, seed: int, load: floa
         f"this ran{', so it was busy with other work as well' if load > BUSY else ''}.",
         "",
         "| what was killed (SIGKILL) | kills | driver went on | driver ended itself | "
-        "median s until it was out | most |",
-        "|---|---|---|---|---|---|",
+        "a signal ended it | median s until it was out | most |",
+        "|---|---|---|---|---|---|---|",
     ]
     for kind in KINDS:
         these = [kill for kill in kills if kill.kind == kind]
@@ -208,7 +208,9 @@ def table(kills: Sequence[Kill], faults: Sequence[str], *, seed: int, load: floa
             (f"{statistics.median(ended):.1f}", f"{max(ended):.1f}") if ended else ("-", "-")
         )
         went_on = sum(kill.code is None for kill in these)
-        lines.append(f"| {kind} | {len(these)} | {went_on} | {by_itself} | {median} | {most} |")
+        by_signal = len(ended) - by_itself
+        cells = (kind, len(these), went_on, by_itself, by_signal, median, most)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", f"Lost: {'nothing' if not faults else len(faults)}."]
     return "\n".join([*lines, *(f"- {fault}" for fault in faults)]) + "\n"
 

@@ -88,7 +88,7 @@ def report_table() -> str:
 def searches_table(make: Callable[[dict[str, Any]], str]) -> str:
     """Return the searches that were replayed; what is counted does not hang on the machine."""
     found = _read("search")
-    commits = ", ".join(sorted({row["commit"][:7] for row in found.values()}))
+    commits = ", ".join(sorted({_commit(row) for row in found.values()}))
     return f"{make(found)}\n\nReplayed at {commits}."
 
 
@@ -193,8 +193,11 @@ def _where(part: dict[str, Any], device: str = "") -> str:
     machine = (
         device or f"{part['processor']}, {part['usable_cores']} cores, load {part['load']:.1f}"
     )
-    changed = " with changes" if part["dirty"] else ""
-    return f"{machine}, {part['commit'][:7]}{changed}"
+    return f"{machine}, {_commit(part)}"
+
+
+def _commit(part: dict[str, Any]) -> str:
+    return part["commit"][:7] + (" with changes" if part.get("dirty") else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
