@@ -24,6 +24,8 @@ __all__ = ["PAGES", "renewed"]
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
+TAKEN = ("pieces", "report", "forecast", "gpu", "gpu_training")
+"""The results that a benchmark leaves in runs/bench and that a table here is made of."""
 PLACE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end of the table -->)", re.S)
 
 
@@ -34,10 +36,10 @@ def renewed(text: str) -> str:
 
 def take_new() -> None:
     """Take what benchmarks have written on this machine since."""
-    for file in (ROOT / "runs" / "bench").glob("*.json"):
-        kept = RESULTS / file.name
-        if not kept.exists() or kept.stat().st_mtime < file.stat().st_mtime:
-            shutil.copyfile(file, kept)
+    for name in TAKEN:
+        new, kept = ROOT / "runs" / "bench" / f"{name}.json", RESULTS / f"{name}.json"
+        if new.exists() and (not kept.exists() or kept.stat().st_mtime < new.stat().st_mtime):
+            shutil.copyfile(new, kept)
 
 
 def pieces_table() -> str:
