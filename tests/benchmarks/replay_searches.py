@@ -86,12 +86,12 @@ def rows() -> list[Row]:
     found = [Row("lifting", BEFORE, 2, 0, 300), Row("lifting", RANDOM, 2, 0, 300)]
     found += [Row("lifting", name, 2, 100, 100) for name in (thaw, gp, tpe)]
     found += [Row("lifting", BEFORE, 8, 0, 100), Row("lifting", RANDOM, 8, 0, 100)]
-    found += [Row("lifting", name, 8, 100, 50) for name in (thaw, gp, tpe)]
+    found += [Row("lifting", name, 8, 100, 100) for name in (thaw, gp, tpe)]
     if curves_file("lifting again").exists():
         found += [Row("lifting again", name, 2, 0, 300) for name in (BEFORE, RANDOM)]
         found += [Row("lifting again", name, 2, 100, 100) for name in (thaw, gp, tpe)]
         found += [Row("lifting again", name, 8, 0, 100) for name in (BEFORE, RANDOM)]
-        found += [Row("lifting again", name, 8, 100, 50) for name in (thaw, gp, tpe)]
+        found += [Row("lifting again", name, 8, 100, 100) for name in (thaw, gp, tpe)]
     for world in ("strong", "mild"):
         found += [Row(world, RANDOM, 2, 0, 50, 243)]
         found += [Row(world, name, 2, 100, 30, 243) for name in (thaw, gp, tpe)]
