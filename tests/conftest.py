@@ -71,16 +71,21 @@ def mocap_file() -> Path:
 
 
 @pytest.fixture
+def own_mounts() -> None:
+    """Lets a test give a process folders of its own, by `unshare --mount`."""
+    made = subprocess.run(["unshare", "--mount", "true"], capture_output=True)
+    require("root", made.returncode == 0, "be root, to give a process folders of its own")
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of 2 MB of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small file system")
+    require("root", os.geteuid() == 0, "be root, to mount a small file system")
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
+    require("root", mounted.returncode == 0, f"be allowed to mount: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,7 +65,8 @@ def builder(required: Callable[[str, bool, str], None]) -> Iterator[Builder]:
 
 def as_pip_is_told_here() -> list[str]:
     """Return the options by which pip finds packages within the image as it does without."""
-    told = subprocess.run(["pip", "config", "debug"], capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "pip", "config", "debug"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     files = re.findall(r"^\s+(/\S+), exists: True", told, re.M)
     variables = [f"{name}={value}" for name, value in os.environ.items() if name[:4] == "PIP_"]
     texts = "\n".join([*variables, *(Path(file).read_text() for file in files)])

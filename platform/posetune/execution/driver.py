@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -78,13 +77,15 @@ def run_sweep(
         drop_orphans(home.storage, run.name, (c for t in run.trials for c in t.checkpoints))
         with stopping.on_signals():
             if run.may_start and not (run.spent or run.broken):
+                from posetune.execution.nodes.store_copy import seen_here
+
                 with (
                     contextlib.ExitStack() as until_ray_has_ended,
                     _ray(address, run, stopping) as cluster,
                 ):
                     # Ray takes SIGTERM when it starts, and would abort on it; also while it ends.
                     until_ray_has_ended.enter_context(stopping.on_signals())
-                    store = _as_seen_here(store)
+                    store = seen_here(store)
                     turn = ClusterTurn(run, cluster, cluster_rules)
                     # Tune's loop is turned again if ended trials left budget for further ones.
                     while run.may_start and not (stopping.reason or run.spent or run.broken):
@@ -176,13 +177,6 @@ def _tune(context: DriverContext) -> None:
             folder=folder,
             reuse_workers=is_reusable(context.trainable),
         )
-
-
-def _as_seen_here(store: StorePlace) -> StorePlace:
-    """Return where the store is, with this node as the one that has it."""
-    from posetune.execution.nodes.store_copy import own_node
-
-    return replace(store, node=own_node())
 
 
 @contextmanager

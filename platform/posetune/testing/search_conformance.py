@@ -3,7 +3,8 @@
 Subclass `SamplerConformance` or `PrunerConformance` in a test module:
 
     class TestMine(SamplerConformance):
-        def make(self, spec, trials):
+        @abstractmethod
+    def make(self, spec, trials):
             return Mine(spec, trials)
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -74,15 +76,15 @@ def ended(number: int, params: dict[str, Scalar], epochs: int) -> TrialRecord:
     return record
 
 
-class SamplerConformance:
+class SamplerConformance(ABC):
     """Holds the tests that every sampler must pass; a subclass makes the sampler."""
 
     changes: ClassVar[dict[str, Any]] = {}
     """Keys of the sweep file that the sampler needs."""
 
+    @abstractmethod
     def make(self, spec: SweepSpec, trials: Sequence[TrialRecord]) -> Sampler:
         """Return a new sampler that sees some trials."""
-        raise NotImplementedError
 
     @pytest.mark.parametrize("space", SPACES)
     def test_what_it_proposes_lies_in_the_search_space(self, space: str) -> None:
@@ -125,15 +127,15 @@ class SamplerConformance:
         return trials
 
 
-class PrunerConformance:
+class PrunerConformance(ABC):
     """Holds the tests that every pruner must pass; a subclass makes the pruner."""
 
     changes: ClassVar[dict[str, Any]] = {}
     """Keys of the sweep file that the pruner needs."""
 
+    @abstractmethod
     def make(self, spec: SweepSpec, trials: Sequence[TrialRecord]) -> Pruner:
         """Return a new pruner that sees some trials."""
-        raise NotImplementedError
 
     def test_a_trial_goes_on_or_is_cut_and_deciding_changes_nothing(self) -> None:
         """The same report gets the same answer, also of a pruner that begins here."""

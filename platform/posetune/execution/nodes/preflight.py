@@ -36,7 +36,7 @@ from posetune.execution.nodes.probe import (
     seen,
     try_batches,
 )
-from posetune.execution.nodes.store_copy import own_node
+from posetune.execution.nodes.store_copy import seen_here
 from posetune.home import Home
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.storage import Storage, StorageError, open_folder
@@ -139,8 +139,7 @@ def preflight(
         faults = [Fault(DRIVER, finding.check, finding.text) for finding in findings]
         try:
             with connected(address):
-                seen_here = replace(expected.store, node=own_node())
-                return _inspect(replace(expected, store=seen_here), faults)
+                return _inspect(replace(expected, store=seen_here(expected.store)), faults)
         finally:
             if expected.mark:
                 with contextlib.suppress(OSError):

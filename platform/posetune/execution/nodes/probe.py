@@ -204,9 +204,11 @@ def check_store(trainable: type[Trainable], expected: Expected) -> list[Finding]
     if not store.digest:
         return []  # the driver cannot read the store either, which is a fault of its own
     try:
-        digest = trainable.describe_store(open_folder(store_on_node(store, trainable))).digest
-    except StorageError as error:
+        address = store_on_node(store, trainable)
+    except (BadInputError, StorageError) as error:  # whose messages say what to do
         return [Finding("store", str(error))]
+    try:
+        digest = trainable.describe_store(open_folder(address)).digest
     except BadInputError as error:
         return [Finding("store", f"{error}; put the store there, or mount its folder")]
     if digest != store.digest:

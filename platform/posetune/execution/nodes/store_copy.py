@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from posetune.storage.fetch_progress import saying_how_far
 from posetune.storage.node import bytes_below, cache_folder, fetch_once, make_space
 from posetune.storage.store_place import StorePlace
 
-__all__ = ["own_node", "store_on_node"]
+__all__ = ["own_node", "seen_here", "store_on_node"]
 
 PART_BYTES = 8 * 1024**2
 """Bytes of a file that travel at a time."""
@@ -37,6 +38,11 @@ def own_node() -> str:
     """Return Ray's id of the node that this process is on."""
     node: str = ray.get_runtime_context().get_node_id()
     return node
+
+
+def seen_here(place: StorePlace) -> StorePlace:
+    """Return where a store is, with the node of this process as the one that has it."""
+    return replace(place, node=own_node())
 
 
 def store_on_node(place: StorePlace, trainable: type[Trainable]) -> str:

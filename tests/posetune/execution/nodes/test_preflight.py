@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ exec "$@"
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("own_mounts")
 def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
     ray_cluster: Any,
     toy_sweep: Callable[..., Path],
@@ -29,8 +29,6 @@ def test_every_fault_is_a_line_with_node_and_remedy_and_nothing_is_spent(
     tmp_path: Path,
     free_port: Callable[[], int],
 ) -> None:
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
-        pytest.skip("needs root, to give a node folders of its own")
     cluster, home = ray_cluster, ray_cluster.folder / "home"
     cluster.start_head()
     cluster.start_workers(1, cpus=10_000)

@@ -83,11 +83,10 @@ def test_what_would_be_copied_in_part_is_not_copied(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.usefixtures("own_mounts")
 def test_a_node_that_does_not_see_the_store_copies_it_once_from_the_drivers_node(
     ray_cluster: Any, toy_sweep: Callable[..., Path], toy_store: Path, tmp_path: Path
 ) -> None:
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
-        pytest.skip("needs root, to hide a folder from a node")
     cluster, cache = ray_cluster, tmp_path / "cache"
     cluster.start_head()
     cluster.start_workers(

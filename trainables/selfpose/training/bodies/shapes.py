@@ -136,7 +136,7 @@ def _hand() -> BodyShape:
     for finger in FINGERS:
         joints = [f"{finger}_{i}" for i in range(1, 5)]
         parts.append(Part("wrist", joints[0], _PALM_RADIUS, "palm"))
-        shade: Shade = "dim" if finger in ("thumb", "index") else "bright"
+        shade: Shade = "dim" if HAND_21.joints.index(joints[0]) in HAND_21.dim else "bright"
         for start, end in pairwise(joints):
             parts.append(Part(start, end, _FINGER_RADII[finger], finger, shade))
         mixed.append(((joints[0],), tuple(joints[1:])))
