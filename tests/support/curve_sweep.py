@@ -11,6 +11,7 @@ from typing import Any
 
 from posetune.home import Home
 from posetune.spec.sweep import SweepSpec
+from posetune.storage.store_place import StorePlace
 from posetune.study.driving.sweep import SweepRun, SweepStart
 from posetune.study.search.rungs import Decision
 from posetune.study.tables.database import Database
@@ -70,8 +71,7 @@ class CurveSweep:
             seed=attempt.seed,
             params=attempt.params,
             spec=self.run.spec_of(trial.number),
-            store=self.start.store,
-            store_digest=self.start.store_digest,
+            store=StorePlace(self.start.store, self.start.store_digest),
             storage=self.home.storage,
             checkpoints=attempt.checkpoints,
         )

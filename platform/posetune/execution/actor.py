@@ -39,7 +39,6 @@ from posetune.signals import take_signals
 from posetune.spec.registration import load_trainable
 from posetune.storage import Log, Storage, StorageError
 from posetune.storage.log_limit import limited
-from posetune.storage.store_place import StorePlace
 from posetune.study.faults import FaultKind
 from posetune.trial.checkpoints import StorageFullError, log_file, stuck_file
 from posetune.trial.errors import read_error, say_memory
@@ -222,9 +221,10 @@ class TrialActor(tune.Trainable):
 
 def _with_store_here(assignment: Assignment, trainable: type[Trainable]) -> Assignment:
     """Return the assignment with the address by which this node reads the store."""
-    place = StorePlace(assignment.store, assignment.store_digest, assignment.store_node)
+    place = assignment.store
     try:
-        return replace(assignment, store=store_on_node(place, trainable))
+        here = replace(place, address=store_on_node(place, trainable))
+        return replace(assignment, store=here)
     except BadInputError as error:
         raise StoreChangedError(str(error)) from error
 

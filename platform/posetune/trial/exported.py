@@ -19,6 +19,7 @@ from posetune.api import BadInputError, Progress, Trainable, silent
 from posetune.spec.sweep import Resources
 from posetune.storage import Folder, Storage
 from posetune.storage.digest import digest_folder
+from posetune.storage.store_place import StorePlace
 from posetune.study.records import CheckpointRecord
 from posetune.study.view import SweepView, TrialView
 from posetune.trial.run import Assignment, StoreChangedError, TrialRun
@@ -184,8 +185,7 @@ def _assignment(
         seed=trial.seed,
         params=trial.params,
         spec=view.spec.model_copy(update={"resources": resources}),
-        store=store or view.store,
-        store_digest=view.store_digest,
+        store=StorePlace(store or view.store, view.store_digest),
         storage=storage,
         checkpoints_in=checkpoints_in,
         checkpoints=(record,),
@@ -204,8 +204,8 @@ def _export(
     except StoreChangedError as error:
         raise BadInputError(
             f"{said}: the model of epoch {record.epoch} has to be made of its checkpoint, which "
-            f"needs the sweep's data (digest {assignment.store_digest[:12]}), and that is not at "
-            f"{assignment.store}; name where it is with --store"
+            f"needs the sweep's data (digest {assignment.store.digest[:12]}), and that is not at "
+            f"{assignment.store.address}; name where it is with --store"
         ) from error
     try:
         if run.epoch != record.epoch:  # it would be a model of other weights

@@ -11,6 +11,7 @@ from typing import Any
 from posetune.api import Progress, silent
 from posetune.spec.registration import load_trainable
 from posetune.storage import Storage
+from posetune.storage.store_place import StorePlace
 from posetune.study.search.seeding import seed_for
 from posetune.study.view import SweepView, TrialView
 from posetune.trial.checkpoints import drop_checkpoints
@@ -138,8 +139,7 @@ def _train(
         seed=seed,
         params=trial.params,
         spec=view.spec.up_to(trial.last_epoch),
-        store=record.store,
-        store_digest=view.store_digest,
+        store=StorePlace(record.store, view.store_digest),
         storage=record.storage,
         checkpoints=(),
     )

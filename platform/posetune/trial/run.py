@@ -34,6 +34,7 @@ from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import Storage, open_folder
+from posetune.storage.store_place import StorePlace
 from posetune.study.records import CheckpointRecord
 from posetune.trial.checkpoints import (
     StorageFullError,
@@ -79,9 +80,7 @@ class Assignment:
     seed: int
     params: Mapping[str, Scalar]
     spec: SweepSpec
-    store: str
-    """Address of the store: a folder, or s3://..."""
-    store_digest: str
+    store: StorePlace
     storage: Storage
     checkpoints: tuple[CheckpointRecord, ...]
     """Committed checkpoints that the attempt may continue from, newest first."""
@@ -89,8 +88,6 @@ class Assignment:
     """The trial whose checkpoint is the last of them, where the trial never begins anew."""
     checkpoints_in: Storage | None = None
     """Where they lie; None if they are in `storage`, as everything else."""
-    store_node: str = ""
-    """Ray's id of the node that has the folder, from which others copy it; empty without Ray."""
     median_epoch_s: float = 0.0
     """The median epoch of the sweep so far, in seconds; 0 where none has ended."""
     stage_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -362,16 +359,16 @@ def _open_store(trainable: Trainable, assignment: Assignment) -> tuple[Path, Sto
     """Return the store's folder on this node and what is in it, if it is the sweep's."""
     store = assignment.store
     try:
-        folder = open_folder(store)
+        folder = open_folder(store.address)
         summary = trainable.describe_store(folder)
     except BadInputError as error:
         raise StoreChangedError(
-            f"store {store}: cannot be read any more ({error}); put the data back"
+            f"store {store.address}: cannot be read any more ({error}); put the data back"
         ) from error
-    if summary.digest != assignment.store_digest:
+    if summary.digest != store.digest:
         raise StoreChangedError(
-            f"store {store}: has changed under the running sweep, from digest "
-            f"{assignment.store_digest[:12]} to {summary.digest[:12]}; put the data back"
+            f"store {store.address}: has changed under the running sweep, from digest "
+            f"{store.digest[:12]} to {summary.digest[:12]}; put the data back"
         )
     return folder, summary
 
@@ -386,7 +383,7 @@ def _obtain_stages(
     """
     builder = f"{assignment.sweep}/{assignment.trial}/{assignment.seed}"
     cache = StageCache(assignment.storage, builder)
-    keys = {stage.name: stage_key(stage, assignment.store_digest) for stage in stages}
+    keys = {stage.name: stage_key(stage, assignment.store.digest) for stage in stages}
     for stage in stages:
         began_with = assignment.stage_keys.get(stage.name, ())
         if keys[stage.name] not in began_with:

@@ -17,6 +17,7 @@ from posetune.spec.parameters import Scalar
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import Storage
 from posetune.storage.digest import digest_json
+from posetune.storage.store_place import StorePlace
 from posetune.storage.whole_files import write_whole
 from posetune.study.records import CheckpointRecord
 from posetune.trial.checkpoints import drop_checkpoints, trial_folder
@@ -81,8 +82,7 @@ def train_single(
         seed=trial.seed,
         params=trial.params,
         spec=trial.spec,
-        store=trial.store,
-        store_digest=trial.store_digest,
+        store=StorePlace(trial.store, trial.store_digest),
         storage=trial.storage,
         checkpoints=tuple(reversed(checkpoints)),
     )

@@ -17,6 +17,7 @@ from posetune.spec.loading import default_params
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
 from posetune.storage.digest import digest_folder
+from posetune.storage.store_place import StorePlace
 from posetune.study.acts.act import RetryTrial, StopTrial
 from posetune.study.acts.asking import ask
 from posetune.study.driving.sweep import SweepRun, SweepStart
@@ -108,8 +109,7 @@ class Driver:
             seed=attempt.seed,
             params=attempt.params,
             spec=self.spec,
-            store=str(self.store),
-            store_digest=self.digest,
+            store=StorePlace(str(self.store), self.digest),
             storage=self.storage,
             checkpoints=attempt.checkpoints,
         )

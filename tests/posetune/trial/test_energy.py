@@ -14,6 +14,7 @@ from posetune.accelerator import nvidia_energy_j
 from posetune.execution.messages import Trained, TrialHandedOver, TrialWaits, energy_of
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.storage import open_storage
+from posetune.storage.store_place import StorePlace
 from posetune.testing.toy import Toy
 from posetune.trial.energy import EnergyMeter
 from posetune.trial.run import Assignment, HandOver, TrialRun
@@ -75,8 +76,7 @@ def assignment(
         seed=5,
         params={"x": 0.3},
         spec=SweepSpec.model_validate(spec),
-        store=str(toy_store),
-        store_digest=Toy.describe_store(toy_store).digest,
+        store=StorePlace(str(toy_store), Toy.describe_store(toy_store).digest),
         storage=open_storage(tmp_path / "storage"),
         checkpoints=(),
     )

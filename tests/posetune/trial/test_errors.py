@@ -14,6 +14,7 @@ import torch
 from posetune.api import BadInputError, TrialFailedError
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
+from posetune.storage.store_place import StorePlace
 from posetune.study.faults import FaultKind
 from posetune.trial.errors import TRACE_CHARACTERS, read_error, say_memory
 from posetune.trial.run import Assignment
@@ -103,8 +104,7 @@ def test_a_full_gpu_is_said_with_the_size_of_the_batch(tmp_path: Path) -> None:
         seed=0,
         params={"batch_size": 96},
         spec=spec,
-        store="",
-        store_digest="",
+        store=StorePlace("", ""),
         storage=open_storage(str(tmp_path)),
         checkpoints=(),
     )

@@ -16,6 +16,7 @@ from posetune.api import Progress, Stage, StageWork, TrialContext, TrialFailedEr
 from posetune.spec.sweep import Resources, SweepSpec
 from posetune.stages.cache import StageCache, stage_key
 from posetune.storage import open_storage
+from posetune.storage.store_place import StorePlace
 from posetune.testing.toy import STEPS, Toy
 from posetune.trial.run import Assignment, HandOver, TrialRun
 
@@ -49,8 +50,7 @@ def assignment(tmp_path: Path, toy_store: Path) -> Assignment:
         seed=5,
         params={"x": 0.3},
         spec=spec,
-        store=str(toy_store),
-        store_digest=Toy.describe_store(toy_store).digest,
+        store=StorePlace(str(toy_store), Toy.describe_store(toy_store).digest),
         storage=open_storage(tmp_path / "storage"),
         checkpoints=(),
     )
@@ -186,7 +186,7 @@ def test_a_trial_of_a_sweep_that_is_continued_stands_on_the_product_it_began_wit
     found = TrialRun(Toy(), continued).started.stages["floor"]
     assert (found.key, found.trained) == ("before", False)
 
-    of_today = stage_key(stage, assignment.store_digest)
+    of_today = stage_key(stage, assignment.store.digest)
     lost = dataclasses.replace(assignment, stage_keys={"floor": ("of-another-depth", "lost")})
     for asked in (assignment, lost):
         assert TrialRun(Toy(), asked).started.stages["floor"].key == of_today

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from posetune.api import BadInputError, TrialContext
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_storage
+from posetune.storage.store_place import StorePlace
 from posetune.trial.run import Assignment, EpochResult, HandOver, TrialRun
 from selfpose.config import SelfPoseConfig
 from selfpose.trainable import SelfPose
@@ -73,7 +74,7 @@ def assign(tiny_store: Path, tmp_path: Path) -> Any:
         )
         digest = SelfPose.describe_store(tiny_store).digest
         storage = open_storage(tmp_path / "storage")
-        where = {"store": str(tiny_store), "store_digest": digest, "storage": storage}
+        where = {"store": StorePlace(str(tiny_store), digest), "storage": storage}
         return Assignment(f"by-{processes}", 0, 1, 3, {}, spec, checkpoints=(), **where)
 
     return assigned
