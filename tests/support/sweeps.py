@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from support.commands import command_environment
 from support.simulated_driver import happened
@@ -121,6 +121,14 @@ class Script:
 class Driver:
     """A command in a process group of its own, with its output in a file."""
 
+    _started: ClassVar[list[Driver]] = []
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End whatever was started here and still lives: a test that failed leaves it behind."""
+        while cls._started:
+            cls._started.pop().kill()
+
     def __init__(
         self, folder: Path, *arguments: object, patient: bool = False, **environment: str
     ) -> None:
@@ -143,6 +151,7 @@ class Driver:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._started.append(self)
 
     @property
     def output(self) -> str:

@@ -9,10 +9,17 @@ import pytest
 from support.commands import run_here
 from support.ray_nodes import Cluster, new_cluster
 from support.simulated_driver import outcome
-from support.sweeps import open_study
+from support.sweeps import Driver, open_study
 
 COMPARED = {"trials": 3, "max_epochs": 4, "concurrent": 1}
 """One trial at a time: so a sweep ends bit for bit as an undisturbed one does."""
+
+
+@pytest.fixture(autouse=True)
+def no_driver_outlives_its_test() -> Iterator[None]:
+    """The slots of `ray_head` are free for the next test, however this one ends."""
+    yield
+    Driver.kill_all()
 
 
 @pytest.fixture
