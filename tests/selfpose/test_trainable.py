@@ -125,13 +125,6 @@ def test_loss_weights_change_no_stage_and_the_flows_depth_only_its_own(tiny_stor
     assert [name for name in deeper if deeper[name] != read()[name]] == ["flow"]
 
 
-def test_a_reader_of_bodies_needs_masks_that_tell_sides(tiny_store: Path) -> None:
-    config = READ.model_copy(update={"silhouette_hue": 0})
-
-    with pytest.raises(BadInputError, match="do not tell left from right; give silhouette_hue: 1"):
-        SelfPose.stages(config, tiny_store)
-
-
 def test_more_components_than_joints_allow_are_refused(tiny_store: Path) -> None:
     config = SelfPoseConfig.model_validate({**SMALL, "flow": {"pca_dimensions": 40}})
 

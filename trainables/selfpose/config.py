@@ -303,9 +303,9 @@ class SelfPoseConfig(_ConfigPart):
         ge=0,
         le=1_000_000,
         description="Number of steps for which a reader of poses learns from drawn bodies, before "
-        "it reads the foreground masks of the training images; 0 skips it. Where bodies have a "
-        "left and a right, the masks must tell them apart: give silhouette_hue too, or the store "
-        "is refused. Not part of the paper.",
+        "it reads the foreground masks of the training images; 0 skips it. With silhouette_hue: 0 "
+        "masks do not tell left from right, and the sides are read either way round. Not part of "
+        "the paper.",
     )
     pretrain_pairs: int = Field(
         0,

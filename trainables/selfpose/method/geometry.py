@@ -29,6 +29,7 @@ __all__ = [
     "mirror_poses",
     "normalise_pose",
     "pose_distance",
+    "pose_distances",
     "project",
     "rotate",
     "rotate_back",
@@ -122,7 +123,16 @@ def pose_distance(poses_bj2: Tensor, others_bj2: Tensor) -> Tensor:
     Returns:
         The mean over joints and poses of the distance, made smooth below .01, (), crop coordinates.
     """
-    return (poses_bj2 - others_bj2).square().sum(-1).add(_SMOOTH**2).sqrt().mean()
+    return _smooth_distance(poses_bj2, others_bj2).mean()
+
+
+def pose_distances(poses_bj2: Tensor, others_bj2: Tensor) -> Tensor:
+    """Return what `pose_distance` is the mean of, for each pose: (B,), crop coordinates."""
+    return _smooth_distance(poses_bj2, others_bj2).mean(dim=1)
+
+
+def _smooth_distance(joints_bj2: Tensor, others_bj2: Tensor) -> Tensor:
+    return (joints_bj2 - others_bj2).square().sum(-1).add(_SMOOTH**2).sqrt()
 
 
 def rotation_x(angle_b: Tensor) -> Tensor:

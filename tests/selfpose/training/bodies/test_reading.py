@@ -17,7 +17,7 @@ from selfpose.method.skeleton import H36M_17
 from selfpose.networks.body_reader import BodyReader
 from selfpose.training.bodies.distortion import draw_distortions
 from selfpose.training.bodies.drawing import BodyRenderer
-from selfpose.training.bodies.reading import read_masks, train_reader
+from selfpose.training.bodies.reading import read_masks, reading_loss, train_reader
 from selfpose.training.bodies.recombination import recombine
 from selfpose.training.bodies.shapes import BODY_SHAPES
 from selfpose.training.prior import prior_poses
@@ -91,6 +91,23 @@ def test_the_reader_learns_what_a_naive_twin_learns(reader: BodyReader, poses: T
 
     assert torch.equal(generator.get_state(), of_twin.get_state())
     assert_same(reader, twin)
+
+
+def test_a_pose_read_the_other_way_round_costs_nothing_only_where_sides_are_not_drawn(
+    poses: Tensor,
+) -> None:
+    swapped = poses[:, list(H36M_17.mirror)]
+    as_drawn = torch.where(torch.arange(len(poses))[:, None, None] % 2 == 0, poses, swapped)
+
+    def loss(read: Tensor, *, tells_sides: bool) -> float:
+        return reading_loss(read, poses, layout=H36M_17, tells_sides=tells_sides).item()
+
+    nothing = loss(poses, tells_sides=True)
+    assert loss(as_drawn, tells_sides=False) == pytest.approx(nothing)
+    assert loss(as_drawn, tells_sides=True) > 2 * nothing
+    limb = poses.clone()
+    limb[:, [14, 15, 16]], limb[:, [11, 12, 13]] = poses[:, [11, 12, 13]], poses[:, [14, 15, 16]]
+    assert loss(limb, tells_sides=False) > 1.5 * nothing, "arms and legs go together"
 
 
 def test_masks_are_read_as_if_each_were_alone(reader: BodyReader, feed: ImageFeed) -> None:

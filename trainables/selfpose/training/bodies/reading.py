@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfpose.data.pictures.images import ImageFeed
-from selfpose.method.geometry import pose_distance
+from selfpose.method.geometry import pose_distance, pose_distances
 from selfpose.method.skeleton import Layout
 from selfpose.networks.body_reader import BodyReader
 from selfpose.training.bodies.distortion import draw_distortions
@@ -20,7 +20,7 @@ from selfpose.training.checkpoint import TrainingState
 from selfpose.training.stages.part import StagePart
 from selfpose.training.stages.pretraining import Pretraining, pretrain
 
-__all__ = ["read_masks", "train_reader"]
+__all__ = ["read_masks", "reading_loss", "train_reader"]
 
 _ROWS_AT_ONCE = 256
 
@@ -37,6 +37,8 @@ def train_reader(
     part: StagePart,
 ) -> None:
     """Teach a network to read drawn bodies, on the device of the poses.
+
+    Where the drawings do not tell sides, left and right may be read the wrong way round.
 
     Args:
         reader: changed in place.
@@ -55,9 +57,30 @@ def train_reader(
         u_bj2 = recombine(u_bj2, layout=layout, shape=shape, generator=generator)
         distortion = draw_distortions(len(u_bj2), generator, turn=shape.turn)
         u_bj2 = distortion.to(u_bj2.device).poses(u_bj2)
-        return pose_distance(reader(renderer(u_bj2)), u_bj2)
+        return reading_loss(
+            reader(renderer(u_bj2)), u_bj2, layout=layout, tells_sides=renderer.tells_sides
+        )
 
     pretrain([reader], loss, settings=settings, generator=generator, part=part)
+
+
+def reading_loss(
+    read_bj2: Tensor, drawn_bj2: Tensor, *, layout: Layout, tells_sides: bool
+) -> Tensor:
+    """Return the mean distance of read joints from those that were drawn, (), crop coordinates.
+
+    Args:
+        read_bj2: poses that were read in drawings (B, J, 2), crop coordinates.
+        drawn_bj2: the poses that were drawn (B, J, 2), crop coordinates.
+        layout: of their joints.
+        tells_sides: whether a drawing shows which side is which. If not, each pose is compared with
+            the nearer one of the drawn pose and the same with left and right exchanged.
+    """
+    if tells_sides:
+        return pose_distance(read_bj2, drawn_bj2)
+    swapped_bj2 = drawn_bj2[:, list(layout.mirror)]
+    distance_b = pose_distances(read_bj2, drawn_bj2)
+    return torch.minimum(distance_b, pose_distances(read_bj2, swapped_bj2)).mean()
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from selfpose.config import SelfPoseConfig
 from selfpose.data.pictures.images import check_images
 from selfpose.data.store import Store, open_store
 from selfpose.inference import ImagePoseModel, PoseModel
-from selfpose.method.skeleton import Layout
 from selfpose.training.bodies.shapes import BODY_SHAPES
 from selfpose.training.stages import baselines, bodies, flow, keypoints, silhouette
 from selfpose.training.stages.inputs import StageInputs
@@ -89,8 +88,11 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
             f"mirror_prior, lifting.mirror_average: layout {layout.name} has no left and right "
             "joints, so its poses cannot be mirrored; set both to false"
         )
-    if config.takes_images and config.pretrain_bodies > 0:
-        _check_bodies(config, layout)
+    if config.takes_images and config.pretrain_bodies > 0 and layout.name not in BODY_SHAPES:
+        raise BadInputError(
+            f"pretrain_bodies: {config.pretrain_bodies}, but selfpose.training.bodies.shapes has "
+            f"no widths of body parts for layout {layout.name}; give 0, or add the layout there"
+        )
     if config.mode != "complete" and not store.split("val").has_3d:
         raise BadInputError(
             f"mode: {config.mode} needs true 3D poses, which {store.root} does not hold; give "
@@ -98,19 +100,3 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
         )
     if config.takes_images:
         check_images(store.split("train"), config.image_size, with_masks=config.needs_masks)
-
-
-def _check_bodies(config: SelfPoseConfig, layout: Layout) -> None:
-    """Raise unless poses of a layout can be read in masks."""
-    if layout.name not in BODY_SHAPES:
-        raise BadInputError(
-            f"pretrain_bodies: {config.pretrain_bodies}, but selfpose.training.bodies.shapes has "
-            f"no widths of body parts for layout {layout.name}; give 0, or add the layout there"
-        )
-    has_sides = layout.mirror != tuple(range(len(layout.joints)))
-    if has_sides and config.silhouette_hue == 0:
-        raise BadInputError(
-            f"pretrain_bodies: {config.pretrain_bodies}, but with silhouette_hue: 0 the masks of a "
-            f"{layout.name} do not tell left from right; give silhouette_hue: 1 where right limbs "
-            "are bluer than left ones, -1 where left ones are, or pretrain_bodies: 0"
-        )
