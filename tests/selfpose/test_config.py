@@ -53,7 +53,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert config.model_dump()["loss_weights"] == {
         **dict.fromkeys(("adversarial", "keypoint", "flow", "reprojection_2d"), 1.0),
         **dict.fromkeys(("consistency_3d", "deformation"), 1.0),
-        **dict.fromkeys(("bone", "silhouette", "read"), 0.0),
+        **dict.fromkeys(("bone", "silhouette", "read", "symmetry"), 0.0),
     }
     assert (config.image_size, config.batch_size, config.learning_rate) == (128, 96, 2e-4)
     assert (config.flow.depth, config.flow.pca_dimensions) == (8, 26)

@@ -106,6 +106,30 @@ def test_projected_3d_joints_are_the_2d_joints_up_to_the_crop(plain_store: Store
     assert np.abs(split.joints_2d).max() < 1
 
 
+def test_a_store_says_how_long_the_limbs_of_its_training_people_are(plain_store: Store) -> None:
+    limbs = np.asarray(plain_store.layout.limbs)
+    joints = plain_store.split("train").joints_3d
+    lengths = np.linalg.norm(joints[:, limbs[:, 0]] - joints[:, limbs[:, 1]], axis=-1)
+
+    expected = np.median(lengths / lengths.mean(axis=1, keepdims=True), axis=0)
+    np.testing.assert_allclose(plain_store.bone_ratios, expected, atol=1e-4)
+    assert plain_store.metadata.facts["bone ratios"].startswith("measured on the 3D poses of the")
+
+
+def test_lengths_of_limbs_can_be_given_and_are_refused_before_anything_is_made(
+    tmp_path: Path, make_store: MakeStore
+) -> None:
+    usual = make_store(tmp_path / "usual", limit=4, bone_ratios="usual")
+    given = make_store(tmp_path / "given", limit=4, bone_ratios=",".join(["3"] * 16))
+
+    assert usual.bone_ratios == usual.layout.bone_ratios
+    assert given.bone_ratios == (1.0,) * 16
+    for wrong in ("1,2", "1," * 15 + "0", "1," * 15 + "nan", "long"):
+        with pytest.raises(BadInputError, match=r"bone_ratios: .* must be `usual`, or 16 lengths"):
+            _import(tmp_path / "wrong", bone_ratios=wrong)
+    assert not (tmp_path / "wrong.partial").exists()
+
+
 def test_3d_joints_are_in_camera_axes_in_front_of_the_camera(plain_store: Store) -> None:
     split = plain_store.split("val")
     heads, ankles = split.joints_3d[:, 10], split.joints_3d[:, 3]

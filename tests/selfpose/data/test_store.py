@@ -50,6 +50,22 @@ def _metadata(size: int, shards: dict[str, tuple[Shard, ...]]) -> Metadata:
     )
 
 
+def test_a_store_of_before_has_the_lengths_of_its_layout_and_the_digest_it_had(
+    tmp_path: Path,
+) -> None:
+    store, _ = _two_shards(tmp_path)
+    record = json.loads((tmp_path / "metadata.json").read_text())
+
+    assert "bone_ratios" not in record
+    assert store.bone_ratios == H36M_17.bone_ratios
+    write_metadata(tmp_path, store.metadata.model_copy(update={"bone_ratios": (1.0,) * 16}))
+    assert open_store(tmp_path).bone_ratios == (1.0,) * 16
+    assert open_store(tmp_path).digest != record["digest"]
+    write_metadata(tmp_path, store.metadata.model_copy(update={"bone_ratios": (1.0,) * 15}))
+    with pytest.raises(BadInputError, match="15 bone ratios of 16 limbs"):
+        open_store(tmp_path)
+
+
 def test_what_is_read_equals_what_was_written_in_any_order_and_across_shards(
     tmp_path: Path,
 ) -> None:

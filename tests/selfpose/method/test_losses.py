@@ -18,9 +18,10 @@ from selfpose.method.losses import (
     realness_loss,
     reprojection_2d_loss,
     silhouette_loss,
+    symmetry_loss,
     weighted_sum,
 )
-from selfpose.method.skeleton import H36M_17
+from selfpose.method.skeleton import H36M_17, HAND_21
 
 X, Y, Z = torch.eye(3)
 NO_TURN = torch.eye(3).expand(4, 3, 3)
@@ -88,6 +89,16 @@ BY_HAND: dict[str, tuple[dict[str, Any], float]] = {
         },
         (0.5**2 + 0.5**2 + 0) / 2,
     ),
+    "symmetry": (  # a limb of 3 beside one of 1, over their mean; then two of 2
+        {
+            "poses_bj3": torch.stack(
+                (torch.stack((0 * X, 3 * X, Y)), torch.stack((0 * X, 2 * X, 2 * Y)))
+            ),
+            "limbs": [(1, 0), (2, 0)],
+            "limb_pairs": [(0, 1)],
+        },
+        ((3 - 1) / 2 + 0) / 2,
+    ),
 }
 """For every term of the table what it takes, and its value worked out on paper."""
 
@@ -117,6 +128,7 @@ def test_the_weights_are_the_papers_and_what_is_ours_has_none() -> None:
         "deformation": 1.0,
         "flow": 1.0,
         "bone": 0.0,
+        "symmetry": 0.0,
     }
 
 
@@ -163,6 +175,26 @@ def test_the_bone_term_does_not_depend_on_the_length_unit(scale: float) -> None:
     torch.testing.assert_close(
         bone_loss(scale * poses, limbs, ratios), bone_loss(poses, limbs, ratios)
     )
+
+
+def test_the_symmetry_term_vanishes_for_bodies_alike_on_both_sides_and_for_those_without() -> None:
+    limbs, pairs = H36M_17.limbs, H36M_17.limb_pairs
+    pose = double(4, 17, 3)
+    pose[:, list(H36M_17.mirror)] = pose + pose[:, list(H36M_17.mirror)] * torch.tensor([-1, 1, 1])
+
+    assert symmetry_loss(pose, limbs, pairs) < 1e-12
+    assert symmetry_loss(double(4, 17, 3), limbs, pairs) > 0.1
+    assert HAND_21.limb_pairs == ()
+    assert symmetry_loss(double(4, 21, 3), HAND_21.limbs, HAND_21.limb_pairs) == 0
+
+
+def test_every_limb_with_a_counterpart_is_in_one_pair_with_it() -> None:
+    limbs = H36M_17.limbs
+    ends = [
+        {H36M_17.joints[limbs[i][0]].partition("_")[2] for i in pair} for pair in H36M_17.limb_pairs
+    ]
+
+    assert ends == [{"hip"}, {"knee"}, {"ankle"}, {"shoulder"}, {"elbow"}, {"wrist"}]
 
 
 def test_the_bone_term_trains_after_a_first_use_in_inference_mode() -> None:
@@ -260,6 +292,7 @@ def test_what_a_term_needs_follows_from_what_it_takes() -> None:
         "deformation": set(),
         "flow": {"flow"},
         "bone": set(),
+        "symmetry": set(),
     }
 
 

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress
+from selfpose.data.bone_ratios import measure_bone_ratios, read_bone_ratios
 from selfpose.data.metadata import SPLITS, Metadata, write_metadata
 from selfpose.data.pictures.encodings import encode_pictures
 from selfpose.data.shards import SHARD_ROWS, Columns, Shard, column_bytes, join_columns, write_shard
 from selfpose.data.skipped import check_strict, write_account
 from selfpose.data.sources import ImportJob, ImportOptions, Made, Skip, Source
-from selfpose.data.store import open_store
+from selfpose.data.store import Split, open_store
 from selfpose.data.workers import run_jobs
 from selfpose.whole_files import write_whole
 
@@ -77,6 +78,8 @@ def run_import(source: Source, out: Path, options: ImportOptions, progress: Prog
     _check_rows(source)
     if options.strict:
         check_strict(source.skipped)
+    if options.bone_ratios is not None:
+        read_bone_ratios(options.bone_ratios, source.layout)
     made_from = _made_from(source, options)
     total = sum(source.rows.values())
     if out.exists():
@@ -346,7 +349,7 @@ def _metadata(
     }
     if not any(shards.values()):
         _refuse_empty(partial, skipped)
-    return Metadata(
+    metadata = Metadata(
         format=source.format,
         layout=source.layout.name,
         joints=source.layout.joints,
@@ -364,6 +367,23 @@ def _metadata(
         made_from=made_from,
         shards=shards,
     )
+    return _with_bone_ratios(partial, metadata, source, options)
+
+
+def _with_bone_ratios(
+    partial: Path, metadata: Metadata, source: Source, options: ImportOptions
+) -> Metadata:
+    """Return the metadata with the lengths of limbs that were given, or are found in the shards."""
+    if options.bone_ratios is not None:
+        ratios, origin = read_bone_ratios(options.bone_ratios, source.layout), "given"
+    else:
+        train = Split(partial, "train", metadata)
+        if not train.has_3d:
+            return metadata
+        ratios = measure_bone_ratios(train.joints_3d, source.layout)
+        origin = "measured on the 3D poses of the training images"
+    facts = {**metadata.facts, "bone ratios": origin}
+    return metadata.model_copy(update={"bone_ratios": ratios, "facts": facts})
 
 
 def _refuse_empty(partial: Path, skipped: list[Skip]) -> None:

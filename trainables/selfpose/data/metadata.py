@@ -59,6 +59,10 @@ class Metadata(BaseModel):
     """Names of the joints, in the order of the columns."""
     limbs: tuple[tuple[int, int], ...]
     """Child and parent joint index of each limb."""
+    bone_ratios: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (), exclude_if=lambda ratios: not ratios
+    )
+    """Length of each limb over the mean limb's, no unit; empty where nobody gave or measured it."""
     image_size: int = Field(ge=1, le=4096)
     """Side of the images in pixels."""
     activities: tuple[_Name, ...]
@@ -85,6 +89,12 @@ class Metadata(BaseModel):
     """Options of the import and the digest of the files that it read."""
     shards: Mapping[str, tuple[Shard, ...]]
     """Files of each split, in the order of their rows."""
+
+    @model_validator(mode="after")
+    def _every_limb_has_a_ratio(self) -> Metadata:
+        if self.bone_ratios and len(self.bone_ratios) != len(self.limbs):
+            raise ValueError(f"{len(self.bone_ratios)} bone ratios of {len(self.limbs)} limbs")
+        return self
 
     @model_validator(mode="after")
     def _files_are_those_of_their_split(self) -> Metadata:

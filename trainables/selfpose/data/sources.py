@@ -48,6 +48,12 @@ class ImportOptions(BaseModel):
         description="How pictures are stored: `raw` as bytes of pixels, `jpeg` as JPEG files, "
         "which take about a tenth of the space.",
     )
+    bone_ratios: str | None = Field(
+        None,
+        description="Length of each limb over the mean limb's, with commas between, in the order "
+        "of the layout's limbs; or `usual` for the layout's own. `loss_weights.bone` asks for "
+        "them. Default: measured on the 3D poses of the training images, where those are known.",
+    )
     strict: bool = Field(
         False, description="Whether a bad item ends the import instead of being left out."
     )

@@ -219,6 +219,8 @@ class Store:
         self.metadata = metadata
         self.digest = digest
         self.layout = layout
+        self.bone_ratios = metadata.bone_ratios or layout.bone_ratios
+        """Usual length of each limb over the mean limb's, in the order of the layout's limbs."""
         self._splits = {name: Split(root, name, metadata) for name in metadata.shards}
 
     def split(self, name: str) -> Split:

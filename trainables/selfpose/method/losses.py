@@ -41,6 +41,7 @@ __all__ = [
     "realness_loss",
     "reprojection_2d_loss",
     "silhouette_loss",
+    "symmetry_loss",
     "weighted_sum",
 ]
 
@@ -202,21 +203,46 @@ def bone_loss(
     Returns:
         Mean over poses of the summed squared differences of the ratios, (), no unit, >= 0.
     """
-    ends_e2, usual_e = _limbs_on(poses_bj3.device, tuple(limbs), tuple(bone_ratios))
-    usual_e = usual_e.to(poses_bj3.dtype)
+    usual_e = _constant(tuple(bone_ratios), torch.float64, poses_bj3.device).to(poses_bj3.dtype)
+    return (usual_e - _relative_lengths(poses_bj3, limbs)).square().sum(dim=1).mean()
+
+
+def symmetry_loss(
+    poses_bj3: Tensor, limbs: Sequence[tuple[int, int]], limb_pairs: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Penalise limbs that are longer on one side of the body than on the other; not in the paper.
+
+    Free of scale: multiplying `poses_bj3` by a constant leaves the loss as it is.
+
+    Args:
+        poses_bj3: poses (B, J, 3), body frame, any length unit.
+        limbs: the two joints of each of the E limbs.
+        limb_pairs: indices in `limbs` of each limb and of the same one on the other side; without
+            any the loss is 0.
+
+    Returns:
+        Mean over poses of the mean difference in length of a pair, over the mean limb's length,
+        (), no unit, >= 0.
+    """
+    if not limb_pairs:
+        return poses_bj3.new_zeros(())
+    relative_be = _relative_lengths(poses_bj3, limbs)
+    pairs_p2 = _constant(tuple(limb_pairs), torch.int64, poses_bj3.device)
+    return (relative_be[:, pairs_p2[:, 0]] - relative_be[:, pairs_p2[:, 1]]).abs().mean()
+
+
+def _relative_lengths(poses_bj3: Tensor, limbs: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the length of each limb over the mean limb's (B, E), no unit."""
+    ends_e2 = _constant(tuple(limbs), torch.int64, poses_bj3.device)
     length_be = (poses_bj3[:, ends_e2[:, 0]] - poses_bj3[:, ends_e2[:, 1]]).norm(dim=-1)
-    relative_be = length_be / length_be.mean(dim=1, keepdim=True).clamp(min=1e-8)
-    return (usual_e - relative_be).square().sum(dim=1).mean()
+    return length_be / length_be.mean(dim=1, keepdim=True).clamp(min=1e-8)
 
 
 @functools.cache
-def _limbs_on(
-    device: torch.device, limbs: tuple[tuple[int, int], ...], ratios: tuple[float, ...]
-) -> tuple[Tensor, Tensor]:
-    """Return them as tensors; a step would wait for its device if they were copied every time."""
+def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor; a step would wait for its device if it copied them every time."""
     with torch.inference_mode(False):  # else a first use under it would spoil later training
-        ends_e2 = torch.tensor(limbs, device=device)
-        return ends_e2, torch.tensor(ratios, device=device, dtype=torch.float64)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _norm(difference_bj3: Tensor) -> Tensor:
@@ -335,6 +361,12 @@ LOSS_TERMS: tuple[LossTerm, ...] = (
         "the relative lengths of a pose's limbs are the usual ones (ElePose weighs this with 50)",
         weight=0.0,
         largest_weight=1000.0,
+    ),
+    LossTerm(
+        "symmetry",
+        symmetry_loss,
+        "limbs are as long on the left as on the right (ours, not the paper's)",
+        weight=0.0,
     ),
 )
 """All loss terms, in the order in which a step adds them up; another rounds differently."""

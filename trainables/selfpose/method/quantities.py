@@ -84,6 +84,8 @@ class Quantities(TypedDict, total=False):
     """Negative log-likelihood of `seen_bj2` under the frozen flow (B,), nats."""
     limbs: Sequence[tuple[int, int]]
     """The two joints of each of the E limbs."""
+    limb_pairs: Sequence[tuple[int, int]]
+    """Indices in `limbs` of each limb and of the same one on the other side of the body."""
     bone_ratios: Sequence[float]
     """Usual length of each limb over the mean limb's (E,), no unit."""
 

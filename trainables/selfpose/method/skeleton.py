@@ -25,7 +25,8 @@ class Layout:
     head: int
     """The joint whose distance to the root in 2D sets a pose's size (method: `h`)."""
     bone_ratios: tuple[float, ...]
-    """Length of each limb over the mean limb length, in the order of `limbs`."""
+    """Length of each limb over the mean limb length, in the order of `limbs`, unless a store has
+    its own."""
     dim: tuple[int, ...]
     """The joints whose limbs are rendered dimmer than the others where sides are coded: a person's
     left ones, a hand's thumb and index finger."""
@@ -35,9 +36,18 @@ class Layout:
         """(child, parent) of each limb, in the order of the children."""
         return tuple((j, p) for j, p in enumerate(self.parents) if p >= 0)
 
+    @property
+    def limb_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Indices in `limbs` of each limb and of the same one on the other side; one entry each.
+
+        Empty for a body that has no sides, as a hand.
+        """
+        index = {child: i for i, (child, _) in enumerate(self.limbs)}
+        return tuple((i, index[self.mirror[j]]) for j, i in index.items() if j < self.mirror[j])
+
 
 # The 17 joints that Human3.6M papers use (indices 0,1,2,3,6,7,8,12,13,14,15,17,18,19,25,26,27 of
-# its 32; VideoPose3D, ElePose). The bone ratios are measured from motion-capture data.
+# its 32; VideoPose3D, ElePose). The bone ratios are those of Human3.6M that ElePose publishes.
 H36M_17 = Layout(
     name="h36m17",
     joints=(

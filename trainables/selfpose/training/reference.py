@@ -219,7 +219,8 @@ class ReferenceTraining:
             "lifted_again_aj3": again_bj3,
             "rotations_a33": rotations_b33,
             "limbs": layout.limbs,
-            "bone_ratios": layout.bone_ratios,
+            "limb_pairs": layout.limb_pairs,
+            "bone_ratios": self.trial.bone_ratios,
         }
         if self.prior is not None:
             outlier_share = self.config.flow.outlier_share

@@ -96,7 +96,7 @@ class Trial:
         self.device = torch.device(context.device)
         store = open_store(context.store)
         prior_nj2 = prior_poses(store, mirrored=config.mirror_prior)
-        layout = store.layout
+        layout, self.bone_ratios = store.layout, store.bone_ratios
         judge: D | None = None
         with seeded(context.seed):
             h = head_distance(prior_nj2, layout.root, layout.head)
@@ -296,7 +296,14 @@ class Trial:
 
     def _make_mode(self, judge: D | None, store: Store) -> Mode:
         config, model, poses = self.config, self.model, PriorPoses(self.prior_nj2)
-        round_trip = RoundTrip(config, model, prior=self.flow, generator=self.noise, team=self.team)
+        round_trip = RoundTrip(
+            config,
+            model,
+            bone_ratios=self.bone_ratios,
+            prior=self.flow,
+            generator=self.noise,
+            team=self.team,
+        )
         if not isinstance(model, ImagePoseModel):
             return LiftingMode(
                 config, round_trip=round_trip, poses=poses, optimiser=self.optimisers["model"]

@@ -1,11 +1,12 @@
 """Lifting mode: Lambda alone, on the prior's true 2D poses; and the round trip of all modes.
 
 Frames and units: as in `geometry`.
-Shape letters: B poses that this process lifts, A those of all processes, J joints.
+Shape letters: B poses that this process lifts, A those of all processes, J joints, E limbs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ class RoundTrip:
         config: SelfPoseConfig,
         model: PoseModel,
         *,
+        bone_ratios: Sequence[float],
         prior: PosePrior | None,
         generator: torch.Generator,
         team: Team,
@@ -59,11 +61,13 @@ class RoundTrip:
         Args:
             config: the kind of elevation and the prior's share of outliers.
             model: has Lambda, the layout and h.
+            bone_ratios: usual length of each limb over the mean limb's (E,), no unit.
             prior: the frozen flow, or None if no term takes it.
             generator: of the poses' device; draws the virtual cameras.
             team: who trains; the cameras and the pairs of poses are those of the whole batch.
         """
         self.config, self.model, self.prior = config, model, prior
+        self.bone_ratios = bone_ratios
         self.generator, self.team = generator, team
 
     def tell(self, losses: Losses, poses_aj2: Tensor) -> Tensor:
@@ -99,7 +103,8 @@ class RoundTrip:
         if self.prior is not None:
             outlier_share = self.config.flow.outlier_share
             losses.know(surprisal_b=self.prior(seen_bj2, outlier_share=outlier_share))
-        losses.know(limbs=model.layout.limbs, bone_ratios=model.layout.bone_ratios)
+        layout = model.layout
+        losses.know(limbs=layout.limbs, limb_pairs=layout.limb_pairs, bone_ratios=self.bone_ratios)
         return elevation_a.detach().std()
 
 

@@ -77,6 +77,12 @@ def import_(
     encoding: Annotated[
         str | None, typer.Option(help="How the store keeps pictures: raw or jpeg.")
     ] = None,
+    bone_ratios: Annotated[
+        str | None,
+        typer.Option(
+            help="Relative lengths of the limbs, for loss_weights.bone (default: as measured)."
+        ),
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of 3D joints: m, cm, mm or inch.")] = None,
     exclude_drift: Annotated[
         bool | None,
@@ -128,6 +134,7 @@ def import_(
         "prior": prior,
         "test": test,
         "encoding": encoding,
+        "bone_ratios": bone_ratios,
         "unit": unit,
         "exclude_drift": exclude_drift,
         "whole_people": whole_people,
