@@ -60,4 +60,4 @@ def measure_bone_ratios(joints_nj3: NDArray[Any], layout: Layout) -> tuple[float
     children, parents = np.asarray(layout.limbs).T
     length_ne = np.linalg.norm(joints_nj3[:, children] - joints_nj3[:, parents], axis=-1)
     relative_ne = length_ne / length_ne.mean(axis=1, keepdims=True)
-    return tuple(np.median(relative_ne, axis=0).round(4).tolist())
+    return tuple(np.median(relative_ne, axis=0).astype(np.float64).round(4).tolist())
