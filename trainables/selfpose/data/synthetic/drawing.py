@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,14 @@ from posetune.api import BadInputError
 from selfpose.data.metadata import SPLITS
 from selfpose.data.seeding import generator
 from selfpose.data.sources import ImportOptions, Made, Source
-from selfpose.data.synthetic.cameras import CAMERAS, draw_crop
+from selfpose.data.synthetic.cameras import CAMERAS, Crop, draw_crop
+from selfpose.data.synthetic.estimated_masks import (
+    MASK_PX,
+    PeopleSample,
+    estimate_mask,
+    reduce_mask,
+    sample_people,
+)
 from selfpose.data.synthetic.motions import Corpus, choose_frames
 from selfpose.data.synthetic.rendering import Level, Scene, draw_frame
 from selfpose.method.skeleton import Layout
@@ -39,6 +46,16 @@ class DrawingOptions(ImportOptions):
         "rooms",
         description="How hard the images are, from easy to hard: `plain` colours on black, "
         "`clothes` on one colour, people in `rooms`, and behind `occluders`.",
+    )
+    masks: Literal["true", "estimated"] = Field(
+        "true",
+        description="Where foreground masks come from: `true` from the drawing itself, `estimated` "
+        "by the difference to each camera's median picture, as in photographs.",
+    )
+    background: Literal["keep", "remove"] = Field(
+        "keep",
+        description="What becomes of the background: `keep` leaves it, `remove` paints every pixel "
+        "black that the foreground mask leaves out.",
     )
 
 
@@ -77,7 +94,13 @@ def draw_corpus(corpus: Corpus, options: DrawingOptions) -> Source:
         job=lambda split, start, end: _job(
             corpus, plan[split], split=split, part=slice(start, end), options=options
         ),
-        facts={"level": options.level, "views": str(options.views), **corpus.facts},
+        facts={
+            "level": options.level,
+            "views": str(options.views),
+            "masks": options.masks,
+            "background": options.background,
+            **corpus.facts,
+        },
         skipped=corpus.skipped,
     )
 
@@ -124,7 +147,13 @@ def _job(
             "frame": np.asarray([motion.frame_f[at] for motion, at in pairs], np.int32),
         },
         enlarged=corpus.enlarged,
+        people=_people(corpus, split) if options.masks == "estimated" else None,
+        background=options.background,
     )
+
+
+def _people(corpus: Corpus, split: str) -> PeopleSample:
+    return sample_people([m.joints_fj3 for m in corpus.motions if m.split == split])
 
 
 @dataclass(frozen=True)
@@ -151,6 +180,10 @@ class DrawingJob:
     """Columns that need no drawing, by name, among them `camera` and `frame`, (n,) each."""
     enlarged: float = 1.0
     """Factor by which the joints are larger than in life."""
+    people: PeopleSample | None = None
+    """Who stands before the backgrounds from which masks are estimated; None for true masks."""
+    background: Literal["keep", "remove"] = "keep"
+    """What becomes of the background."""
 
     def __call__(self) -> Made:
         """Draw the rows and return them as columns of the store, in the same order."""
@@ -193,12 +226,24 @@ class DrawingJob:
             motion=motion,
             camera=number,
         )
-        picture, mask = draw_frame(
-            joints_j3,
-            self.layout,
-            scene=scene,
-            crop=crop,
-            size=self.image_size,
-            rng=generator(self.seed, "picture", self.split, motion, frame, number),
-        )
+        picture, mask = self._draw_picture(joints_j3, scene, crop, frame)
+        if self.background == "remove":
+            picture = picture * (mask > 127)[..., None]
         return joints_j2, (joints_j3 / self.enlarged).astype(np.float32), picture, mask
+
+    def _draw_picture(
+        self, joints_j3: NDArray[np.float32], scene: Scene, crop: Crop, frame: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a picture, uint8 (S, S, 3), and its mask, uint8 (S, S)."""
+
+        def draw(size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            key = ("picture", self.split, scene.motion, frame, scene.camera)
+            rng = generator(self.seed, *key)
+            return draw_frame(joints_j3, self.layout, scene=scene, crop=crop, size=size, rng=rng)
+
+        picture, mask = draw(self.image_size)
+        if self.people is None:
+            return picture, mask
+        large = picture if self.image_size >= MASK_PX else draw(MASK_PX)[0]
+        found = estimate_mask(large, crop, scene=scene, layout=self.layout, people=self.people)
+        return picture, reduce_mask(found, self.image_size)

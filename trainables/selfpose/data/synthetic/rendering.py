@@ -38,7 +38,7 @@ from selfpose.data.synthetic.hands.anatomy import (
 from selfpose.data.synthetic.occluders import draw_occluders
 from selfpose.method.skeleton import HAND_21, Layout
 
-__all__ = ["ROOMS", "Level", "Scene", "draw_frame", "look_of"]
+__all__ = ["ROOMS", "Level", "Scene", "background_of", "draw_frame", "look_of"]
 
 Level = Literal["plain", "clothes", "rooms", "occluders"]
 """Name of a level; the module's docstring describes each."""
@@ -112,6 +112,13 @@ def draw_frame(
     elif rng.random() < OCCLUDER_SHARE:
         _draw_occluder(canvas, rng)
     return _photograph(canvas.colour_ss3, rng), _to_bytes(canvas.cover_ss * 255)
+
+
+def background_of(scene: Scene) -> str:
+    """Return the name of what is behind the person: one room for all its scenes, else a motion."""
+    if scene.level in ("plain", "clothes"):
+        return scene.motion
+    return f"room {_room_number(scene)}"
 
 
 def look_of(scene: Scene) -> Look:

@@ -64,6 +64,9 @@ def import_(
             help="Scale of 3D poses: each body's own height (real), or one for all (universal)."
         ),
     ] = None,
+    masks: Annotated[
+        str | None, typer.Option(help="Masks of drawn people: true, or estimated as in photos.")
+    ] = None,
     background: Annotated[
         str | None, typer.Option(help="Whether to keep the background, or remove it by the mask.")
     ] = None,
@@ -129,6 +132,7 @@ def import_(
         "val": val,
         "frames": frames,
         "scale": scale,
+        "masks": masks,
         "background": background,
         "train": train,
         "prior": prior,

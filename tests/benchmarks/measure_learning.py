@@ -1,0 +1,165 @@
+"""Trains and evaluates what docs/results/learning.md says of real motion, and keeps the figures.
+
+    python tests/benchmarks/measure_learning.py lifting plain      # cases of learning_cases.yaml
+    python tests/benchmarks/measure_learning.py plain --test       # and open the test split, once
+
+Every seed of a case is trained with one thread in a home of its own, so that the processor seconds
+hold its stages too, and evaluated on every validation frame. What is there already is not done
+again. The figures go to tests/benchmarks/results/learning.json, of which `make results` makes the
+tables. The stores are those that search_spaces/selfpose/README.md imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from posetune.provenance import collect
+
+__all__ = ["CASES_FILE", "Case", "read_cases"]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CASES_FILE = HERE / "learning_cases.yaml"
+RESULTS_FILE = HERE / "results" / "learning.json"
+WORK = Path("runs") / "learning"
+EPOCH_METRICS = ("val/p_mpjpe_mm", "val/error_2d_px", "val/lifted_true_mm")
+DIGITS = 3
+
+
+class Case(BaseModel):
+    """Says what is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    """What the tables call it."""
+    level: str
+    """The table that it stands in."""
+    file: str
+    """The sweep file in search_spaces/selfpose, whose defaults are trained."""
+    store: str
+    set: dict[str, Any] = {}
+    """Fields that are changed, by dotted name."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of training and stages."""
+
+    def command(self, seed: int) -> list[str]:
+        """Return the words behind `posetune train` that train one seed."""
+        changes = {**self.set, "stage_seed": seed}
+        words = [f"search_spaces/selfpose/{self.file}", "--store", self.store, "--seed", str(seed)]
+        for name, value in changes.items():
+            words += ["--set", f"{name}={json.dumps(value)}"]
+        return words
+
+
+def read_cases() -> dict[str, Case]:
+    """Return all cases by name."""
+    given = yaml.safe_load(CASES_FILE.read_text(encoding="utf-8"))
+    return {name: Case.model_validate(fields) for name, fields in given.items()}
+
+
+def main() -> None:
+    """Measure the cases that the command line names."""
+    cases = read_cases()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
+    parser.add_argument("cases", nargs="+", choices=sorted(cases))
+    parser.add_argument("--test", action="store_true", help="evaluate on the test split too")
+    parser.add_argument("--seeds", type=int, nargs="*", help="only these")
+    given = parser.parse_args()
+    for name in given.cases:
+        for seed in cases[name].seeds if given.seeds is None else given.seeds:
+            measure(name, cases[name], seed, splits=("val", "test") if given.test else ("val",))
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Leaves the module's text as it is."""
+
+
+def measure(name: str, case: Case, seed: int, *, splits: tuple[str, ...]) -> None:
+    """Train a seed of a case and evaluate it, unless the figures are there."""
+    home = WORK / f"{name}-{seed}"
+    key = f"{name}/{seed}"
+    if key not in _read():
+        _keep(key, _train(case, seed, home=home))
+    model = home / "model.txt"
+    for split in splits:
+        found = _read()[key]
+        if split not in found and not found["failed"]:
+            words = ("evaluate", model.read_text(), "--store", case.store, "--split", split)
+            done = _posetune(*words, "--out", home / split, "--home", home, "--json")
+            evaluated = json.loads(done.stdout)
+            kept = {part: evaluated[part] for part in ("metrics", "baselines")}
+            _keep(key, {**found, split: _rounded(kept)})
+        print(key, split, _said(_read()[key], split), flush=True)
+
+
+def _train(case: Case, seed: int, *, home: Path) -> dict[str, Any]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    words = case.command(seed)
+    done = _posetune("train", *words, "--home", home, "--fresh", "--json", check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    trained = json.loads(done.stdout) if done.returncode == 0 else {"epochs": [], "model": ""}
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "model.txt").write_text(trained["model"])
+    epochs = [{m: e[m] for m in EPOCH_METRICS if m in e} for e in trained["epochs"]]
+    where = collect()
+    return {
+        "command": " ".join(["posetune train", *words]),
+        "processor_s": round(
+            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
+        ),
+        "epochs": _rounded(epochs),
+        "failed": "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1],
+        "load": round(os.getloadavg()[0], 1),
+        **{fact: where[fact] for fact in ("commit", "dirty", "processor", "usable_cores")},
+    }
+
+
+def _posetune(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "posetune.cli", *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=None if check else subprocess.PIPE,
+        text=True,
+        check=check,
+    )
+
+
+def _rounded(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _rounded(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_rounded(value) for value in found]
+    return round(found, DIGITS) if isinstance(found, float) else found
+
+
+def _said(found: dict[str, Any], split: str) -> str:
+    if found["failed"]:
+        return f"failed: {found['failed']}"
+    error = found[split]["metrics"][f"{split}/p_mpjpe_frame_mm"]
+    return f"{error['mean']:.1f} mm ({error['low']:.1f} to {error['high']:.1f}), frame mean"
+
+
+def _read() -> dict[str, Any]:
+    return dict(json.loads(RESULTS_FILE.read_text())) if RESULTS_FILE.exists() else {}
+
+
+def _keep(key: str, found: dict[str, Any]) -> None:
+    results = {**_read(), key: found}
+    RESULTS_FILE.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
