@@ -106,16 +106,6 @@ def test_projected_3d_joints_are_the_2d_joints_up_to_the_crop(plain_store: Store
     assert np.abs(split.joints_2d).max() < 1
 
 
-def test_a_store_says_how_long_the_limbs_of_its_training_people_are(plain_store: Store) -> None:
-    limbs = np.asarray(plain_store.layout.limbs)
-    joints = plain_store.split("train").joints_3d
-    lengths = np.linalg.norm(joints[:, limbs[:, 0]] - joints[:, limbs[:, 1]], axis=-1)
-
-    expected = np.median(lengths / lengths.mean(axis=1, keepdims=True), axis=0)
-    np.testing.assert_allclose(plain_store.bone_ratios, expected, atol=1e-4)
-    assert plain_store.metadata.facts["bone ratios"].startswith("measured on the 3D poses of the")
-
-
 def test_lengths_of_limbs_can_be_given_and_are_refused_before_anything_is_made(
     tmp_path: Path, make_store: MakeStore
 ) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from posetune.api import BadInputError, Progress
-from selfpose.data.bone_ratios import measure_bone_ratios, read_bone_ratios
+from selfpose.data.bone_ratios import LEAST_POSES, measure_bone_ratios, read_bone_ratios
 from selfpose.data.metadata import SPLITS, Metadata, write_metadata
 from selfpose.data.pictures.encodings import encode_pictures
 from selfpose.data.shards import SHARD_ROWS, Columns, Shard, column_bytes, join_columns, write_shard
@@ -377,11 +377,11 @@ def _with_bone_ratios(
     if options.bone_ratios is not None:
         ratios, origin = read_bone_ratios(options.bone_ratios, source.layout), "given"
     else:
-        train = Split(partial, "train", metadata)
-        if not train.has_3d:
+        prior = Split(partial, "prior", metadata)
+        if len(prior) < LEAST_POSES:
             return metadata
-        ratios = measure_bone_ratios(train.joints_3d, source.layout)
-        origin = "measured on the 3D poses of the training images"
+        ratios = measure_bone_ratios(prior.joints_2d, source.layout)
+        origin = "measured on the 2D poses of the prior"
     facts = {**metadata.facts, "bone ratios": origin}
     return metadata.model_copy(update={"bone_ratios": ratios, "facts": facts})
 

@@ -62,7 +62,8 @@ class Metadata(BaseModel):
     bone_ratios: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (), exclude_if=lambda ratios: not ratios
     )
-    """Length of each limb over the mean limb's, no unit; empty where nobody gave or measured it."""
+    """Length of each limb over the mean limb's, no unit; empty where nobody gave it and
+    there were too few poses to measure it."""
     image_size: int = Field(ge=1, le=4096)
     """Side of the images in pixels."""
     activities: tuple[_Name, ...]

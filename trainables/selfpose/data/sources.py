@@ -52,7 +52,7 @@ class ImportOptions(BaseModel):
         None,
         description="Length of each limb over the mean limb's, with commas between, in the order "
         "of the layout's limbs; or `usual` for the layout's own. `loss_weights.bone` asks for "
-        "them. Default: measured on the 3D poses of the training images, where those are known.",
+        "them. Default: measured on the 2D poses of the prior, which need no 3D truth for it.",
     )
     strict: bool = Field(
         False, description="Whether a bad item ends the import instead of being left out."
