@@ -12,6 +12,7 @@ tables. The stores are those that search_spaces/selfpose/README.md imports.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import resource
@@ -99,6 +100,7 @@ def measure(name: str, case: Case, seed: int, *, splits: tuple[str, ...]) -> Non
             done = _posetune(*words, "--out", home / split, "--home", home, "--json")
             evaluated = json.loads(done.stdout)
             kept = {part: evaluated[part] for part in ("metrics", "baselines")}
+            kept["wrists_px"] = _wrists(home / split / "joints.csv")
             _keep(key, {**found, split: _rounded(kept)})
         print(key, split, _said(_read()[key], split), flush=True)
 
@@ -123,6 +125,18 @@ def _train(case: Case, seed: int, *, home: Path) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         **{fact: where[fact] for fact in ("commit", "dirty", "processor", "usable_cores")},
     }
+
+
+def _wrists(file: Path) -> dict[str, dict[str, float]]:
+    """Return the 2D error of both wrists, px, with its interval, of a table of joints."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["joint"].endswith("wrist"):
+            error = float(row["2D error (px, not aligned)"])
+            found.setdefault(row["joint"], {})[row["statistic"]] = error
+    return found
 
 
 def _posetune(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
