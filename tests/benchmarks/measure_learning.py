@@ -5,8 +5,8 @@
 
 Every seed of a case is trained with one thread in a home of its own, so that the processor seconds
 hold its stages too, and evaluated on every validation frame. What is there already is not done
-again. The figures go to tests/benchmarks/results/learning.json, of which `make results` makes the
-tables. The stores are those that search_spaces/selfpose/README.md imports.
+again. The figures of a case go to a file in tests/benchmarks/results/learning, of which `make
+results` makes the tables. The stores are those that search_spaces/selfpose/README.md imports.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["CASES_FILE", "Case", "read_cases"]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CASES_FILE = HERE / "learning_cases.yaml"
-RESULTS_FILE = HERE / "results" / "learning.json"
-WORK = Path("runs") / "learning"
+RESULTS = HERE / "results" / "learning"
+WORK = ROOT / "runs" / "learning"
 EPOCH_METRICS = ("val/p_mpjpe_mm", "val/error_2d_px", "val/lifted_true_mm")
 DIGITS = 3
 
@@ -88,21 +88,17 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
 
 def measure(name: str, case: Case, seed: int, *, splits: tuple[str, ...]) -> None:
     """Train a seed of a case and evaluate it, unless the figures are there."""
-    home = WORK / f"{name}-{seed}"
-    key = f"{name}/{seed}"
-    if key not in _read():
-        _keep(key, _train(case, seed, home=home))
-    model = home / "model.txt"
+    home, file = WORK / f"{name}-{seed}", RESULTS / f"{name}.json"
+    found = _read(file).get(str(seed)) or _keep(file, seed, _train(case, seed, home=home))
     for split in splits:
-        found = _read()[key]
         if split not in found and not found["failed"]:
-            words = ("evaluate", model.read_text(), "--store", case.store, "--split", split)
-            done = _posetune(*words, "--out", home / split, "--home", home, "--json")
-            evaluated = json.loads(done.stdout)
+            words = ("evaluate", (home / "model.txt").read_text(), "--split", split)
+            folders = ("--store", case.store, "--out", home / split, "--home", home)
+            evaluated = json.loads(_posetune(*words, *folders, "--json").stdout)
             kept = {part: evaluated[part] for part in ("metrics", "baselines")}
             kept["wrists_px"] = _wrists(home / split / "joints.csv")
-            _keep(key, {**found, split: _rounded(kept)})
-        print(key, split, _said(_read()[key], split), flush=True)
+            found = _keep(file, seed, {**found, split: _rounded(kept)})
+        print(name, seed, split, _said(found, split), flush=True)
 
 
 def _train(case: Case, seed: int, *, home: Path) -> dict[str, Any]:
@@ -166,13 +162,15 @@ def _said(found: dict[str, Any], split: str) -> str:
     return f"{error['mean']:.1f} mm ({error['low']:.1f} to {error['high']:.1f}), frame mean"
 
 
-def _read() -> dict[str, Any]:
-    return dict(json.loads(RESULTS_FILE.read_text())) if RESULTS_FILE.exists() else {}
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def _keep(key: str, found: dict[str, Any]) -> None:
-    results = {**_read(), key: found}
-    RESULTS_FILE.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+def _keep(file: Path, seed: int, found: dict[str, Any]) -> dict[str, Any]:
+    """Write the figures of a seed beside those of the others, and return them."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({**_read(file), str(seed): found}, indent=1) + "\n")
+    return found
 
 
 if __name__ == "__main__":
