@@ -127,7 +127,15 @@ def pose_distance(poses_bj2: Tensor, others_bj2: Tensor) -> Tensor:
 
 
 def pose_distances(poses_bj2: Tensor, others_bj2: Tensor) -> Tensor:
-    """Return what `pose_distance` is the mean of, for each pose: (B,), crop coordinates."""
+    """Return for each pose what `pose_distance` is the mean of.
+
+    Args:
+        poses_bj2: 2D poses (B, J, 2), crop coordinates.
+        others_bj2: 2D poses (B, J, 2), crop coordinates.
+
+    Returns:
+        The mean over joints of the smooth distance, (B,), crop coordinates.
+    """
     return _smooth_distance(poses_bj2, others_bj2).mean(dim=1)
 
 
