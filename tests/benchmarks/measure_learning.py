@@ -35,6 +35,7 @@ RESULTS = HERE / "results" / "learning"
 WORK = ROOT / "runs" / "learning"
 EPOCH_METRICS = ("val/p_mpjpe_mm", "val/error_2d_px", "val/lifted_true_mm")
 DIGITS = 3
+_ERROR_2D = "2D error (px, not aligned)"
 
 
 class Case(BaseModel):
@@ -124,14 +125,16 @@ def _train(case: Case, seed: int, *, home: Path) -> dict[str, Any]:
 
 
 def _wrists(file: Path) -> dict[str, dict[str, float]]:
-    """Return the 2D error of both wrists, px, with its interval, of a table of joints."""
+    """Return the 2D error of both wrists, px, with its interval, of a table of joints.
+
+    Empty for a model that is given the true 2D poses.
+    """
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     found: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row["joint"].endswith("wrist"):
-            error = float(row["2D error (px, not aligned)"])
-            found.setdefault(row["joint"], {})[row["statistic"]] = error
+        if row["joint"].endswith("wrist") and _ERROR_2D in row:
+            found.setdefault(row["joint"], {})[row["statistic"]] = float(row[_ERROR_2D])
     return found
 
 
