@@ -1,0 +1,138 @@
+"""Makes the tables of learning on real motion from what `measure_learning.py` has kept."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["aims_table", "curves_table", "level_table"]
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+CASES_FILE = BENCHMARKS / "learning_cases.yaml"
+RESULTS = BENCHMARKS / "results" / "learning"
+
+AIMS = {"plain": 105.0, "clothes": 125.0, "rooms": 130.0, "lifting": 50.0}
+"""P-MPJPE on the test split that was aimed at, frame mean, mm."""
+HEAD = (
+    "what",
+    "seed",
+    "processor, s",
+    "validation, mm",
+    "**test**, mm",
+    "test, macro",
+    "mirrors allowed",
+    "2D error, px",
+    "better of left/right",
+    "lifting of true 2D, macro",
+)
+NO_2D = (7, 8, 9)
+"""Columns that say nothing of models that are given the true 2D poses."""
+
+Figures = dict[str, Any]
+Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+
+
+def level_table(level: str, table: Table) -> str:
+    """Return every training of a level, and what needs no training.
+
+    Args:
+        level: `lifting`, `plain`, `clothes` or `rooms`.
+        table: makes the text of a table of its head and rows.
+    """
+    found = [(title, seed, figures) for _, title, seed, figures in _measured(level)]
+    rows = [_row(title, seed, figures) for title, seed, figures in found]
+    rows += _baselines(next(figures for _, _, figures in found if "test" in figures))
+    shown = [i for i in range(len(HEAD)) if level != "lifting" or i not in NO_2D]
+    text = table([HEAD[i] for i in shown], [[row[i] for i in shown] for row in rows])
+    where = sorted({f"{f['processor']}, {f['commit'][:7]}" for _, _, f in found})
+    return f"{text}\n\nMeasured on {'; '.join(where)}."
+
+
+def aims_table(table: Table) -> str:
+    """Return what was aimed at on the test split, and what our seeds came to."""
+    rows = []
+    for level, aim in AIMS.items():
+        tested = [f for name, _, _, f in _measured(level) if name == level and "test" in f]
+        errors = [_mean(f, "test", "p_mpjpe_frame_mm") for f in tested]
+        base = "flat_depth_true_2d_frame" if level == "lifting" else "mean_shape_frame"
+        constant = tested[0]["test"]["baselines"][base]["mean"]
+        held = "held" if max(errors) <= aim else "missed"
+        said = ", ".join(f"{error:.1f}" for error in errors)
+        mean = f"**{statistics.mean(errors):.1f}**"
+        rows.append((level, f"{aim:g}", said, mean, f"{constant:.1f}", held))
+    head = ("level", "aim", "seeds 0, 1, 2", "their mean", "constant; flat depth", "aim")
+    return table(head, rows)
+
+
+def curves_table(table: Table) -> str:
+    """Return the error on validation after each epoch of our seeds."""
+    rows = []
+    for level in AIMS:
+        for name, _, seed, figures in _measured(level):
+            if name == level:
+                errors = [epoch["val/p_mpjpe_mm"] for epoch in figures["epochs"]]
+                rows.append((level, seed, ", ".join(f"{error:.1f}" for error in errors)))
+    return table(("level", "seed", "after each epoch, mm, macro"), rows)
+
+
+def _measured(level: str) -> Iterator[tuple[str, str, str, Figures]]:
+    """Yield name, title, seed and figures of what was measured of a level, in the file's order."""
+    for name, case in yaml.safe_load(CASES_FILE.read_text(encoding="utf-8")).items():
+        file = RESULTS / f"{name}.json"
+        if case["level"] == level and file.exists():
+            for seed, figures in sorted(json.loads(file.read_text()).items()):
+                yield name, case["title"], seed, figures
+
+
+def _row(title: str, seed: str, figures: Figures) -> tuple[str, ...]:
+    spent = f"{figures['processor_s']:.0f}"
+    if figures["failed"]:
+        return (title, seed, spent, f"failed: {figures['failed']}", *[""] * (len(HEAD) - 4))
+    split = "test" if "test" in figures else "val"
+    tested = split == "test"
+    return (
+        title,
+        seed,
+        spent,
+        f"{_mean(figures, 'val', 'p_mpjpe_frame_mm'):.1f}",
+        _interval(figures["test"]["metrics"]["test/p_mpjpe_frame_mm"]) if tested else "not opened",
+        f"{_mean(figures, 'test', 'p_mpjpe_mm'):.1f}" if tested else "",
+        f"{_mean(figures, 'test', 'p_mpjpe_mirrored_mm'):.1f}" if tested else "",
+        *(
+            f"{_mean(figures, split, name):.{digits}f}" + ("" if tested else " (validation)")
+            for name, digits in (
+                ("error_2d_px", 2),
+                ("error_2d_side_swap_px", 2),
+                ("lifted_true_mm", 1),
+            )
+        ),
+    )
+
+
+def _baselines(figures: Figures) -> list[tuple[str, ...]]:
+    val, test = (figures[split]["baselines"] for split in ("val", "test"))
+    rows = []
+    for name, title in (
+        ("mean_shape", "mean shape (constant)"),
+        ("flat_depth_true_2d", "flat depth on the true 2D poses"),
+    ):
+        frame = f"{name}_frame"
+        means = f"{val[frame]['mean']:.1f}", _interval(test[frame]), f"{test[name]['mean']:.1f}"
+        rows.append((title, "", "", *means, "", "", "", ""))
+    if "mean_2d_pose_px" in test:
+        mean_2d = f"{test['mean_2d_pose_px']['mean']:.2f}"
+        rows.append(("mean 2D pose", *[""] * 6, mean_2d, "", ""))
+    return rows
+
+
+def _mean(figures: Figures, split: str, metric: str) -> float:
+    return float(figures[split]["metrics"][f"{split}/{metric}"]["mean"])
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
