@@ -14,6 +14,7 @@ from selfpose.data.pictures.foreground import (
     estimate_backdrop,
     find_foreground,
     is_silhouette,
+    match_light,
     read_mask,
 )
 from selfpose.data.synthetic.cameras import Crop
@@ -100,3 +101,18 @@ def test_a_file_of_masks_that_is_cut_off_spoils_only_its_own_pictures(tmp_path: 
 
     with pytest.raises(BadPictureError, match="not a readable file of masks, or cut off"):
         read_mask(MaskPlace(str(tmp_path / "b.mat"), 0))
+
+
+@pytest.mark.parametrize(("gain", "gamma"), [(1.0, 1.0), (1.2, 0.85), (0.8, 1.2)])
+def test_the_light_of_a_picture_is_matched_whoever_stands_in_it(gain: float, gamma: float) -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(40, 200, (8, 8, 3)).astype(np.float32)
+    empty = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    lit = np.clip(gain * 255 * (empty / 255.0) ** gamma, 0, 255)
+    person = np.zeros((64, 64), dtype=bool)
+    person[10:60, 20:40] = True
+    lit[person] = (10, 200, 30)
+
+    matched = match_light(lit.astype(np.uint8), empty).astype(float)
+    assert np.abs(matched - empty)[~person].mean() < 3
+    assert np.abs(matched - empty)[person].mean() > 50

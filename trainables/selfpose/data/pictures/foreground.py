@@ -32,7 +32,9 @@ __all__ = [
     "estimate_backdrop",
     "find_foreground",
     "is_silhouette",
+    "match_light",
     "read_mask",
+    "remove_background",
 ]
 
 BACKDROP_PICTURES = 15
@@ -46,6 +48,12 @@ DIFFERENCE = 26
 is well above the noise of JPEG files, and shadows on a lit floor stay below it."""
 SPECK_SHARE = 0.05
 """Share of the largest patch's area below which a patch is taken for noise."""
+_LIGHT_ROUNDS = 4
+"""Number of fits of gain and gamma, each to the pixels that the one before explains best."""
+_GAMMA = (0.6, 1.6)
+"""Lowest and highest gamma by which the light of two pictures of one camera is taken to differ."""
+_EVEN = 1e-3
+"""Variance of a background's logarithm below which it is of one colour."""
 FULL_SHARE = 0.98
 """Share of its box from which a mask is taken for a box and not for a silhouette."""
 
@@ -101,6 +109,13 @@ def is_silhouette(mask_hw: NDArray[np.uint8]) -> bool:
     return float((mask_hw[top : bottom + 1, left : right + 1] > 0).mean()) < FULL_SHARE
 
 
+def remove_background(
+    image_ss3: NDArray[np.uint8], mask_ss: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return a picture (S, S, 3) that is black where its mask (S, S) is 0, and dimmed below 255."""
+    return np.asarray(cv2.multiply(image_ss3, cv2.merge([mask_ss] * 3), scale=1 / 255))
+
+
 @functools.lru_cache(maxsize=64)
 def estimate_backdrop(files: tuple[str, ...]) -> NDArray[np.uint8]:
     """Return the background of a camera that stands still: the median of some of its pictures.
@@ -145,7 +160,8 @@ def find_foreground(
     """
     scale = backdrop.shape[1] / frame_width
     empty = cut_crop(backdrop, crop, len(image_ss3), scale=scale)[..., ::-1]
-    soft = [cv2.GaussianBlur(np.ascontiguousarray(one), (0, 0), 1.0) for one in (image_ss3, empty)]
+    shown = match_light(image_ss3, empty)
+    soft = [cv2.GaussianBlur(np.ascontiguousarray(one), (0, 0), 1.0) for one in (shown, empty)]
     red, green, blue = cv2.split(cv2.absdiff(soft[0], soft[1]))
     differs = np.asarray(cv2.max(cv2.max(red, green), blue)) > DIFFERENCE
     mask = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
@@ -154,6 +170,32 @@ def find_foreground(
     kept = sizes >= SPECK_SHARE * max(int(sizes[1:].max(initial=0)), 1)
     kept[0] = False
     return np.asarray(kept.astype(np.uint8) * 255)[labels]
+
+
+def match_light(image_ss3: NDArray[np.uint8], empty_ss3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture as it would be in the light, and at the exposure, of another one.
+
+    Gain and gamma of each channel are fitted to the pixels that differ least, half of all: those
+    where nobody stands.
+
+    Args:
+        image_ss3: the picture, uint8 (S, S, 3).
+        empty_ss3: the same without the person, uint8 (S, S, 3).
+    """
+    light_ss3, wanted_ss3 = (np.log(one.astype(np.float32) + 1) for one in (image_ss3, empty_ss3))
+    gamma_3, gain_3 = np.ones(3, np.float32), np.zeros(3, np.float32)
+    still_ss = np.ones(image_ss3.shape[:2], dtype=bool)
+    for _ in range(_LIGHT_ROUNDS):
+        wanted_n3, light_n3 = wanted_ss3[still_ss], light_ss3[still_ss]
+        spread_n3 = wanted_n3 - wanted_n3.mean(0)
+        slope_3 = (spread_n3 * light_n3).mean(0) / (spread_n3.var(0) + 1e-3)
+        even_3 = spread_n3.var(0) < _EVEN  # one colour tells no gamma
+        gamma_3 = np.where(even_3, 1.0, np.clip(slope_3, *_GAMMA)).astype(np.float32)
+        gain_3 = light_n3.mean(0) - gamma_3 * wanted_n3.mean(0)
+        differs_ss = np.abs(light_ss3 - gamma_3 * wanted_ss3 - gain_3).max(axis=2)
+        still_ss = differs_ss <= np.median(differs_ss)
+    matched_ss3 = np.exp((light_ss3 - gain_3) / gamma_3) - 1
+    return np.clip(matched_ss3 + 0.5, 0, 255).astype(np.uint8)
 
 
 def _backdrop_reduction(eighth_shape: Sequence[int]) -> int:

@@ -29,6 +29,7 @@ from selfpose.data.pictures.foreground import (
     find_foreground,
     is_silhouette,
     read_mask,
+    remove_background,
 )
 from selfpose.data.plausibility import Unit
 from selfpose.data.seeding import generator
@@ -326,7 +327,7 @@ class PhotographJob:
         if self.with_masks:
             row["mask"] = self._crop_mask(i, mask, crop, image)
             if self.options.background == "remove":
-                row["image"] = cv2.multiply(image, cv2.merge([row["mask"]] * 3), scale=1 / 255)
+                row["image"] = remove_background(image, row["mask"])
         return row
 
     def _check_joints(self, i: int) -> None:

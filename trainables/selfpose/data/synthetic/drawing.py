@@ -6,7 +6,7 @@ Shape letters: n rows, J joints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from posetune.api import BadInputError
 from selfpose.data.metadata import SPLITS
+from selfpose.data.pictures.foreground import remove_background
 from selfpose.data.seeding import generator
 from selfpose.data.sources import ImportOptions, Made, Source
 from selfpose.data.synthetic.cameras import CAMERAS, Crop, draw_crop
@@ -47,10 +48,11 @@ class DrawingOptions(ImportOptions):
         description="How hard the images are, from easy to hard: `plain` colours on black, "
         "`clothes` on one colour, people in `rooms`, and behind `occluders`.",
     )
-    masks: Literal["true", "estimated"] = Field(
-        "true",
-        description="Where foreground masks come from: `true` from the drawing itself, `estimated` "
-        "by the difference to each camera's median picture, as in photographs.",
+    masks: Literal["exact", "estimated"] = Field(
+        "exact",
+        description="How people are told from the background: `exact` by the drawing itself, or "
+        "`estimated` by the difference to each camera's median picture, as in photographs; then "
+        "a hand's forearm is foreground too.",
     )
     background: Literal["keep", "remove"] = Field(
         "keep",
@@ -97,8 +99,7 @@ def draw_corpus(corpus: Corpus, options: DrawingOptions) -> Source:
         facts={
             "level": options.level,
             "views": str(options.views),
-            "masks": options.masks,
-            "background": options.background,
+            **_changed(options, ("masks", "background")),
             **corpus.facts,
         },
         skipped=corpus.skipped,
@@ -150,6 +151,12 @@ def _job(
         people=_people(corpus, split) if options.masks == "estimated" else None,
         background=options.background,
     )
+
+
+def _changed(options: DrawingOptions, names: Sequence[str]) -> dict[str, str]:
+    """Return the options that do not stand at their defaults: those make another store."""
+    given = options.model_dump()
+    return {n: str(given[n]) for n in names if given[n] != type(options).model_fields[n].default}
 
 
 def _people(corpus: Corpus, split: str) -> PeopleSample:
@@ -228,7 +235,7 @@ class DrawingJob:
         )
         picture, mask = self._draw_picture(joints_j3, scene, crop, frame)
         if self.background == "remove":
-            picture = picture * (mask > 127)[..., None]
+            picture = remove_background(picture, mask)
         return joints_j2, (joints_j3 / self.enlarged).astype(np.float32), picture, mask
 
     def _draw_picture(

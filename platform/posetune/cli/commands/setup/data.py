@@ -65,7 +65,8 @@ def import_(
         ),
     ] = None,
     masks: Annotated[
-        str | None, typer.Option(help="Masks of drawn people: true, or estimated as in photos.")
+        str | None,
+        typer.Option(help="Masks of drawn people: exact, or estimated as in photographs."),
     ] = None,
     background: Annotated[
         str | None, typer.Option(help="Whether to keep the background, or remove it by the mask.")
@@ -83,7 +84,8 @@ def import_(
     bone_ratios: Annotated[
         str | None,
         typer.Option(
-            help="Relative lengths of the limbs, for loss_weights.bone (default: as measured)."
+            help="Lengths of the limbs over their mean, with commas between, or `usual` for the "
+            "layout's own (default: measured on the prior's 2D poses)."
         ),
     ] = None,
     unit: Annotated[str | None, typer.Option(help="Unit of 3D joints: m, cm, mm or inch.")] = None,
