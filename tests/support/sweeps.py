@@ -126,8 +126,8 @@ class Driver:
     @classmethod
     def kill_all(cls) -> None:
         """End whatever was started here and still lives: a test that failed leaves it behind."""
-        while cls._started:
-            cls._started.pop().kill()
+        for driver in list(cls._started):
+            driver.kill()
 
     def __init__(
         self, folder: Path, *arguments: object, patient: bool = False, **environment: str
@@ -190,6 +190,8 @@ class Driver:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        if self in self._started:
+            self._started.remove(self)
 
 
 @contextmanager

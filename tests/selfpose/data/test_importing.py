@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from posetune.api import BadInputError, silent
 from selfpose.data import importing, shards
+from selfpose.data.metadata import write_metadata
 from selfpose.data.store import Store, open_store
 from selfpose.data.synthetic.bodies import procedural
 from selfpose.data.synthetic.bodies.procedural import IMPORTER, ProceduralOptions
@@ -114,10 +115,25 @@ def test_lengths_of_limbs_can_be_given_and_are_refused_before_anything_is_made(
 
     assert usual.bone_ratios == usual.layout.bone_ratios
     assert given.bone_ratios == (1.0,) * 16
-    for wrong in ("1,2", "1," * 15 + "0", "1," * 15 + "nan", "long"):
-        with pytest.raises(BadInputError, match=r"bone_ratios: .* must be `usual`, or 16 lengths"):
+    ones = "1," * 15
+    for wrong in ("1,2", ones + "0", ones + "nan", ones + "1e-5", "1e308," * 15 + "1", "long"):
+        with pytest.raises(BadInputError, match="bone-ratios: must be `usual`, or 16 lengths"):
             _import(tmp_path / "wrong", bone_ratios=wrong)
     assert not (tmp_path / "wrong.partial").exists()
+
+
+def test_a_finished_store_of_before_an_option_was_there_is_left_as_it_is(
+    tmp_path: Path, make_store: MakeStore
+) -> None:
+    store = make_store(tmp_path / "store", limit=4)
+    made_from = {k: v for k, v in store.metadata.made_from.items() if k != "masks"}
+    write_metadata(store.root, store.metadata.model_copy(update={"made_from": made_from}))
+
+    before = open_store(store.root).digest
+    make_store(tmp_path / "store", limit=4)
+    assert open_store(store.root).digest == before
+    with pytest.raises(BadInputError, match="made with masks = 'exact', asked for 'estimated'"):
+        make_store(tmp_path / "store", limit=4, masks="estimated")
 
 
 def test_3d_joints_are_in_camera_axes_in_front_of_the_camera(plain_store: Store) -> None:

@@ -83,7 +83,7 @@ def run_import(source: Source, out: Path, options: ImportOptions, progress: Prog
     made_from = _made_from(source, options)
     total = sum(source.rows.values())
     if out.exists():
-        _check_finished(out, made_from)
+        _check_finished(out, made_from, options)
         progress(total, total, f"{out} was already made with these options")
         return
     partial = out.with_name(out.name + ".partial")
@@ -136,9 +136,13 @@ def _made_from(source: Source, options: ImportOptions) -> dict[str, str | int | 
     }
 
 
-def _check_finished(out: Path, made_from: Mapping[str, Any]) -> None:
-    """Raise unless `out` is a finished store of the same import."""
-    before = open_store(out).metadata.made_from
+def _check_finished(out: Path, made_from: Mapping[str, Any], options: ImportOptions) -> None:
+    """Raise unless `out` is a finished store of the same import.
+
+    What could not be given when it was made is as it is by default now.
+    """
+    added = {name: field.default for name, field in type(options).model_fields.items()}
+    before = {**added, **open_store(out).metadata.made_from}
     differing = [key for key in made_from if before.get(key) != made_from[key]]
     if differing:
         key = differing[0]
@@ -374,15 +378,15 @@ def _with_bone_ratios(
     partial: Path, metadata: Metadata, source: Source, options: ImportOptions
 ) -> Metadata:
     """Return the metadata with the lengths of limbs that were given, or are found in the shards."""
+    ratios: tuple[float, ...] = ()
+    origin = "the layout's own: too few 2D poses of the prior tell them"
+    prior = Split(partial, "prior", metadata)
     if options.bone_ratios is not None:
-        ratios, origin = read_bone_ratios(options.bone_ratios, source.layout), "given"
-    else:
-        prior = Split(partial, "prior", metadata)
-        if len(prior) < LEAST_POSES:
-            return metadata
+        ratios, origin = read_bone_ratios(options.bone_ratios, source.layout), "as given"
+    elif len(prior) >= LEAST_POSES:
         ratios = measure_bone_ratios(prior.joints_2d, source.layout)
-        origin = "measured on the 2D poses of the prior"
-    facts = {**metadata.facts, "bone ratios": origin}
+        origin = "measured on the 2D poses of the prior" if ratios else origin
+    facts = {**metadata.facts, "bone ratios": ", ".join([*map(str, ratios), origin])}
     return metadata.model_copy(update={"bone_ratios": ratios, "facts": facts})
 
 

@@ -225,7 +225,7 @@ def symmetry_loss(
         (), no unit, >= 0.
     """
     if not limb_pairs:
-        return poses_bj3.new_zeros(())
+        return 0.0 * poses_bj3.sum()
     relative_be = _relative_lengths(poses_bj3, limbs)
     pairs_p2 = _constant(tuple(limb_pairs), torch.int64, poses_bj3.device)
     return (relative_be[:, pairs_p2[:, 0]] - relative_be[:, pairs_p2[:, 1]]).abs().mean()

@@ -88,6 +88,12 @@ def _check_fit(config: SelfPoseConfig, store: Store) -> None:
             f"mirror_prior, lifting.mirror_average: layout {layout.name} has no left and right "
             "joints, so its poses cannot be mirrored; set both to false"
         )
+    symmetry = config.loss_weights.by_name()["symmetry"]
+    if symmetry > 0 and not layout.limb_pairs:
+        raise BadInputError(
+            f"loss_weights.symmetry: {symmetry:g}, but layout {layout.name} has no left and right "
+            "limbs to be equally long; give 0"
+        )
     if config.takes_images and config.pretrain_bodies > 0 and layout.name not in BODY_SHAPES:
         raise BadInputError(
             f"pretrain_bodies: {config.pretrain_bodies}, but selfpose.training.bodies.shapes has "
