@@ -21,53 +21,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict
+sys.path.insert(0, str(Path(__file__).parents[1]))  # it is run as a program
+
+from support.learning_cases import Case, keep_figures, read_cases, read_figures
 
 from posetune.provenance import collect
 
-__all__ = ["CASES_FILE", "Case", "read_cases"]
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-CASES_FILE = HERE / "learning_cases.yaml"
-RESULTS = HERE / "results" / "learning"
+ROOT = Path(__file__).parents[2]
 WORK = ROOT / "runs" / "learning"
 EPOCH_METRICS = ("val/p_mpjpe_mm", "val/error_2d_px", "val/lifted_true_mm")
 DIGITS = 3
+_FAILED = 1
+"""The exit code of `posetune train` where the trial failed."""
 _ERROR_2D = "2D error (px, not aligned)"
-
-
-class Case(BaseModel):
-    """Says what is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    title: str
-    """What the tables call it."""
-    level: str
-    """The table that it stands in."""
-    file: str
-    """The sweep file in search_spaces/selfpose, whose defaults are trained."""
-    store: str
-    set: dict[str, Any] = {}
-    """Fields that are changed, by dotted name."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training and stages."""
-
-    def command(self, seed: int) -> list[str]:
-        """Return the words behind `posetune train` that train one seed."""
-        changes = {**self.set, "stage_seed": seed}
-        words = [f"search_spaces/selfpose/{self.file}", "--store", self.store, "--seed", str(seed)]
-        for name, value in changes.items():
-            words += ["--set", f"{name}={json.dumps(value)}"]
-        return words
-
-
-def read_cases() -> dict[str, Case]:
-    """Return all cases by name."""
-    given = yaml.safe_load(CASES_FILE.read_text(encoding="utf-8"))
-    return {name: Case.model_validate(fields) for name, fields in given.items()}
 
 
 def main() -> None:
@@ -76,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("cases", nargs="+", choices=sorted(cases))
     parser.add_argument("--test", action="store_true", help="evaluate on the test split too")
-    parser.add_argument("--seeds", type=int, nargs="*", help="only these")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these")
     given = parser.parse_args()
     for name in given.cases:
         for seed in cases[name].seeds if given.seeds is None else given.seeds:
@@ -89,8 +55,10 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
 
 def measure(name: str, case: Case, seed: int, *, splits: tuple[str, ...]) -> None:
     """Train a seed of a case and evaluate it, unless the figures are there."""
-    home, file = WORK / f"{name}-{seed}", RESULTS / f"{name}.json"
-    found = _read(file).get(str(seed)) or _keep(file, seed, _train(case, seed, home=home))
+    home = WORK / f"{name}-{seed}"
+    found = read_figures(name).get(str(seed))
+    if found is None:
+        found = keep_figures(name, seed, _train(case, seed, home=home))
     for split in splits:
         if split not in found and not found["failed"]:
             words = ("evaluate", (home / "model.txt").read_text(), "--split", split)
@@ -98,7 +66,7 @@ def measure(name: str, case: Case, seed: int, *, splits: tuple[str, ...]) -> Non
             evaluated = json.loads(_posetune(*words, *folders, "--json").stdout)
             kept = {part: evaluated[part] for part in ("metrics", "baselines")}
             kept["wrists_px"] = _wrists(home / split / "joints.csv")
-            found = _keep(file, seed, {**found, split: _rounded(kept)})
+            found = keep_figures(name, seed, {**found, split: _rounded(kept)})
         print(name, seed, split, _said(found, split), flush=True)
 
 
@@ -106,6 +74,8 @@ def _train(case: Case, seed: int, *, home: Path) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = case.command(seed)
     done = _posetune("train", *words, "--home", home, "--fresh", "--json", check=False)
+    if done.returncode not in (0, _FAILED):
+        sys.exit(f"posetune train {' '.join(words)} ends with {done.returncode}:\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     trained = json.loads(done.stdout) if done.returncode == 0 else {"epochs": [], "model": ""}
     home.mkdir(parents=True, exist_ok=True)
@@ -118,7 +88,7 @@ def _train(case: Case, seed: int, *, home: Path) -> dict[str, Any]:
             after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
         ),
         "epochs": _rounded(epochs),
-        "failed": "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1],
+        "failed": "" if done.returncode == 0 else done.stderr.strip().rpartition("\n")[2],
         "load": round(os.getloadavg()[0], 1),
         **{fact: where[fact] for fact in ("commit", "dirty", "processor", "usable_cores")},
     }
@@ -163,17 +133,6 @@ def _said(found: dict[str, Any], split: str) -> str:
         return f"failed: {found['failed']}"
     error = found[split]["metrics"][f"{split}/p_mpjpe_frame_mm"]
     return f"{error['mean']:.1f} mm ({error['low']:.1f} to {error['high']:.1f}), frame mean"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text())) if file.exists() else {}
-
-
-def _keep(file: Path, seed: int, found: dict[str, Any]) -> dict[str, Any]:
-    """Write the figures of a seed beside those of the others, and return them."""
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps({**_read(file), str(seed): found}, indent=1) + "\n")
-    return found
 
 
 if __name__ == "__main__":

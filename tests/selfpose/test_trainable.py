@@ -125,6 +125,12 @@ def test_loss_weights_change_no_stage_and_the_flows_depth_only_its_own(tiny_stor
     assert [name for name in deeper if deeper[name] != read()[name]] == ["flow"]
 
 
+def test_bodies_are_read_though_no_hue_tells_their_sides(tiny_store: Path) -> None:
+    config = READ.model_copy(update={"silhouette_hue": 0})
+
+    assert "bodies" in {stage.name for stage in SelfPose.stages(config, tiny_store)}
+
+
 def test_more_components_than_joints_allow_are_refused(tiny_store: Path) -> None:
     config = SelfPoseConfig.model_validate({**SMALL, "flow": {"pca_dimensions": 40}})
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import yaml
+from support.learning_cases import read_cases, read_figures
 
 __all__ = ["aims_table", "curves_table", "level_table"]
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-CASES_FILE = BENCHMARKS / "learning_cases.yaml"
-RESULTS = BENCHMARKS / "results" / "learning"
 
 AIMS = {"plain": 105.0, "clothes": 125.0, "rooms": 130.0, "lifting": 50.0}
 """P-MPJPE on the test split that was aimed at, frame mean, mm."""
@@ -44,12 +38,12 @@ def level_table(level: str, table: Table) -> str:
         level: `lifting`, `plain`, `clothes` or `rooms`.
         table: makes the text of a table of its head and rows.
     """
-    found = [(title, seed, figures) for _, title, seed, figures in _measured(level)]
-    rows = [_row(title, seed, figures) for title, seed, figures in found]
-    rows += _baselines(next(figures for _, _, figures in found if "test" in figures))
+    found = _measured(level)
+    rows = [_row(title, seed, figures) for _, title, seed, figures in found]
+    rows += _baselines(_tested(level)[0])
     shown = [i for i in range(len(HEAD)) if level != "lifting" or i not in NO_2D]
     text = table([HEAD[i] for i in shown], [[row[i] for i in shown] for row in rows])
-    where = sorted({f"{f['processor']}, {f['commit'][:7]}" for _, _, f in found})
+    where = sorted({f"{f['processor']}, {f['commit'][:7]}" for *_, f in found})
     return f"{text}\n\nMeasured on {'; '.join(where)}."
 
 
@@ -57,7 +51,7 @@ def aims_table(table: Table) -> str:
     """Return what was aimed at on the test split, and what our seeds came to."""
     rows = []
     for level, aim in AIMS.items():
-        tested = [f for name, _, _, f in _measured(level) if name == level and "test" in f]
+        tested = _tested(level)
         errors = [_mean(f, "test", "p_mpjpe_frame_mm") for f in tested]
         base = "flat_depth_true_2d_frame" if level == "lifting" else "mean_shape_frame"
         constant = tested[0]["test"]["baselines"][base]["mean"]
@@ -80,13 +74,29 @@ def curves_table(table: Table) -> str:
     return table(("level", "seed", "after each epoch, mm, macro"), rows)
 
 
-def _measured(level: str) -> Iterator[tuple[str, str, str, Figures]]:
-    """Yield name, title, seed and figures of what was measured of a level, in the file's order."""
-    for name, case in yaml.safe_load(CASES_FILE.read_text(encoding="utf-8")).items():
-        file = RESULTS / f"{name}.json"
-        if case["level"] == level and file.exists():
-            for seed, figures in sorted(json.loads(file.read_text()).items()):
-                yield name, case["title"], seed, figures
+def _tested(level: str) -> list[Figures]:
+    """Return the figures of the seeds of a level's own case that were tested.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    tested = [figures for figures in read_figures(level).values() if "test" in figures]
+    if not tested:
+        raise FileNotFoundError(
+            f"nothing was tested of {level}; run "
+            f"`python tests/benchmarks/measure_learning.py {level} --test`"
+        )
+    return tested
+
+
+def _measured(level: str) -> list[tuple[str, str, str, Figures]]:
+    """Return name, title, seed and figures of what was measured of a level, in the file's order."""
+    return [
+        (name, case.title, seed, figures)
+        for name, case in read_cases().items()
+        if case.level == level
+        for seed, figures in read_figures(name).items()
+    ]
 
 
 def _row(title: str, seed: str, figures: Figures) -> tuple[str, ...]:

@@ -70,6 +70,12 @@ def test_the_whole_model_trains_on_hands(hand_store: Path, tmp_path: Path, mode:
         assert predictor(images).shape == (3, 21, 3)
 
 
+def test_hands_have_no_sides_to_be_equally_long(hand_store: Path) -> None:
+    weights = {"loss_weights": {"symmetry": 5}}
+    with pytest.raises(BadInputError, match="symmetry: 5, but layout hand21 has no left and right"):
+        SelfPose.stages(SelfPoseConfig.model_validate({**CONFIG, **weights}), hand_store)
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_hands_are_evaluated_and_drawn(hand_store: Path, tmp_path: Path) -> None:

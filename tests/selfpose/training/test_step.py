@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import nn
 from posetune.api import TrialContext, silent
 from posetune.testing.stages import build_stages
 from selfpose.config import SelfPoseConfig
+from selfpose.data.metadata import read_metadata, write_metadata
 from selfpose.method.losses import LOSS_TERMS
 from selfpose.trainable import SelfPose
+from selfpose.training.acceleration import PLAIN
 from selfpose.training.reference import ReferenceTraining
 from selfpose.training.trial import Trial
 
@@ -44,6 +47,7 @@ OURS: dict[str, Any] = {
         "deformation": 0.3,
         "flow": 0.2,
         "bone": 4,
+        "symmetry": 2,
     },
 }
 
@@ -108,6 +112,31 @@ def test_the_total_is_the_weighted_sum_of_what_is_reported(
 
     expected = sum(weight * reported[name] for name, weight in weights.items())
     assert reported["total"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_limbs_are_held_to_the_lengths_that_the_store_says(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    of_others = tmp_path / "of others"
+    shutil.copytree(tiny_store, of_others)
+    metadata, *_ = read_metadata(of_others)
+    ratios = (0.5, 1.5) * 8
+    write_metadata(of_others, metadata.model_copy(update={"bone_ratios": ratios}))
+    terms = {}
+    for store in (tiny_store, of_others):
+        config = SelfPoseConfig.model_validate(
+            {**SMALL, "mode": "lifting", "loss_weights": {"bone": 1, "symmetry": 1}}
+        )
+        products = build_stages(SelfPose.stages(config, store), tmp_path / store.name)
+        trial = Trial(config, TrialContext(store=store, seed=0, work=tmp_path, products=products))
+        reference = ReferenceTraining(trial)
+        batch = trial.mode.draw_batch(trial.order)
+        terms[store] = trial.mode.step(batch, PLAIN.branches)
+        torch.testing.assert_close(reference.step()["bone"], terms[store]["bone"])
+
+    assert trial.bone_ratios == ratios
+    assert terms[tiny_store]["bone"] != terms[of_others]["bone"]
+    assert terms[tiny_store]["symmetry"] == terms[of_others]["symmetry"]
 
 
 def test_each_skeleton_is_judged_once_in_a_step(tiny_store: Path, tmp_path: Path) -> None:
