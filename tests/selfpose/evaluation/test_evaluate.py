@@ -464,7 +464,8 @@ def test_the_sheet_shows_best_median_worst_and_random_rows_of_different_motions(
         assert row.label.split("\n")[1:] == [
             ("Walking", "Sitting")[rows.activity[i]],
             "ABC"[rows.subject[i]],
-            f"rank {place} of 47",
+            f"rank {place}",
+            "of 47",
         ]
         assert row.score == f"{error[i]:.0f} mm"
         assert row.image_ss3 is not None

@@ -123,7 +123,7 @@ class _Sheets:
         return SheetRow(
             label=f"{kind}\n{metadata.activities[rows.activity[row]]}\n"
             f"{metadata.subjects[rows.subject[row]]}\n"
-            f"rank {self._rank_n[row]:,} of {len(self.error_n):,}",
+            f"rank {self._rank_n[row]:,}\nof {len(self.error_n):,}",
             score=f"{self.error_n[row]:.{_digits(self.unit)}f} {self.unit}",
             image_ss3=image_ss3,
             joints_2d_j2=self.predicted.joints_2d_nj2[row],
