@@ -107,6 +107,7 @@ def test_projected_3d_joints_are_the_2d_joints_up_to_the_crop(plain_store: Store
     assert np.abs(split.joints_2d).max() < 1
 
 
+@pytest.mark.slow
 def test_lengths_of_limbs_can_be_given_and_are_refused_before_anything_is_made(
     tmp_path: Path, make_store: MakeStore
 ) -> None:

@@ -61,7 +61,7 @@ def motion_store(mocap_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_lifting_learns_on_real_motion_within_two_minutes(
     motion_store: Path, repository: Path, tmp_path: Path
 ) -> None:
-    """Measured: 74 mm; after 1,500 steps 79, without the flow 99, at a rate of 1e-12 120.
+    """Measured: 55 mm; 74 before `symmetry`, `bone` and batches of 256.
 
     Flat depth on the true 2D pose has 101, the mean shape 119.
     """
@@ -73,4 +73,4 @@ def test_lifting_learns_on_real_motion_within_two_minutes(
 
     baselines = SelfPose.baselines(products, "val/p_mpjpe_mm")
     assert baselines["flat_depth_true_2d"] > 95
-    assert error_mm < 80
+    assert error_mm < 62

@@ -22,9 +22,8 @@ from selfpose.method.skeleton import H36M_17
 MakeStore = Callable[..., Store]
 
 
-@pytest.mark.parametrize(
-    ("level", "least"), [("clothes", 0.75), pytest.param("rooms", 0.5, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("level", "least"), [("clothes", 0.75), ("rooms", 0.5)])
 def test_people_are_found_where_they_are(
     tmp_path: Path, make_store: MakeStore, level: str, least: float
 ) -> None:
@@ -54,6 +53,7 @@ def test_a_mask_does_not_depend_on_what_was_drawn_before() -> None:
         np.testing.assert_array_equal(found, made.setdefault(level, found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", ["exact", "estimated"])
 def test_a_background_that_is_removed_is_black_wherever_the_mask_leaves_it_out(
     tmp_path: Path, make_store: MakeStore, masks: str
