@@ -52,13 +52,15 @@ def read_cases() -> dict[str, Case]:
 def read_figures(name: str) -> dict[str, dict[str, Any]]:
     """Return what was measured of a case, by seed; nothing if it was not."""
     file = _RESULTS / f"{name}.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    if not file.exists():
+        return {}
+    return dict(sorted(json.loads(file.read_text(encoding="utf-8")).items()))
 
 
 def keep_figures(name: str, seed: int, figures: dict[str, Any]) -> dict[str, Any]:
     """Keep what was measured of one seed of a case beside its others, and return it."""
     _RESULTS.mkdir(exist_ok=True)
-    kept = dict(sorted({**read_figures(name), str(seed): figures}.items()))
+    kept = {**read_figures(name), str(seed): figures}
     new = _RESULTS / f".{name}.partial"
     new.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     new.replace(_RESULTS / f"{name}.json")

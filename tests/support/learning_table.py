@@ -8,7 +8,7 @@ from typing import Any
 
 from support.learning_cases import read_cases, read_figures
 
-__all__ = ["aims_table", "curves_table", "level_table"]
+__all__ = ["aims_table", "curves_table", "level_table", "wrists_table"]
 
 AIMS = {"plain": 105.0, "clothes": 125.0, "rooms": 130.0, "lifting": 50.0}
 """P-MPJPE on the test split that was aimed at, frame mean, mm."""
@@ -74,6 +74,17 @@ def curves_table(table: Table) -> str:
     return table(("level", "seed", "after each epoch, mm, macro"), rows)
 
 
+def wrists_table(table: Table) -> str:
+    """Return how far the wrists of our seeds are off on the test split, in the picture."""
+    rows = [
+        (level, seed, *(_interval(found, 2) for found in figures["test"]["wrists_px"].values()))
+        for level in AIMS
+        for seed, figures in read_figures(level).items()
+        if figures.get("test", {}).get("wrists_px")
+    ]
+    return table(("level", "seed", "left wrist, px", "right wrist, px"), rows)
+
+
 def _tested(level: str) -> list[Figures]:
     """Return the figures of the seeds of a level's own case that were tested.
 
@@ -134,7 +145,7 @@ def _baselines(figures: Figures) -> list[tuple[str, ...]]:
         frame = f"{name}_frame"
         means = f"{val[frame]['mean']:.1f}", _interval(test[frame]), f"{test[name]['mean']:.1f}"
         rows.append((title, "", "", *means, "", "", "", ""))
-    if "mean_2d_pose_px" in test:
+    if "mean_2d_pose_px" in test and figures["test"]["wrists_px"]:
         mean_2d = f"{test['mean_2d_pose_px']['mean']:.2f}"
         rows.append(("mean 2D pose", *[""] * 6, mean_2d, "", ""))
     return rows
@@ -144,5 +155,6 @@ def _mean(figures: Figures, split: str, metric: str) -> float:
     return float(figures[split]["metrics"][f"{split}/{metric}"]["mean"])
 
 
-def _interval(found: dict[str, float]) -> str:
-    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+def _interval(found: dict[str, float], digits: int = 1) -> str:
+    mean, low, high = (f"{found[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"

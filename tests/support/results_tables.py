@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a program
 
-from support.learning_table import aims_table, curves_table, level_table
+from support.learning_table import aims_table, curves_table, level_table, wrists_table
 from support.search_table import search_table, whole_table
 
 __all__ = ["PAGES", "renewed"]
@@ -183,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu-training": gpu_training_table,
     "learning-aims": lambda: aims_table(_table),
     "learning-curves": lambda: curves_table(_table),
+    "learning-wrists": lambda: wrists_table(_table),
     "learning-lifting": lambda: level_table("lifting", _table),
     "learning-plain": lambda: level_table("plain", _table),
     "learning-clothes": lambda: level_table("clothes", _table),
