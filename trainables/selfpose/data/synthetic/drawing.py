@@ -148,7 +148,7 @@ def _job(
             "frame": np.asarray([motion.frame_f[at] for motion, at in pairs], np.int32),
         },
         enlarged=corpus.enlarged,
-        people=_people(corpus, split) if options.masks == "estimated" else None,
+        people=_people(corpus, split, options),
         background=options.background,
     )
 
@@ -159,7 +159,10 @@ def _changed(options: DrawingOptions, names: Sequence[str]) -> dict[str, str]:
     return {n: str(given[n]) for n in names if given[n] != type(options).model_fields[n].default}
 
 
-def _people(corpus: Corpus, split: str) -> PeopleSample:
+def _people(corpus: Corpus, split: str, options: DrawingOptions) -> PeopleSample | None:
+    """Return who tells the backgrounds of a split; None if nothing asks for them."""
+    if options.masks == "exact" or split == "prior":
+        return None
     return sample_people([m.joints_fj3 for m in corpus.motions if m.split == split])
 
 
@@ -188,7 +191,7 @@ class DrawingJob:
     enlarged: float = 1.0
     """Factor by which the joints are larger than in life."""
     people: PeopleSample | None = None
-    """Who stands before the backgrounds from which masks are estimated; None for true masks."""
+    """Who stands before the backgrounds from which masks are estimated; None for exact masks."""
     background: Literal["keep", "remove"] = "keep"
     """What becomes of the background."""
 
