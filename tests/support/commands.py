@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["Posetune", "command_environment", "run_here"]
+__all__ = ["Posetune", "command_environment", "forget_token", "run_here"]
 
 Posetune = Callable[..., subprocess.CompletedProcess[str]]
 """Runs a command with these arguments and returns how it ended and what it printed."""
@@ -70,10 +70,10 @@ def _restored() -> Iterator[None]:
         os.environ.update(environment)
         sys.argv = argv
         sys.modules["__main__"].__package__ = package
-        _forget_token()
+        forget_token()
 
 
-def _forget_token() -> None:
+def forget_token() -> None:
     """Let Ray ask for tokens as the environment says: it keeps what a Ray of its own needed."""
     if "ray" in sys.modules:
         from ray._private.authentication_test_utils import reset_auth_token_state

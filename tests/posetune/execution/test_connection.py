@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.commands import Posetune
+from support.commands import Posetune, forget_token
 from support.sweeps import view
 
 from posetune.api import BadInputError
@@ -30,11 +30,12 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(autouse=True)
 def environment_of_before() -> Iterator[None]:
-    """Ray sets RAY_AUTH_MODE where it starts; other tests' clusters would ask for tokens."""
+    """Ray sets RAY_AUTH_MODE where it starts, and keeps it: it would refuse other tests' heads."""
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+    forget_token()
 
 
 @pytest.mark.parametrize(
