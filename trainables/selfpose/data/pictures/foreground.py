@@ -50,6 +50,10 @@ SPECK_SHARE = 0.05
 """Share of the largest patch's area below which a patch is taken for noise."""
 _LIGHT_ROUNDS = 4
 """Number of fits of gain and gamma, each to the pixels that the one before explains best."""
+_LIGHT_PX = 64
+"""Number of rows, and of columns, of a picture that tell its light well enough."""
+_LOGARITHMS = np.log(np.arange(256, dtype=np.float32) + 1)
+"""Of each value of a pixel and 1."""
 _GAMMA = (0.6, 1.6)
 """Lowest and highest gamma by which the light of two pictures of one camera is taken to differ."""
 _EVEN = 1e-3
@@ -182,20 +186,23 @@ def match_light(image_ss3: NDArray[np.uint8], empty_ss3: NDArray[np.uint8]) -> N
         image_ss3: the picture, uint8 (S, S, 3).
         empty_ss3: the same without the person, uint8 (S, S, 3).
     """
-    light_ss3, wanted_ss3 = (np.log(one.astype(np.float32) + 1) for one in (image_ss3, empty_ss3))
+    step = max(1, len(image_ss3) // _LIGHT_PX)
+    light_ss3, wanted_ss3 = (_LOGARITHMS[one[::step, ::step]] for one in (image_ss3, empty_ss3))
     gamma_3, gain_3 = np.ones(3, np.float32), np.zeros(3, np.float32)
-    still_ss = np.ones(image_ss3.shape[:2], dtype=bool)
+    still_ss = np.ones(light_ss3.shape[:2], dtype=bool)
     for _ in range(_LIGHT_ROUNDS):
         wanted_n3, light_n3 = wanted_ss3[still_ss], light_ss3[still_ss]
         spread_n3 = wanted_n3 - wanted_n3.mean(0)
-        slope_3 = (spread_n3 * light_n3).mean(0) / (spread_n3.var(0) + 1e-3)
-        even_3 = spread_n3.var(0) < _EVEN  # one colour tells no gamma
-        gamma_3 = np.where(even_3, 1.0, np.clip(slope_3, *_GAMMA)).astype(np.float32)
+        variance_3 = spread_n3.var(0)
+        slope_3 = (spread_n3 * light_n3).mean(0) / (variance_3 + 1e-3)
+        is_even_3 = variance_3 < _EVEN  # one colour tells no gamma
+        gamma_3 = np.where(is_even_3, 1.0, np.clip(slope_3, *_GAMMA)).astype(np.float32)
         gain_3 = light_n3.mean(0) - gamma_3 * wanted_n3.mean(0)
         differs_ss = np.abs(light_ss3 - gamma_3 * wanted_ss3 - gain_3).max(axis=2)
         still_ss = differs_ss <= np.median(differs_ss)
-    matched_ss3 = np.exp((light_ss3 - gain_3) / gamma_3) - 1
-    return np.clip(matched_ss3 + 0.5, 0, 255).astype(np.uint8)
+    matched_v3 = np.exp((_LOGARITHMS[:, None] - gain_3) / gamma_3) - 1  # of each of 256 values
+    table_v3 = np.clip(matched_v3 + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image_ss3, table_v3[None]))
 
 
 def _backdrop_reduction(eighth_shape: Sequence[int]) -> int:
