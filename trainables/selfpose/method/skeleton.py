@@ -5,6 +5,7 @@ Everything that depends on the order of joints reads it from a `Layout`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,12 +32,12 @@ class Layout:
     """The joints whose limbs are rendered dimmer than the others where sides are coded: a person's
     left ones, a hand's thumb and index finger."""
 
-    @property
+    @functools.cached_property
     def limbs(self) -> tuple[tuple[int, int], ...]:
         """(child, parent) of each limb, in the order of the children."""
         return tuple((j, p) for j, p in enumerate(self.parents) if p >= 0)
 
-    @property
+    @functools.cached_property
     def limb_pairs(self) -> tuple[tuple[int, int], ...]:
         """Indices in `limbs` of each limb and of the same one on the other side; one entry each.
 
