@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,11 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def installed(
+    repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    required: Callable[[str, bool, str], None],
+) -> Installed:
     """Build the wheel and install it with the pinned versions; skip without a registry."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip"]
@@ -63,8 +67,8 @@ def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Ins
         capture_output=True,
         text=True,
     )
-    if "No matching distribution" in built.stderr or "Connection" in built.stderr:
-        pytest.skip("needs a package registry, for the build's own requirements")
+    is_away = "No matching distribution" in built.stderr or "Connection" in built.stderr
+    required("registry", not is_away, "reach a package registry, for the build's own requirements")
     assert built.returncode == 0, built.stderr[-2000:]
     (wheel,) = folder.glob("posetune-*.whl")
     environment = folder / "environment"

@@ -42,10 +42,10 @@ def running_mlflow_server(kept_mlflow_server: MlflowServer, mlflow_template: Pat
 
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
+def shared(required: Callable[[str, bool, str], None]) -> Iterator[Path]:
     """A folder that everybody may look into."""
-    if why := become_possible():
-        pytest.skip(why)
+    why = become_possible()
+    required("root", not why, why)
     with tempfile.TemporaryDirectory(prefix="posetune-") as made:
         Path(made).chmod(0o755)
         yield Path(made)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,10 @@ def test_nothing_is_removed_within_the_limit(stores: Path) -> None:
     assert names(stores) == ["a", "b"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 def test_another_users_copy_is_shared_and_not_removed(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, required: Callable[[str, bool, str], None]
 ) -> None:
+    required("root", os.geteuid() == 0, "be root, to become another user")
     monkeypatch.setenv("POSETUNE_CACHE_GB", "0")
     with tempfile.TemporaryDirectory(prefix="copies-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)

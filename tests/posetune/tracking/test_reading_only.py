@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +15,16 @@ from posetune.tracking.server.connection import connect
 
 
 @pytest.fixture
-def colleagues_home(tmp_path: Path, mlflow_template: Path) -> Iterator[Path]:
+def colleagues_home(
+    tmp_path: Path, mlflow_template: Path, required: Callable[[str, bool, str], None]
+) -> Iterator[Path]:
     """A home with a store on a file system that is mounted for reading."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a file system for reading")
+    required("root", os.geteuid() == 0, "be root, to mount a file system for reading")
     home = tmp_path / "what? 50%25"
     home.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(home)]
     mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
+    required("root", mounted.returncode == 0, f"be allowed to mount: {mounted.stderr.strip()}")
     try:
         shutil.copy(mlflow_template, home / "mlflow.db")
         subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
