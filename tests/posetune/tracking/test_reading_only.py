@@ -34,8 +34,14 @@ def colleagues_home(
 
 
 @pytest.mark.slow
-def test_a_store_is_read_where_nothing_may_be_written(colleagues_home: Path) -> None:
+def test_a_store_is_read_where_nothing_may_be_written(
+    colleagues_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "where the command is called"
+    here.mkdir()
+    monkeypatch.chdir(here)
     client = connect(Home.resolve(colleagues_home))
     assert [found.name for found in client.search_experiments()] == ["Default"]
     assert client.search_registered_models() == []
     assert [file.name for file in colleagues_home.iterdir()] == ["mlflow.db"]
+    assert not list(here.iterdir())

@@ -125,7 +125,9 @@ def store_address(home: Home) -> str:
     file = Path(url.database)
     if not file.exists() or may_write(file):
         return home.tracking
-    return url_for_reading(file).render_as_string(hide_password=False)
+    # With its driver named: MLflow takes what follows `sqlite:///` for a path and makes folders.
+    url = url_for_reading(file).set(drivername="sqlite+pysqlite")
+    return url.render_as_string(hide_password=False)
 
 
 def reach_tracking(home: Home) -> None:
