@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def test_help_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    told = run_here("--version", folder=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.split() == ["posetune", metadata.version("posetune")]
 
 
 @pytest.mark.slow
