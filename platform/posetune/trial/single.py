@@ -6,7 +6,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,18 @@ from posetune.storage.store_place import StorePlace
 from posetune.storage.whole_files import write_whole
 from posetune.study.records import CheckpointRecord
 from posetune.trial.checkpoints import drop_checkpoints, trial_folder
-from posetune.trial.run import Assignment, EpochResult, HandOver, Started, TrialRun
+from posetune.trial.run import Assignment, HandOver, Started, TrialRun
 
-__all__ = ["SingleTrial", "forget_single", "train_single"]
+__all__ = ["SingleEpoch", "SingleTrial", "forget_single", "read_epochs", "train_single"]
+
+
+@dataclass(frozen=True)
+class SingleEpoch:
+    """What one epoch reported, and how long it took."""
+
+    epoch: int
+    seconds: float
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,13 @@ class SingleTrial:
     store_digest: str
     storage: Storage
     record: Path
-    """A JSON file that remembers the newest checkpoint, so that the same command continues."""
+    """A JSON file that remembers what was trained: the same command continues from it."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides what is trained."""
+        what = [self.spec.trainable, self.spec.fixed, dict(self.params)]
+        return digest_json([*what, self.seed, self.store_digest])
 
     @property
     def sweep(self) -> str:
@@ -53,27 +68,35 @@ def forget_single(trial: SingleTrial) -> None:
     trial.storage.remove(trial_folder(trial.sweep, 0))
 
 
+def read_epochs(trial: SingleTrial) -> list[SingleEpoch]:
+    """Return what the epochs of a training reported that has ended or was broken off.
+
+    Raises:
+        BadInputError: the record is damaged, or of another configuration.
+    """
+    return _read_record(trial).epochs
+
+
 def train_single(
     trial: SingleTrial,
     trainable: type[Trainable],
     *,
-    on_start: Callable[[Started], None],
-    on_epoch: Callable[[EpochResult], None],
+    on_start: Callable[[Started, Sequence[SingleEpoch]], None] = lambda started, before: None,
+    on_epoch: Callable[[SingleEpoch], None] = lambda result: None,
     progress: Progress = silent,
     seconds: float | None = None,
 ) -> str:
     """Train to the last epoch, continuing from the newest checkpoint; return where the model is.
 
     With `seconds`, the training ends before an epoch that would not be done by then, stages
-    included, but never before the first; the same command again goes on.
+    included, but never before the first; the same command again goes on. `on_start` hears what was
+    trained before.
 
     Raises:
         BadInputError: the record is of another configuration.
         KeyboardInterrupt: SIGINT or SIGTERM came; the epoch under way is saved where it was.
     """
-    what = [trial.spec.trainable, trial.spec.fixed, dict(trial.params)]
-    identity = digest_json([*what, trial.seed, trial.store_digest])
-    checkpoints = _read_record(trial.record, identity)
+    done = _read_record(trial)
     ends = math.inf if seconds is None else time.monotonic() + seconds
     assignment = Assignment(
         sweep=trial.sweep,
@@ -84,14 +107,14 @@ def train_single(
         spec=trial.spec,
         store=StorePlace(trial.store, trial.store_digest),
         storage=trial.storage,
-        checkpoints=tuple(reversed(checkpoints)),
+        checkpoints=tuple(reversed(done.checkpoints)),
     )
 
     def keep(checkpoint: CheckpointRecord) -> None:
-        checkpoints.append(checkpoint)
-        _write_record(trial.record, identity, checkpoints[-2:])
-        drop_checkpoints(trial.storage, checkpoints[:-2])
-        del checkpoints[:-2]
+        done.checkpoints.append(checkpoint)
+        _write_record(trial, _Record(done.checkpoints[-2:], done.epochs))
+        drop_checkpoints(trial.storage, done.checkpoints[:-2])
+        del done.checkpoints[:-2]
 
     asked: list[signal.Signals] = []
 
@@ -104,14 +127,16 @@ def train_single(
             run = TrialRun(trainable(), assignment, progress, told_to_stop=lambda: bool(asked))
         except HandOver:
             raise KeyboardInterrupt from None
-        on_start(run.started)
+        del done.epochs[run.epoch :]  # it may go on from an older checkpoint than the newest
+        on_start(run.started, tuple(done.epochs))
         try:
             longest = -math.inf
             while not run.finished and time.monotonic() + longest <= ends:
                 result = run.next_epoch()
                 longest = max(longest, result.seconds)
+                done.epochs.append(SingleEpoch(result.epoch, result.seconds, result.metrics))
                 keep(result.checkpoint)
-                on_epoch(result)
+                on_epoch(done.epochs[-1])
             if not run.finished:
                 keep(run.conclude())
         except HandOver:
@@ -120,26 +145,35 @@ def train_single(
             raise KeyboardInterrupt from None
         finally:
             run.close()
-    return trial.storage.where(f"{checkpoints[-1].folder}/model")
+    return trial.storage.where(f"{done.checkpoints[-1].folder}/model")
 
 
-def _read_record(path: Path, identity: str) -> list[CheckpointRecord]:
+@dataclass(frozen=True)
+class _Record:
+    """What was trained: the newest checkpoints, oldest first, and every epoch."""
+
+    checkpoints: list[CheckpointRecord]
+    epochs: list[SingleEpoch]
+
+
+def _read_record(trial: SingleTrial) -> _Record:
+    path = trial.record
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         checkpoints = [CheckpointRecord(**values) for values in record["checkpoints"]]
+        epochs = [SingleEpoch(**values) for values in record.get("epochs", [])]
     except FileNotFoundError:
-        return []
+        return _Record([], [])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"{path}: damaged ({error}); delete it, or give --fresh") from error
-    if record["identity"] != identity:
+    if record["identity"] != trial.identity:
         raise BadInputError(
             f"{path}: belongs to another configuration, seed or store; give --fresh to start "
             "again, or another --name"
         )
-    return checkpoints
+    return _Record(checkpoints, epochs)
 
 
-def _write_record(path: Path, identity: str, checkpoints: list[CheckpointRecord]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"identity": identity, "checkpoints": [asdict(c) for c in checkpoints]}
-    write_whole(path, json.dumps(content, indent=1))
+def _write_record(trial: SingleTrial, record: _Record) -> None:
+    trial.record.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(trial.record, json.dumps({"identity": trial.identity, **asdict(record)}, indent=1))

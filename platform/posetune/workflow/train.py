@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from posetune.home import Home, check_name
 from posetune.spec.loading import configure, default_params, load_sweep
 from posetune.spec.sweep import SweepSpec
 from posetune.trial.baselines import ask_baselines
-from posetune.trial.run import EpochResult, Started
-from posetune.trial.single import SingleTrial, forget_single, train_single
+from posetune.trial.run import Started
+from posetune.trial.single import SingleEpoch, SingleTrial, forget_single, train_single
 from posetune.workflow.stores import find_store
 
 __all__ = ["Training", "train"]
@@ -34,7 +34,7 @@ class Training:
     model: str = ""
     """Where the exported model is; empty until it was trained."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """For each epoch that was trained now: its number, its seconds and its metrics."""
+    """For each epoch, also those of earlier calls: its number, its seconds and its metrics."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Values of the trivial baselines, in the objective."""
 
@@ -99,14 +99,15 @@ def train(
         forget_single(trial)
     training = Training(params, spec.objective.metric, spec.pruner.max_epochs)
 
-    def started(start: Started) -> None:
+    def started(start: Started, before: Sequence[SingleEpoch]) -> None:
+        training.epochs.extend(map(_row, before))
         products = {name: stage.folder for name, stage in start.stages.items()}
         values, _ = ask_baselines(trainable, products, spec.objective.metric)
         training.baselines.update(values)
         on_start(training)
 
-    def trained(result: EpochResult) -> None:
-        training.epochs.append({"epoch": result.epoch, "seconds": result.seconds, **result.metrics})
+    def trained(result: SingleEpoch) -> None:
+        training.epochs.append(_row(result))
         on_epoch(training)
 
     training.model = train_single(
@@ -118,6 +119,10 @@ def train(
         seconds=None if minutes is None else 60 * minutes,
     )
     return training
+
+
+def _row(result: SingleEpoch) -> dict[str, Any]:
+    return {"epoch": result.epoch, "seconds": result.seconds, **result.metrics}
 
 
 def _check_settings(spec: SweepSpec, trainable: type[Trainable], params: Mapping[str, Any]) -> None:

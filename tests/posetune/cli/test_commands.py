@@ -189,7 +189,11 @@ def test_a_single_trial_continues_where_it_stopped(
     epochs = json.loads(whole.stdout)["epochs"]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4]
     again = posetune("train", file, "--name", "whole", "--json")
-    assert json.loads(again.stdout)["epochs"] == []
+    assert json.loads(again.stdout)["epochs"] == epochs
+    for until in (2, 4):
+        parts = posetune("train", file, "--name", "parts", "--epochs", until, "--json")
+        found = json.loads(parts.stdout)["epochs"]
+        assert [{**e, "seconds": 0} for e in found] == [{**e, "seconds": 0} for e in epochs[:until]]
     other = posetune("train", file, "--name", "whole", "--set", "x=0.9")
     assert other.returncode == 2
     assert "--fresh" in other.stderr

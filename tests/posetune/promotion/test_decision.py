@@ -364,8 +364,8 @@ def test_a_finalist_that_was_extended_is_trained_as_long_again(graded: Any) -> N
     retrain_finalists(view, graded.home, **given)
     retrain_finalists(longer, graded.home, **given)
 
-    files = (graded.home.folder / "finalists").glob("*.values.json")
-    epochs = sorted(len(json.loads(file.read_text())) for file in files)
+    files = (graded.home.folder / "finalists").glob("*.json")
+    epochs = sorted(len(json.loads(file.read_text())["epochs"]) for file in files)
     assert epochs == [view.trials[0].last_epoch, extended.last_epoch]
 
 

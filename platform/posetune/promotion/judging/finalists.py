@@ -7,10 +7,8 @@ So the finalists' means decide which trial is promoted; its own weights are prom
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from posetune.api import BadInputError, Progress, Trainable, silent
@@ -19,12 +17,16 @@ from posetune.promotion.judging.gate import Finalist
 from posetune.spec.sweep import SweepSpec
 from posetune.storage import open_folder
 from posetune.storage.digest import digest_json
-from posetune.storage.whole_files import write_whole
 from posetune.study.search.seeding import seed_for
 from posetune.study.states import TrialState
 from posetune.study.view import SweepView, TrialView
-from posetune.trial.run import EpochResult
-from posetune.trial.single import SingleTrial, forget_single, train_single
+from posetune.trial.single import (
+    SingleEpoch,
+    SingleTrial,
+    forget_single,
+    read_epochs,
+    train_single,
+)
 
 __all__ = ["FINALISTS", "finalist_values", "retrain_finalists"]
 
@@ -109,12 +111,11 @@ def finalist_values(view: SweepView, home: Home) -> tuple[tuple[float, ...], ...
         values = [trial.chosen.value]
         for number in itertools.count(1):
             single = _single(view, trial, home=home, store=view.store, number=number)
-            file = _values_file(single)
-            if not file.exists():
+            if not single.record.exists():
                 break
-            by_epoch = _read_values(file)
-            if len(by_epoch) == single.spec.pruner.max_epochs:
-                values.append(_selected(by_epoch, single.spec))
+            epochs = read_epochs(single)
+            if len(epochs) == single.spec.pruner.max_epochs:
+                values.append(_selected(epochs, single.spec))
         finite = tuple(value for value in values if math.isfinite(value))
         if len(finite) > 1:
             found.append(finite)
@@ -151,45 +152,19 @@ def _value(single: SingleTrial, trainable: type[Trainable], progress: Progress) 
 
     It is NaN if the training has no finite value there.
     """
-    values = _train(single, trainable, progress)
-    if len(values) < single.spec.pruner.max_epochs:
-        # A process was killed between a checkpoint and this file: one value was never written.
+    complete = single.spec.pruner.max_epochs
+    if len(read_epochs(single)) < complete:
+        train_single(single, trainable, progress=progress)
+    if len(read_epochs(single)) < complete:  # an earlier posetune kept checkpoints alone
         forget_single(single)
-        _values_file(single).unlink(missing_ok=True)
-        values = _train(single, trainable, progress)
-    return _selected(values, single.spec)
+        train_single(single, trainable, progress=progress)
+    return _selected(read_epochs(single), single.spec)
 
 
-def _selected(values: Mapping[int, float], spec: SweepSpec) -> float:
+def _selected(epochs: Sequence[SingleEpoch], spec: SweepSpec) -> float:
     """Return the value at the epoch that counts of a whole training; NaN where none is finite."""
+    values = [float(epoch.metrics[spec.objective.metric]) for epoch in epochs]
     if spec.objective.select == "last":
-        return values[spec.pruner.max_epochs]
-    finite = [value for value in values.values() if math.isfinite(value)]
+        return values[-1]
+    finite = [value for value in values if math.isfinite(value)]
     return spec.objective.best(finite) if finite else math.nan
-
-
-def _train(single: SingleTrial, trainable: type[Trainable], progress: Progress) -> dict[int, float]:
-    """Train what is left, and return the objective by epoch; it is written after each."""
-    file, metric = _values_file(single), single.spec.objective.metric
-    values: dict[int, float] = {}
-    if file.exists():
-        values = _read_values(file)
-    if len(values) == single.spec.pruner.max_epochs:
-        return values
-
-    def note(result: EpochResult) -> None:
-        values[result.epoch] = float(result.metrics[metric])
-        write_whole(file, json.dumps(values))
-
-    train_single(single, trainable, on_start=lambda _: None, on_epoch=note, progress=progress)
-    return values
-
-
-def _read_values(file: Path) -> dict[int, float]:
-    """Return the objective by epoch of a training."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return {int(epoch): float(value) for epoch, value in found.items()}
-
-
-def _values_file(single: SingleTrial) -> Path:
-    return single.record.with_suffix(".values.json")
