@@ -1,23 +1,24 @@
-"""Reads which trainings the tables of learning on real motion are made of, and their figures."""
+"""Reads what the tables of learning are made of, trainings and whole sweeps, and their figures."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-__all__ = ["CASES_FILE", "Case", "keep_figures", "read_cases", "read_figures"]
+__all__ = ["CASES_FILE", "ROOT", "Case", "keep_figures", "read_cases", "read_figures"]
 
-_BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[2]
+_BENCHMARKS = ROOT / "tests" / "benchmarks"
 CASES_FILE = _BENCHMARKS / "learning_cases.yaml"
 _RESULTS = _BENCHMARKS / "results" / "learning"
 
 
 class Case(BaseModel):
-    """Describes trainings that differ by their seed alone: a sweep file, a store, some fields."""
+    """Describes runs that differ by their seed alone: a sweep file, a store, some fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,22 +26,70 @@ class Case(BaseModel):
     """What the tables call it."""
     level: str
     """The table that it stands in."""
+    kind: Literal["training", "sweep"] = "training"
+    """Whether one trial is trained with the file's defaults, or the whole sweep is run and its best
+    trial promoted."""
     file: str
-    """The sweep file in search_spaces/selfpose, whose defaults are trained."""
+    """The sweep file in search_spaces/selfpose."""
     store: str
     """Folder of the store."""
     set: dict[str, Any] = {}
-    """Fields that are changed, by dotted name."""
+    """Fields that are changed, by dotted name: of the configuration, or of a sweep's file."""
+    epochs: int | None = None
+    """How many epochs are trained, where it is not as many as the file says."""
+    shares: str | None = None
+    """The home that trainings share, so that their stages are trained once, with seed 0. The
+    processor seconds hold no stages then. Without it each seed has a home and stages of its own."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training and stages."""
+    """Seeds of training and stages, or of a sweep's sampler and stages."""
+
+    @model_validator(mode="after")
+    def _sweeps_have_homes_of_their_own(self) -> Case:
+        if self.kind == "sweep" and (self.shares is not None or self.epochs is not None):
+            raise ValueError("a sweep takes neither `shares` nor `epochs`; give them to trainings")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The sweep file, as the root of the repository sees it."""
+        return f"search_spaces/selfpose/{self.file}"
 
     def command(self, seed: int) -> list[str]:
         """Return the words behind `posetune train` that train one seed."""
-        changes = {**self.set, "stage_seed": seed}
-        words = [f"search_spaces/selfpose/{self.file}", "--store", self.store, "--seed", str(seed)]
+        own_stages = {} if self.shares else {"stage_seed": seed}
+        words = self._words({**self.set, **own_stages}, seed)
+        return words if self.epochs is None else [*words, "--epochs", str(self.epochs)]
+
+    def stages_command(self) -> list[str]:
+        """Return the words behind `posetune train` for the shared stages, and one step."""
+        return [*self._words({**self.set, "steps_per_epoch": 1}, 0), "--epochs", "1"]
+
+    def sweep_text(self, seed: int) -> str:
+        """Return the text of the sweep file with one seed for sampler and stages."""
+        document = yaml.safe_load((ROOT / self.source).read_text(encoding="utf-8"))
+        for name, value in {**self.set, **_sweep_seeds(seed)}.items():
+            *folders, field = name.split(".")
+            place = document
+            for folder in folders:
+                place = place[folder]
+            place[field] = value
+        return yaml.safe_dump(document, sort_keys=False)
+
+    def sweep_command(self, seed: int) -> str:
+        """Return what `posetune sweep` runs for one seed, for people."""
+        changes = {**self.set, **_sweep_seeds(seed)}
+        said = ", ".join(f"{name}: {json.dumps(value)}" for name, value in changes.items())
+        return f"posetune sweep {self.source} --store {self.store}, in the file {said}"
+
+    def _words(self, changes: dict[str, Any], seed: int) -> list[str]:
+        words = [self.source, "--store", self.store, "--seed", str(seed)]
         for name, value in changes.items():
             words += ["--set", f"{name}={json.dumps(value)}"]
         return words
+
+
+def _sweep_seeds(seed: int) -> dict[str, int]:
+    return {"sampler.seed": seed, "fixed.stage_seed": seed}
 
 
 def read_cases() -> dict[str, Case]:
