@@ -8,7 +8,18 @@ from typing import Any
 
 from support.learning_cases import read_cases, read_figures
 
-__all__ = ["aims_table", "curves_table", "level_table", "wrists_table"]
+__all__ = [
+    "NOT_MEASURED",
+    "aims_table",
+    "curves_table",
+    "interval",
+    "level_table",
+    "measured_on",
+    "metric_mean",
+    "wrists_table",
+]
+
+NOT_MEASURED = "not measured yet"
 
 AIMS = {"plain": 105.0, "clothes": 125.0, "rooms": 130.0, "lifting": 50.0}
 """P-MPJPE on the test split that was aimed at, frame mean, mm."""
@@ -43,8 +54,7 @@ def level_table(level: str, table: Table) -> str:
     rows += _baselines(_tested(level)[0])
     shown = [i for i in range(len(HEAD)) if level != "lifting" or i not in NO_2D]
     text = table([HEAD[i] for i in shown], [[row[i] for i in shown] for row in rows])
-    where = sorted({f"{f['processor']}, {f['commit'][:7]}" for *_, f in found})
-    return f"{text}\n\nMeasured on {'; '.join(where)}."
+    return f"{text}\n\n{measured_on([figures for *_, figures in found])}"
 
 
 def aims_table(table: Table) -> str:
@@ -52,7 +62,7 @@ def aims_table(table: Table) -> str:
     rows = []
     for level, aim in AIMS.items():
         tested = _tested(level)
-        errors = [_mean(f, "test", "p_mpjpe_frame_mm") for f in tested]
+        errors = [metric_mean(f, "test", "p_mpjpe_frame_mm") for f in tested]
         base = "flat_depth_true_2d_frame" if level == "lifting" else "mean_shape_frame"
         constant = tested[0]["test"]["baselines"][base]["mean"]
         held = "held" if max(errors) <= aim else "missed"
@@ -77,12 +87,29 @@ def curves_table(table: Table) -> str:
 def wrists_table(table: Table) -> str:
     """Return how far the wrists of our seeds are off on the test split, in the picture."""
     rows = [
-        (level, seed, *(_interval(found, 2) for found in figures["test"]["wrists_px"].values()))
+        (level, seed, *(interval(found, 2) for found in figures["test"]["wrists_px"].values()))
         for level in AIMS
         for seed, figures in read_figures(level).items()
         if figures.get("test", {}).get("wrists_px")
     ]
     return table(("level", "seed", "left wrist, px", "right wrist, px"), rows)
+
+
+def metric_mean(figures: Figures, split: str, metric: str) -> float:
+    """Return the mean of a metric that was measured on a split."""
+    return float(figures[split]["metrics"][f"{split}/{metric}"]["mean"])
+
+
+def interval(found: dict[str, float], digits: int = 1) -> str:
+    """Return a mean with its interval as words."""
+    mean, low, high = (f"{found[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def measured_on(found: Sequence[Figures]) -> str:
+    """Return the sentence about the machines and commits of figures."""
+    where = sorted({f"{figures['processor']}, {figures['commit'][:7]}" for figures in found})
+    return f"Measured on {'; '.join(where)}."
 
 
 def _tested(level: str) -> list[Figures]:
@@ -120,12 +147,12 @@ def _row(title: str, seed: str, figures: Figures) -> tuple[str, ...]:
         title,
         seed,
         spent,
-        f"{_mean(figures, 'val', 'p_mpjpe_frame_mm'):.1f}",
-        _interval(figures["test"]["metrics"]["test/p_mpjpe_frame_mm"]) if tested else "not opened",
-        f"{_mean(figures, 'test', 'p_mpjpe_mm'):.1f}" if tested else "",
-        f"{_mean(figures, 'test', 'p_mpjpe_mirrored_mm'):.1f}" if tested else "",
+        f"{metric_mean(figures, 'val', 'p_mpjpe_frame_mm'):.1f}",
+        interval(figures["test"]["metrics"]["test/p_mpjpe_frame_mm"]) if tested else "not opened",
+        f"{metric_mean(figures, 'test', 'p_mpjpe_mm'):.1f}" if tested else "",
+        f"{metric_mean(figures, 'test', 'p_mpjpe_mirrored_mm'):.1f}" if tested else "",
         *(
-            f"{_mean(figures, split, name):.{digits}f}" + ("" if tested else " (validation)")
+            f"{metric_mean(figures, split, name):.{digits}f}" + ("" if tested else " (validation)")
             for name, digits in (
                 ("error_2d_px", 2),
                 ("error_2d_side_swap_px", 2),
@@ -143,18 +170,9 @@ def _baselines(figures: Figures) -> list[tuple[str, ...]]:
         ("flat_depth_true_2d", "flat depth on the true 2D poses"),
     ):
         frame = f"{name}_frame"
-        means = f"{val[frame]['mean']:.1f}", _interval(test[frame]), f"{test[name]['mean']:.1f}"
+        means = f"{val[frame]['mean']:.1f}", interval(test[frame]), f"{test[name]['mean']:.1f}"
         rows.append((title, "", "", *means, "", "", "", ""))
     if "mean_2d_pose_px" in test and figures["test"]["wrists_px"]:
         mean_2d = f"{test['mean_2d_pose_px']['mean']:.2f}"
         rows.append(("mean 2D pose", *[""] * 6, mean_2d, "", ""))
     return rows
-
-
-def _mean(figures: Figures, split: str, metric: str) -> float:
-    return float(figures[split]["metrics"][f"{split}/{metric}"]["mean"])
-
-
-def _interval(found: dict[str, float], digits: int = 1) -> str:
-    mean, low, high = (f"{found[name]:.{digits}f}" for name in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"

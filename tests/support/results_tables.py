@@ -17,7 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a program
 
+from support.learning_sweeps_table import sweep_table, sweep_wrists_table
 from support.learning_table import aims_table, curves_table, level_table, wrists_table
+from support.learning_trainings_table import trainings_table
 from support.search_table import search_table, whole_table
 
 __all__ = ["PAGES", "renewed"]
@@ -188,6 +190,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "learning-plain": lambda: level_table("plain", _table),
     "learning-clothes": lambda: level_table("clothes", _table),
     "learning-rooms": lambda: level_table("rooms", _table),
+    "learning-quickstart": lambda: sweep_table("quickstart", _table),
+    "learning-quickstart-wrists": lambda: sweep_wrists_table("quickstart", _table),
+    "learning-pieces": lambda: trainings_table("pieces", _table, what="changed"),
+    "learning-beside": lambda: trainings_table(
+        "beside", _table, first={"piece": "ours, nothing changed"}
+    ),
+    "learning-beside-lifting": lambda: trainings_table("beside-lifting", _table, sees_images=False),
+    "learning-hands": lambda: sweep_table("hands", _table),
 }
 
 
