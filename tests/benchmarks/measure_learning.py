@@ -21,8 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # it is run as a program
 
 from support.learning_cases import Case, read_cases
-from support.measured_sweep import measure_sweep
+from support.measured_sweep import measure_ablation, measure_sweep
 from support.measured_training import measure_training
+
+_MEASURES = {"training": measure_training, "sweep": measure_sweep, "ablation": measure_ablation}
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="only these")
     given = parser.parse_args()
     for name in _expanded(given.cases, cases):
-        measure = measure_sweep if cases[name].kind == "sweep" else measure_training
+        measure = _MEASURES[cases[name].kind]
         for seed in cases[name].seeds if given.seeds is None else given.seeds:
             measure(name, cases[name], seed, test=given.test)
 

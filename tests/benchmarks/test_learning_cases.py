@@ -10,7 +10,7 @@ import pytest
 import yaml
 from support import learning_sweeps_table, learning_trainings_table
 from support.learning_cases import Case, read_cases
-from support.learning_sweeps_table import sweep_table, sweep_wrists_table
+from support.learning_sweeps_table import ablation_table, sweep_table, sweep_wrists_table
 from support.learning_table import AIMS
 from support.learning_trainings_table import trainings_table
 
@@ -18,7 +18,7 @@ from posetune.spec.loading import configure, default_params, load_sweep
 from selfpose.config import SelfPoseConfig
 
 CASES = read_cases()
-SWEEPS = [name for name, case in CASES.items() if case.kind == "sweep"]
+SWEEPS = [name for name, case in CASES.items() if case.kind != "training"]
 TRAININGS = [name for name, case in CASES.items() if case.kind == "training"]
 TABLES = {*AIMS, "pieces", "beside", "beside-lifting"}
 WHERE = {"processor": "a machine", "commit": "0123456789", "load": 2.0}
@@ -115,6 +115,23 @@ def test_the_table_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "on the test split the mean shape is at 100.9 mm" in lines[-1]
     wrists = sweep_wrists_table("quickstart", plain).splitlines()[1]
     assert wrists.startswith("0|3.22 (2.22 to 4.22)|1.55 (0.55 to 2.55)|3.01")
+
+
+def test_the_table_of_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_only(monkeypatch, {})
+    assert ablation_table("ablation", plain).splitlines()[1] == "not measured yet||"
+    trials = [
+        {"params": {"flow": 1, "bone": 5}, "value": 45.31},
+        {"params": {"flow": 0, "bone": 5}, "value": None},
+    ]
+    keep_only(monkeypatch, {"ablation": {"1": {"trials": trials, **WHERE}}})
+
+    rows = ablation_table("ablation", plain).splitlines()
+    assert rows[:3] == [
+        "changed|seed 0, mm|seed 1, mm",
+        "nothing|not measured yet|45.3",
+        "`flow: 0`|not measured yet|failed",
+    ]
 
 
 def test_the_table_of_trainings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,9 @@ class Case(BaseModel):
     """What the tables call it."""
     level: str
     """The table that it stands in."""
-    kind: Literal["training", "sweep"] = "training"
+    kind: Literal["training", "sweep", "ablation"] = "training"
     """Whether one trial is trained with the file's defaults, or the whole sweep is run and its best
-    trial promoted."""
+    trial promoted, or it is run and every trial's value kept."""
     file: str
     """The sweep file in search_spaces/selfpose."""
     store: str
@@ -45,7 +45,7 @@ class Case(BaseModel):
 
     @model_validator(mode="after")
     def _sweeps_have_homes_of_their_own(self) -> Case:
-        if self.kind == "sweep" and (self.shares is not None or self.epochs is not None):
+        if self.kind != "training" and (self.shares is not None or self.epochs is not None):
             raise ValueError("a sweep takes neither `shares` nor `epochs`; give them to trainings")
         return self
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from support.learning_cases import read_cases, read_figures
 from support.learning_table import NOT_MEASURED, Figures, interval, measured_on, metric_mean
 
-__all__ = ["sweep_table", "sweep_wrists_table"]
+__all__ = ["ablation_table", "sweep_table", "sweep_wrists_table"]
 
 HEAD = (
     "seed of sampler and stages",
@@ -55,6 +55,39 @@ def sweep_wrists_table(name: str, table: Table) -> str:
             cells = [interval(part[side], 2) for side in sides for part in (errors, gains)]
         rows.append((seed, *cells))
     return table(("seed", "left wrist, px", farther, "right wrist, px", farther), rows)
+
+
+def ablation_table(name: str, table: Table) -> str:
+    """Return every trial of a sweep that changes one field at a time, and what it came to.
+
+    Args:
+        name: the case of kind `ablation`.
+        table: makes the text of a table of its head and rows.
+    """
+    seeds = [str(seed) for seed in read_cases()[name].seeds]
+    found = {seed: figures for seed, figures in read_figures(name).items() if seed in seeds}
+    head = ("changed", *(f"seed {seed}, mm" for seed in seeds))
+    if not found:
+        return table(head, [(NOT_MEASURED, *[""] * len(seeds))])
+    trials = {seed: figures["trials"] for seed, figures in found.items()}
+    first = next(iter(trials.values()))
+    rows = [
+        (
+            _changed(first[0]["params"], trial["params"]),
+            *(_value(trials[seed][k]) if seed in trials else NOT_MEASURED for seed in seeds),
+        )
+        for k, trial in enumerate(first)
+    ]
+    return f"{table(head, rows)}\n\n{measured_on(list(found.values()))}"
+
+
+def _changed(default: Mapping[str, object], params: Mapping[str, object]) -> str:
+    changes = [f"`{field}: {value}`" for field, value in params.items() if value != default[field]]
+    return ", ".join(changes) or "nothing"
+
+
+def _value(trial: Mapping[str, float | None]) -> str:
+    return "failed" if trial["value"] is None else f"{trial['value']:.1f}"
 
 
 def _row(seed: str, figures: Figures | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Runs a seed of a sweep and promotes its best trial, and keeps the figures."""
+"""Runs a seed of a sweep, promotes its best trial or keeps the value of each, as figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from support.learning_cases import Case, keep_figures, read_figures
 from support.measured import WORK, measured_at, rounded, run_posetune, split_figures
 
-__all__ = ["measure_sweep"]
+__all__ = ["measure_ablation", "measure_sweep"]
 
 _REFUSED = 3
 """The exit code of `posetune promote` where the gate refused."""
@@ -28,13 +28,31 @@ def measure_sweep(name: str, case: Case, seed: int, *, test: bool) -> None:
     home = WORK / f"{name}-{seed}"
     found = read_figures(name).get(str(seed))
     if found is None:
-        found = keep_figures(name, seed, _sweep(name, case, seed, home=home))
+        swept, figures = _sweep(name, case, seed, home=home)
+        best = rounded({part: swept["best"][part] for part in ("number", "value")})
+        found = keep_figures(name, seed, {"best": best, **figures})
     if "val" not in found or (test and "test" not in found):
         found = keep_figures(name, seed, {**found, **_promote(name, case, home=home, test=test)})
     print(name, seed, f"{found['clock_s']:.0f} s by the clock,", _said(found), flush=True)
 
 
-def _sweep(name: str, case: Case, seed: int, *, home: Path) -> dict[str, Any]:
+def measure_ablation(name: str, case: Case, seed: int, *, test: bool) -> None:
+    """Run a seed of a sweep and keep the value of each trial, unless the figures are there.
+
+    The test split is not looked at.
+    """
+    found = read_figures(name).get(str(seed))
+    if found is None:
+        swept, figures = _sweep(name, case, seed, home=WORK / f"{name}-{seed}")
+        trials = [{"params": one["params"], "value": one["value"]} for one in swept["trials"]]
+        found = keep_figures(name, seed, {"trials": rounded(trials), **figures})
+    print(name, seed, f"{found['clock_s']:.0f} s, {len(found['trials'])} trials", flush=True)
+
+
+def _sweep(
+    name: str, case: Case, seed: int, *, home: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a sweep; return what it printed, and the figures that every kind of table shows."""
     shutil.rmtree(home, ignore_errors=True)  # a sweep that was broken off has no time by the clock
     home.mkdir(parents=True)
     file = home / case.file
@@ -45,10 +63,9 @@ def _sweep(name: str, case: Case, seed: int, *, home: Path) -> dict[str, Any]:
     done = run_posetune("sweep", *words, threads=None)
     clock_s = time.monotonic() - begun
     swept = json.loads(done.stdout)
-    return {
+    return swept, {
         "command": case.sweep_command(seed),
         "clock_s": round(clock_s, 1),
-        "best": rounded({part: swept["best"][part] for part in ("number", "value")}),
         "trained_s": swept["used"]["trained_s"],
         "val_baselines": rounded(swept["baselines"]),
         **measured_at(),

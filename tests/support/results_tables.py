@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a program
 
-from support.learning_sweeps_table import sweep_table, sweep_wrists_table
+from support.learning_sweeps_table import ablation_table, sweep_table, sweep_wrists_table
 from support.learning_table import aims_table, curves_table, level_table, wrists_table
 from support.learning_trainings_table import trainings_table
 from support.search_table import search_table, whole_table
@@ -190,6 +190,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "learning-plain": lambda: level_table("plain", _table),
     "learning-clothes": lambda: level_table("clothes", _table),
     "learning-rooms": lambda: level_table("rooms", _table),
+    "learning-ablation": lambda: ablation_table("ablation", _table),
     "learning-quickstart": lambda: sweep_table("quickstart", _table),
     "learning-quickstart-wrists": lambda: sweep_wrists_table("quickstart", _table),
     "learning-pieces": lambda: trainings_table("pieces", _table, what="changed"),
