@@ -65,6 +65,9 @@ def show_preflight(found: Preflight) -> None:
             _size(node["gpu_peak_bytes"]) if node["gpu_peak_bytes"] else "-",
         )
     console.print(table)
+    for node in found["nodes"]:
+        if node["mps"]:
+            console.print(f"{node['node'].removeprefix('node ')}: {node['mps']}", soft_wrap=True)
     console.print(
         f"good on {len(found['nodes'])} nodes: storage, disk ({_size(found['disk_bytes'])} at "
         f"most), versions, store, database, tracking; a few steps of {found['variants']} "

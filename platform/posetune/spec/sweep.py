@@ -22,7 +22,7 @@ __all__ = [
     "SweepSpec",
 ]
 
-MACHINE_FIELDS = ("concurrent", "share")
+MACHINE_FIELDS = ("concurrent", "share", "mps")
 """The fields of `resources` that are no part of a sweep's identity: they belong to the machine."""
 
 MACHINE_SECTIONS = ("notify", "cluster")
@@ -256,6 +256,13 @@ class Resources(Frozen):
         description="Whether as many trials share each GPU as its memory holds, by the memory "
         "that a probe measures before the sweep; needs `gpu: 1`.",
     )
+    mps: bool = Field(
+        False,
+        strict=True,
+        description="Whether trials that share a GPU work on it at the same time, by NVIDIA's MPS, "
+        "which is started on a node where none runs. An error of the GPU in one of them then "
+        "breaks the others off too. Needs `share` or a `gpu` below 1.",
+    )
     processes: int = Field(
         1,
         ge=1,
@@ -305,6 +312,10 @@ class Resources(Frozen):
         processes = given.get("processes", each)
         if given.get("share") and not 0 < gpu <= 1:
             raise ValueError(f"share needs gpu: 1, of which trials take parts, got {gpu:g}")
+        if given.get("mps") and not (given.get("share") or 0 < gpu < 1):
+            raise ValueError(
+                f"mps needs trials that share a GPU: share: true or a gpu below 1, got gpu: {gpu:g}"
+            )
         if gpu and processes != each:
             raise ValueError(f"processes must be one for each of {each} GPUs, got {processes!r}")
         return {**given, "processes": processes}

@@ -91,6 +91,8 @@ class NodeReport:
     """Seconds of an epoch of the default configuration; 0 where no trial fits."""
     peak_bytes: int
     gpu_peak_bytes: int
+    mps: str
+    """What will become of NVIDIA's MPS, as a line; empty where no GPU is shared by it."""
 
 
 @dataclass(frozen=True)
@@ -344,4 +346,5 @@ def _report(node: _Node, look: Surroundings, batches: Batches | None) -> NodeRep
         epoch_s=batches.cost.epoch_s if batches else 0.0,
         peak_bytes=batches.peak_bytes if batches else 0,
         gpu_peak_bytes=batches.gpu_peak_bytes if batches else 0,
+        mps=look.mps if node.trials else "",
     )

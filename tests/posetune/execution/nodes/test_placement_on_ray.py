@@ -211,6 +211,18 @@ def test_trials_share_a_gpu_by_what_was_measured_and_get_more_when_they_outgrow_
 
 
 @pytest.mark.long
+def test_where_a_node_has_no_mps_trials_share_its_gpu_without_and_say_so(
+    posetune: Posetune, write: Write, nodes: Nodes
+) -> None:
+    nodes.add("plain", num_cpus=2, num_gpus=1)
+    file = write("plain", ", gpu: 0.5, mps: true, labels: {kind: plain}", trials=1, max_epochs=1)
+    words = ("sweep", file, "--name", "plain", "--address", nodes.address, "--no-tracking")
+    result = posetune(*words)
+    assert result.returncode == 0, result.stderr
+    assert "MPS is not used: " in posetune("logs", "plain", "--trial", 0).stderr
+
+
+@pytest.mark.long
 def test_a_trial_that_runs_out_of_memory_has_the_gpu_to_itself_next_time(
     posetune: Posetune, write: Write, nodes: Nodes, home: Path, tmp_path: Path
 ) -> None:

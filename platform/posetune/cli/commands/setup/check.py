@@ -79,6 +79,8 @@ def check(
         console.print(
             f"disk: at most {plan.disk_bytes / 1e6:.0f} MB of checkpoints, models and figures"
         )
+    if plan.mps:
+        console.print(plan.mps)
     for warning in plan.warnings:
         console.print(f"warning: {warning}")
     console.print(f"Next: posetune sweep {file} --name NAME")
