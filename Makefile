@@ -84,7 +84,7 @@ bench-sweep: setup ## Measure whole sweeps beside their rivals, hours; results i
 	$(BIN)/python -m pytest tests/benchmarks/bench_sweep.py --override-ini python_files='bench_*.py' -s
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/replay_searches.py
 
-bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, under 9 minutes; JSON in runs/bench.
+bench-gpu: setup ## Measure the step at the paper's size on one CUDA device, and trials at a time, some ten minutes; JSON in runs/bench.
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "bench-gpu: no CUDA device here; nothing was measured")'
 	$(BIN)/python -m pytest tests/benchmarks/bench_gpu.py --override-ini python_files='bench_*.py' -s
 

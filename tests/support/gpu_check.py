@@ -129,7 +129,7 @@ PARTS = (
     Part(
         "speed",
         "the step at the paper's size beside its twin",
-        (*BENCH, "tests/benchmarks/bench_gpu.py", "-k", "papers_size"),
+        (*BENCH, "tests/benchmarks/bench_gpu.py", "-k", "papers_size and not profile"),
         180,
         leaves=("gpu_parts.json", "gpu.json"),
     ),

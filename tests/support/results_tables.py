@@ -171,7 +171,8 @@ def gpu_training_table() -> str:
         for run in sorted(found["runs"], key=lambda run: (run["way"], run["seed"]))
     ]
     head = ("way", "seed", "P-MPJPE, mm", "with mirrors, mm", "seconds")
-    return f"{_table(head, rows)}\n\n{found['device']}, {found['steps']} steps; {found['note']}."
+    said = found.get("note") or f"measured at {_commit(found)}"
+    return f"{_table(head, rows)}\n\n{found['device']}, {found['steps']} steps; {said}."
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -35,6 +35,7 @@ __all__ = [
     "largest_batch",
     "matrix_rate",
     "measure_step",
+    "time_each",
     "train_shortly",
 ]
 
@@ -95,16 +96,29 @@ class StepSpeed:
         return {**asdict(self), **shares}
 
 
-def measure_step(config: SelfPoseConfig, context: TrialContext, *, rounds: int = 5) -> StepSpeed:
+def measure_step(
+    config: SelfPoseConfig,
+    context: TrialContext,
+    *,
+    rounds: int = 5,
+    keep: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> StepSpeed:
     """Measure a complete trial's step beside the plain twin's, taking turns; medians.
 
     Args:
         config: of mode complete; `steps_per_epoch` steps are timed together.
         context: device, store and stage products.
         rounds: of taking turns, after one to warm up.
+        keep: is given all that is known after each part, in case the rest is cut off.
     """
-    device = torch.device(context.device)
-    peak_bytes = _peak_bytes(config, context)  # while nothing else takes memory
+    device, figures = torch.device(context.device), {}
+
+    def add(**found: Any) -> None:
+        figures.update(found)
+        keep(dict(figures))
+
+    add(peak_bytes=_peak_bytes(config, context))  # while nothing else takes memory
+    add(matrix_rate=matrix_rate(device), copy_rate=copy_rate(device))
     trial, from_store = Trial(config, context), Trial(config, context)
     _leave_images_in_store(from_store)
     plain, steps = ReferenceTraining(trial), config.steps_per_epoch
@@ -119,28 +133,18 @@ def measure_step(config: SelfPoseConfig, context: TrialContext, *, rounds: int =
         works["exact_s"] = lambda: _without_tf32(take_plainly)
         works["unrecorded_s"] = lambda: unrecorded.train(silent)
     seconds = dict(zip(works, _take_turns(list(works.values()), device, rounds), strict=True))
+    add(exact_s=None, unrecorded_s=None)
+    add(**{name: taken / steps for name, taken in seconds.items()})
     kept = _complete(trial).feed
     picks = itertools.cycle(_picks(len(kept), config.batch_size))
     small = [*_drawing(trial), lambda: kept.fetch(next(picks))]
-    renderer_s, copy_s, input_s = _take_turns([_repeated(work) for work in small], device, rounds)
+    names = ("renderer_s", "copy_s", "input_s")
+    taken = _take_turns([_repeated(work) for work in small], device, rounds)
+    add(**{name: one / _REPEATED for name, one in zip(names, taken, strict=True)})
     work = count_work(config, context)
-    return StepSpeed(
-        **{
-            name: seconds[name] / steps if name in seconds else None
-            for name in ("exact_s", "unrecorded_s")
-        },
-        ours_s=seconds["ours_s"] / steps,
-        plain_s=seconds["plain_s"] / steps,
-        from_store_s=seconds["from_store_s"] / steps,
-        operations=work.operations,
-        matrix_rate=matrix_rate(device),
-        moved_bytes=work.numbers * (2 if device.type == "cuda" else 4),
-        copy_rate=copy_rate(device),
-        renderer_s=renderer_s / _REPEATED,
-        copy_s=copy_s / _REPEATED,
-        input_s=input_s / _REPEATED,
-        peak_bytes=peak_bytes,
-    )
+    size = 2 if device.type == "cuda" else 4
+    add(operations=work.operations, moved_bytes=work.numbers * size)
+    return StepSpeed(**figures)
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,14 @@ def _recorded(work: Callable[[], object]) -> Callable[[], object]:
         graph.replay()
 
     return replay
+
+
+def time_each(
+    works: Sequence[Callable[[], object]], device: torch.device, *, rounds: int
+) -> list[float]:
+    """Return the median seconds of each work, on CUDA without launches from Python."""
+    repeated = [_repeated(_recorded(work)) for work in works]
+    return [seconds / _REPEATED for seconds in _take_turns(repeated, device, rounds)]
 
 
 def _repeated(work: Callable[[], object]) -> Callable[[], object]:

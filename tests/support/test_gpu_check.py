@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,16 @@ def test_every_part_names_files_that_are_there_and_has_a_name_of_its_own(reposit
         files = [word for word in part.tests if word.startswith("tests/")]
         assert files
         assert all((repository / file).exists() for file in files)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_every_part_selects_tests_that_no_other_part_has(repository: Path) -> None:
+    chosen: dict[str, str] = {}
+    for part in PARTS:
+        words = [sys.executable, *gpu_check.PYTEST, "--collect-only", *part.tests]
+        listed = subprocess.run(words, cwd=repository, capture_output=True, text=True).stdout
+        tests = [line for line in listed.splitlines() if "::" in line]
+        assert tests, listed
+        for test in () if part.under else tests:
+            assert chosen.setdefault(test, part.name) == part.name
