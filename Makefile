@@ -41,8 +41,8 @@ sweep: setup ## The main job: a procedural store, a sweep on it, the best promot
 	@echo "Where to look next: out/quickstart/random.png  (8 test frames), $(BIN)/posetune ui  (curves),"
 	@echo "docs/data.md  (your own data)"
 
-paper-gpu: setup ## The paper's size on one GPU, 9 minutes, and its supervised twin; figures in out/paper_gpu.
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash search_spaces/selfpose/paper_gpu.sh
+paper-gpu: setup ## The paper's size and its twin on one GPU, nine minutes a call; PAPER="--mocap FILE" for real motion.
+	$(BIN)/python tests/benchmarks/measure_paper.py $(PAPER)
 
 docs: setup ## Build docs/ as a site in runs/docs; a warning is an error.
 	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet

@@ -41,8 +41,8 @@ from selfpose.trainable import SelfPose
 
 TRAINING = {
     "steps_per_epoch": 200,
-    "pretrain_keypoints": 300,
-    "pretrain_silhouette": 200,
+    "pretrain_bodies": 300,
+    "pretrain_pairs": 200,
     "flow.steps": 1000,
     "val_frames": 1000,
 }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
-import subprocess
+import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from posetune.spec.loading import configure, load_sweep
+from selfpose.config import SelfPoseConfig
 
 SMALLER = {
     "resources: {cpu: 4, gpu: 1}": "resources: {cpu: 1}",
@@ -16,48 +21,83 @@ SMALLER = {
     "width: 32": "width: 4",
     "batch_size: 96": "batch_size: 4",
     "steps_per_epoch: 500": "steps_per_epoch: 2",
-    "pretrain_keypoints: 2000": "pretrain_keypoints: 2",
-    "pretrain_silhouette: 500": "pretrain_silhouette: 2",
-    "lifting: {": "lifting: {width: 16, ",
-    "discriminator: {": "discriminator: {width: 4, ",
+    "lift_prior: 256": "lift_prior: 4",
+    "pretrain_bodies: 4800": "pretrain_bodies: 2",
+    "pretrain_pairs: 3200": "pretrain_pairs: 2",
+    "lifting: {width: 256": "lifting: {width: 16",
+    "map_px: 32": "map_px: 8",
+    "discriminator: {width: 16": "discriminator: {width: 4",
     "hidden: 256, steps: 3000": "hidden: 8, steps: 5",
-    "max_epochs: 1000": "max_epochs: 3",
+    "max_epochs: 24": "max_epochs: 2",
 }
 
 
+@pytest.fixture
+def paper(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program."""
+    file = repository / "tests" / "benchmarks" / "measure_paper.py"
+    spec = importlib.util.spec_from_file_location("measure_paper", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "measure_paper", module)  # where dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_case_is_a_configuration(paper: ModuleType, repository: Path) -> None:
+    spec, _, _ = load_sweep(repository / "search_spaces" / "selfpose" / "paper_gpu.yaml")
+    cases = paper._cases(Path("mocap17.h5"))
+    configs = {c.name: configure(SelfPoseConfig, spec.fixed, c.settings) for c in cases}
+
+    assert [case.name for case in cases[:3]] == [
+        "paper-procedural-model",
+        "paper-plain-model",
+        "paper-rooms-model",
+    ]
+    for name, config in configs.items():
+        assert isinstance(config, SelfPoseConfig)
+        assert config.silhouette_hue == (0 if "rooms" in name else 1)
+        assert config.decay_steps == spec.pruner.max_epochs * config.steps_per_epoch
+        assert (config.mode == "supervised") == name.endswith("twin")
+        assert not (config.mode == "supervised" and config.needs_masks), "it has its truth"
+
+
 @pytest.mark.long
-def test_one_command_trains_evaluates_and_draws_the_model_and_its_twin(
-    repository: Path, tiny_store: Path, tmp_path: Path
+def test_one_command_in_parts_trains_evaluates_and_draws_the_model_and_its_twin(
+    paper: ModuleType,
+    repository: Path,
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = repository / "search_spaces" / "selfpose"
-    text = (folder / "paper_gpu.yaml").read_text()
+    text = (repository / "search_spaces" / "selfpose" / "paper_gpu.yaml").read_text()
     for large, small in SMALLER.items():
         assert text.count(large) == 1, large
         text = text.replace(large, small)
     (tmp_path / "small.yaml").write_text(text)
+    shutil.copytree(tiny_store, tmp_path / "stores" / "paper-procedural")
+    monkeypatch.setenv("POSETUNE_HOME", str(tmp_path / "home"))
+    out = tmp_path / "out"
+    words = ["--file", str(tmp_path / "small.yaml"), "--stores", str(tmp_path / "stores")]
 
-    result = subprocess.run(
-        ["bash", str(folder / "paper_gpu.sh")],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "POSETUNE_HOME": str(tmp_path / "home"),
-            "FILE": str(tmp_path / "small.yaml"),
-            "STORE": str(tiny_store),
-            "OUT": str(tmp_path / "out"),
-            "MINUTES": "0.0",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    def call() -> tuple[int, dict[str, Any]]:
+        code = paper.main([*words, "--out", str(out), "--minutes", "0"])
+        return code, json.loads((out / "paper.json").read_text())
 
-    assert result.returncode == 0, result.stderr
-    for mode in ("complete", "supervised"):
-        trained = json.loads((tmp_path / "out" / mode / "train.json").read_text())
-        assert trained["params"] == {"mode": mode}
-        assert len(trained["epochs"]) == 1, "no time is left after the first"
-        metrics = json.loads((tmp_path / "out" / mode / "metrics.json").read_text())
-        assert metrics["split"] == "test"
-        assert list((tmp_path / "out" / mode).glob("*.png"))
+    code, found = call()
+    assert code == 1
+    assert [epoch["epoch"] for epoch in found["paper-procedural-model"]["epochs"]] == [1]
+    assert "test" not in found["paper-procedural-model"], "a test split is opened at the end"
+    for _ in range(3):
+        code, found = call()
+
+    assert code == 0
+    assert list(found) == ["paper-procedural-model", "paper-procedural-twin"]
+    for name, training in found.items():
+        assert [epoch["epoch"] for epoch in training["epochs"]] == [1, 2]
+        assert training["test"]["metrics"]
+        assert training["baselines"]
+        assert training["commit"]
+        assert list((out / name).glob("*.png"))
+    assert (out / "curves.png").stat().st_size > 1000
