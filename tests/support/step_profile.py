@@ -104,7 +104,11 @@ def profile_kernels(config: SelfPoseConfig, context: TrialContext) -> StepKernel
         if on_gpu:
             torch.cuda.synchronize()
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
-    events = [event for event in profiler.events() if event.device_type == kind]
+    events = [
+        event
+        for event in profiler.events()
+        if event.device_type == kind and not getattr(event, "is_user_annotation", False)
+    ]
     outer = [event for event in events if on_gpu or event.cpu_parent is None]
     spans = sorted((event.time_range.start, event.time_range.end) for event in outer)
     times: dict[str, list[float]] = {}
