@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep paper-gpu docs results test test-long test-next test-times lint check gpu-check bench bench-gpu bench-sweep bench-slots chaos mutants
+.PHONY: help setup sweep paper-gpu docs results test test-long test-next test-times lint check gpu gpu-check bench bench-gpu bench-sweep bench-slots chaos mutants
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -73,7 +73,11 @@ check: lint ## Lint and the fast tests, each within two seconds of processor tim
 	$(PYTEST) $(WORKERS) -m "not slow and not long" --most-processor-s 2 \
 	  --junitxml=$(TIMES)/check.xml
 
-gpu-check: setup ## All that only a GPU can show, in nine minutes; goes on where it was cut off; runs/bench/gpu_check.json.
+gpu: ## On a GPU: gpu-check, then paper-gpu, nine minutes each; goes on where it was cut off.
+	-$(MAKE) gpu-check
+	$(MAKE) paper-gpu
+
+gpu-check: setup ## What only a GPU can show, in nine minutes (GPU="--only steps"); runs/bench/gpu_check.json.
 	$(BIN)/python tests/support/gpu_check.py $(GPU)
 
 bench: setup ## Measure the hot pieces beside their rivals, at most 15 minutes; JSON in runs/bench.
