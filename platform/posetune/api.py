@@ -42,6 +42,7 @@ __all__ = [
     "Trainable",
     "TrialContext",
     "TrialFailedError",
+    "input_notes",
     "interval",
     "is_reusable",
     "silent",
@@ -273,7 +274,10 @@ class Cost:
 
 
 class Predictor(Protocol):
-    """Predicts 3D poses from images with an exported model."""
+    """Predicts 3D poses from images with an exported model.
+
+    It may also have `input_notes`: sentences on what its pictures must be like beyond their shape.
+    """
 
     image_size: int
     """Side of the square images that the model takes, S, in pixels."""
@@ -292,6 +296,11 @@ class Predictor(Protocol):
             Positions of the joints, (N, J, 3), in units of the pose's mean bone length, in camera
             axes: x right, y down, z away from the camera. The root joint is at the origin.
         """
+
+
+def input_notes(predictor: Predictor) -> tuple[str, ...]:
+    """Return the sentences of a predictor's `input_notes`; none where it has no such attribute."""
+    return tuple(getattr(predictor, "input_notes", ()))
 
 
 class Trainable(Protocol):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.commands import run_here
 
 from posetune.api import BadInputError
 from selfpose.config import SelfPoseConfig
@@ -74,6 +77,26 @@ def test_no_images_give_no_poses(tmp_path: Path) -> None:
 def test_other_images_are_refused(images: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="takes uint8"):
         exported(COMPLETE, tmp_path / "model")(images)
+
+
+def test_whoever_predicts_hears_that_the_background_of_the_training_pictures_was_removed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    cv2.imwrite(str(tmp_path / "me.png"), some_images(32, 1)[0])
+    said = {}
+    for background in ("keep", "remove"):
+        model = build_model(COMPLETE, H36M_17, h=0.4)
+        export_model(model, COMPLETE, folder, {"background": background})
+        done = run_here("predict", folder, "me.png", "--out", background, "--json", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said[background] = json.loads(done.stdout)["notes"]
+    again = run_here("predict", folder, "me.png", "--out", "out", "--no-draw", folder=tmp_path)
+
+    assert said["keep"] == []
+    assert said["remove"] == list(load_model(folder).input_notes)
+    assert "note: The background of its training pictures was removed" in again.stderr
 
 
 def test_a_lifting_model_takes_2d_poses_and_no_images(tmp_path: Path) -> None:

@@ -124,6 +124,16 @@ class PosePredictor:
         self.joint_names: Sequence[str] = model.layout.joints
         self.limbs: Sequence[tuple[int, int]] = model.layout.limbs
 
+    @property
+    def input_notes(self) -> tuple[str, ...]:
+        """What pictures must be like beyond their shape, a sentence each."""
+        if self.trained_on.get("background") != "remove":
+            return ()
+        return (
+            "The background of its training pictures was removed: paint everything but the person "
+            "black.",
+        )
+
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return poses (N, J, 3) of images (N, S, S, 3); see `posetune.api.Predictor`.
 

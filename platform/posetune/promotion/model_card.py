@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from posetune.api import BadInputError, Evaluation, Predictor, StoreSummary, Trainable
+from posetune.api import (
+    BadInputError,
+    Evaluation,
+    Predictor,
+    StoreSummary,
+    Trainable,
+    input_notes,
+)
 from posetune.promotion.aliases import decision_text
 from posetune.promotion.registry import Candidate
 from posetune.promotion.request import Promotion, Request
@@ -56,6 +63,7 @@ def model_card(
         about=candidate.description,
         side=predictor.image_size,
         refusal=_refusal(predictor),
+        input_notes=input_notes(predictor),
         joints=list(predictor.joint_names),
         metrics=_metrics(result),
         activities=_activities(result, score),

@@ -107,8 +107,9 @@ def written(scene: Any, promotion: Promotion, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_down(
-    graded: Any, tmp_path: Path
+    graded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ToyPredictor, "input_notes", ("It knows toys only.",), raising=False)
     train(graded, GOOD)
 
     (tmp_path / "card").mkdir()
@@ -131,6 +132,7 @@ def test_the_first_champion_beats_the_trivial_answers_and_everything_is_written_
     assert card == version.description
     for title in ("What it sees and returns", "How good it is", "The gate's evidence", "Data"):
         assert f"\n## {title}\n" in card
+    assert "\n- It knows toys only.\n- It returns one pose" in card
     assert "posetune reproduce first/" in card
     assert "| test/error_mm | " in card
     assert "| baseline: at_rest | " in card

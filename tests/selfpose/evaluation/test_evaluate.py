@@ -275,6 +275,7 @@ def test_a_scale_and_annotations_that_differ_from_the_training_data_are_named(
     folder = exported(tmp_path)
     config = load_model(folder).config
     trained_on = {"format": "test", "scale": "real", "annotations": "annot3", "level": "plain"}
+    trained_on["background"] = "remove"
     export_model(build_model(config, H36M_17, h=0.4), config, folder, trained_on)
     facts = {"scale": "universal", "annotations": "univ_annot3", "level": "rooms"}
     other = make_store(tmp_path, facts=facts)
@@ -283,8 +284,9 @@ def test_a_scale_and_annotations_that_differ_from_the_training_data_are_named(
     assert notes == [
         "scale differs: the model was trained on real, and is evaluated on universal",
         "annotations differs: the model was trained on annot3, and is evaluated on univ_annot3",
+        "background differs: the model was trained on remove, and is evaluated on keep",
     ]
-    same = {"scale": "real", "annotations": "annot3"}
+    same = {"scale": "real", "annotations": "annot3", "background": "remove"}
     assert evaluate_exported(folder, make_store(tmp_path, facts=same), "test").notes == []
 
 

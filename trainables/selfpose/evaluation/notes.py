@@ -17,13 +17,13 @@ from selfpose.data.store import Split, Store
 
 __all__ = ["compare_data", "data_facts", "drifted_rows", "without_drift"]
 
-_COMPARED = ("format", "scale", "annotations")
+_COMPARED = ("format", "scale", "annotations", "background")
 """Facts of a store that its evaluation names if they are not those of the training data."""
 
 
 def data_facts(store: Store) -> dict[str, str]:
     """Return the facts of a store that an exported model keeps, by name."""
-    facts = {"format": store.metadata.format, **store.metadata.facts}
+    facts = {"format": store.metadata.format, "background": "keep", **store.metadata.facts}
     return {name: facts[name] for name in _COMPARED if name in facts}
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from posetune.api import input_notes
 from posetune.cli.options import (
     HomeOption,
     JsonOption,
@@ -68,6 +69,7 @@ def predict(
     files = find_pictures(images)
     with open_model(model, Home.resolve(home), trainable, store=store, is_moved=True) as found:
         predictor = found.trainable.load_model(found.folder)
+        notes = input_notes(predictor)
         with interruptible(), progress_bar("predict", quiet=as_json) as progress:
             done = predict_pictures(
                 files,
@@ -86,9 +88,12 @@ def predict(
                 "out": str(out),
                 "poses": len(done.poses),
                 "skipped": done.skipped,
+                "notes": notes,
             }
         )
         return
+    for note in notes:
+        console.print(f"note: {note}", soft_wrap=True)
     for entry in done.skipped[:5]:
         console.print(f"skipped {entry['file']}: {entry['reason']}")
     drawings = ", a drawing each" if draw else ""
