@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from support import autoscaling
 from support.ports import find_free_port
 
 __all__ = ["Cluster", "Node", "new_cluster", "start_head"]
@@ -142,10 +143,15 @@ def new_cluster() -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def start_head(cpus: int) -> Iterator[str]:
+def start_head(cpus: int, *, grows_by: int = 0, is_newer: bool = False) -> Iterator[str]:
     """Start a head that takes trials, for a block; return its address for `--address`.
 
     It asks for no token, so that a command needs nothing but the address.
+
+    Args:
+        cpus: its cores.
+        grows_by: how many nodes of one core its autoscaler may add (default: it has none).
+        is_newer: whether that is the newer one of Ray's two.
     """
     ip = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}.1"
     port = find_free_port()
@@ -155,6 +161,12 @@ def start_head(cpus: int) -> Iterator[str]:
         "RAY_AUTH_MODE": "disabled",
     }
     with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        options = []
+        if grows_by:
+            config = Path(path, "autoscaling.json")
+            autoscaling.write_config(config, f"{ip}:{port}", grows_by)
+            options.append(f"--autoscaling-config={config}")
+            environment |= autoscaling.environment(is_newer=is_newer)
         head = Node(ip, environment, find_free_port())
         try:
             head.start(
@@ -165,6 +177,7 @@ def start_head(cpus: int) -> Iterator[str]:
                 "--include-log-monitor=false",
                 f"--ray-client-server-port={find_free_port()}",
                 f"--temp-dir={path}",
+                *options,
             )
             yield f"{ip}:{port}"
         finally:

@@ -166,7 +166,10 @@ def _tune(context: DriverContext) -> None:
     def is_over() -> bool:
         return context.preemption.is_over() or (watch.only_waits and context.let_others_pass())
 
-    with storage.scratch(f"tune-{context.run.name}") as folder:
+    with (
+        contextlib.closing(watch),
+        storage.scratch(f"tune-{context.run.name}") as folder,
+    ):
         run_trials(
             TrialActor,
             TrialRequest(context.run.name, resources),

@@ -3,9 +3,10 @@
 Of Tune we use actors, queueing and placement; the study decides everything else. Where Tune has no
 public way for that, the way around it stands here, one function or class each, with its reason.
 `tests/posetune/execution/test_tune_adapter.py` has a test for each of them, which fails when
-another Ray changes that point: read the two side by side when Ray is upgraded. One thing of that
-kind stands elsewhere, with its test beside the others: `job_server.silence_clients`. It is about
-the client that sends commands to a cluster, which runs without Tune and starts 1.3 s sooner so.
+another Ray changes that point: read the two side by side when Ray is upgraded. Two things of that
+kind stand elsewhere. `job_server.silence_clients`, with its test beside the others, is about the
+client that sends commands to a cluster, which runs without Tune and starts 1.3 s sooner so.
+`nodes.scale_up` reads what Ray's autoscalers say of themselves; `test_scale_up_on_ray` is its test.
 
 The main path is `run_trials`, which `driver` calls. `scheduler` and `searcher` are our answers to
 Tune's questions; they call the rest.

@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["HeldResources", "Node", "accepts", "describe_wait", "shown", "slots"]
+__all__ = [
+    "HeldResources",
+    "Node",
+    "accepts",
+    "describe_wait",
+    "lacking_slots",
+    "shown",
+    "slots",
+]
 
 Amounts = Mapping[str, float]
 """How many of each resource, by its name: `cpu` and `gpu`."""
@@ -51,6 +59,24 @@ def accepts(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 def slots(asked: Amounts, wanted: Mapping[str, str], nodes: Iterable[Node]) -> int:
     """Return how many trials the cluster holds at once when it is empty; none spans two nodes."""
     return sum(_fit(asked, node) for node in nodes if _usable(node, wanted))
+
+
+def lacking_slots(wanted: int, *, under_way: int, slots: int, entitled: int | None = None) -> int:
+    """Return how many slots more a sweep can use than it has.
+
+    A sweep that other ones are served before lacks none: what comes goes to them first.
+
+    Args:
+        wanted: trials that would be at work if there were room for all.
+        under_way: trials that are at work or wait for a place.
+        slots: trials that the nodes hold.
+        entitled: how many of these the sweep may have (default: all, because nobody else wants
+            them).
+    """
+    if entitled == 0:
+        return 0
+    own = slots if entitled is None else min(slots, entitled)
+    return max(0, wanted - max(own, under_way))
 
 
 def describe_wait(

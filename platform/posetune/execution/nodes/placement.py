@@ -1,4 +1,4 @@
-"""Watches the cluster under a running sweep: room for trials, nodes that leave, who waits.
+"""Watches the cluster under a running sweep: room for trials, nodes that come or leave, who waits.
 
 Each trial takes a placement group of its own, named after its sweep: so drivers that share a
 cluster see who holds what.
@@ -13,8 +13,9 @@ import ray
 
 from posetune.api import BadInputError
 from posetune.execution.driver_context import DriverContext
-from posetune.execution.nodes.cluster_room import Node, describe_wait, slots
+from posetune.execution.nodes.cluster_room import Node, describe_wait, lacking_slots, slots
 from posetune.execution.nodes.gpu_sharing import measure_need, share_now, share_of
+from posetune.execution.nodes.scale_up import ScaleUp
 from posetune.execution.own_ray import died
 from posetune.execution.tune_adapter import (
     TrialRequest,
@@ -80,6 +81,7 @@ class ClusterWatch:
         """What a trial waits for, as it was last recorded in the study."""
         self._said_at = 0.0
         self._lost: dict[tuple[int, int], tuple[str, float]] = {}
+        self._scale_up = ScaleUp(context.run.name)
         self._look_for_turn()
 
     @property
@@ -140,6 +142,7 @@ class ClusterWatch:
             if node.leaving:
                 self._context.preemption.leave(node.id)
         self._judge_lost(now)
+        self._ask_for_nodes()
         if not self._context.unplaced:
             self.end_wait()
             return
@@ -155,6 +158,24 @@ class ClusterWatch:
 
     def _look_for_turn(self) -> None:
         self._context.turn.look(fits=slots(self.asked, {}, self._nodes), room=self.slots)
+
+    def _ask_for_nodes(self) -> None:
+        """Let a cluster that can grow have a slot for each trial that may be at work."""
+        run, limit = self._context.run, self._resources.concurrent
+        is_measured = bool(run.shared) or not self._resources.share
+        wanted = run.wants if is_measured and not self._context.stop_reason() else 0
+        lacking = lacking_slots(
+            wanted if limit is None else min(wanted, limit),
+            under_way=run.under_way,
+            slots=self.slots,
+            entitled=self._context.turn.entitled,
+        )
+        resources = self._resources.model_copy(update={"gpu": share_now(run.state)})
+        self._scale_up.ask(lacking, resources, self._nodes)
+
+    def close(self) -> None:
+        """Ask the cluster for nothing any more."""
+        self._scale_up.ask(0, self._resources, self._nodes)
 
     def is_ray_dead(self) -> bool:
         """Whether the Ray that this driver started has died; the sweep stops then.

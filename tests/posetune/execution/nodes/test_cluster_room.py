@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from posetune.execution.nodes.cluster_room import HeldResources, Node, accepts, describe_wait, slots
+from posetune.execution.nodes.cluster_room import (
+    HeldResources,
+    Node,
+    accepts,
+    describe_wait,
+    lacking_slots,
+    slots,
+)
 
 
 def node(name: str, *, cpu: float = 0, gpu: float = 0, free: float = 1, **more: object) -> Node:
@@ -49,6 +56,41 @@ def test_a_cluster_has_as_many_slots_as_its_nodes_hold_trials(
 def test_only_nodes_with_the_labels_count() -> None:
     nodes = [node("a", cpu=4, labels={"gpu": "h100"}), node("b", cpu=8)]
     assert slots({"cpu": 1.0, "gpu": 0.0}, {"gpu": "h100"}, nodes) == 4
+
+
+@pytest.mark.parametrize(
+    ("wanted", "under_way", "slots", "entitled", "lacking"),
+    [
+        (8, 1, 0, None, 7),  # the first trial waits, and is asked for by itself
+        (8, 3, 3, None, 5),
+        (8, 1, 3, None, 5),  # two slots are still to be taken
+        (8, 8, 8, None, 0),
+        (2, 2, 3, None, 0),  # the end: a node may go
+        (2, 3, 2, None, 0),  # a node has gone, and its trial waits
+        (0, 0, 0, None, 0),
+        (20, 2, 4, 2, 18),  # two sweeps have two slots each of four, and each asks for its own
+        (20, 4, 4, 2, 16),  # two of its slots are to go back
+        (20, 0, 4, 0, 0),  # others are served first
+        (20, 3, 4, 0, 0),
+        (8, 3, 3, 9, 5),  # no more than what is there
+    ],
+)
+def test_a_sweep_lacks_the_slots_that_it_could_use_and_has_not(
+    wanted: int, under_way: int, slots: int, entitled: int | None, lacking: int
+) -> None:
+    found = lacking_slots(wanted, under_way=under_way, slots=slots, entitled=entitled)
+    assert found == lacking
+
+
+def test_sweeps_that_share_a_cluster_ask_together_for_what_they_can_use() -> None:
+    """Each counts its own part of what is there, so no slot is asked for twice."""
+    for there in range(0, 10, 2):
+        half = there // 2
+        asked = sum(
+            lacking_slots(wanted, under_way=half, slots=there, entitled=half or None)
+            for wanted in (6, 4)
+        )
+        assert there + asked == 10
 
 
 GPU = {"cpu": 1.0, "gpu": 1.0}

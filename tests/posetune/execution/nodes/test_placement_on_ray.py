@@ -16,8 +16,10 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 from support import metered
 from support.commands import Posetune
-from support.sweeps import Driver, Script, events, view
+from support.sweeps import Driver, Script, events, until, view
 
+from posetune.execution.connection import connected
+from posetune.execution.nodes.scale_up import GROUP_PREFIX, may_grow
 from posetune.spec.registration import TRAINABLES_VARIABLE
 from posetune.study.events import (
     AttemptExcused,
@@ -182,6 +184,21 @@ def test_nodes_that_are_drained_or_die_hand_their_trials_over(
     assert [event.facts["ray_node"] for event in events(home, AttemptPlaced, "spot")] == used
     assert (excused.attempt, excused.why) == (2, f"its node {used[1][:8]} left")
     assert events(home, AttemptExcused, "spot") == [excused]
+
+
+def test_a_cluster_of_fixed_size_is_not_asked_to_grow(
+    posetune: Posetune, write: Write, nodes: Nodes, home: Path
+) -> None:
+    with connected(nodes.address):
+        until(lambda: may_grow({}) is not None)
+        assert may_grow({}) is False
+    file = write("fixed", "", trials=4, max_epochs=1)
+    result = posetune("sweep", file, "--name", "fixed", "--address", nodes.address, "--no-tracking")
+    assert result.returncode == 0, result.stderr
+    groups = nodes.cluster.global_state.placement_group_table().values()
+    names = [group["name"].partition(":")[0] for group in groups]
+    assert "posetune" in names
+    assert GROUP_PREFIX not in names
 
 
 @pytest.mark.long
