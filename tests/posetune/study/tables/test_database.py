@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +42,14 @@ def test_a_database_is_reached_without_making_anything(
         reach_database(reader)
     open_database(postgres_database).close()
     reach_database(postgres_database)
+
+
+def test_a_database_that_another_process_is_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as maker:
+        maker.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(time, "sleep", lambda seconds: maker.rollback())
+        open_database(f"sqlite:///{file}").close()
+        assert not maker.in_transaction
