@@ -92,20 +92,15 @@ COMMANDS = {name: line for _, commands in ROOMS.values() for name, line in comma
 class LazyCommands(TyperGroup):
     """A group whose commands are imported when they are called.
 
-    `list_commands` and `get_command` are Click's own way to do it: help asks for every command and
-    gets its line only, a call resolves one and imports it.
+    Until then each is a command that knows its name and its line of help, which is all that help
+    and suggestions ask for.
     """
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the commands in the order of their table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command that knows its line of help and nothing else."""
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
         for title, commands in ROOMS.values():
-            if cmd_name in commands:
-                return TyperCommand(cmd_name, help=commands[cmd_name], rich_help_panel=title)
-        return None
+            for name, line in commands.items():
+                self.commands[name] = TyperCommand(name, help=line, rich_help_panel=title)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that was called, whole."""

@@ -69,7 +69,7 @@ def forget_single(trial: SingleTrial) -> None:
 
 
 def read_epochs(trial: SingleTrial) -> list[SingleEpoch]:
-    """Return what the epochs of a training reported that has ended or was broken off.
+    """Return what each epoch of a training reported, whether it has ended or not.
 
     Raises:
         BadInputError: the record is damaged, or of another configuration.
@@ -127,7 +127,8 @@ def train_single(
             run = TrialRun(trainable(), assignment, progress, told_to_stop=lambda: bool(asked))
         except HandOver:
             raise KeyboardInterrupt from None
-        del done.epochs[run.epoch :]  # it may go on from an older checkpoint than the newest
+        # It may go on from an older checkpoint than the newest.
+        done.epochs[:] = [result for result in done.epochs if result.epoch <= run.epoch]
         on_start(run.started, tuple(done.epochs))
         try:
             longest = -math.inf
@@ -165,11 +166,13 @@ def _read_record(trial: SingleTrial) -> _Record:
     except FileNotFoundError:
         return _Record([], [])
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path}: damaged ({error}); delete it, or give --fresh") from error
+        raise BadInputError(
+            f"{path}: damaged ({error}); delete it to train anew, as posetune train --fresh does"
+        ) from error
     if record["identity"] != trial.identity:
         raise BadInputError(
-            f"{path}: belongs to another configuration, seed or store; give --fresh to start "
-            "again, or another --name"
+            f"{path}: belongs to another configuration, seed or store; give another --name, or "
+            "delete it to train anew, as posetune train --fresh does"
         )
     return _Record(checkpoints, epochs)
 

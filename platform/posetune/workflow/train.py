@@ -31,6 +31,8 @@ class Training:
     """The metric that the sweep file optimises."""
     max_epochs: int
     """The epochs of a complete training."""
+    store: str
+    """Address of the data."""
     model: str = ""
     """Where the exported model is; empty until it was trained."""
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -97,7 +99,7 @@ def train(
     )
     if fresh:
         forget_single(trial)
-    training = Training(params, spec.objective.metric, spec.pruner.max_epochs)
+    training = Training(params, spec.objective.metric, spec.pruner.max_epochs, found.address)
 
     def started(start: Started, before: Sequence[SingleEpoch]) -> None:
         training.epochs.extend(map(_row, before))
@@ -132,7 +134,9 @@ def _check_settings(spec: SweepSpec, trainable: type[Trainable], params: Mapping
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field_name = ".".join(str(part) for part in fault["loc"])
-        message = "no such field" if fault["type"] == "extra_forbidden" else fault["msg"]
+        message = fault["msg"]
+        if fault["type"] == "extra_forbidden":
+            message = "no such field (posetune fields lists them, by the names that --set takes)"
         raise BadInputError(f"--set {field_name}: {message}, got {fault['input']!r}") from error
     except TypeError as error:
         raise BadInputError(f"--set: {error}") from error

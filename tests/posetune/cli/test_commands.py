@@ -44,6 +44,12 @@ def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     assert told.stdout.split() == ["posetune", metadata.version("posetune")]
 
 
+def test_a_command_that_is_mistyped_is_suggested(tmp_path: Path) -> None:
+    told = run_here("swep", folder=tmp_path)
+    assert told.returncode == 2
+    assert "Did you mean 'sweep'?" in told.stderr
+
+
 @pytest.mark.slow
 def test_what_is_not_there_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     commands = ["show a", "logs a", "stop a", "report a", "compare a b", "track a", "reproduce a"]
@@ -245,7 +251,7 @@ def test_another_seed_is_another_training(
     assert other.returncode == 2
     assert "another configuration, seed or store" in other.stderr
     longer = posetune("train", file, "--seed", 0, "--epochs", 3, "--json")
-    assert [epoch["epoch"] for epoch in json.loads(longer.stdout)["epochs"]] == [3]
+    assert [epoch["epoch"] for epoch in json.loads(longer.stdout)["epochs"]] == [1, 2, 3]
 
 
 def test_a_home_that_cannot_be_made_is_named(

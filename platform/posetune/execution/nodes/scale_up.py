@@ -34,7 +34,7 @@ from posetune.spec.sweep import Resources
 __all__ = ["GROUP_PREFIX", "ScaleUp", "may_grow"]
 
 GROUP_PREFIX = "posetune-scale-up"
-"""How the name of a placement group begins that waits for a slot."""
+"""Prefix of the names of the placement groups that wait for a slot."""
 
 MOST_AT_ONCE = 64
 """Most slots that are waited for at a time; the rest follow as nodes come. Each is a message to
@@ -130,7 +130,7 @@ def may_grow(wanted: Mapping[str, str]) -> bool | None:
 
 
 def _newer_adds_nodes() -> bool:
-    """Tell it of Ray's newer autoscaler, which knows each node by its id in the cloud.
+    """Return whether Ray's newer autoscaler can add nodes: it gave the head its id in the cloud.
 
     KubeRay gives its nodes such ids in any case. There the autoscaler runs beside the head, which
     is started without one.
@@ -143,9 +143,10 @@ def _newer_adds_nodes() -> bool:
 
 
 def _older_adds_nodes() -> bool | None:
-    """Tell it of Ray's older autoscaler, which says of which kind each node is.
+    """Return whether Ray's older autoscaler can add nodes; None before its first report.
 
-    Where it only watches, each node is of a kind of its own, made from the node's id.
+    The report says of which kind each node is. Where the autoscaler only watches, each node is of a
+    kind of its own, made from the node's id.
     """
     status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}")
     kinds = (status.get("autoscaler_report") or {}).get("node_type_mapping")

@@ -361,16 +361,17 @@ def _create_tables(engine: Engine) -> None:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={1000 * REACH_S}")
-    _keep_log_ahead(cursor)
+    _use_write_ahead_log(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
 
-def _keep_log_ahead(cursor: Any) -> None:
-    """Let the database write ahead into a log, so that readers and a writer do not wait.
+def _use_write_ahead_log(cursor: Any) -> None:
+    """Switch the file to SQLite's write-ahead log, with which readers do not wait for a writer.
 
-    A new file gets the log by a lock for which SQLite waits for nobody, whatever its timeout is.
+    While another process writes to a file that has none yet, SQLite refuses this at once, whatever
+    the timeout is.
     """
     deadline = time.monotonic() + REACH_S
     while True:

@@ -172,7 +172,8 @@ def test_a_sweep_with_a_limit_makes_the_cluster_grow_up_to_that(
     file = toy_sweep(trials=4, max_epochs=1, concurrent=1)
     driver = begin(file, "limited", grown, tmp_path)
     assert driver.end() == 0, driver.output
-    assert not grown.groups("limited")
+    # One, if the cluster is looked at before the first trial is asked for.
+    assert len(grown.groups("limited")) <= 1
 
 
 def test_whether_a_cluster_can_grow_is_told_apart(

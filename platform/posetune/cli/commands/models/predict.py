@@ -70,6 +70,8 @@ def predict(
     with open_model(model, Home.resolve(home), trainable, store=store, is_moved=True) as found:
         predictor = found.trainable.load_model(found.folder)
         notes = input_notes(predictor)
+        for note in () if as_json else notes:
+            console.print(f"note: {note}", soft_wrap=True)
         with interruptible(), progress_bar("predict", quiet=as_json) as progress:
             done = predict_pictures(
                 files,
@@ -92,8 +94,6 @@ def predict(
             }
         )
         return
-    for note in notes:
-        console.print(f"note: {note}", soft_wrap=True)
     for entry in done.skipped[:5]:
         console.print(f"skipped {entry['file']}: {entry['reason']}")
     drawings = ", a drawing each" if draw else ""

@@ -85,8 +85,8 @@ def train(
         return
     console.print(f"model: {training.model}")
     console.print(
-        "Next: the same command with --epochs trains on; posetune predict "
-        f"{training.model} IMAGE... --out DIR; posetune sweep {file} --name NAME",
+        f"Next: the same command with --epochs trains on; posetune evaluate {training.model} "
+        f"--store {training.store} --split val --out DIR; posetune sweep {file} --name NAME",
         soft_wrap=True,
     )
 
