@@ -7,14 +7,17 @@
 Each part is a process of its own, since an error of CUDA spoils the process that meets it. The file
 is written before and after each part, so a run that is cut off loses no more than the part under
 way; the same command again does what is missing. A part is taken to be done if the file has its
-result from the same commit, without changes, on the same device. The parts that say most come
-first. Where the package is not installed, any Python with its dependencies will do.
+result from the same commit, without changes, on the same device; one that has reached its own limit
+is done, too. The parts that say most come first. Where the package is not installed, any Python
+with its dependencies will do. It ends with 1 while a part is missing, has failed or has reached its
+limit, and with 2 where there is no CUDA device.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import shutil
@@ -37,7 +40,7 @@ __all__ = ["PARTS", "Part", "Record", "main", "run_part"]
 ROOT = Path(__file__).parents[2]
 PATHS = [str(ROOT / folder) for folder in ("platform", "trainables", "tests")]
 OUT = ROOT / "runs" / "bench" / "gpu_check.json"
-DONE = ("passed", "failed", "skipped")
+DONE = ("passed", "failed", "timed out", "skipped")
 """Outcomes of parts that are not run again."""
 TAIL = 4000
 """Characters of a part's output that are kept."""
@@ -183,7 +186,8 @@ class Record:
     """The JSON of all parts.
 
     Args:
-        file: where it is; what another commit or device has left there is put beside it.
+        file: where it is; what another commit or device has left there is put beside it, under a
+            name with its commit. Of changed files only the newest results of a commit are kept.
         facts: of this run: commit, dirty, device.
     """
 
@@ -193,11 +197,11 @@ class Record:
         if file.exists():
             before = json.loads(file.read_text(encoding="utf-8"))
         self.content = {**facts, "parts": []}
-        clean = facts.get("dirty") is False or facts.get("commit_given")
-        if clean and all(before.get(key) == facts.get(key) for key in ("commit", "device")):
+        same = all(before.get(key) == facts.get(key) for key in ("commit", "device"))
+        if before and same and _is_clean(before) and _is_clean(facts):
             self.content["parts"] = before["parts"]
         elif before:
-            file.replace(file.with_suffix(".before.json"))
+            file.replace(self._place_for(before))
 
     def is_done(self, name: str) -> bool:
         """Return whether a part has a result."""
@@ -212,9 +216,26 @@ class Record:
         partial.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
         partial.replace(self.file)
 
+    def _place_for(self, before: Mapping[str, Any]) -> Path:
+        """Return where earlier results are put."""
+        stem = f"{self.file.stem}.{(before['commit'] or 'unknown')[:9].replace('/', '-')}"
+        if not _is_clean(before):
+            return self.file.with_name(f"{stem}-changed.json")
+        places = (self.file.with_name(f"{stem}-{n}.json") for n in itertools.count(1))
+        return next(place for place in places if not place.exists())
+
+
+def _is_clean(facts: Mapping[str, Any]) -> bool:
+    """Return whether the commit says which code was run."""
+    return facts["dirty"] is False or "commit_given" in facts
+
 
 def main(words: Sequence[str] | None = None, *, parts: Sequence[Part] = PARTS) -> int:
-    """Run what is missing; return 1 where a part failed."""
+    """Run what is missing.
+
+    Returns:
+        1 while a part is missing, has failed or was too slow; 2 without a CUDA device.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0, help="for all parts together")
@@ -230,6 +251,7 @@ def main(words: Sequence[str] | None = None, *, parts: Sequence[Part] = PARTS) -
         print("gpu-check: no CUDA device here; nothing was run (--device cpu runs what needs none)")
         return 2
     record = Record(given.out, facts)
+    missing = []
     for part in parts:
         if given.only and part.name not in given.only:
             continue
@@ -238,15 +260,20 @@ def main(words: Sequence[str] | None = None, *, parts: Sequence[Part] = PARTS) -
             continue
         left_s = ends - time.monotonic()
         if left_s < LEAST_S:
-            print(f"{part.name}: no time left; the same command goes on here", flush=True)
+            missing.append(part.name)
             continue
         record.put({"name": part.name, "says": part.says, "outcome": "cut off", "seconds": 0.0})
         result = run_part(part, facts["device"], environment=environment, left_s=left_s)
         record.put(result)
         print(f"{part.name}: {result['outcome']} ({result['seconds']:.0f} s) {result['message']}")
         sys.stdout.flush()
+        if result["outcome"] not in DONE:
+            missing.append(part.name)
     print(f"results: {given.out}")
-    return int(any(part["outcome"] == "failed" for part in record.content["parts"]))
+    if missing:
+        print(f"not done yet: {', '.join(missing)}; the same command goes on", flush=True)
+    faults = [p for p in record.content["parts"] if p["outcome"] in ("failed", "timed out")]
+    return int(bool(missing or faults))
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
@@ -280,7 +307,11 @@ def run_part(
     result["tests"] = _tests(report)
     result["figures"] = _figures(report.parent, part.leaves)
     report.unlink(missing_ok=True)
-    outcome, message = _judge(code, output, result["tests"], limit_s=limit_s)
+    if code is None:
+        outcome = "timed out" if part.limit_s <= left_s else "cut off"
+        message = f"ended after {limit_s:.0f} s"
+    else:
+        outcome, message = _judge(code, output, result["tests"])
     shown = {} if outcome == "passed" else {"output": output[-TAIL:]}
     return {**result, "outcome": outcome, "message": message, **shown}
 
@@ -294,17 +325,13 @@ def _why_not(part: Part, device: Mapping[str, Any]) -> str:
     return ""
 
 
-def _judge(
-    code: int | None, output: str, tests: Sequence[Mapping[str, Any]], *, limit_s: float
-) -> tuple[str, str]:
-    """Return a part's outcome and a line about it."""
+def _judge(code: int, output: str, tests: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the outcome of a part that came to its end, and a line about it."""
     counted = {
         outcome: sum(test["outcome"] == outcome for test in tests)
         for outcome in ("passed", "failed", "skipped")
     }
     said = ", ".join(f"{count} {outcome}" for outcome, count in counted.items() if count)
-    if code is None:
-        return "cut off", f"ended after {limit_s:.0f} s"
     if code == 0 and not counted["passed"]:
         return "skipped", said or "no test ran"
     if code == 0:

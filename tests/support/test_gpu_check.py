@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import gpu_check
-from support.gpu_check import PARTS, Part, Record, main
+from support.gpu_check import PARTS, Part, Record, main, run_part
 
 FACTS = {"commit": "c", "dirty": False, "device": {"device": "cpu", "count": 0}}
 TESTS = """
@@ -64,7 +64,7 @@ def test_each_part_leaves_its_outcome_and_what_it_measured(
         "well": "passed",
         "ill": "failed",
         "absent": "skipped",
-        "endless": "cut off",
+        "endless": "timed out",
         "on a GPU": "skipped",
         "watched": "skipped",
     }
@@ -99,6 +99,47 @@ def test_what_is_there_is_not_done_again_and_what_was_cut_off_is(
     assert len(ran) == 1
 
 
+def test_a_part_that_is_too_slow_for_its_limit_holds_up_no_other(
+    parts: dict[str, Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "_run", lambda *_: (None, ""))
+
+    def outcome(*, left_s: float) -> str:
+        device = {"count": 0}
+        result = run_part(parts["endless"], device, environment={}, left_s=left_s)
+        return str(result["outcome"])
+
+    assert outcome(left_s=parts["endless"].limit_s) == "timed out"
+    assert outcome(left_s=1) == "cut off"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [("passed", 0), ("skipped", 0), ("failed", 1), ("timed out", 1), ("cut off", 1)],
+)
+def test_its_exit_code_says_whether_all_is_done_and_good(
+    outcome: str,
+    code: int,
+    parts: dict[str, Part],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ran = []
+
+    def run(part: Part, *_: Any, **__: Any) -> dict[str, Any]:
+        ran.append(part.name)
+        return {"name": part.name, "outcome": outcome, "seconds": 1.0, "message": ""}
+
+    monkeypatch.setattr(gpu_check, "run_part", run)
+    words = ["--device", "cpu", "--out", str(tmp_path / "check.json"), "--only", "well"]
+    assert main([*words, "--minutes", "0"], parts=list(parts.values())) == 1
+    assert "not done yet: well" in capsys.readouterr().out
+    for _ in range(2):
+        assert main(words, parts=list(parts.values())) == code
+    assert len(ran) == (2 if outcome == "cut off" else 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"commit": "other"}, {"dirty": True}, {"device": {"device": "another", "count": 1}}],
@@ -112,7 +153,31 @@ def test_results_of_another_commit_or_device_or_of_changed_files_do_not_count(
     assert Record(out, FACTS).is_done("well")
     assert Record(out, {**FACTS, "dirty": None, "commit_given": True}).is_done("well")
     assert not Record(out, {**FACTS, **change}).is_done("well")
-    assert "well" in results(tmp_path / "check.before.json"), "nothing is lost"
+    assert "well" in results(tmp_path / "check.c-1.json"), "nothing is lost"
+
+
+def test_nothing_is_lost_when_the_commit_changes_again(tmp_path: Path) -> None:
+    out = tmp_path / "check.json"
+    for commit in ("a" * 40, "b" * 40, "a" * 40, "c" * 40):
+        Record(out, {**FACTS, "commit": commit}).put({"name": commit[0], "outcome": "passed"})
+
+    kept = {file.name: [*results(file)] for file in tmp_path.iterdir()}
+    assert kept == {
+        "check.aaaaaaaaa-1.json": ["a"],
+        "check.bbbbbbbbb-1.json": ["b"],
+        "check.aaaaaaaaa-2.json": ["a"],
+        "check.json": ["c"],
+    }
+
+
+def test_of_changed_files_the_newest_results_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "check.json"
+    for name in ("first", "second", "third"):
+        Record(out, {**FACTS, "dirty": True}).put({"name": name, "outcome": "passed"})
+
+    kept = {file.name: [*results(file)] for file in tmp_path.iterdir()}
+    assert kept == {"check.c-changed.json": ["second"], "check.json": ["third"]}
+    assert not Record(out, FACTS).is_done("third"), "they say nothing of the commit"
 
 
 def test_without_a_gpu_nothing_is_run(
