@@ -5,7 +5,8 @@
 
 The same command again goes on where the one before ended, after `--minutes` or because it was cut
 off; paper.json in `--out` has every epoch as soon as it is trained. The test split of a training is
-opened once, when its last epoch is over. What comes first says most: each model, then the twins.
+opened once, when its last epoch is over. What comes first says most: each model, then the twins. A
+training that has failed is not tried again with the same commit.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from posetune.api import TrialFailedError
+from posetune.api import BadInputError, TrialFailedError
 from posetune.provenance import collect
+from posetune.spec.loading import load_sweep
+from posetune.trial.run import require_device
 from posetune.workflow.train import Training, train
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +58,11 @@ class Case:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Train what is missing, until the time is over; return 1 while something is."""
+    """Train what is missing, until the time is over.
+
+    Returns:
+        1 while something is missing or has failed, 2 where nothing can be trained here.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     file = ROOT / "search_spaces" / "selfpose" / "paper_gpu.yaml"
     parser.add_argument("--file", type=Path, default=file)
@@ -64,8 +71,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/paper_gpu"))
     parser.add_argument("--minutes", type=float, default=9.0, help="for this call")
     given = parser.parse_args(words)
+    try:
+        return _measure(given)
+    except BadInputError as error:
+        print(f"measure_paper: {error}", file=sys.stderr)
+        return 2
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Leaves the module's text as it is."""
+
+
+def _measure(given: argparse.Namespace) -> int:
     ends = time.monotonic() + 60 * given.minutes
-    kept = Kept(given.out / "paper.json")
+    where = collect()
+    facts = {key: where[key] for key in ("commit", "dirty", "processor", "gpus", "versions")}
+    kept = Kept(given.out / "paper.json", facts)
+    spec, _, _ = load_sweep(given.file)
     cases = _cases(given.mocap)
     ran = False
     for case in cases:
@@ -73,6 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
             continue
         if ran and time.monotonic() >= ends:
             break
+        require_device(spec.resources)  # before thousands of pictures are drawn
         store = given.stores / f"paper-{case.data}"
         _import(case.data, store, given.mocap)
         minutes = max(0.0, (ends - time.monotonic()) / 60)
@@ -84,11 +107,7 @@ def main(words: Sequence[str] | None = None) -> int:
     missing = [case.name for case in cases if not kept.is_over(case.name)]
     if missing:
         print(f"not done yet: {', '.join(missing)}; the same command goes on", flush=True)
-    return int(bool(missing))
-
-
-class _Plain(argparse.RawDescriptionHelpFormatter):
-    """Leaves the module's text as it is."""
+    return int(not all("test" in kept.content.get(case.name, {}) for case in cases))
 
 
 class Kept:
@@ -96,10 +115,12 @@ class Kept:
 
     Args:
         file: a JSON file.
+        facts: what stands beside the figures: commit, machine, versions.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, facts: Mapping[str, Any]) -> None:
         self.file = file
+        self.facts = facts
         self.content: dict[str, dict[str, Any]] = {}
         if file.exists():
             self.content = json.loads(file.read_text(encoding="utf-8"))
@@ -112,12 +133,6 @@ class Kept:
         partial.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
         partial.replace(self.file)
 
-    def add_epochs(self, name: str, epochs: Sequence[dict[str, Any]]) -> None:
-        """Add epochs to those of the calls before; the newest of a number counts."""
-        before = self.content.get(name, {}).get("epochs", [])
-        by_number = {epoch["epoch"]: epoch for epoch in (*before, *epochs)}
-        self.put(name, epochs=[by_number[number] for number in sorted(by_number)])
-
     def is_trained(self, name: str) -> bool:
         """Return whether the last epoch of a training is over."""
         found = self.content.get(name, {})
@@ -127,7 +142,8 @@ class Kept:
     def is_over(self, name: str) -> bool:
         """Return whether nothing is left to be done for a training."""
         found = self.content.get(name, {})
-        return bool(found.get("failed")) or "test" in found
+        failed = found.get("failed") and found.get("commit") == self.facts["commit"]
+        return bool(failed) or "test" in found
 
 
 def _cases(mocap: Path | None) -> list[Case]:
@@ -155,14 +171,13 @@ def _import(data: str, store: Path, mocap: Path | None) -> None:
 
 def _train(case: Case, kept: Kept, *, file: Path, store: Path, minutes: float) -> str:
     """Train a case for some minutes, at least for an epoch; return where its model is."""
-    where = collect()
-    facts = {key: where[key] for key in ("commit", "dirty", "processor", "gpus", "versions")}
 
     def started(training: Training) -> None:
-        kept.put(case.name, max_epochs=training.max_epochs, baselines=training.baselines, **facts)
+        figures = {"max_epochs": training.max_epochs, "baselines": training.baselines}
+        kept.put(case.name, **figures, **kept.facts, failed="")
 
     def trained(training: Training) -> None:
-        kept.add_epochs(case.name, training.epochs)
+        kept.put(case.name, epochs=training.epochs)
         newest = training.epochs[-1]
         print(f"{case.name}: epoch {newest['epoch']} {newest[OBJECTIVE]:.1f} mm", flush=True)
 
@@ -177,9 +192,10 @@ def _train(case: Case, kept: Kept, *, file: Path, store: Path, minutes: float) -
             on_epoch=trained,
         )
     except TrialFailedError as error:
-        kept.put(case.name, failed=str(error))
+        kept.put(case.name, failed=str(error), **kept.facts)
         print(f"{case.name}: failed: {error}", flush=True)
         return ""
+    kept.put(case.name, epochs=training.epochs)  # a call before may have ended between two writes
     return training.model
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from posetune.accelerator import CUDA
 from posetune.spec.loading import configure, load_sweep
 from selfpose.config import SelfPoseConfig
 
+FACTS = {"dirty": False, "processor": "", "gpus": [], "versions": {}}
 SMALLER = {
     "resources: {cpu: 4, gpu: 1}": "resources: {cpu: 1}",
     "image_size: 128": "image_size: 32",
@@ -61,6 +65,82 @@ def test_every_case_is_a_configuration(paper: ModuleType, repository: Path) -> N
         assert config.decay_steps == spec.pruner.max_epochs * config.steps_per_epoch
         assert (config.mode == "supervised") == name.endswith("twin")
         assert not (config.mode == "supervised" and config.needs_masks), "it has its truth"
+
+
+@pytest.fixture
+def toy(
+    paper: ModuleType,
+    toy_store: Path,
+    toy_sweep: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Run the program with one toy of two epochs in place of its cases; its code and its JSON."""
+    out = tmp_path / "out"
+    monkeypatch.setenv("POSETUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(paper, "OBJECTIVE", "val/error_mm")
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "paper-toy").symlink_to(toy_store)
+
+    def evaluate(case: Any, kept: Any, **_: Any) -> None:
+        kept.put(case.name, test={"metrics": {}, "baselines": {}})
+
+    monkeypatch.setattr(paper, "_evaluate", evaluate)
+
+    def call(*, commit: str = "c", **settings: Any) -> tuple[int, dict[str, Any]]:
+        case = paper.Case("toy", False, settings)
+        monkeypatch.setattr(paper, "_cases", lambda mocap: [case])
+        monkeypatch.setattr(paper, "collect", lambda: {**FACTS, "commit": commit})
+        words = ["--file", str(toy_sweep(max_epochs=2)), "--stores", str(tmp_path / "stores")]
+        code = paper.main([*words, "--out", str(out), "--minutes", "0"])
+        return code, json.loads((out / "paper.json").read_text())[case.name]
+
+    return call
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_training_whose_figures_were_lost_is_evaluated_all_the_same(
+    toy: Callable[..., tuple[int, dict[str, Any]]], tmp_path: Path, calls: int
+) -> None:
+    for _ in range(calls):
+        toy()
+    (tmp_path / "out" / "paper.json").unlink()  # so ends, too, a call that ends between two writes
+    code, found = toy()
+
+    assert code == 0
+    assert [epoch["epoch"] for epoch in found["epochs"]] == [1, 2]
+    assert "test" in found
+
+
+def test_a_failed_training_is_tried_again_with_another_commit(
+    toy: Callable[..., tuple[int, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, found = toy(fail_above=0.0)
+    assert code == 1
+    assert "diverged" in found["failed"]
+    assert found["commit"] == "c"
+    code, again = toy(fail_above=9.0)
+    assert (code, again) == (1, found), "it is over with this commit"
+    monkeypatch.setenv("POSETUNE_HOME", os.environ["POSETUNE_HOME"] + "-other")
+    code, found = toy(commit="d")
+
+    assert code == 1, "an epoch is missing"
+    assert not found["failed"]
+    assert found["commit"] == "d"
+
+
+def test_without_a_gpu_nothing_is_drawn(
+    paper: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(type(CUDA), "is_there", lambda self: False)
+    folders = ["--stores", str(tmp_path / "stores"), "--out", str(tmp_path / "out")]
+
+    assert paper.main(folders) == 2
+    assert "measure_paper: resources.gpu: 1, but torch sees no GPU" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.long
