@@ -33,7 +33,7 @@ from posetune.execution.messages import (
     assignment_of,
     pack,
 )
-from posetune.execution.nodes.mps import join_mps, wants_mps
+from posetune.execution.nodes.mps import join_mps
 from posetune.execution.nodes.store_copy import own_node, store_on_node
 from posetune.execution.preemption import HandOverRequest
 from posetune.signals import take_signals
@@ -139,7 +139,7 @@ class TrialActor(tune.Trainable):
         """Build the trial, and return what the driver is to know of it."""
         try:
             with take_signals(self._take_sigterm, (signal.SIGTERM,)):
-                if wants_mps(self._assignment.spec.resources):  # before anything uses CUDA
+                if self._assignment.spec.resources.mps:  # before anything uses CUDA
                     print(join_mps(), flush=True)  # noqa: T201 - into the trial's log
                 trainable = load_trainable(self._assignment.spec.trainable)
                 self._before = self._before or ProcessState()

@@ -261,7 +261,7 @@ class Resources(Frozen):
         strict=True,
         description="Whether trials that share a GPU work on it at the same time, by NVIDIA's MPS, "
         "which is started on a node where none runs. An error of the GPU in one of them then "
-        "breaks the others off too. Needs `share` or a `gpu` below 1.",
+        "ends the others too. Needs `share` or a `gpu` below 1.",
     )
     processes: int = Field(
         1,
@@ -313,9 +313,7 @@ class Resources(Frozen):
         if given.get("share") and not 0 < gpu <= 1:
             raise ValueError(f"share needs gpu: 1, of which trials take parts, got {gpu:g}")
         if given.get("mps") and not (given.get("share") or 0 < gpu < 1):
-            raise ValueError(
-                f"mps needs trials that share a GPU: share: true or a gpu below 1, got gpu: {gpu:g}"
-            )
+            raise ValueError("mps needs trials that share a GPU; set share: true, or a gpu below 1")
         if gpu and processes != each:
             raise ValueError(f"processes must be one for each of {each} GPUs, got {processes!r}")
         return {**given, "processes": processes}

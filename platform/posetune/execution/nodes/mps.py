@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -22,9 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from posetune.spec.sweep import Resources
-
-__all__ = ["join_mps", "look_at_mps", "wants_mps"]
+__all__ = ["join_mps", "look_at_mps"]
 
 CONTROL = "nvidia-cuda-mps-control"
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
@@ -33,10 +32,10 @@ WAIT_S = 20.0
 
 _GUARD = """
 import fcntl, os, subprocess, sys
+users = os.open(sys.argv[1], os.O_RDWR)
 if os.fork():
     os._exit(0)  # Ray kills the children of a worker that ends, and this one is to outlive it
 os.setsid()
-users = os.open(sys.argv[1], os.O_RDWR)
 fcntl.flock(users, fcntl.LOCK_EX)
 subprocess.run([sys.argv[2]], input=b"quit\\n", stdout=subprocess.DEVNULL, timeout=60)
 """
@@ -46,13 +45,8 @@ _users: list[int] = []
 """The open file by which this process says that it uses MPS, until it ends."""
 
 
-def wants_mps(resources: Resources) -> bool:
-    """Return whether a sweep's trials are to share their GPUs by MPS."""
-    return resources.mps and (resources.share or 0 < resources.gpu < 1)
-
-
 def look_at_mps() -> str:
-    """Return what will become of MPS on this node, as a line for people; nothing is started."""
+    """Return whether MPS will be used on this node, and why not; nothing is started."""
     if refusal := _refusal():
         return f"MPS will not be used: {refusal}"
     if _answers():
@@ -62,16 +56,16 @@ def look_at_mps() -> str:
     return "MPS will be started with the first trial"
 
 
+@functools.cache  # once CUDA was used, a process that went on without cannot join any more
 def join_mps() -> str:
     """Let this process use its GPU by MPS until it ends, and start MPS if none runs.
 
-    To be called before CUDA is first used. Where MPS cannot be had, the process goes on without.
+    To be called before CUDA is first used. Where MPS cannot be had, the process goes on without. A
+    later call changes nothing, and returns what the first one did.
 
     Returns:
         What came of it, as a line for the trial's log.
     """
-    if _users:
-        return "MPS is used"
     if refusal := _refusal():
         return f"MPS is not used: {refusal}"
     try:
@@ -99,11 +93,15 @@ def _join() -> str:
 
 
 def _start(folder: Path) -> None:
-    """Start MPS for all GPUs of the node, and the guard that ends it.
+    """Start MPS for all GPUs of the node, after the guard that ends it.
+
+    The guard waits for the lock that this process holds already. If MPS does not start, the guard
+    finds none to end.
 
     Raises:
-        OSError: it does not start.
+        OSError: one of them does not start.
     """
+    _start_guard(folder)
     log = folder / "log" / "start"
     with log.open("w", encoding="utf-8") as out:  # a pipe would stay open as long as it runs
         ended = subprocess.run(
@@ -118,15 +116,24 @@ def _start(folder: Path) -> None:
     if ended.returncode:
         said = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[:200]
         raise OSError(f"`{CONTROL} -d` ends with {ended.returncode}: {said or 'no message'}")
-    subprocess.run(
+
+
+def _start_guard(folder: Path) -> None:
+    """Start the process that ends MPS when no worker uses it any more.
+
+    Raises:
+        OSError: it does not start.
+    """
+    ended = subprocess.run(
         [sys.executable, "-I", "-c", _GUARD, str(folder / "users"), CONTROL],
         env=_environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        check=True,
         timeout=WAIT_S,
     )
+    if ended.returncode:
+        raise OSError(f"the process that would end it ends with {ended.returncode}")
 
 
 def _refusal() -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posetune.api import BadInputError, Cost, Trainable, TrialContext
-from posetune.execution.nodes.mps import look_at_mps, wants_mps
+from posetune.execution.nodes.mps import look_at_mps
 from posetune.spec.loading import configure, default_params, rates_decay
 from posetune.spec.parameters import Choice, FloatRange, IntRange, Scalar
 from posetune.spec.sweep import SweepSpec
@@ -63,7 +63,8 @@ class Plan:
     rates_decay: bool = False
     """Whether the learning rates decay over the epochs."""
     mps: str = ""
-    """What will become of NVIDIA's MPS on this machine; empty where no GPU is shared by it."""
+    """Whether NVIDIA's MPS will be used on this machine, and why not; empty where the file does
+    not ask for it."""
     warnings: tuple[str, ...] = ()
 
 
@@ -109,7 +110,7 @@ def plan_sweep(
         disk_bytes=disk_bytes(trials, at_once, cost, pauses=spec.pruner.name == "thaw"),
         compared_epochs=tuple(rung_epochs(spec.pruner)),
         rates_decay=rates_decay(spec, trainable),
-        mps=look_at_mps() if wants_mps(spec.resources) else "",
+        mps=look_at_mps() if spec.resources.mps else "",
         warnings=(*(_TOO_MANY if expected is None else ()), *_warnings(spec, stages, cost)),
     )
 

@@ -92,7 +92,7 @@ class NodeReport:
     peak_bytes: int
     gpu_peak_bytes: int
     mps: str
-    """What will become of NVIDIA's MPS, as a line; empty where no GPU is shared by it."""
+    """Whether NVIDIA's MPS will be used, and why not, as a line; empty where nobody asks."""
 
 
 @dataclass(frozen=True)

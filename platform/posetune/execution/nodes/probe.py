@@ -17,7 +17,7 @@ from pathlib import Path
 
 from posetune.accelerator import CUDA, Accelerator
 from posetune.api import BadInputError, Cost, Trainable, TrialFailedError
-from posetune.execution.nodes.mps import look_at_mps, wants_mps
+from posetune.execution.nodes.mps import look_at_mps
 from posetune.execution.nodes.plan import measure
 from posetune.execution.nodes.store_copy import store_on_node
 from posetune.provenance import versions
@@ -89,7 +89,7 @@ class Surroundings:
     """Free bytes of the storage; None where it is not a folder."""
     memory_bytes: int
     mps: str
-    """What will become of NVIDIA's MPS here, as a line; empty where nobody asks for it."""
+    """Whether NVIDIA's MPS will be used here, and why not, as a line; empty where nobody asks."""
     findings: tuple[Finding, ...]
 
 
@@ -130,7 +130,7 @@ def look_around(expected: Expected, node: str) -> Surroundings:
         host=socket.gethostname(),
         free_bytes=_free(expected.storage),
         memory_bytes=_memory(),
-        mps=look_at_mps() if wants_mps(expected.spec.resources) else "",
+        mps=look_at_mps() if expected.spec.resources.mps else "",
         findings=tuple(findings),
     )
 

@@ -18,7 +18,7 @@ from support.commands import Posetune
 from support.sweeps import until
 
 from posetune.execution.nodes import mps
-from posetune.execution.nodes.mps import CONTROL, PIPES, join_mps, look_at_mps, wants_mps
+from posetune.execution.nodes.mps import CONTROL, PIPES, join_mps, look_at_mps
 from posetune.spec.sweep import Resources
 
 # As the real one: `-d` leaves a process and the pipe `control`, `quit` on its input ends both.
@@ -58,6 +58,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setattr(mps, "_faults_of_gpus", lambda: iter([]))
     monkeypatch.setattr(mps, "_users", [])
+    join_mps.cache_clear()
     monkeypatch.delenv(PIPES, raising=False)
     for name in (PIPES, mps.LOGS):  # put back afterwards
         monkeypatch.setitem(os.environ, name, "")
@@ -65,6 +66,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     log.touch()
     yield log
     mps._leave()
+    join_mps.cache_clear()
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def start(log: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     for process in workers:
         process.kill()
         process.communicate()
-    until(lambda: "quit" in log.read_text())
+    until(lambda: told(log, "quit") == told(log, "-d"))
 
 
 def told(log: Path, what: str) -> int:
@@ -115,10 +117,11 @@ def test_this_process_is_told_where_it_is(
 ) -> None:
     monkeypatch.setattr(mps, "_other", lambda: "")
     assert look_at_mps() == "MPS will be started with the first trial"
-    assert join_mps().startswith("MPS is used")
+    said = join_mps()
+    assert said.startswith("MPS is used")
     assert os.environ[PIPES].startswith(str(tmp_path))
     assert look_at_mps() == "MPS of an earlier sweep runs and will be used"
-    assert join_mps() == "MPS is used"
+    assert join_mps() == said
     assert told(log, "-d") == 1
     mps._leave()
     until(lambda: told(log, "quit"))
@@ -131,12 +134,12 @@ def test_this_process_is_told_where_it_is(
         ("mode", "not used: GPU 1 is in compute mode"),
         ("driver", "not used: NVIDIA's driver does not answer (gone)"),
         ("start", "does not start (`nvidia-cuda-mps-control -d` ends with 1: no such device)"),
+        ("guard", "does not start (the process that would end it ends with 3)"),
         ("other", f"left as it is: {PIPES} is set to /elsewhere"),
     ],
 )
-@pytest.mark.usefixtures("log")
 def test_where_it_cannot_be_had_a_trial_goes_on_without(
-    fault: str, said: str, monkeypatch: pytest.MonkeyPatch
+    fault: str, said: str, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone() -> Iterator[str]:
         raise RuntimeError("gone")
@@ -151,6 +154,8 @@ def test_where_it_cannot_be_had_a_trial_goes_on_without(
             monkeypatch.setattr(mps, "_faults_of_gpus", gone)
         case "start":
             monkeypatch.setenv("BROKEN", "1")
+        case "guard":
+            monkeypatch.setattr(mps, "_GUARD", "raise SystemExit(3)")
         case "other":
             monkeypatch.setenv(PIPES, "/elsewhere")
     before = dict(os.environ)
@@ -159,21 +164,30 @@ def test_where_it_cannot_be_had_a_trial_goes_on_without(
     assert dict(os.environ) == before
     assert not mps._users
     if fault != "start":
+        assert told(log, "-d") == 0, "nobody would end it"
         assert look_at_mps().startswith("MPS will ")
 
 
-def test_it_is_for_trials_that_share_a_gpu_and_were_told_so() -> None:
-    def wanted(**given: object) -> bool:
-        return wants_mps(Resources.model_validate(given))
+def test_the_first_answer_holds_for_the_process(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mps, "_other", lambda: "process 7 holds it")
+    said = join_mps()
+    monkeypatch.setattr(mps, "_other", lambda: "")
 
-    assert wanted(gpu=1, share=True, mps=True)
-    assert wanted(gpu=0.5, mps=True)
-    assert not wanted(gpu=0.5)
-    with pytest.raises(ValueError, match=r"mps needs trials that share a GPU"):
-        wanted(gpu=1, mps=True)
+    assert "left as it is" in said
+    assert join_mps() == said
+    assert PIPES not in os.environ, "a trial before has used CUDA without"
+    assert told(log, "-d") == 0
 
 
-def test_check_says_what_will_become_of_it(
+def test_it_is_for_trials_that_share_a_gpu() -> None:
+    assert Resources.model_validate({"gpu": 1, "share": True, "mps": True}).mps
+    assert Resources.model_validate({"gpu": 0.5, "mps": True}).mps
+    for gpu in (0, 1, 2):
+        with pytest.raises(ValueError, match=r"mps needs trials that share a GPU; set share: true"):
+            Resources.model_validate({"gpu": gpu, "mps": True})
+
+
+def test_check_says_whether_it_will_be_used(
     posetune: Posetune,
     toy_sweep: Callable[..., Path],
     log: Path,
