@@ -192,6 +192,14 @@ class LiftingConfig(_ConfigPart):
         description="Whether the finished model lifts a pose and its mirror image and takes the "
         "mean of both. The loss terms lift the pose alone. Not part of the paper.",
     )
+    bone_warmup_steps: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Number of steps until the term `bone` has its whole weight: it has none for "
+        "the first half of them, and then it rises evenly. From the first step on, the term may "
+        "fix the signs of depths before the flow has turned them. Not part of the paper.",
+    )
 
 
 class RendererConfig(_ConfigPart):

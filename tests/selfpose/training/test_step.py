@@ -19,6 +19,7 @@ from selfpose.data.metadata import read_metadata, write_metadata
 from selfpose.method.losses import LOSS_TERMS
 from selfpose.trainable import SelfPose
 from selfpose.training.acceleration import PLAIN
+from selfpose.training.modes.terms import bone_share
 from selfpose.training.reference import ReferenceTraining
 from selfpose.training.trial import Trial
 
@@ -65,6 +66,11 @@ READ: dict[str, Any] = {
     "silhouette_hue": 1,
     "loss_weights": {**OURS["loss_weights"], "read": 1.3},
 }
+WARMED_UP: dict[str, Any] = {
+    "mode": "lifting",
+    "lifting": {"width": 16, "bone_warmup_steps": 3},
+    "loss_weights": {"bone": 4},
+}
 WITHOUT_D: dict[str, Any] = {"loss_weights": {"adversarial": 0}}
 KINDS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -73,6 +79,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "read": READ,
     "without D": WITHOUT_D,
     "lifting": {"mode": "lifting", "lifting": {"width": 16, "elevation": "uniform"}},
+    "bone warming up": WARMED_UP,
     "supervised": {"mode": "supervised"},
 }
 PRECISIONS = {
@@ -201,3 +208,10 @@ def assert_same_gradients(
     assert largest > 0
     for fast, slow in pairs:
         torch.testing.assert_close(fast.grad, slow.grad, rtol=rtol, atol=of_largest * largest)
+
+
+def test_the_weight_of_bone_rises_in_the_second_half_of_its_warm_up() -> None:
+    config = SelfPoseConfig.model_validate({"lifting": {"bone_warmup_steps": 8}})
+
+    assert [bone_share(config, step) for step in (0, 4, 5, 6, 8, 9)] == [0, 0, 0.25, 0.5, 1, 1]
+    assert bone_share(SelfPoseConfig(), 0) == 1

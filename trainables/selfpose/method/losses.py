@@ -384,15 +384,20 @@ TRAINING_METRICS: Mapping[str, Metric] = {
 """What a step reports, by name; 0 where a term is left out. The metrics are `train/<name>`."""
 
 
-def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
     """Return the sum of the terms that have a weight, each times it (Equation 12).
 
     Args:
         terms: the terms of a step before weighing, each (), by name.
-        weights: the weight of every term of the table, no unit, by name; 0 leaves a term out.
+        weights: the weight of every term of the table, no unit, by name; 0 leaves a term out. A
+            weight that changes from step to step is a tensor (), which leaves no term out.
 
     Returns:
         The sum, (), no unit.
     """
-    names = [t.name for t in LOSS_TERMS if t.name in terms and weights[t.name] > 0]
+    names = [
+        term.name
+        for term in LOSS_TERMS
+        if term.name in terms and (isinstance(w := weights[term.name], Tensor) or w > 0)
+    ]
     return torch.stack([weights[name] * terms[name] for name in names]).sum()

@@ -31,7 +31,7 @@ from selfpose.method.losses import discriminator_loss
 from selfpose.method.quantities import Quantities
 from selfpose.method.renderer import Profile, SkeletonRenderer
 from selfpose.training.modes.complete import add_noise, noise_left
-from selfpose.training.modes.terms import Terms, computed_terms
+from selfpose.training.modes.terms import Terms, bone_share, computed_terms
 from selfpose.training.optimiser import ADAM_BETAS
 from selfpose.training.renderers import Renderers
 from selfpose.training.trial import Trial
@@ -231,6 +231,7 @@ class ReferenceTraining:
         """Compute the terms and take a step against their weighted sum (Equation 12)."""
         terms = {term.name: term.compute(known) for term in computed_terms(self.config)}
         weights = self.config.loss_weights.by_name()
+        weights["bone"] *= bone_share(self.config, self.steps)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         _step(self.optimiser, total, self.rates, self.config.gradient_clip)
         return {**terms, "elevation_spread": self.elevation_spread, "total": total}

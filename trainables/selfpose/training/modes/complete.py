@@ -33,7 +33,7 @@ from selfpose.training.acceleration import Branches
 from selfpose.training.bodies.distortion import Distortion, draw_distortions
 from selfpose.training.data_parallel import ALONE, Team
 from selfpose.training.modes.lifting import PriorPoses, RoundTrip
-from selfpose.training.modes.terms import Losses, Terms, computed_terms
+from selfpose.training.modes.terms import Losses, Terms, Weights, computed_terms
 from selfpose.training.optimiser import apply_gradients, find_gradients, take_step
 from selfpose.training.renderers import Renderers
 
@@ -107,7 +107,8 @@ class CompleteMode:
         self.feed, self.poses, self.optimisers = feed, poses, optimisers
         self.mask_joints_nj2 = mask_joints_nj2
         self.team, self.generator = round_trip.team, round_trip.generator
-        self.terms, self.weights = computed_terms(config), config.loss_weights.by_name()
+        self.terms = computed_terms(config)
+        self.weights = Weights(config, poses.poses_nj2.device)
         self._noisy = False
         self._noise = torch.zeros((), device=poses.poses_nj2.device)
         """Standard deviation of the noise on what D sees, at this step."""
@@ -134,7 +135,8 @@ class CompleteMode:
         return _distort(batch, distortion.to(images_b3ss.device))
 
     def prepare(self, steps: int) -> object:
-        """Set the noise on what D sees after so many steps; return whether there is any."""
+        """Set weights and D's noise after so many steps; return whether there is any noise."""
+        self.weights.set(steps)
         noise = noise_left(self.config, steps)
         self._noise.fill_(noise)
         self._noisy = noise > 0
@@ -147,7 +149,7 @@ class CompleteMode:
         spread = self.round_trip.tell(losses, poses_aj2)
         if judged is None or d_loss is None:
             terms = losses.finish()
-            total = weighted_sum(terms, self.weights)
+            total = weighted_sum(terms, self.weights.by_name)
             take_step(self.optimisers.model, total, clip=clip, team=team)
             return {**terms, "elevation_spread": spread, "total": total}
         branches.join("judged", d_loss, *judged, *losses.values.values())
@@ -156,7 +158,7 @@ class CompleteMode:
             find_gradients(self.optimisers.judge, d_loss, team=team, keep_graph=True)
         d_loss = d_loss.detach()  # frees its part of the graph
         terms = losses.finish()
-        total = weighted_sum(terms, self.weights)
+        total = weighted_sum(terms, self.weights.by_name)
         find_gradients(self.optimisers.model, total, team=team)
         with branches.branch("judged"):
             apply_gradients(self.optimisers.judge, clip=clip)

@@ -26,7 +26,7 @@ from selfpose.method.geometry import (
 from selfpose.method.losses import weighted_sum
 from selfpose.training.acceleration import Branches
 from selfpose.training.data_parallel import Team
-from selfpose.training.modes.terms import Losses, Terms, computed_terms
+from selfpose.training.modes.terms import Losses, Terms, Weights, computed_terms
 from selfpose.training.optimiser import take_step
 
 __all__ = ["LiftingMode", "PriorPoses", "RoundTrip"]
@@ -122,14 +122,16 @@ class LiftingMode:
         """Keep what a step needs; the optimiser has Lambda."""
         self.config, self.round_trip, self.poses = config, round_trip, poses
         self.optimiser = optimiser
-        self.terms, self.weights = computed_terms(config), config.loss_weights.by_name()
+        self.terms = computed_terms(config)
+        self.weights = Weights(config, poses.poses_nj2.device)
 
     def draw_batch(self, order: torch.Generator) -> tuple[Tensor]:
         """Draw the poses of a step (A, J, 2), crop coordinates."""
         return (self.poses.draw(self.config.batch_size, order),)
 
     def prepare(self, steps: int) -> object:
-        """Set what changes from step to step: nothing; every step runs the same kernels."""
+        """Set the weights after so many steps; every step runs the same kernels."""
+        self.weights.set(steps)
         return None
 
     def step(self, batch: tuple[Any, ...], branches: Branches) -> Terms:
@@ -138,6 +140,6 @@ class LiftingMode:
         losses = Losses(self.terms)
         spread = self.round_trip.tell(losses, poses_aj2)
         terms = losses.finish()
-        total = weighted_sum(terms, self.weights)
+        total = weighted_sum(terms, self.weights.by_name)
         take_step(self.optimiser, total, clip=self.config.gradient_clip, team=self.round_trip.team)
         return {**terms, "elevation_spread": spread, "total": total}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
 from selfpose.config import SelfPoseConfig
 from selfpose.method.losses import LossTerm
 from selfpose.method.quantities import Quantities, needs_of
 
-__all__ = ["Losses", "Terms", "computed_terms"]
+__all__ = ["Losses", "Terms", "Weights", "bone_share", "computed_terms"]
 
 Terms = dict[str, Tensor]
 """Terms before weighing, each (), by name; beside them what else a step reports."""
@@ -21,6 +22,32 @@ def computed_terms(config: SelfPoseConfig) -> tuple[LossTerm, ...]:
     """Return the terms that a step computes: those with a weight, and those that cost nothing."""
     weighted = config.loss_terms
     return tuple(term for term in config.known_terms if term.always or term in weighted)
+
+
+def bone_share(config: SelfPoseConfig, steps: int) -> float:
+    """Return how much of its weight the term `bone` has after so many steps, 0 to 1."""
+    whole_at = config.lifting.bone_warmup_steps
+    if steps >= whole_at:
+        return 1.0
+    return max(0.0, 2.0 * steps / whole_at - 1.0)
+
+
+class Weights:
+    """The weight of each term at a step."""
+
+    def __init__(self, config: SelfPoseConfig, device: torch.device) -> None:
+        self._config = config
+        self.by_name: dict[str, float | Tensor] = {**config.loss_weights.by_name()}
+        self._bone: Tensor | None = None
+        """The weight of `bone` where it changes: a step that was recorded reads it there."""
+        if config.lifting.bone_warmup_steps and self.by_name["bone"]:
+            self._bone = self.by_name["bone"] = torch.zeros((), device=device)
+
+    def set(self, steps: int) -> None:
+        """Set the weights of the step that follows so many."""
+        if self._bone is not None:
+            full = self._config.loss_weights.by_name()["bone"]
+            self._bone.fill_(full * bone_share(self._config, steps))
 
 
 class Losses:
