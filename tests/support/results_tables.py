@@ -21,13 +21,14 @@ from support.learning_sweeps_table import ablation_table, sweep_table, sweep_wri
 from support.learning_table import aims_table, curves_table, level_table, wrists_table
 from support.learning_trainings_table import trainings_table
 from support.search_table import search_table, whole_table
+from support.times_table import table as modules_table
 
 __all__ = ["PAGES", "renewed"]
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
-TAKEN = ("pieces", "report", "forecast", "gpu", "gpu_training")
+TAKEN = ("pieces", "report", "forecast", "gpu", "gpu_training", "tests")
 """The results that a benchmark leaves in runs/bench and that a table here is made of."""
 PLACE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end of the table -->)", re.S)
 
@@ -97,6 +98,29 @@ def searches_table(make: Callable[[dict[str, Any]], str]) -> str:
     return f"{make(found)}\n\nReplayed at {commits}."
 
 
+def searches_before_table() -> str:
+    """Return the searches of sweeps that were begun under the rules of before."""
+    found = _read("sweep")["epochs"]
+    rows = [
+        (
+            name,
+            "never" if search["epochs"] is None else _spread(search["epochs"], search["interval"]),
+            ""
+            if name == "random, in full" or not search["ratio"]
+            else _spread(search["ratio"], search["ratio_interval"], digits=2),
+            str(search["not_reached"]),
+        )
+        for name, search in found["searches"].items()
+    ]
+    head = ("search", "epochs", "fewer than random in full", "seeds that never got there")
+    return f"{_table(head, rows)}\n\nReplayed at {_commit(found)}, {found['seeds']} seeds each."
+
+
+def _spread(value: float, interval: Sequence[float], *, digits: int = 0) -> str:
+    low, high = interval
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def forecast_table() -> str:
     """Return how often forecasts held."""
     found = _read("forecast")
@@ -139,21 +163,79 @@ def sweeps_table() -> str:
     return _table(("what", "ours", "rival", "ratio", "aim", "measured on"), rows)
 
 
-def gpu_step_table() -> str:
-    """Return the training step on a GPU beside its plain twin."""
-    found = _read("gpu")
-    ours = found["ours_s"]
+TEST_RUNS = {"check": 3, "test": 12, "test-long": 25}
+"""The targets of make that run tests, and the minutes that each may take."""
+MODULES_SHOWN = 16
+
+
+def test_runs_table() -> str:
+    """Return what each run of the tests took, beside its limit."""
+    found = _read("tests")
     rows = [
-        ("the plain twin, as torch runs it", found["plain_s"]),
-        ("the plain twin in whole float32", found["exact_s"]),
-        ("launched from Python, with torch's own operations", found["unrecorded_s"]),
-        ("with its images left in the store", found["from_store_s"]),
+        (
+            f"`make {name}`",
+            f"{run['tests']:,}",
+            str(run["failed"]),
+            str(run["skipped"]),
+            "{:.0f} min {:02.0f} s".format(*divmod(round(run["clock_s"]), 60)),
+            f"{limit} min",
+            f"{sum(module['processor_s'] for module in run['modules'].values()):,.0f} s",
+        )
+        for name, limit in TEST_RUNS.items()
+        if (run := found["runs"].get(name))
     ]
-    lines = [
-        (f"the step: {1000 * ours:.1f} ms", name, f"{1000 * other:.1f} ms", f"{other / ours:.2f}")
-        for name, other in rows
+    machine = f"{found['processor']}, {found['usable_cores']} cores"
+    head = ("run", "tests", "failed", "skipped", "by the clock", "limit", "of the processor")
+    return f"{_table(head, rows)}\n\nMeasured on {_where(found, machine)}."
+
+
+def test_modules_table(run: str) -> str:
+    """Return the modules of a run of the tests that took longest."""
+    return modules_table(_read("tests")["runs"][run]["modules"], most=MODULES_SHOWN)
+
+
+def gpu_step_table() -> str:
+    """Return the training step on a GPU and its parts beside their rivals."""
+    found = _read("gpu")
+    step_s = found["ours_s"]
+    step = f"{1000 * step_s:.1f} ms"
+    rivals = [
+        ("the plain twin, as torch runs it", found["plain_s"], "6"),
+        ("the plain twin in whole float32", found["exact_s"], "6"),
+        ("the step launched from Python, with torch's own operations", found["unrecorded_s"], ""),
+        ("the step with its images left in the store", found["from_store_s"], ""),
     ]
-    table = _table(("ours", "beside", "its time", "ratio"), lines)
+    rows = [
+        ("training step", step, f"{what}: {1000 * s:.1f} ms", f"{s / step_s:.3g}", aim)
+        for what, s, aim in rivals
+    ]
+    rate, best = found["operations"] / step_s / 1e12, found["matrix_rate"] / 1e12
+    drawn_us, copied_us = 1e6 * found["renderer_s"], 1e6 * found["copy_s"]
+    rows += [
+        (
+            f"its {found['operations'] / 1e12:.3g} TFLOP",
+            f"{rate:.0f} TFLOP/s",
+            f"bf16 matrices of 8192: {best:.0f} TFLOP/s",
+            f"{rate / best:.0%}",
+            "25 %",
+        ),
+        (
+            "renderer, forward and backward",
+            f"{drawn_us:.0f} us",
+            f"reading and writing its image once, in the cache: {copied_us:.1f} us",
+            f"{drawn_us / copied_us:.1f} times as long",
+            "at most 3",
+        ),
+        (
+            "the images of a step, resident",
+            f"{1e6 * found['input_s']:.0f} us",
+            f"the step: {step}",
+            f"{found['input_s'] / step_s:.2%}",
+            "under 1 %",
+        ),
+        ("memory, images not resident", f"{found['peak_bytes'] / 1e9:.1f} GB", "", "", "12 GB"),
+    ]
+    table = _table(("what", "ours", "beside", "ratio", "aim"), rows)
     return f"{table}\n\nMeasured on {_where(found, found['device'])}."
 
 
@@ -179,9 +261,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "pieces": pieces_table,
     "report": report_table,
     "forecast": forecast_table,
+    "search-before": searches_before_table,
     "search": lambda: searches_table(search_table),
     "search-whole": lambda: searches_table(whole_table),
     "sweeps": sweeps_table,
+    "test-runs": test_runs_table,
+    "test-modules": lambda: test_modules_table("test"),
+    "test-long-modules": lambda: test_modules_table("test-long"),
     "gpu-step": gpu_step_table,
     "gpu-training": gpu_training_table,
     "learning-aims": lambda: aims_table(_table),
