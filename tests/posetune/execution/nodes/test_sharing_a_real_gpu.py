@@ -78,3 +78,5 @@ def test_two_trials_train_on_one_gpu(sweep: Sweep) -> None:
     assert found is not None
     assert {trial.state for trial in found.trials} == {"COMPLETE"}
     assert {trial.epochs for trial in found.trials} == {3}
+    assert found.energy_j is not None, "the device counts what it takes"
+    assert found.energy_j > 0
