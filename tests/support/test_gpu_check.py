@@ -32,6 +32,15 @@ def test_endless():
     time.sleep(600)
 """
 
+END = "-- the end of a part --"
+COLLECT = f"""
+import json, sys, pytest
+for words in json.loads(sys.argv[1]):
+    pytest.main(words)
+    print({END!r}, flush=True)
+"""
+"""Lists the tests of all parts in one process, which imports everything once."""
+
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Part]:
@@ -199,11 +208,16 @@ def test_every_part_names_files_that_are_there_and_has_a_name_of_its_own(reposit
 @pytest.mark.slow
 @pytest.mark.long
 def test_every_part_selects_tests_that_no_other_part_has(repository: Path) -> None:
+    words = [[*gpu_check.PYTEST[2:], "--collect-only", *part.tests] for part in PARTS]
+    listed = subprocess.run(
+        [sys.executable, "-c", COLLECT, json.dumps(words)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    ).stdout
     chosen: dict[str, str] = {}
-    for part in PARTS:
-        words = [sys.executable, *gpu_check.PYTEST, "--collect-only", *part.tests]
-        listed = subprocess.run(words, cwd=repository, capture_output=True, text=True).stdout
-        tests = [line for line in listed.splitlines() if "::" in line]
-        assert tests, listed
+    for part, lines in zip(PARTS, listed.split(END)[:-1], strict=True):
+        tests = [line for line in lines.splitlines() if "::" in line]
+        assert tests, lines
         for test in () if part.under else tests:
             assert chosen.setdefault(test, part.name) == part.name

@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 MOST = 3
 """The nodes that the autoscaler may add; each holds one trial."""
 
+NEWER_ALONE = pytest.mark.parametrize("cluster", ["newer"], indirect=True)
+"""Of tests of what hangs on no autoscaler, or which the older one cannot do."""
+
 Write = Callable[..., Path]
 
 
@@ -125,6 +128,7 @@ def test_a_driver_that_is_killed_leaves_no_demand_behind(
     until(lambda: not grown.is_asked and not grown.workers)
 
 
+@NEWER_ALONE
 def test_two_sweeps_of_a_study_grow_side_by_side_and_share_what_has_come(
     toy_sweep: Write, grown: Grown, tmp_path: Path
 ) -> None:
@@ -151,11 +155,10 @@ def test_two_sweeps_of_a_study_grow_side_by_side_and_share_what_has_come(
         assert driver.end() == 0, driver.output
 
 
+@NEWER_ALONE
 def test_nodes_come_that_have_the_labels_of_a_sweep(
     toy_sweep: Write, grown: Grown, tmp_path: Path
 ) -> None:
-    if not grown.is_newer:
-        pytest.skip("the older autoscaler does not know labels")
     script = Script(tmp_path / "script", "wait", "wait")
     file = toy_sweep(trials=2, max_epochs=1, script=str(script.file))
     file.write_text(file.read_text().replace("{cpu: 1", "{cpu: 1, labels: {kind: rare}"))
@@ -166,6 +169,7 @@ def test_nodes_come_that_have_the_labels_of_a_sweep(
     assert driver.end() == 0, driver.output
 
 
+@NEWER_ALONE
 def test_a_sweep_with_a_limit_makes_the_cluster_grow_up_to_that(
     toy_sweep: Write, grown: Grown, tmp_path: Path
 ) -> None:
