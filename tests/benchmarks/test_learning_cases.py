@@ -118,6 +118,8 @@ def test_the_table_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_of_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = CASES["ablation"].model_copy(update={"seeds": (0, 1)})
+    monkeypatch.setattr(learning_sweeps_table, "read_cases", lambda: {"ablation": both})
     keep_only(monkeypatch, {})
     assert ablation_table("ablation", plain).splitlines()[1] == "not measured yet||"
     trials = [
