@@ -37,7 +37,9 @@ class Weights:
 
     def __init__(self, config: SelfPoseConfig, device: torch.device) -> None:
         self._config = config
-        self.by_name: dict[str, float | Tensor] = {**config.loss_weights.by_name()}
+        full = config.loss_weights.by_name()
+        self.by_name: dict[str, float | Tensor] = {**full}
+        self._full_bone = full["bone"]
         self._bone: Tensor | None = None
         """The weight of `bone` where it changes: a step that was recorded reads it there."""
         if config.lifting.bone_warmup_steps and self.by_name["bone"]:
@@ -46,8 +48,7 @@ class Weights:
     def set(self, steps: int) -> None:
         """Set the weights of the step that follows so many."""
         if self._bone is not None:
-            full = self._config.loss_weights.by_name()["bone"]
-            self._bone.fill_(full * bone_share(self._config, steps))
+            self._bone.fill_(self._full_bone * bone_share(self._config, steps))
 
 
 class Losses:
